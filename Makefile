@@ -1,0 +1,75 @@
+# demo, test, check, bench: what a person types. Each sets up what it needs in .venv; a second call installs nothing.
+#   PYTHON=python3.12      another interpreter (3.11, 3.12 or 3.13)
+#   BUILD=cpu, BUILD=cuda  instead of asking nvidia-smi
+#   TESTS=tests/core       a part of the tests
+
+PYTHON ?= python3
+BUILD  ?= $(if $(shell nvidia-smi -L 2>/dev/null),cuda,cpu)
+TESTS  ?= tests
+
+INSTALL := -m pip install -qq --disable-pip-version-check --no-compile
+# Compiled here, on all cores, and only what is likely to be imported: pip does it on one, and takes longer than for the rest.
+SELDOM := /tests?/|/transformers/models/(?!auto|qwen|llama|mistral|gemma|phi|gpt2)
+COMPILE := -m compileall -qq -j 0 -x '$(SELDOM)'
+# The CPU builds of torch are on PyTorch's own index, unless pip is configured with a place that has them.
+TORCH_INDEX := --extra-index-url https://download.pytorch.org/whl/cpu
+TORCH_cuda = $< $(INSTALL) torch==2.13.0
+TORCH_cpu = $< $(INSTALL) --no-deps torch==2.13.0+cpu 2>/dev/null || $< $(INSTALL) --no-deps $(TORCH_INDEX) torch==2.13.0+cpu
+CHROMIUM := $(firstword $(HARNESS_CHROMIUM) $(shell command -v chromium || command -v chromium-browser || command -v google-chrome))
+
+.PHONY: demo test chromium check bench docs lock clean
+.DELETE_ON_ERROR:
+
+demo: .venv/installed
+	.venv/bin/harness demo
+
+test: chromium .venv/installed-dev
+	HARNESS_CHROMIUM="$(CHROMIUM)" .venv/bin/python -m pytest $(TESTS)
+
+check: .venv/installed-dev
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/python -m pytest -q tests/test_nouns.py
+
+chromium:
+	@test -n "$(CHROMIUM)" || { echo "error: the tests drive a real browser, and there is no chromium. Install it" \
+	"(Debian, Ubuntu: apt-get install chromium), or name one: HARNESS_CHROMIUM=/path/to/chromium make test" >&2; exit 1; }
+
+bench: .venv/installed .venv-trl/installed
+	set -e; for script in bench/*.py; do .venv/bin/python "$$script"; done
+
+docs: .venv/installed
+	.venv/bin/python docs/generate.py
+
+lock:
+	$(PYTHON) requirements/lock.py
+
+clean:
+	rm -rf .venv .venv-trl .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+
+%/bin/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit( \
+	f"error: Python 3.11, 3.12 or 3.13 is needed; $(PYTHON) is {v.major}.{v.minor}. Name another: make PYTHON=python3.12")'
+	@$(PYTHON) -m venv $*
+
+.venv/installed: .venv/bin/python requirements/$(BUILD).txt pyproject.toml
+	@echo "installing the $(BUILD) build into .venv, which takes some minutes the first time"
+	@$< $(INSTALL) $$(grep ^setuptools== requirements/cpu.txt)
+	@$(TORCH_$(BUILD))
+	@$< $(INSTALL) --no-build-isolation $(if $(filter cpu,$(BUILD)),--no-deps) -r requirements/$(BUILD).txt
+	@$< $(INSTALL) --no-build-isolation --no-deps --editable .
+	@$< $(COMPILE) .venv/lib || true  # some packages bring files that are not meant to compile
+	@touch $@
+
+.venv/installed-dev: .venv/installed requirements/dev.txt
+	@.venv/bin/python $(INSTALL) --no-deps -r requirements/dev.txt
+	@touch $@
+
+# What the benchmarks compare with lives in an environment of its own, on the same torch and transformers.
+.venv-trl/installed: .venv-trl/bin/python requirements/trl.txt
+	@echo "installing TRL into .venv-trl"
+	@$(TORCH_$(BUILD))
+	@$< $(INSTALL) $(if $(filter cpu,$(BUILD)),--no-deps) -r requirements/trl.txt
+	@$< $(COMPILE) .venv-trl/lib || true
+	@touch $@

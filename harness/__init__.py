@@ -1,0 +1,57 @@
+"""instruct-harness: tune language models to follow instructions, measure, serve and compare the variants.
+
+What is named here is the public API for plugins; everything is importable without torch.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+import pluggy
+
+from harness.errors import DataError, HarnessError, ModelError, PluginError, RecipeError, RunError, TemplateError
+from harness.nouns import Conversation, Example, Message, Preference, Result, Role, Sample, Score, ToolCall
+
+if TYPE_CHECKING:
+    from harness.declarations import Dataset, Engine, Evaluation, Method, Objective, Options, Template, Tracker
+
+__version__ = "0.1.0"
+
+hookimpl = pluggy.HookimplMarker("harness")
+
+# These bring pydantic with them, which `harness --help` should not wait for.
+_LAZY = {"Dataset", "Engine", "Evaluation", "Method", "Objective", "Options", "Template", "Tracker"}
+
+__all__ = [
+    "Conversation",
+    "DataError",
+    "Dataset",
+    "Engine",
+    "Evaluation",
+    "Example",
+    "HarnessError",
+    "Message",
+    "Method",
+    "ModelError",
+    "Objective",
+    "Options",
+    "PluginError",
+    "Preference",
+    "RecipeError",
+    "Result",
+    "Role",
+    "RunError",
+    "Sample",
+    "Score",
+    "Template",
+    "TemplateError",
+    "ToolCall",
+    "Tracker",
+    "hookimpl",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _LAZY:
+        from harness import declarations
+
+        return getattr(declarations, name)
+    raise AttributeError(f"module 'harness' has no attribute {name!r}")

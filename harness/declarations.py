@@ -1,0 +1,157 @@
+"""What plugins register: a name, a line that describes it, and the functions that do the work.
+
+Declaring is cheap and reads nothing; the functions import what they need when they are called.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.nouns import Conversation, Preference, Result
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.models import LoadedVariant
+    from harness.options import Options
+    from harness.recipe import Recipe
+    from harness.variants import Variant
+
+Row = Mapping[str, Any]
+
+__all__ = [
+    "Dataset",
+    "Endpoint",
+    "Engine",
+    "Evaluation",
+    "Method",
+    "Objective",
+    "Options",
+    "Row",
+    "Template",
+    "Tracker",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Options":  # pydantic comes with it; a dataset plugin does not need to wait for that
+        from harness.options import Options
+
+        return Options
+    raise AttributeError(f"module 'harness.declarations' has no attribute {name!r}")
+
+
+@dataclass(frozen=True, slots=True)
+class Dataset:
+    """A declared source. `convert` turns one raw row into a Conversation or a Preference.
+
+    `convert` returns None to leave a row out (it is counted), and raises `DataError` (or KeyError, TypeError,
+    ValueError) for a row that is wrong; the core adds the file and the row. `source` is the default path for data sets
+    that bring their own data; `licence` is what a person must know before training on it.
+    """
+
+    name: str
+    description: str
+    convert: Callable[[Row], Conversation | Preference | None]
+    source: str | Path | None = None
+    licence: str = "not stated"
+
+
+@dataclass(frozen=True, slots=True)
+class Template:
+    """A chat template: its Jinja source for a given tokenizer, and the tokens that end an assistant's turn.
+
+    `jinja(tokenizer)` returns the source in the form that transformers and vLLM take (`messages`, `tools`,
+    `add_generation_prompt`). `stop_tokens(tokenizer)` returns token strings of the tokenizer's own vocabulary.
+    """
+
+    name: str
+    description: str
+    jinja: Callable[[Any], str]
+    stop_tokens: Callable[[Any], tuple[str, ...]]
+    takes_system: bool = True
+    takes_tools: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """Which weights move. `apply(model, options)` returns the model to train, its trainable parameters marked.
+
+    `save(model, folder)` writes what was learnt: an `adapter` in PEFT's format, or a whole `model`.
+    """
+
+    name: str
+    description: str
+    options: type[Options]
+    apply: Callable[[Any, Any], Any]
+    save: Callable[[Any, Path], None]
+    produces: Literal["adapter", "model"]
+
+
+@dataclass(frozen=True, slots=True)
+class Objective:
+    """What the loss is. `loss(model, input_ids, loss_mask, options)` returns the *sum* over the supervised tokens.
+
+    input_ids: int64 [b, s], right-padded. loss_mask: bool [b, s], True where a token is something to learn.
+    The loop divides by the number of supervised tokens of the whole optimizer step, so that the split into batches
+    does not change the gradient.
+    """
+
+    name: str
+    description: str
+    options: type[Options]
+    loss: Callable[[Any, torch.Tensor, torch.Tensor, Any], torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Gives a loaded variant scores, per-sample records and standard errors, one Result a task.
+
+    `run(variant, options, recipe)`; `recipe` is the one the variant was tuned with, or None.
+    """
+
+    name: str
+    description: str
+    options: type[Options]
+    run: Callable[[LoadedVariant, Any, Recipe | None], Iterable[Result]]
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A running OpenAI-compatible server: its `/v1` URL, and the model name under which each variant answers.
+
+    `settings` are what it serves with, defaults filled in, for people to read.
+    """
+
+    url: str
+    models: tuple[str, ...]
+    api_key: str | None = field(default=None, repr=False)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Serves variants of one base model. `start(variants, options, report)` yields the Endpoint once it is healthy.
+
+    `report(what)` is called with what is being waited for, for people. Leaving the context stops every process the
+    engine started. The options have `host`, `port` and `api_key`.
+    """
+
+    name: str
+    description: str
+    options: type[Options]
+    start: Callable[[tuple[Variant, ...], Any, Callable[[str], None]], AbstractContextManager[Endpoint]]
+
+
+@dataclass(frozen=True, slots=True)
+class Tracker:
+    """Follows a run. `create(options)` returns an object with lifecycle hooks (`@hookimpl def step_finished...`)."""
+
+    name: str
+    description: str
+    options: type[Options]
+    create: Callable[[Any], object]

@@ -1,0 +1,67 @@
+"""Errors that a user can mend.
+
+`HarnessError` is printed without a traceback and ends the command with status 1; anything else is
+our own mistake and shows its traceback.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class HarnessError(Exception):
+    """A user's mistake or a broken environment: says what was found, what was expected, what to do next."""
+
+
+class RecipeError(HarnessError):
+    """A recipe that cannot be read or does not validate."""
+
+
+class DataError(HarnessError):
+    """A row, file or conversation that cannot be used. Names the file and the row (1-based line for JSONL)."""
+
+    def __init__(self, message: str, *, path: Path | str | None = None, row: int | None = None) -> None:
+        self.reason, self.path, self.row = message, path, row
+        where = "" if path is None else f"{path}: " if row is None else f"{path}, row {row}: "
+        super().__init__(where + message)
+
+
+class TemplateError(HarnessError):
+    """A chat template that cannot render or encode a conversation faithfully."""
+
+
+class ModelError(HarnessError):
+    """A model folder, hub id or adapter that cannot be loaded."""
+
+
+class RunError(HarnessError):
+    """A run directory that is missing, incomplete or in use."""
+
+
+class PluginError(HarnessError):
+    """A plugin that cannot be loaded or registers something it may not."""
+
+
+class UnknownNameError(PluginError, KeyError):
+    """A name that no plugin registers; a KeyError too, so that `registry.get(name)` works as for any mapping."""
+
+    __str__ = Exception.__str__
+
+
+class MissingExtraError(HarnessError):
+    """A command whose optional dependencies are not installed."""
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """` Did you mean 'x'?` for the known word nearest to `word`, or an empty string."""
+    import difflib  # only when something went wrong: `harness --help` should not wait for it
+
+    match = difflib.get_close_matches(word, list(known), n=1, cutoff=0.6)
+    return f" Did you mean {match[0]!r}?" if match else ""
+
+
+def known_names(names: Iterable[str]) -> str:
+    """The known names as a readable list, for the end of an error message."""
+    listed = sorted(names)
+    return ", ".join(listed) if listed else "none"

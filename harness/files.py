@@ -1,0 +1,97 @@
+"""Writing files so that a crash at any moment leaves the old content or the new one, never a torn file."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError
+
+
+class DiskFullError(HarnessError):
+    """No space is left (or a quota is reached); what was there before is untouched."""
+
+
+@contextmanager
+def explain_full_disk(target: Path) -> Iterator[None]:
+    """Turn "no space left" while writing `target` into an error that says what is safe and what to do."""
+    try:
+        yield
+    except Exception as error:
+        # safetensors and torch raise errors of their own from their native writers; only the text is left of the OSError.
+        text = str(error).lower()
+        full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
+        if full or "no space left" in text or "disk quota" in text:
+            raise DiskFullError(
+                f"{target}: the disk is full. What was there before is untouched; free some space and run again "
+                f"(`harness tune --resume RUN` goes on from the last checkpoint)."
+            ) from error
+        raise
+
+
+@contextmanager
+def replacing(target: Path) -> Iterator[Path]:
+    """A temporary sibling to write to, which becomes `target` if the block succeeds.
+
+    A file replaces a file atomically. A folder is written once: `target` must not exist yet.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with explain_full_disk(target):
+        temporary = Path(tempfile.mkdtemp(prefix=f".{target.name}.", dir=target.parent))
+        written = temporary / target.name
+        try:
+            yield written
+            _sync(written)
+            written.replace(target)
+            _sync_folder(target.parent)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def write_text(target: Path, text: str) -> None:
+    """Write `text` to `target`, atomically."""
+    with replacing(target) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(target: Path, value: Any) -> None:
+    """Write `value` as indented JSON to `target`, atomically."""
+    write_text(target, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The JSON value in `path`. Raises HarnessError, naming the file, where it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise HarnessError(f"{path}: not valid JSON: {error}") from None
+
+
+def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
+    """Append one line to a JSONL file in a single write."""
+    with explain_full_disk(path), path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(value, ensure_ascii=False) + "\n")
+
+
+def _sync(path: Path) -> None:
+    for file in sorted(path.rglob("*")) if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("rb") as opened:
+                os.fsync(opened.fileno())
+    if path.is_dir():
+        _sync_folder(path)
+
+
+def _sync_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

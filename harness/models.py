@@ -1,0 +1,149 @@
+"""Loading models, tokenizers and adapters: the same code for a hub id, a local folder and a run.
+
+torch, transformers and peft are imported when something is loaded, not before.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ModelError
+from harness.extras import require
+from harness.template import BoundTemplate
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.plugins import Plugins
+    from harness.recipe import ModelSpec
+    from harness.variants import Variant
+
+
+@dataclass(frozen=True)
+class LoadedVariant:
+    """A variant in memory, ready to be asked: `model` is in eval mode on `device`."""
+
+    variant: Variant
+    model: Any
+    template: BoundTemplate
+    device: torch.device
+
+
+def pick_device() -> torch.device:
+    """The accelerator of this process where there is one, else the CPU."""
+    pytorch = require("torch", "tuning")
+    accelerator = pytorch.accelerator.current_accelerator() if pytorch.accelerator.is_available() else None
+    return accelerator or pytorch.device("cpu")
+
+
+def load_tokenizer(path: str, revision: str | None = None, *, trust_remote_code: bool = False) -> Any:
+    """The fast tokenizer of a model folder or hub id. Raises ModelError where there is none."""
+    transformers = require("transformers", "tuning")
+    try:
+        tokenizer = transformers.AutoTokenizer.from_pretrained(
+            path, revision=revision, trust_remote_code=trust_remote_code
+        )
+    except Exception as error:
+        raise ModelError(f"{path}: no tokenizer could be loaded: {_first_line(error)}") from error
+    if not tokenizer.is_fast:
+        raise ModelError(f"{path}: its tokenizer is a slow one; the harness needs a fast tokenizer (tokenizer.json)")
+    return tokenizer
+
+
+def load_model(spec: ModelSpec, *, for_tuning: bool = False) -> Any:
+    """The causal language model of `spec`, in its dtype, on the CPU.
+
+    Raises:
+        ModelError: naming the folder or hub id, and what is missing or does not fit.
+    """
+    transformers = require("transformers", "tuning")
+    torch = require("torch", "tuning")
+    if spec.is_local:
+        _check_folder(Path(spec.path))
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            spec.path,
+            revision=spec.revision,
+            dtype=getattr(torch, spec.dtype),
+            trust_remote_code=spec.trust_remote_code,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+        )
+    except Exception as error:
+        raise ModelError(
+            f"{spec.path}: the model could not be loaded: {_first_line(error)}{_hub_hint(spec)}"
+        ) from error
+    if for_tuning:
+        model.config.use_cache = False
+    return model
+
+
+def load_variant(variant: Variant, plugins: Plugins, device: torch.device | None = None) -> LoadedVariant:
+    """The variant's model, adapter and template, as they were tuned."""
+    model = load_model(variant.model)
+    if variant.adapter is not None:
+        peft = require("peft", "tuning")
+        try:
+            model = peft.PeftModel.from_pretrained(model, str(variant.adapter), autocast_adapter_dtype=False)
+        except Exception as error:
+            raise ModelError(
+                f"{variant.adapter}: the adapter does not fit {variant.model.path}: {_first_line(error)}"
+            ) from error
+    device = device or pick_device()
+    return LoadedVariant(variant, model.to(device).eval(), load_template(variant, plugins), device)
+
+
+def load_template(variant: Variant, plugins: Plugins) -> BoundTemplate:
+    """The template the variant is asked through: the run's own, or the named one on the model's tokenizer."""
+    if variant.chat_folder is not None:
+        return BoundTemplate.load(variant.chat_folder)
+    return bind_template(variant.template or "model", variant.model, plugins)
+
+
+def bind_template(name: str, spec: ModelSpec, plugins: Plugins) -> BoundTemplate:
+    """The registered template `name` on the tokenizer of a model."""
+    tokenizer = load_tokenizer(spec.path, spec.revision, trust_remote_code=spec.trust_remote_code)
+    return BoundTemplate.bind(plugins.templates[name], tokenizer)
+
+
+def token_logprobs(model: Any, input_ids: list[int]) -> list[float]:
+    """Log-probability (natural log, float32) of each token but the first, given those before it; len(input_ids) - 1."""
+    torch = require("torch", "tuning")
+    ids = torch.tensor([input_ids], device=next(model.parameters()).device)
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits[0, :-1].float()
+    chosen: list[float] = torch.log_softmax(logits, -1).gather(1, ids[0, 1:, None])[:, 0].tolist()
+    return chosen
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: not a model folder: it has no config.json")
+    if not any(folder.glob("*.safetensors")):
+        found = sorted(path.name for path in folder.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".gguf"})
+        hint = f"; it has {', '.join(found)}, but only safetensors are loaded" if found else ""
+        raise ModelError(f"{folder}: a model folder without weights: no *.safetensors in it{hint}")
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        if missing := sorted(shard for shard in shards if not (folder / shard).is_file()):
+            raise ModelError(
+                f"{folder}: {len(missing)} of {len(shards)} weight files are missing: {', '.join(missing[:3])}"
+            )
+
+
+def _hub_hint(spec: ModelSpec) -> str:
+    return (
+        ""
+        if spec.is_local
+        else ". It is no local folder, so it was looked up on the model hub; `harness doctor` says whether that is reachable"
+    )
+
+
+def _first_line(error: BaseException) -> str:
+    text = str(error).strip()
+    return text.splitlines()[0] if text else type(error).__name__

@@ -1,0 +1,378 @@
+"""Recipes: the YAML that names model, template, data, tuning, evaluations and serving.
+
+Reading one gives frozen, validated data; every error says file, line, key, what was found and the nearest right thing.
+What a method, objective or evaluation lets a recipe set is declared by its plugin as `Options`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import pydantic
+from pydantic import Field
+from ruamel.yaml import YAML
+from ruamel.yaml.comments import CommentedMap, CommentedSeq
+from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+from harness.errors import HarnessError, RecipeError, known_names, nearest
+from harness.options import Options
+
+if TYPE_CHECKING:
+    from harness.plugins import Plugins
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[int, Field(gt=0)]
+
+
+class ModelSpec(Options):
+    """A base model: a local folder or a hub id, and how to load it."""
+
+    path: str
+    revision: str | None = None
+    dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
+    trust_remote_code: bool = False
+
+    @property
+    def is_local(self) -> bool:
+        return Path(self.path).is_dir()
+
+    @property
+    def short_name(self) -> str:
+        """The last part of the path or hub id, for model names and tables."""
+        return Path(self.path.rstrip("/")).name or "model"
+
+
+class DataSource(Options):
+    """One source of rows: a registered data set, and the file it is read from where it does not bring its own."""
+
+    dataset: str
+    path: str | None = None
+    limit: Positive | None = None
+
+
+class DataSpec(Options):
+    """What is trained on and what is validated on."""
+
+    train: tuple[DataSource, ...] = Field(min_length=1)
+    validation: tuple[DataSource, ...] = ()
+    max_tokens: Positive = 2048
+    on_overlong: Literal["error", "drop", "truncate"] = "error"
+
+
+class TuneSpec(Options):
+    """How to tune. The chosen objective and method add their own keys to these."""
+
+    objective: str = "sft"
+    method: str = "lora"
+    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
+    epochs: Annotated[float, Field(gt=0)] = 1.0
+    steps: Positive | None = None
+    batch_tokens: Positive = 4096
+    accumulate: Positive = 1
+    warmup_ratio: Share = 0.03
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    min_learning_rate_ratio: Share = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
+    max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
+    gradient_checkpointing: bool = False
+    seed: int = 0
+    checkpoint_every: Positive | None = None
+    validate_every: Positive | None = None
+
+
+class EvaluateSpec(Options):
+    """One evaluation to run. The evaluation adds its own keys to this."""
+
+    evaluation: str
+
+
+class TrackSpec(Options):
+    """One tracker to switch on. The tracker adds its own keys to this."""
+
+    tracker: str
+
+
+class ServeSpec(Options):
+    """How to serve. The engine adds its own keys to this."""
+
+    engine: str = "vllm"
+
+
+class Recipe(Options):
+    """A whole recipe, with every path absolute and every default filled in."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    model: ModelSpec
+    template: str = "chatml"
+    data: DataSpec
+    tune: pydantic.SerializeAsAny[TuneSpec]
+    evaluate: tuple[pydantic.SerializeAsAny[EvaluateSpec], ...] = ()
+    track: tuple[pydantic.SerializeAsAny[TrackSpec], ...] = ()
+    serve: pydantic.SerializeAsAny[ServeSpec] | None = None
+
+    def as_yaml(self) -> str:
+        """The resolved recipe as YAML, in the order in which a person reads it."""
+        out = io.StringIO()
+        yaml = YAML()
+        yaml.default_flow_style = False
+        yaml.width = 120
+        yaml.dump(self.model_dump(mode="json"), out)
+        return out.getvalue()
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the resolved recipe: equal for equal settings, however they were written."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
+
+
+def load_recipe(path: Path, plugins: Plugins, sets: Sequence[str] = (), *, to_tune: bool = True) -> Recipe:
+    """Read and validate a recipe.
+
+    Args:
+        path: the YAML file; relative paths in it are relative to its folder.
+        plugins: where the names in it are looked up.
+        sets: overrides of the form `tune.rank=8` or `data.train.0.limit=100`, with a YAML value.
+        to_tune: whether data sets, template and files must be there; what a run was tuned with may be gone since,
+            and is not needed to use the run.
+
+    Raises:
+        RecipeError: naming file, line and key.
+    """
+    yaml = YAML()
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, IsADirectoryError):
+        raise RecipeError(f"{path}: no such recipe file{_recipes_near(path)}") from None
+    except UnicodeDecodeError as error:
+        raise RecipeError(f"{path}: not UTF-8 text: {error}") from None
+    except MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"{path}, line {mark.line + 1}" if mark else str(path)
+        raise RecipeError(f"{where}: not valid YAML: {error.problem or error.context}") from None
+    except (YAMLError, ValueError) as error:
+        raise RecipeError(f"{path}: not valid YAML: {error}") from None
+    if not isinstance(tree, CommentedMap):
+        raise RecipeError(f"{path}: a recipe is a mapping with model, data and tune; found {type(tree).__name__}")
+    for override in sets:
+        _apply_override(tree, override)
+    return _validate(tree, path, plugins, to_tune)
+
+
+def _validate(tree: CommentedMap, path: Path, plugins: Plugins, to_tune: bool) -> Recipe:
+    """Validate section by section, so that each plugin's options are checked under its own keys."""
+    sections: dict[str, Any] = {key: _plain(value) for key, value in tree.items() if value is not None}
+
+    def section(where: tuple[Any, ...], value: Any, model: type[Options]) -> Any:
+        try:
+            return model.model_validate(value)
+        except pydantic.ValidationError as error:
+            raise RecipeError(_explain(error, tree, path, where, model)) from None
+
+    def named(
+        where: tuple[Any, ...], spec: Mapping[str, Any], key: str, registry: Mapping[str, Any], default: str = ""
+    ) -> Any:
+        name = spec.get(key, default)
+        if not isinstance(name, str):
+            raise RecipeError(
+                f"{_place(tree, path, (*where, key))}: {key!r} is {name!r}: expected a name, one of {known_names(registry)}"
+            )
+        try:
+            return registry[name]
+        except HarnessError as error:
+            raise RecipeError(f"{_place(tree, path, (*where, key))}: {error}") from None
+
+    unknown = [key for key in sections if key not in Recipe.model_fields]
+    if unknown:
+        raise RecipeError(
+            f"{_place(tree, path, (unknown[0],))}: unknown key {unknown[0]!r}.{nearest(str(unknown[0]), Recipe.model_fields)} "
+            f"A recipe has: {', '.join(Recipe.model_fields)}"
+        )
+    for key in ("model", "data", "tune", "serve"):
+        if key in sections and not isinstance(sections[key], dict):
+            raise RecipeError(
+                f"{_place(tree, path, (key,))}: `{key}` is a section with keys of its own, found {sections[key]!r}"
+            )
+    for key in ("evaluate", "track"):
+        found = sections.get(key)
+        if key in sections and not (isinstance(found, list) and all(isinstance(item, dict) for item in found)):
+            raise RecipeError(
+                f"{_place(tree, path, (key,))}: `{key}` is a list of sections (`- {key.removesuffix('e')}...: NAME`), found {found!r}"
+            )
+
+    sections.setdefault("name", path.stem)
+    if isinstance(tune := sections.get("tune"), dict):
+        objective = named(("tune",), tune, "objective", plugins.objectives, "sft")
+        method = named(("tune",), tune, "method", plugins.methods, "lora")
+        combined = type("TuneSpec", (objective.options, method.options, TuneSpec), {})
+        sections["tune"] = section(("tune",), tune, combined)
+    if isinstance(serve := sections.get("serve"), dict):
+        engine = named(("serve",), serve, "engine", plugins.engines, "vllm")
+        sections["serve"] = section(("serve",), serve, type("ServeSpec", (engine.options, ServeSpec), {}))
+    for key, field, registry, base in (
+        ("evaluate", "evaluation", plugins.evaluations, EvaluateSpec),
+        ("track", "tracker", plugins.trackers, TrackSpec),
+    ):
+        specs = []
+        for index, spec in enumerate(sections.get(key, ())):
+            declared: Any = named((key, index), spec, field, registry)
+            specs.append(section((key, index), spec, type(base.__name__, (declared.options, base), {})))
+        sections[key] = tuple(specs)
+    if to_tune and "template" in sections:
+        named((), sections, "template", plugins.templates)
+    recipe: Recipe = section((), sections, Recipe)
+    for part in ("train", "validation") if to_tune else ():
+        for index, source in enumerate(getattr(recipe.data, part)):
+            named(("data", part, index), {"dataset": source.dataset}, "dataset", plugins.datasets)
+    return _resolve_paths(recipe, tree, path, to_tune)
+
+
+def _resolve_paths(recipe: Recipe, tree: CommentedMap, path: Path, must_exist: bool) -> Recipe:
+    """Make relative paths absolute, and refuse a missing file now instead of after the model was loaded."""
+    folder = path.resolve().parent
+
+    def absolute(value: str) -> str:
+        return os.path.normpath(folder / Path(value).expanduser())
+
+    model = recipe.model
+    if model.path.startswith((".", "/", "~")) or (folder / model.path).is_dir():
+        model = model.model_copy(update={"path": absolute(model.path)})
+        if must_exist and not model.is_local:
+            raise RecipeError(f"{_place(tree, path, ('model', 'path'))}: no such folder: {model.path}")
+
+    def resolved(where: tuple[Any, ...], source: DataSource) -> DataSource:
+        if source.path is None:
+            return source
+        source = source.model_copy(update={"path": absolute(source.path)})
+        if must_exist and not Path(str(source.path)).exists():
+            place = _place(tree, path, (*where, "path"))
+            raise RecipeError(f"{place}: no such file: {source.path}{_file_near(Path(str(source.path)))}")
+        return source
+
+    sources = {
+        part: tuple(resolved(("data", part, index), source) for index, source in enumerate(getattr(recipe.data, part)))
+        for part in ("train", "validation")
+    }
+    evaluate = []
+    for index, spec in enumerate(recipe.evaluate):
+        changes: dict[str, Any] = {
+            key: absolute(getattr(spec, key)) for key in _path_fields(spec) if getattr(spec, key)
+        }
+        for key in type(spec).model_fields:  # an evaluation's own data, read as the recipe's data are
+            found = getattr(spec, key)
+            if isinstance(found, tuple) and found and all(isinstance(item, DataSource) for item in found):
+                changes[key] = tuple(resolved(("evaluate", index, key, at), item) for at, item in enumerate(found))
+        evaluate.append(spec.model_copy(update=changes))
+    return recipe.model_copy(
+        update={"model": model, "data": recipe.data.model_copy(update=sources), "evaluate": tuple(evaluate)}
+    )
+
+
+def _path_fields(spec: Options) -> list[str]:
+    """Option fields that hold a path: by the field's own name, `path` or `..._path`."""
+    return [key for key in type(spec).model_fields if key == "path" or key.endswith("_path")]
+
+
+def _explain(
+    error: pydantic.ValidationError, tree: CommentedMap, path: Path, where: tuple[Any, ...], model: type[Options]
+) -> str:
+    """Every problem of a section, each with file, line, key, what was found and what was expected."""
+    lines = []
+    for problem in error.errors():
+        location = (*where, *problem["loc"])
+        key = ".".join(str(part) for part in location)
+        place = _place(tree, path, location)
+        if problem["type"] == "extra_forbidden":
+            siblings = _fields_at(model, problem["loc"][:-1])
+            lines.append(
+                f"{place}: unknown key {key!r}.{nearest(str(location[-1]), siblings)} Known here: {known_names(siblings)}"
+            )
+        elif problem["type"] == "missing":
+            lines.append(f"{place}: {key!r} is missing")
+        else:
+            lines.append(f"{place}: {key!r} is {problem['input']!r}: {problem['msg'][0].lower() + problem['msg'][1:]}")
+    return "\n".join(lines)
+
+
+def _fields_at(model: type[Options], location: tuple[Any, ...]) -> list[str]:
+    """The field names of the (nested) section at `location`."""
+    current: Any = model
+    for part in location:
+        if isinstance(part, int):
+            continue
+        annotation = current.model_fields[part].annotation
+        inner = [
+            arg
+            for arg in (annotation, *getattr(annotation, "__args__", ()))
+            if isinstance(arg, type) and issubclass(arg, Options)
+        ]
+        if not inner:
+            return []
+        current = inner[0]
+    return list(current.model_fields)
+
+
+def _place(tree: CommentedMap, path: Path, location: tuple[Any, ...]) -> str:
+    """`file, line N` of the innermost part of `location` that the file has."""
+    node: Any = tree
+    line = None
+    for part in location:
+        try:
+            position = node.lc.key(part) if isinstance(node, CommentedMap) else node.lc.item(part)
+            line = position[0] + 1
+            node = node[part]
+        except (KeyError, AttributeError, TypeError, IndexError):
+            break
+    return f"{path}, line {line}" if line is not None else str(path)
+
+
+def _apply_override(tree: CommentedMap, override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise RecipeError(f"--set {override}: expected KEY=VALUE, as in --set tune.rank=8")
+    try:
+        value = YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise RecipeError(f"--set {override}: the value is not valid YAML: {error}") from None
+    *parents, last = key.split(".")
+    node: Any = tree
+    for part in parents:
+        if isinstance(node, CommentedMap):
+            node = node.setdefault(part, CommentedMap())
+        elif isinstance(node, CommentedSeq) and part.isdigit() and int(part) < len(node):
+            node = node[int(part)]
+        else:
+            raise RecipeError(f"--set {override}: there is no {part!r} to go into")
+    if isinstance(node, CommentedMap):
+        node[last] = value
+    elif isinstance(node, CommentedSeq) and last.isdigit() and int(last) < len(node):
+        node[int(last)] = value
+    else:
+        raise RecipeError(f"--set {override}: {'.'.join(parents)!r} is {node!r} and has no {last!r}")
+
+
+def _plain(value: Any) -> Any:
+    """Plain Python data out of what ruamel read (its scalars remember how they were written)."""
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    for kind in (bool, int, float, str):
+        if isinstance(value, kind):
+            return kind(value)
+    return value
+
+
+def _file_near(path: Path) -> str:
+    names = [sibling.name for sibling in path.parent.iterdir()] if path.parent.is_dir() else []
+    return nearest(path.name, names)
+
+
+def _recipes_near(path: Path) -> str:
+    return f".{_file_near(path)}" if path.parent.is_dir() else ""

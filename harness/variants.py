@@ -1,0 +1,102 @@
+"""Variants: what can be asked a question. A variant is named on the command line and resolved here.
+
+demo             the run `demo` (in runs/, or a path to a run directory)
+demo@base        the base model of that run, asked through the run's own template
+Qwen/Qwen2.5-0.5B, ./folder    a base model; its own template, or the one given with --template
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness.errors import HarnessError, ModelError, nearest
+from harness.recipe import ModelSpec
+from harness.run import Run
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A base model, or a run's adapter on it.
+
+    `chat_folder` holds the tokenizer, chat template and generation defaults the variant was tuned with; None means the
+    model's own. For a run that tuned every weight, `model` is the run's model folder and `adapter` is None.
+    """
+
+    name: str
+    model: ModelSpec
+    adapter: Path | None = None
+    chat_folder: Path | None = None
+    run: Run | None = None
+    template: str | None = None
+
+    @property
+    def is_tuned(self) -> bool:
+        """Whether this is what a run learnt, not a model as it was."""
+        return self.run is not None and not self.name.endswith("@base")
+
+
+def resolve_variants(names: tuple[str, ...], runs_folder: Path, template: str | None = None) -> tuple[Variant, ...]:
+    """The named variants, in order. Raises HarnessError where a name is neither a run nor a model, or given twice."""
+    variants = tuple(resolve_variant(name, runs_folder, template) for name in names)
+    seen: set[str] = set()
+    for variant in variants:
+        if variant.name in seen:
+            raise HarnessError(f"the variant {variant.name!r} is named twice")
+        seen.add(variant.name)
+    return variants
+
+
+def resolve_variant(name: str, runs_folder: Path, template: str | None = None) -> Variant:
+    """The variant called `name`. Raises HarnessError where there is none."""
+    run_name, at, suffix = name.partition("@")
+    if at and suffix != "base":
+        raise HarnessError(f"{name!r}: the part after @ is {suffix!r}; only RUN@base is known")
+    folder = _run_folder(run_name, runs_folder)
+    if folder is not None:
+        run = Run.open(folder)
+        return base_of(run) if at else tuned_of(run)
+    if at:
+        raise HarnessError(f"{name!r}: there is no run {run_name!r}.{_runs_near(run_name, runs_folder)}")
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise HarnessError(
+                f"{name}: neither a run (no manifest.json) nor a model folder (no config.json).{_runs_near(name, runs_folder)}"
+            )
+        return Variant(path.resolve().name, ModelSpec(path=str(path.resolve())), template=template)
+    if name.count("/") == 1 and not name.startswith((".", "/", "~")):
+        return Variant(name.split("/")[1], ModelSpec(path=name), template=template)
+    raise HarnessError(
+        f"{name!r} is neither a run in {runs_folder}, nor a model folder, nor a hub id (owner/name)."
+        f"{_runs_near(name, runs_folder)} `harness runs list` shows the runs."
+    )
+
+
+def tuned_of(run: Run) -> Variant:
+    """What the run learnt, as a variant. Raises RunError where it has not finished."""
+    run.require_finished()
+    if run.adapter_folder.is_dir():
+        return Variant(run.name, run.recipe.model, run.adapter_folder, run.chat_folder, run)
+    model = run.recipe.model.model_copy(update={"path": str(run.model_folder), "revision": None})
+    if not run.model_folder.is_dir():
+        raise ModelError(f"{run.folder}: the run says it finished, but has neither adapter/ nor model/")
+    return Variant(run.name, model, None, run.chat_folder, run)
+
+
+def base_of(run: Run) -> Variant:
+    """The base model of the run, asked through the run's own template."""
+    run.require_finished()
+    return replace(tuned_of(run), name=f"{run.name}@base", model=run.recipe.model, adapter=None)
+
+
+def _run_folder(name: str, runs_folder: Path) -> Path | None:
+    for folder in (Path(name).expanduser(), runs_folder / name):
+        if name and (folder / "manifest.json").is_file():
+            return folder.resolve()
+    return None
+
+
+def _runs_near(name: str, runs_folder: Path) -> str:
+    names = [folder.name for folder in runs_folder.iterdir()] if runs_folder.is_dir() else []
+    return nearest(Path(name).name, names)

@@ -1,0 +1,137 @@
+"""What all tests share: the command as a person runs it, a tiny model folder, and the real data where there is some."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+# No test asks the network for a model, whatever the machine's settings are.
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+CORPUS = (
+    "The heron keeps a silver key under the willow, and the otter keeps a brass bell by the mill.",
+    "system user assistant tool. Who keeps the key? The heron keeps it. Answer in one word, please.",
+    'Write JSON: {"name": "heron", "age": 7, "friends": ["otter", "wren"], "happy": true}',
+    "Was macht der Reiher am Fluß? Er hütet den Schlüssel. Où est la clé? Sous le saule, là-bas.",
+    "def answer(question: str) -> str:\n    return question.strip().lower()  # 1234567890",
+    "Every morning the kingfisher carries three small stones along the stream; nobody knows exactly why she bothers.",
+    "Translate the following sentence, summarise this paragraph, list four villages, explain how rainbows appear.",
+)
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def harness(tmp_path: Path) -> Callable[..., Done]:
+    """Run `harness ARGUMENTS...` in a process of its own, in an empty folder, and return its exit status and output.
+
+    `env` adds to the environment (None takes a variable away); `cwd` is another folder; `timeout` is in seconds.
+    """
+
+    def run(
+        *arguments: object,
+        env: dict[str, str | None] | None = None,
+        cwd: Path = tmp_path,
+        timeout: float = 300,
+        input: str = "",
+    ) -> Done:
+        environment = {key: value for key, value in os.environ.items() if not key.startswith("HARNESS_")}
+        environment |= {"COLUMNS": "200", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"}
+        for key, value in (env or {}).items():
+            environment.pop(key, None)
+            if value is not None:
+                environment[key] = value
+        done = subprocess.run(
+            [sys.executable, "-m", "harness.cli", *map(str, arguments)],
+            cwd=cwd, env=environment, input=input, capture_output=True, text=True, encoding="utf-8", timeout=timeout, check=False,
+        )  # fmt: skip
+        return Done(done.returncode, done.stdout, done.stderr)
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder of real data files and vocabularies; tests that ask for it are skipped where HARNESS_REAL_DATA is unset."""
+    folder = os.environ.get("HARNESS_REAL_DATA")
+    if not folder:
+        pytest.skip("HARNESS_REAL_DATA is not set")
+    return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model folder like a real one, in small: Qwen2, 2 layers, hidden 128, head_dim 64, random bf16 weights, no template."""
+    torch = pytest.importorskip("torch")
+    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+
+    folder = tmp_path_factory.mktemp("tiny-model")
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=tiny_tokenizer(),
+        eos_token="<|endoftext|>",
+        pad_token="<|endoftext|>",
+        additional_special_tokens=["<|im_start|>", "<|im_end|>"],
+    )
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(0)
+    config = Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=128,
+        intermediate_size=256,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        num_key_value_heads=1,
+        max_position_embeddings=512,
+        tie_word_embeddings=True,
+        eos_token_id=tokenizer.eos_token_id,
+        bos_token_id=None,
+        dtype="bfloat16",
+    )
+    Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
+    assert config.hidden_size // config.num_attention_heads == 64  # what vLLM's attention kernels are built for
+    return folder
+
+
+def tiny_tokenizer():  # type: ignore[no-untyped-def]
+    """A byte-level BPE of some 600 tokens learnt from a few sentences, with Qwen's control tokens."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=600,
+        min_frequency=1,
+        show_progress=False,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+    )
+    tokenizer.train_from_iterator(CORPUS, trainer)
+    return tokenizer
+
+
+@pytest.fixture
+def write_rows(tmp_path: Path) -> Callable[..., Path]:
+    """Write rows to a JSONL file and return its path."""
+
+    def write(*rows: object, name: str = "rows.jsonl") -> Path:
+        path = tmp_path / name
+        path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        return path
+
+    return write

@@ -1,0 +1,270 @@
+"""A broken plugin is reported by name, version and path with the reason; what it registered is taken back; the rest works."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+GOOD = """
+import harness
+
+@harness.hookimpl
+def register_datasets(register):
+    register(harness.Dataset("good", "works", lambda row: None))
+"""
+
+
+def hook(body: str, name: str = "register_datasets", arguments: str = "register") -> str:
+    lines = "".join(f"    {line}\n" for line in body.splitlines())
+    return f"import harness\n\n@harness.hookimpl\ndef {name}({arguments}):\n{lines}"
+
+
+BROKEN = {
+    "import error": ("import a_module_that_is_not_there", r"import failed: ModuleNotFoundError: No module named 'a_module_that"),
+    "raises when imported": ("raise RuntimeError('no licence key')", r"import failed: RuntimeError: no licence key"),
+    "exits when imported": ("raise SystemExit(3)", r"import failed: SystemExit: 3"),
+    "syntax error": ("def broken(:\n", r"import failed: SyntaxError: .*bad\.py, line 1"),
+    "not UTF-8": (b"x = '\xff'\n", r"import failed: SyntaxError"),
+    "misspelt hook": (hook("pass", "register_dataset"), r"no hook 'register_dataset'\. Did you mean 'register_datasets'\?"),
+    "wrong argument": (hook("pass", arguments="registrar"), r"Argument\(s\) \{'registrar'\} are declared in the hookimpl"),
+    "raising hook": (hook("raise ValueError('no network')"), r"register_datasets failed: ValueError: no network"),
+    "exiting hook": (hook("raise SystemExit(3)"), r"register_datasets failed: SystemExit: 3"),
+    "registers rubbish": (hook("register({'name': 'x'})"), r"was given \{.name.: .x.\}, expected a harness.Dataset"),
+    "registers another kind": (hook("register(harness.Template('t', '', str, str))"), r"was given Template\(.*expected a harness.Dataset"),
+    "registers a nameless thing": (hook("register(harness.Dataset('', '', lambda row: None))"), r"has no name"),
+    "returns instead of registering": (
+        hook("return harness.Dataset('x', '', lambda row: None)"), r"register_datasets returned Dataset",
+    ),
+    "name claimed already": (
+        hook("register(harness.Dataset('alpaca', '', lambda row: None))"),
+        r"dataset 'alpaca' is already registered by datasets 0\.1\.0 \(.*\); bad \(.*bad\.py\) claims it too",
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture
+def plugin(tmp_path):
+    def write(text: str | bytes, name: str = "bad.py") -> Path:
+        path = tmp_path / name
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_plugin_is_named_with_its_reason_and_the_rest_works(kind, plugin, harness):
+    text, reason = BROKEN[kind]
+    done = harness("--plugin", plugin(text), "--plugin", plugin(GOOD, "fine.py"), "data", "list", "--json")
+    assert done.code == 0, done.err
+    names = [row["name"] for row in json.loads(done.out)]
+    assert "good" in names and "alpaca" in names and "x" not in names
+    assert done.err.startswith("warning: plugin bad ") and str(plugin(text)) in done.err
+    assert re.search(reason, done.err), done.err
+    assert "Traceback" not in done.err
+
+
+@pytest.mark.parametrize("kind", BROKEN)
+def test_a_broken_plugin_is_fatal_when_plugins_are_strict(kind, plugin, harness):
+    text, reason = BROKEN[kind]
+    done = harness("--plugin", plugin(text), "data", "list", env={"HARNESS_STRICT_PLUGINS": "1"})
+    assert done.code == 1
+    assert re.search(r"^error: plugin bad .*: ", done.err) and re.search(reason, done.err), done.err
+    assert "Traceback" not in done.err
+
+
+def test_the_list_shows_failed_plugins_and_fails(plugin, harness):
+    done = harness("--plugin", plugin(hook("raise ValueError('no network')")), "plugins", "list", "--json")
+    assert done.code == 1
+    (failed,) = (row for row in json.loads(done.out)["failed"] if row["name"] == "bad")
+    assert failed["path"].endswith("bad.py") and "no network" in failed["error"]
+    told = harness("--plugin", plugin(hook("raise ValueError('no network')")), "plugins", "list", "--verbose")
+    assert "Traceback" in told.out and "no network" in told.out
+
+
+def test_what_a_plugin_registered_before_it_failed_is_taken_back(plugin, harness):
+    text = (
+        hook("register(harness.Dataset('half', '', lambda row: None))\nraise ValueError('then this')")
+        + "\n\n"
+        + hook("register(harness.Template('whole', '', str, lambda t: ('x',)))", "register_templates")
+    )
+    done = harness("--plugin", plugin(text), "plugins", "list", "--json")
+    registered = json.dumps(json.loads(done.out)["plugins"])
+    assert "half" not in registered and "whole" not in registered
+
+
+def test_a_failure_of_one_kind_takes_back_what_was_registered_of_another(plugin):
+    from harness.plugins import Plugins
+
+    text = (
+        hook("register(harness.Dataset('early', '', lambda row: None))")
+        + "\n\n"
+        + hook("raise ValueError('late')", "register_templates")
+    )
+    plugins = Plugins([plugin(text)])
+    assert "early" in plugins.datasets
+    assert "chatml" in plugins.templates
+    assert "early" not in plugins.datasets
+
+
+def test_two_plugins_claiming_one_name_are_both_named(plugin, harness):
+    first, second = plugin(GOOD, "one.py"), plugin(GOOD, "two.py")
+    done = harness("--plugin", first, "--plugin", second, "data", "list", "--json")
+    assert [row["plugin"] for row in json.loads(done.out) if row["name"] == "good"] == ["one"]
+    assert str(first) in done.err and str(second) in done.err and "HARNESS_DISABLE_PLUGINS=two" in done.err
+
+
+def test_two_plugins_of_one_name_are_both_shown(plugin, tmp_path, harness):
+    (tmp_path / "other").mkdir()
+    first, second = plugin(GOOD, "same.py"), plugin(GOOD.replace("good", "better"), "other/same.py")
+    done = harness("--plugin", first, "--plugin", second, "plugins", "list", "--json")
+    listed = json.loads(done.out)
+    assert [row["registers"]["datasets"] for row in listed["plugins"] if row["name"] == "same"] == [["good"]]
+    assert any(str(first) in row["error"] and str(second) in row["error"] for row in listed["failed"])
+
+
+def test_a_disabled_plugin_is_not_even_imported(plugin, harness):
+    done = harness(
+        "--plugin",
+        plugin("raise RuntimeError('imported')"),
+        "data",
+        "list",
+        env={"HARNESS_DISABLE_PLUGINS": "bad, text"},
+    )
+    assert done.code == 0 and done.err == ""
+    gone = harness("data", "list", "--json", env={"HARNESS_DISABLE_PLUGINS": "datasets"})
+    assert json.loads(gone.out) == []
+
+
+def test_plugin_files_of_pyproject_are_loaded_from_folders_below_it(plugin, tmp_path, harness):
+    plugin(GOOD, "mine.py")
+    (tmp_path / "pyproject.toml").write_text('[tool.harness]\nplugins = ["mine.py"]\n')
+    below = tmp_path / "deep" / "down"
+    below.mkdir(parents=True)
+    done = harness("data", "list", "--json", cwd=below)
+    assert "good" in done.out and done.err == ""
+
+
+@pytest.mark.parametrize(
+    ("toml", "told"),
+    [
+        ("[tool.harness", "not valid TOML"),
+        ('[tool.harness]\nplugins = "mine.py"\n', "should be a list of file names"),
+        ('[tool.harness]\nplugins = ["gone.py"]\n', "gone.py: no such file"),
+        ('tool = 3\n', "should be"),
+        ('[tool]\nharness = 3\n', "should be"),
+    ],
+)  # fmt: skip
+def test_a_wrong_pyproject_is_explained(toml, told, tmp_path, harness):
+    (tmp_path / "pyproject.toml").write_text(toml)
+    done = harness("data", "list")
+    assert done.code == 1 and told in done.err and "Traceback" not in done.err
+
+
+def test_a_plugin_file_that_is_not_there_is_an_error(harness, tmp_path):
+    done = harness("--plugin", tmp_path / "nowhere.py", "data", "list")
+    assert done.code == 1 and done.err == f"error: --plugin {tmp_path / 'nowhere.py'}: no such file\n"
+    (tmp_path / "plugin.txt").write_text(GOOD)
+    assert "should end in .py" in harness("--plugin", tmp_path / "plugin.txt", "data", "list").err
+
+
+def test_a_plugin_may_bring_a_command_and_a_broken_one_does_not_take_help_down(plugin, harness):
+    text = "import click\n" + hook(
+        "@click.command('hello', help='Say hello.')\ndef hello():\n    click.echo('hello')\nregister(hello)",
+        "register_commands",
+    )
+    path = plugin(text, "greet.py")
+    assert re.search(r"hello +Say hello\.", harness("--plugin", path, "--help").out)
+    assert harness("--plugin", path, "hello").out == "hello\n"
+    broken = harness("--plugin", plugin(hook("raise ValueError('no')", "register_commands")), "--help")
+    assert broken.code == 0 and "plugins" in broken.out and "register_commands failed" in broken.err
+
+
+def test_a_plugin_cannot_take_a_command_of_the_core(plugin, harness):
+    text = "import click\n" + hook("register(click.Command('plugins', help='mine'))", "register_commands")
+    done = harness("--plugin", plugin(text), "--help")
+    assert "mine" not in done.out and "'plugins' is a command of the harness itself" in done.err
+
+
+def test_a_lifecycle_hook_that_raises_is_reported_once_and_not_called_again(plugin, capsys):
+    from harness.plugins import Plugins
+
+    text = hook("print('called')\nraise OSError('disk gone')", "step_finished", "run, step, metrics") + "\n\n" + GOOD
+    plugins = Plugins([plugin(text)])
+    watcher = type("Watcher", (), {})()
+    seen: list[int] = []
+    import harness
+
+    watcher.step_finished = harness.hookimpl(lambda step: seen.append(step))
+    plugins.watch(watcher)
+    for step in (1, 2):
+        plugins.notify("step_finished", run=None, step=step, metrics={})
+    printed = capsys.readouterr()
+    assert printed.out == "called\n" and seen == [1, 2]
+    assert printed.err.count("step_finished raised OSError: disk gone") == 1
+    assert "good" not in plugins.datasets
+
+
+def test_a_tracker_with_a_misspelt_hook_is_refused():
+    import harness
+    from harness.plugins import Plugins
+
+    class Tracker:
+        @harness.hookimpl
+        def step_finnished(self, step):
+            pass
+
+    with pytest.raises(harness.PluginError, match="Did you mean 'step_finished'"):
+        Plugins().watch(Tracker())
+
+
+@pytest.fixture(scope="session")
+def installed(tmp_path_factory) -> dict[str, str | None]:
+    """The example distribution installed by pip in a folder of its own, and the environment in which it is found."""
+    target = tmp_path_factory.mktemp("site")
+    source = tmp_path_factory.mktemp("source") / "harness-riddles"
+    shutil.copytree(
+        ROOT / "examples" / "harness-riddles",
+        source,
+        ignore=shutil.ignore_patterns("build", "*.egg-info", "__pycache__"),
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "install",
+        "--quiet",
+        "--no-deps",
+        "--no-build-isolation",
+        "--target",
+        target,
+        source,
+    ]
+    subprocess.run(command, check=True, capture_output=True)
+    return {"PYTHONPATH": os.pathsep.join([str(target), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)}
+
+
+def test_an_installed_third_party_distribution_is_found_with_its_data(installed, harness):
+    listed = harness("plugins", "list", "--json", env=installed)
+    (riddles,) = (row for row in json.loads(listed.out)["plugins"] if row["name"] == "riddles")
+    assert riddles["version"] == "1.0.0" and riddles["registers"] == {"datasets": ["riddles"]}
+    assert riddles["path"].startswith(installed["PYTHONPATH"].split(os.pathsep)[0])
+    preview = harness("data", "preview", "--dataset", "riddles", "--count", "1", env=installed)
+    assert preview.code == 0 and "Footsteps." in preview.out
+
+
+def test_the_example_plugin_has_at_most_15_lines_and_works_as_a_single_file_too(harness, tmp_path):
+    package = ROOT / "examples" / "harness-riddles" / "harness_riddles"
+    text = (package / "__init__.py").read_text()
+    assert len(text.splitlines()) <= 15
+    (tmp_path / "riddles.py").write_text(text)
+    (tmp_path / "riddles.jsonl").write_text((package / "riddles.jsonl").read_text())
+    done = harness("--plugin", "riddles.py", "data", "preview", "--dataset", "riddles")
+    assert done.code == 0 and "What am I?" in done.out

@@ -1,0 +1,234 @@
+"""A wrong recipe says file, line, key, what was found and the nearest right thing; a right one is complete and stable."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import harness
+from harness.plugins import Plugins
+from harness.recipe import Recipe, load_recipe
+
+PARTS = """
+import harness
+
+class Lora(harness.Options):
+    rank: int = 8
+    target: tuple[str, ...] = ("q_proj",)
+
+class Nothing(harness.Options):
+    pass
+
+class Probe(harness.Options):
+    data_path: str | None = None
+
+@harness.hookimpl
+def register_methods(register):
+    register(harness.Method("lora", "adapters", Lora, None, None, "adapter"))
+
+@harness.hookimpl
+def register_objectives(register):
+    register(harness.Objective("sft", "next token", Nothing, None))
+
+@harness.hookimpl
+def register_evaluations(register):
+    register(harness.Evaluation("probe", "asks", Probe, None))
+
+@harness.hookimpl
+def register_engines(register):
+    register(harness.Engine("vllm", "serves", Nothing, None))
+
+@harness.hookimpl
+def register_trackers(register):
+    register(harness.Tracker("log", "follows", Nothing, None))
+"""
+
+RECIPE = """\
+model:
+  path: ./model
+template: chatml
+data:
+  train:
+    - dataset: alpaca
+      path: rows.jsonl
+  max_tokens: 128
+tune:
+  method: lora
+  rank: 4
+  learning_rate: 1.0e-3
+evaluate:
+  - evaluation: probe
+    data_path: rows.jsonl
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "rows.jsonl").write_text('{"instruction": "a", "output": "b"}\n')
+    (tmp_path / "parts.py").write_text(PARTS)
+    return tmp_path
+
+
+@pytest.fixture
+def plugins(folder, monkeypatch) -> Plugins:
+    # The recipe's own rules are tested here, whatever methods and evaluations are installed.
+    monkeypatch.setenv("HARNESS_DISABLE_PLUGINS", "tuning,evaluation,serve")
+    plugins = Plugins([folder / "parts.py"])
+    assert not plugins.failed
+    return plugins
+
+
+@pytest.fixture
+def load(folder, plugins):
+    def load(text: str = RECIPE, *sets: str) -> Recipe:
+        (folder / "my.yaml").write_text(text, encoding="utf-8")
+        return load_recipe(folder / "my.yaml", plugins, sets)
+
+    return load
+
+
+def refused(load, text: str, *sets: str) -> str:
+    with pytest.raises(harness.RecipeError) as caught:
+        load(text, *sets)
+    return str(caught.value)
+
+
+def test_paths_become_absolute_and_defaults_are_filled_in(load, folder):
+    recipe = load()
+    assert recipe.name == "my"
+    assert recipe.model.path == str(folder / "model")
+    assert recipe.data.train[0].path == str(folder / "rows.jsonl")
+    assert recipe.evaluate[0].data_path == str(folder / "rows.jsonl")
+    assert (recipe.tune.rank, recipe.tune.target, recipe.tune.epochs) == (4, ("q_proj",), 1.0)
+
+
+def test_a_resolved_recipe_reads_back_as_itself(load, folder, plugins):
+    recipe = load()
+    (folder / "deep").mkdir()
+    (folder / "deep" / "again.yaml").write_text(recipe.as_yaml())
+    again = load_recipe(folder / "deep" / "again.yaml", plugins)
+    assert again.model_dump() == recipe.model_dump() and again.sha256 == recipe.sha256
+
+
+def test_equal_settings_have_equal_hashes_however_they_are_written(load):
+    assert (
+        load().sha256
+        == load(
+            RECIPE.replace("1.0e-3", "0.001 # as above").replace("template: chatml\n", "") + "template: 'chatml'\n"
+        ).sha256
+    )
+    assert load().sha256 != load(RECIPE.replace("rank: 4", "rank: 5")).sha256
+
+
+@pytest.mark.parametrize(
+    ("change", "line", "told"),
+    [
+        (("  rank: 4", "  rank: [4"), 12, "not valid YAML"),
+        (("  rank: 4", "  rank: 4\n   bad: 1"), 12, "not valid YAML"),
+        (("  rank: 4", "  rank: 4\n  rank: 5"), 12, "duplicate key"),
+        (("  rank: 4", "  rnak: 4"), 11, "unknown key 'tune.rnak'. Did you mean 'rank'?"),
+        (("template:", "temlpate:"), 3, "unknown key 'temlpate'. Did you mean 'template'?"),
+        (("max_tokens", "max_token"), 8, "unknown key 'data.max_token'. Did you mean 'max_tokens'?"),
+        (("      path:", "      pth:"), 7, "unknown key 'data.train.0.pth'. Did you mean 'path'?"),
+        (("    data_path:", "    data_pth:"), 15, "unknown key 'evaluate.0.data_pth'. Did you mean 'data_path'?"),
+        (("rank: 4", "rank: four"), 11, "'tune.rank' is 'four'"),
+        (("rank: 4", "rank: 4.5"), 11, "'tune.rank' is 4.5"),
+        (("max_tokens: 128", "max_tokens: 0"), 8, "'data.max_tokens' is 0: input should be greater than 0"),
+        (("max_tokens: 128", "on_overlong: drp"), 8, "'data.on_overlong' is 'drp'"),
+        (("  path: ./model", "  dtype: float32"), 1, "'model.path' is missing"),
+        (("method: lora", "method: loro"), 10, "no method is named 'loro'. Did you mean 'lora'?"),
+        (("method: lora", "objective: dpo"), 10, "no objective is named 'dpo'"),
+        (("template: chatml", "template: chatlm"), 3, "no template is named 'chatlm'. Did you mean 'chatml'?"),
+        (("dataset: alpaca", "dataset: alpacca"), 6, "no dataset is named 'alpacca'. Did you mean 'alpaca'?"),
+        (("evaluation: probe", "evaluation: prob"), 14, "no evaluation is named 'prob'. Did you mean 'probe'?"),
+        (("path: ./model", "path: ./modell"), 2, "no such folder"),
+        (("path: rows.jsonl\n  max", "path: row.jsonl\n  max"), 7, "no such file: .*row.jsonl Did you mean 'rows.jsonl'?"),
+        (("evaluate:\n  - evaluation: probe\n    data_path: rows.jsonl", "evaluate: probe"), 13, "`evaluate` is a list"),
+        (("evaluate:\n  - evaluation: probe\n    data_path: rows.jsonl", "serve: 3"), 13, "`serve` is a section"),
+        (("evaluate:\n  - evaluation: probe\n    data_path: rows.jsonl", "serve:\n  engine: vlm"), 14, "no engine is named 'vlm'"),
+        (("evaluate:\n  - evaluation: probe\n    data_path: rows.jsonl", "track:\n  - tracker: lgo"), 14, "no tracker is named 'lgo'"),
+        (("method: lora", "method: [lora]"), 10, "'method' is ['lora']: expected a name"),
+        (("template: chatml", "template: 3"), 3, "'template' is 3: expected a name"),
+        (("  train:\n    - dataset: alpaca\n      path: rows.jsonl", "  train: []"), 5, "'data.train' is"),
+    ],
+)  # fmt: skip
+def test_a_wrong_recipe_says_where_and_what(load, folder, change, line, told):
+    assert change[0] in RECIPE
+    message = refused(load, RECIPE.replace(*change, 1))
+    assert re.search(rf"^{re.escape(str(folder / 'my.yaml'))}, line \d+: ", message), message
+    assert re.search(re.escape(told).replace(r"\.\*", ".*"), message), message
+    assert re.search(rf", line {line}: ", message), message
+
+
+def test_all_problems_of_a_section_are_told_at_once(load):
+    message = refused(load, RECIPE.replace("rank: 4", "rank: four\n  epochs: -1\n  sched: x"))
+    assert len(message.splitlines()) == 3
+
+
+@pytest.mark.parametrize("text", ["", "- a\n", "just words\n", "3\n"])
+def test_what_is_no_mapping_is_no_recipe(load, text):
+    assert "a recipe is a mapping" in refused(load, text)
+
+
+def test_two_yaml_documents_are_refused(load):
+    assert "not valid YAML" in refused(load, RECIPE + "---\n" + RECIPE)
+
+
+@pytest.mark.parametrize("section", ["model", "data", "tune"])
+def test_a_missing_section_is_named(load, section):
+    lines, keep = [], True
+    for line in RECIPE.splitlines():
+        keep = not line.startswith(f"{section}:") if not line.startswith(" ") else keep
+        lines += [line] if keep else []
+    assert f"'{section}' is missing" in refused(load, "\n".join(lines))
+
+
+def test_a_missing_file_is_told_with_the_nearest(folder, plugins, load):
+    load()
+    with pytest.raises(harness.RecipeError, match=r"no such recipe file\. Did you mean 'my\.yaml'"):
+        load_recipe(folder / "mi.yaml", plugins)
+    (folder / "latin.yaml").write_bytes(b"name: caf\xe9\n")
+    with pytest.raises(harness.RecipeError, match="not UTF-8"):
+        load_recipe(folder / "latin.yaml", plugins)
+
+
+def test_overrides_are_yaml_values_at_dotted_keys(load):
+    recipe = load(
+        RECIPE, "tune.rank=16", "data.train.0.limit=1", "data.on_overlong=drop", "serve.engine=vllm", "name=other"
+    )
+    assert (recipe.tune.rank, recipe.data.train[0].limit, recipe.data.on_overlong, recipe.name) == (
+        16,
+        1,
+        "drop",
+        "other",
+    )
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("tune.rank", "expected KEY=VALUE"),
+        ("=3", "expected KEY=VALUE"),
+        ("tune.rnak=3", "Did you mean 'rank'?"),
+        ("tune.rank=[", "not valid YAML"),
+        ("tune.rank.deep=3", "has no 'deep'|there is no"),
+        ("data.train.7.limit=3", "there is no '7'"),
+        ("tune.rank=four", "'tune.rank' is 'four'"),
+    ],
+)
+def test_a_wrong_override_is_explained(load, override, told):
+    assert re.search(told, refused(load, RECIPE, override))
+
+
+def test_a_name_that_is_no_folder_name_is_refused(load):
+    for name in ("../up", "a/b", ".hidden", "''"):
+        assert "name" in refused(load, RECIPE + f"name: {name}\n")
+
+
+def test_a_wrong_recipe_on_the_command_line_shows_no_traceback(harness, tmp_path):
+    (tmp_path / "r.yaml").write_text("model:\n  path: 3\nnonsense: 1\n")
+    done = harness("data", "preview", "r.yaml")
+    assert done.code == 1 and done.err == (
+        "error: r.yaml, line 3: unknown key 'nonsense'. A recipe has: name, model, template, data, tune, evaluate, track, serve\n"
+    )
