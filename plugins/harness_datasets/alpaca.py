@@ -1,0 +1,21 @@
+"""Alpaca rows: instruction, input, output; optionally system, and history as [[question, answer], ...]."""
+
+import harness
+from harness.data import take
+
+
+def convert(row: harness.declarations.Row) -> harness.Conversation:
+    """One alpaca row as a conversation: history first, then the instruction with its input below it."""
+    turns: list[tuple[harness.Role, str]] = []
+    if system := take(row, "system", str, ""):
+        turns.append(("system", system))
+    for number, pair in enumerate(take(row, "history", list, []), 1):
+        if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(text, str) for text in pair)):
+            raise harness.DataError(f"history entry {number} should be [question, answer], found {pair!r}")
+        turns += [("user", pair[0]), ("assistant", pair[1])]
+    instruction, extra = take(row, "instruction", str), take(row, "input", str, "")
+    turns += [("user", f"{instruction}\n\n{extra}" if extra else instruction), ("assistant", take(row, "output", str))]
+    return harness.Conversation.of(*turns)
+
+
+DATASET = harness.Dataset("alpaca", "instruction, input, output; optional system and history", convert)

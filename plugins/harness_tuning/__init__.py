@@ -1,0 +1,33 @@
+"""First-party tuning: the objective `sft`, the methods `lora` and `full`, and the `tune` command around our own loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import harness
+
+if TYPE_CHECKING:
+    import click
+
+
+@harness.hookimpl
+def register_objectives(register: Callable[[harness.Objective], None]) -> None:
+    from harness_tuning.sft import OBJECTIVE
+
+    register(OBJECTIVE)
+
+
+@harness.hookimpl
+def register_methods(register: Callable[[harness.Method], None]) -> None:
+    from harness_tuning.methods import FULL, LORA
+
+    register(LORA)
+    register(FULL)
+
+
+@harness.hookimpl
+def register_commands(register: Callable[[click.Command], None]) -> None:
+    from harness_tuning.command import tune
+
+    register(tune)

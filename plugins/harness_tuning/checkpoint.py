@@ -1,0 +1,77 @@
+"""Checkpoints: what an exact resume needs, as safetensors, each written whole or not at all."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.files import replacing
+from harness.run import Run
+
+KEPT = 2  # the newest ones; the older of them is there in case the disk lost the newer
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """How far a run is. `metrics_bytes` is the length of metrics.jsonl at that moment."""
+
+    step: int = 0
+    tokens: int = 0
+    supervised: int = 0
+    seconds: float = 0.0
+    metrics_bytes: int = 0
+
+
+def save_checkpoint(run: Run, progress: Progress, tensors: dict[str, Any], data_sha256: str) -> Path:
+    """Write checkpoints/step-N and forget all but the newest few."""
+    import torch
+    from safetensors.torch import save_file
+
+    folder = run.checkpoints_folder / f"step-{progress.step:07d}"
+    if folder.exists():
+        return folder
+    rng = {"rng/cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        rng["rng/cuda"] = torch.cuda.get_rng_state()
+    with replacing(folder) as temporary:
+        temporary.mkdir()
+        save_file(
+            {name: tensor.contiguous() for name, tensor in (tensors | rng).items()}, temporary / "state.safetensors"
+        )
+        (temporary / "progress.json").write_text(json.dumps(asdict(progress) | {"data_sha256": data_sha256}))
+    for old in checkpoints(run)[:-KEPT]:
+        shutil.rmtree(old, ignore_errors=True)
+    return folder
+
+
+def load_checkpoint(run: Run, data_sha256: str) -> tuple[Progress, dict[str, Any]] | None:
+    """The newest checkpoint and its tensors, with torch's random state put back; None where there is none yet.
+
+    Raises:
+        RunError: where the data has changed since, so that going on would not be the same run.
+    """
+    import torch
+    from safetensors.torch import load_file
+
+    if not (found := checkpoints(run)):
+        return None
+    folder = found[-1]
+    saved = json.loads((folder / "progress.json").read_text())
+    if saved.pop("data_sha256") != data_sha256:
+        raise harness.RunError(
+            f"{run.folder}: the training data (or template) is not what it was when this run began; an exact resume is not possible. Start a new run instead"
+        )
+    tensors = load_file(folder / "state.safetensors")
+    torch.set_rng_state(tensors.pop("rng/cpu"))
+    if (cuda := tensors.pop("rng/cuda", None)) is not None and torch.cuda.is_available():
+        torch.cuda.set_rng_state(cuda)
+    return Progress(**saved), tensors
+
+
+def checkpoints(run: Run) -> list[Path]:
+    """The run's checkpoint folders, oldest first."""
+    return sorted(run.checkpoints_folder.glob("step-*"))

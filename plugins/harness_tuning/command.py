@@ -1,0 +1,257 @@
+"""`harness tune`: from a recipe to a run, with everything that changes what the model learns shown first."""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import harness
+from harness.context import Context
+from harness.extras import require
+from harness.run import Run
+
+if TYPE_CHECKING:
+    from harness.recipe import Recipe
+    from harness_tuning.loop import Tuner, TuningData
+
+EXIT_INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
+
+
+@click.command()
+@click.argument("recipe", type=click.Path(path_type=Path), required=False)
+@click.option(
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe, as in tune.rank=8."
+)
+@click.option("--run", "run_name", metavar="NAME", help="Name of the run directory. [default: the recipe's name]")
+@click.option("--resume", metavar="RUN", help="Go on with an interrupted run (its name or directory).")
+@click.option("--overwrite", is_flag=True, help="Remove a run of that name first.")
+@click.pass_obj
+def tune(
+    context: Context,
+    recipe: Path | None,
+    sets: tuple[str, ...],
+    run_name: str | None,
+    resume: str | None,
+    overwrite: bool,
+) -> None:
+    """Tune a model as RECIPE says, or go on with a run.
+
+    \b
+    harness tune recipes/seedling/demo.yaml
+    harness tune recipes/seedling/demo.yaml --set tune.rank=8 --run rank-8
+    harness tune --resume rank-8
+    """
+    if (recipe is None) == (resume is None):
+        raise click.UsageError("give either a RECIPE or --resume RUN")
+    require("torch", "tuning")
+    require("peft", "tuning")
+    if resume is not None:
+        if sets or run_name or overwrite:
+            raise click.UsageError(
+                "--resume goes on with the run as it is: --set, --run and --overwrite do not go with it"
+            )
+        run = _existing_run(context, resume)
+        if run.outcome == "finished":
+            raise harness.RunError(f"the run {run.name} has finished; there is nothing to go on with")
+    else:
+        assert recipe is not None
+        run = _new_run(context, recipe, sets, run_name, overwrite)
+    with run.locked():
+        try:
+            _tune(context, run)
+        except harness.HarnessError:
+            if resume is None and not run.metrics_path.exists():
+                run.discard()
+            raise
+
+
+def _existing_run(context: Context, name: str) -> Run:
+    folder = Path(name) if (Path(name) / "manifest.json").is_file() else context.runs_folder / name
+    return Run.open(folder)
+
+
+def _new_run(context: Context, recipe_path: Path, sets: tuple[str, ...], run_name: str | None, overwrite: bool) -> Run:
+    import shutil
+
+    from harness.recipe import load_recipe
+
+    recipe = load_recipe(recipe_path, context.plugins, sets)
+    folder = context.runs_folder / (run_name or recipe.name)
+    if overwrite and (folder / "manifest.json").is_file():
+        with Run.open(folder).locked():
+            shutil.rmtree(folder)
+    return Run.create(folder, recipe, context.plugins)
+
+
+def _tune(context: Context, run: Run) -> None:
+    from harness.models import bind_template, pick_device
+    from harness_tuning.loop import Tuner
+
+    recipe, console = run.recipe, context.console
+    device = pick_device()
+    with run.session(str(device)) as session, _stop_on_signals() as stop:
+        with console.status("Reading and encoding the data"):
+            template = bind_template(recipe.template, recipe.model, context.plugins)
+            data = _load_data(recipe, context, template)
+        tuner = Tuner(run, context.plugins, template, data, device)
+        with console.status(f"Loading {recipe.model.short_name}"):
+            tuner.start()
+        _show_plan(context, recipe, tuner)
+        for tracking in recipe.track:
+            context.plugins.watch(context.plugins.trackers[tracking.tracker].create(tracking))
+        context.plugins.notify("run_started", run=run)
+        began = time.perf_counter()
+        validation = _learn(context, tuner, stop)
+        if tuner.progress.step < tuner.total_steps:
+            console.print(
+                f"\nStopped after step {tuner.progress.step} of {tuner.total_steps}; nothing is lost. Go on with:\n"
+                f"  harness tune --resume {run.folder}",
+                soft_wrap=True,
+            )
+            context.plugins.notify("run_finished", run=run, outcome="interrupted")
+            session["outcome"] = "interrupted"
+        else:
+            with console.status("Saving"):
+                tuner.finish()
+    if session["outcome"] == "interrupted":
+        raise SystemExit(EXIT_INTERRUPTED)
+    context.plugins.notify("run_finished", run=run, outcome="finished")
+    _show_result(context, tuner, time.perf_counter() - began, validation)
+
+
+def _load_data(recipe: Recipe, context: Context, template: Any) -> TuningData:
+    from harness.data import encode_sources, load_conversations
+    from harness_tuning.loop import TuningData
+
+    datasets, spec = context.plugins.datasets, recipe.data
+    train = encode_sources(spec.train, spec, datasets, template)
+    validation = encode_sources(spec.validation, spec, datasets, template) if spec.validation else None
+    probing = (spec.validation or spec.train)[0]
+    kept = [conversation for conversation, _ in zip(load_conversations(probing, datasets), range(256), strict=False)]
+    return TuningData(train, validation, kept)
+
+
+def _show_plan(context: Context, recipe: Recipe, tuner: Tuner) -> None:
+    """Everything that decides what the model learns, before it learns it."""
+    from rich.table import Table
+
+    from harness.recipe import TuneSpec
+
+    spec, data = recipe.tune, tuner.data
+    plan = Table.grid(padding=(0, 2))
+    plan.add_column(style="dim")
+    plan.add_column(overflow="fold")
+    plan.add_row("run", str(tuner.run.folder))
+    plan.add_row(
+        "model",
+        f"{recipe.model.path}  ({tuner.parameters / 1e6:,.1f} M parameters, {recipe.model.dtype}, on {tuner.device})",
+    )
+    stops = " ".join(tuner.template.stop_tokens)
+    plan.add_row("template", f"{tuner.template.name}; an answer ends with {stops}; no system prompt is added")
+    for report in data.train.reports:
+        out = "".join(f"; {count:,} left out: {reason}" for reason, count in report.left_out.items())
+        plan.add_row("train", f"{report.source}  {report.path}  {report.kept:,} of {report.rows:,} rows{out}")
+    cut = (
+        f"; {data.train.overlong:,} longer than {recipe.data.max_tokens} tokens: {recipe.data.on_overlong}"
+        if data.train.overlong
+        else ""
+    )
+    share = data.train.supervised / data.train.tokens
+    plan.add_row("", f"{data.train.tokens:,} tokens, {data.train.supervised:,} of them ({share:.0%}) learnt{cut}")
+    if data.validation:
+        plan.add_row(
+            "validation",
+            f"{len(data.validation.examples):,} conversations, {data.validation.supervised:,} learnt tokens",
+        )
+    own = ", ".join(f"{key} {value}" for key, value in spec.model_dump().items() if key not in TuneSpec.model_fields)
+    share = f"{tuner.trainable:,} weights move ({tuner.trainable / tuner.parameters:.1%})"
+    plan.add_row("method", f"{spec.objective}, {spec.method}: {share}" + (f"; {own}" if own else ""))
+    plan.add_row(
+        "steps",
+        f"{tuner.total_steps:,} of at most {spec.batch_tokens:,} x {spec.accumulate} tokens; learning rate {spec.learning_rate:g}, "
+        f"{spec.schedule} after {spec.warmup_ratio:.0%} warm-up; seed {spec.seed}",
+    )
+    if tuner.progress.step:
+        plan.add_row("goes on", f"from step {tuner.progress.step:,}")
+    context.console.print(plan)
+
+
+def _learn(context: Context, tuner: Tuner, stop: Any) -> list[float]:
+    """Run the steps under a progress bar (or, without a terminal, a line now and then). Returns validation losses."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    validation: list[float] = []
+    terminal = context.console.is_terminal
+    columns = (
+        TextColumn("tuning"), BarColumn(bar_width=32), MofNCompleteColumn(),
+        TextColumn("loss [bold]{task.fields[loss]}[/bold]"), TextColumn("{task.fields[rate]} tokens/s"),
+        TextColumn("[dim]ETA[/dim]"), TimeRemainingColumn(compact=True),
+    )  # fmt: skip
+    every = max(1, tuner.total_steps // 20)
+    smoothed, began, before = None, time.perf_counter(), tuner.progress
+    with Progress(*columns, console=context.console, disable=not terminal) as bar:
+        task = bar.add_task("", total=tuner.total_steps, completed=tuner.progress.step, loss="-", rate="-")
+        for metrics in tuner.steps(stop):
+            if "validation_loss" in metrics:
+                validation.append(metrics["validation_loss"])
+                bar.console.print(f"step {metrics['step']:>6,}  validation loss {metrics['validation_loss']:.4f}")
+                continue
+            smoothed = metrics["loss"] if smoothed is None else 0.9 * smoothed + 0.1 * metrics["loss"]
+            elapsed = time.perf_counter() - began
+            rate = (metrics["tokens"] - before.tokens) / elapsed
+            bar.update(task, completed=metrics["step"], loss=f"{smoothed:.4f}", rate=f"{rate:,.0f}")
+            step = int(metrics["step"])
+            if not terminal and (step % every == 0 or step == tuner.total_steps):
+                left = (tuner.total_steps - step) * elapsed / (step - before.step)
+                context.console.print(
+                    f"step {step:>6,} of {tuner.total_steps:,}  loss {smoothed:.4f}  {rate:,.0f} tokens/s  ETA {left:,.0f} s"
+                )
+    return validation
+
+
+def _show_result(context: Context, tuner: Tuner, seconds: float, validation: list[float]) -> None:
+    run = tuner.run
+    change = f"; validation loss {validation[0]:.4f} → {validation[-1]:.4f}" if len(validation) > 1 else ""
+    context.console.print(
+        f"\n[bold green]Tuned[/bold green] {run.name} in {seconds:,.0f} s, {tuner.progress.tokens:,} tokens, peak memory "
+        f"{peak_memory_gib(tuner.device):.2f} GiB{change}\n"
+        f"[dim]adapter, chat template, metrics and loss curve are in[/dim] {run.folder}\n\n"
+        f"  harness evaluate {run.name}@base {run.name}\n  harness compare {run.name}@base {run.name}\n  harness serve {run.name}",
+        soft_wrap=True,
+    )
+
+
+def peak_memory_gib(device: Any) -> float:
+    """The most memory that was taken: of the accelerator, or of this process on a CPU."""
+    import resource
+
+    import torch
+
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**30
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
+
+
+@contextlib.contextmanager
+def _stop_on_signals() -> Iterator[Any]:
+    """Yields a function that says whether Ctrl-C or SIGTERM has come. A second Ctrl-C stops at once."""
+    asked: list[int] = []
+
+    def ask(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+        click.echo("\nstopping after this step; Ctrl-C again stops at once, from the last checkpoint", err=True)
+
+    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield lambda: bool(asked)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

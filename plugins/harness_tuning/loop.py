@@ -1,0 +1,237 @@
+"""The tuning loop: from encoded conversations to an adapter, read from top to bottom.
+
+What it promises: the split of a step into batches does not change the gradient; N steps, stop, resume and M more give
+the bytes that N+M steps give on a CPU; what was learnt is on disk before the run is called finished.
+"""
+
+from __future__ import annotations
+
+import math
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import harness
+from harness.data import EncodedData
+from harness.files import append_json_line, replacing, write_json
+from harness.models import load_model
+from harness.plugins import Plugins
+from harness.run import Run
+from harness.template import BoundTemplate, fingerprint
+from harness_tuning.batches import Batch, Schedule, collate, plan_epoch
+from harness_tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
+from harness_tuning.optimizer import MasterAdamW, learning_rate_at
+from harness_tuning.plot import plot_loss
+from harness_tuning.probes import choose_probes, measure_probes
+from harness_tuning.sft import check_output_head
+
+
+@dataclass(frozen=True, slots=True)
+class TuningData:
+    """What the loop learns from: encoded training and validation data, and conversations to probe with."""
+
+    train: EncodedData
+    validation: EncodedData | None
+    probes: list[harness.Conversation]
+
+
+class Tuner:
+    """One run's tuning. `start` loads and restores, `steps` learns, `finish` leaves the result on disk."""
+
+    def __init__(self, run: Run, plugins: Plugins, template: BoundTemplate, data: TuningData, device: Any) -> None:
+        self.run, self.plugins, self.template, self.data, self.device = run, plugins, template, data, device
+        self.recipe, self.spec = run.recipe, run.recipe.tune
+        self.objective = plugins.objectives[self.spec.objective]
+        self.method = plugins.methods[self.spec.method]
+        self.progress = Progress()
+        lengths = [len(example) for example in data.train.examples]
+        self.schedule = Schedule(lengths, self.spec.batch_tokens, self.spec.accumulate, self.spec.seed)
+        self.total_steps = self.spec.steps or self.schedule.total_steps(self.spec.epochs)
+
+    def start(self) -> None:
+        """Load the model, measure the probes on it as it is, and put back the newest checkpoint if there is one."""
+        import torch
+
+        torch.manual_seed(self.spec.seed)
+        base = load_model(self.recipe.model, for_tuning=True).to(self.device)
+        if self.spec.gradient_checkpointing:
+            base.gradient_checkpointing_enable({"use_reentrant": False})
+            base.enable_input_require_grads()
+        if self.objective.name == "sft":
+            check_output_head(base, self.data.train.examples[0].input_ids)
+        self.probes = choose_probes(self.data.probes, self.template)
+        self.probes_of_base = measure_probes(base, self.probes)
+        self.model = self.method.apply(base, self.spec).train()
+        self.optimizer = MasterAdamW(self.model, self.spec)
+        if (saved := load_checkpoint(self.run, self.data.train.sha256)) is not None:
+            self.progress, tensors = saved
+            self.optimizer.load({name: tensor.to(self.device) for name, tensor in tensors.items()})
+        self._rewind_metrics()
+        self.run.update(
+            data_sha256=self.data.train.sha256,
+            template={
+                "name": self.template.name,
+                "stop_tokens": self.template.stop_tokens,
+                "sha256": fingerprint(self.template),
+            },
+            data=[
+                {
+                    "dataset": report.source,
+                    "path": report.path,
+                    "rows": report.rows,
+                    "kept": report.kept,
+                    "left_out": dict(report.left_out),
+                }
+                for report in self.data.train.reports
+            ],
+        )
+
+    @property
+    def trainable(self) -> int:
+        """How many weights move."""
+        return sum(weight.numel() for weight in self.optimizer.weights.values())
+
+    @property
+    def parameters(self) -> int:
+        """How many weights there are."""
+        return sum(weight.numel() for weight in self.model.parameters())
+
+    def steps(self, stop: Callable[[], bool]) -> Iterator[dict[str, float]]:
+        """Learn, one optimizer step at a time, and yield its metrics, until all are done or `stop()` says so.
+
+        A checkpoint is written every `checkpoint_every` steps, at a stop and at the end.
+        """
+        if self.progress.step == 0:
+            yield from self._validated()
+        self.run.metrics_path.touch()
+        while self.progress.step < self.total_steps:
+            metrics = self._step(self.progress.step + 1)
+            append_json_line(self.run.metrics_path, metrics)
+            self.plugins.notify("step_finished", run=self.run, step=int(metrics["step"]), metrics=metrics)
+            yield metrics
+            step, stopping = self.progress.step, stop()
+            if step == self.total_steps or (self.spec.validate_every and step % self.spec.validate_every == 0):
+                yield from self._validated()
+            if (
+                stopping
+                or step == self.total_steps
+                or (self.spec.checkpoint_every and step % self.spec.checkpoint_every == 0)
+            ):
+                self.checkpoint()
+            if stopping:
+                return
+
+    def _step(self, step: int) -> dict[str, float]:
+        """One optimizer step over `accumulate` batches (fewer at the end of an epoch)."""
+        import torch
+
+        began = time.perf_counter()
+        epoch, batches = self._batches_of(step)
+        supervised = sum(batch.supervised for batch in batches)
+        total = torch.zeros((), device=self.device)
+        for batch in batches:
+            loss = self.objective.loss(self.model, batch.input_ids, batch.loss_mask, self.spec)
+            (loss / supervised).backward()
+            total += loss.detach()
+        learning_rate = learning_rate_at(step, self.total_steps, self.spec)
+        norm = self.optimizer.step(learning_rate, self.spec.max_grad_norm)
+        mean = float(total) / supervised
+        if not math.isfinite(mean) or not math.isfinite(norm):
+            raise harness.HarnessError(
+                f"step {step}: the loss is {mean} and the gradient norm {norm}. The run stops before it saves broken weights; "
+                f"the last checkpoint is intact. Lower tune.learning_rate (now {self.spec.learning_rate:g}), or use model.dtype: bfloat16 or float32"
+            )
+        tokens, seconds = sum(batch.tokens for batch in batches), time.perf_counter() - began
+        self.progress = replace(
+            self.progress,
+            step=step,
+            tokens=self.progress.tokens + tokens,
+            supervised=self.progress.supervised + supervised,
+            seconds=self.progress.seconds + seconds,
+        )
+        return {
+            "step": step,
+            "epoch": round(epoch, 4),
+            "loss": mean,
+            "learning_rate": learning_rate,
+            "grad_norm": norm,
+            "tokens": self.progress.tokens,
+            "supervised_tokens": self.progress.supervised,
+            "tokens_per_s": round(tokens / seconds, 1),
+            "seconds": round(self.progress.seconds, 3),
+        }
+
+    def validation_loss(self) -> float:
+        """Mean loss over the supervised tokens of the validation data."""
+        import torch
+
+        assert self.data.validation is not None
+        examples = self.data.validation.examples
+        self.model.eval()
+        total, supervised = 0.0, 0
+        with torch.no_grad():
+            for indices in plan_epoch(
+                [len(example) for example in examples], self._validation_budget(), seed=0, epoch=0
+            ):
+                batch = self._collate([examples[index] for index in indices])
+                total += float(self.objective.loss(self.model, batch.input_ids, batch.loss_mask, self.spec))
+                supervised += batch.supervised
+        self.model.train()
+        return total / supervised
+
+    def checkpoint(self) -> None:
+        """Write a checkpoint of this moment."""
+        progress = replace(self.progress, metrics_bytes=self.run.metrics_path.stat().st_size)
+        save_checkpoint(self.run, progress, self.optimizer.state(), self.data.train.sha256)
+
+    def finish(self) -> None:
+        """Leave adapter (or model), template, probes and loss curve on disk, and let the checkpoints go."""
+        target = self.run.adapter_folder if self.method.produces == "adapter" else self.run.model_folder
+        for leftover in (target, self.run.chat_folder):  # of an attempt that was killed after it had saved this much
+            shutil.rmtree(leftover, ignore_errors=True)
+        with replacing(target) as temporary:
+            temporary.mkdir()
+            self.method.save(self.model, temporary)
+            if self.method.produces == "model":
+                self.template.tokenizer.save_pretrained(temporary)
+        self.template.save(self.run.chat_folder)
+        tuned = measure_probes(self.model, self.probes)
+        measured = [
+            probe | {"base": base, "tuned": after}
+            for probe, base, after in zip(self.probes, self.probes_of_base, tuned, strict=True)
+        ]
+        write_json(self.run.probes_path, {"dtype": self.recipe.model.dtype, "probes": measured})
+        plot_loss(
+            self.run.metrics_path,
+            self.run.folder / "loss.png",
+            f"{self.run.name} · {self.recipe.model.short_name} · {self.method.name}",
+        )
+        shutil.rmtree(self.run.checkpoints_folder, ignore_errors=True)
+
+    def _validated(self) -> Iterator[dict[str, float]]:
+        if self.data.validation is None:
+            return
+        metrics = {"step": self.progress.step, "validation_loss": self.validation_loss()}
+        append_json_line(self.run.metrics_path, metrics)
+        yield metrics
+
+    def _batches_of(self, step: int) -> tuple[float, list[Batch]]:
+        """How many epochs are done after this step, and the step's batches."""
+        epoch, batches = self.schedule.batches_of(step)
+        examples = self.data.train.examples
+        return epoch, [self._collate([examples[index] for index in batch]) for batch in batches]
+
+    def _collate(self, examples: list[harness.Example]) -> Batch:
+        return collate(examples, self.template.pad_id, self.device)
+
+    def _validation_budget(self) -> int:
+        assert self.data.validation is not None
+        return max(self.spec.batch_tokens, *map(len, self.data.validation.examples))
+
+    def _rewind_metrics(self) -> None:
+        """Forget the metrics of steps that came after the checkpoint: they are made again."""
+        if self.run.metrics_path.exists():
+            with self.run.metrics_path.open("r+b") as file:
+                file.truncate(self.progress.metrics_bytes)

@@ -1,0 +1,75 @@
+"""Which weights move: `lora` (an adapter, through PEFT) and `full` (all of them)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field
+
+import harness
+from harness.extras import require
+from harness.options import Options
+
+
+class LoraOptions(Options):
+    """Low-rank adaptation (Hu et al. 2021, https://arxiv.org/abs/2106.09685)."""
+
+    rank: Annotated[int, Field(gt=0, le=512)] = 16
+    alpha: Annotated[float, Field(gt=0)] = 32.0
+    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    target_modules: str | tuple[str, ...] = "all-linear"
+    rslora: bool = False
+
+
+def apply_lora(model: Any, options: LoraOptions) -> Any:
+    """Put a fresh adapter on the model; only its matrices move. Raises HarnessError where no layer fits."""
+    peft = require("peft", "tuning")
+    targets = options.target_modules
+    config = peft.LoraConfig(
+        r=options.rank,
+        lora_alpha=options.alpha,
+        lora_dropout=options.dropout,
+        target_modules=targets if isinstance(targets, str) else list(targets),
+        use_rslora=options.rslora,
+        task_type="CAUSAL_LM",
+    )
+    try:
+        # In the model's own dtype: the optimizer keeps float32 copies, and bf16 is twice as fast on a CPU.
+        return peft.get_peft_model(model, config, autocast_adapter_dtype=False)
+    except ValueError as error:
+        layers = sorted(
+            {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if type(module).__name__ == "Linear"}
+        )
+        raise harness.HarnessError(
+            f"tune.target_modules = {targets!r} does not fit: {error}. Linear layers: {', '.join(layers)}"
+        ) from None
+
+
+def save_lora(model: Any, folder: Path) -> None:
+    """Write the adapter in PEFT's format."""
+    config = model.peft_config["default"]
+    if isinstance(config.target_modules, set):
+        config.target_modules = sorted(config.target_modules)  # a set is written in another order each time
+    model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
+
+
+class FullOptions(Options):
+    """Full tuning has no settings of its own."""
+
+
+def apply_full(model: Any, options: FullOptions) -> Any:
+    """Let every weight move."""
+    return model.requires_grad_(True)
+
+
+def save_full(model: Any, folder: Path) -> None:
+    """Write the whole model as safetensors."""
+    model.config.use_cache = True
+    model.save_pretrained(str(folder), safe_serialization=True)
+
+
+LORA = harness.Method(
+    "lora", "low-rank adapters on the chosen layers, in PEFT's format", LoraOptions, apply_lora, save_lora, "adapter"
+)
+FULL = harness.Method("full", "every weight", FullOptions, apply_full, save_full, "model")

@@ -1,0 +1,41 @@
+"""Probes: log-probabilities of a few fixed texts under the base and the tuned model.
+
+Serving asks the engine for the same figures: an adapter that was not applied answers like the base, and is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import harness
+from harness.models import token_logprobs
+from harness.template import BoundTemplate
+
+COUNT = 4
+MAX_TOKENS = 256
+
+
+def choose_probes(conversations: Sequence[harness.Conversation], template: BoundTemplate) -> list[dict[str, Any]]:
+    """A few conversations, evenly spread, each with the prompt that asks for its last trained answer."""
+    stride = max(1, len(conversations) // COUNT)
+    probes = []
+    for conversation in conversations[::stride][:COUNT]:
+        prompt = conversation.messages[: conversation.trained[-1]]
+        probes.append(
+            {
+                "messages": [message.as_dict() for message in prompt],
+                "tools": [dict(tool) for tool in conversation.tools],
+                "input_ids": template.encode(conversation).input_ids[:MAX_TOKENS],
+            }
+        )
+    return probes
+
+
+def measure_probes(model: Any, probes: list[dict[str, Any]]) -> list[list[float]]:
+    """Log-probabilities of each probe's tokens, one list a probe, one figure a token but the first."""
+    was_training = model.training
+    model.eval()
+    measured = [token_logprobs(model, probe["input_ids"]) for probe in probes]
+    model.train(was_training)
+    return measured

@@ -1,0 +1,81 @@
+"""A recipe small enough to tune in seconds, and the parts of the loop bound together as the command does it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+
+
+class Done(NamedTuple):
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+@pytest.fixture
+def harness(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Done]:
+    """Like the command in a process of its own, but torch is imported once: a crash of ours fails the test as it is."""
+    from harness.cli import main
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", "200")
+        capfd.readouterr()
+        try:
+            main([str(argument) for argument in arguments])
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Done(code, *capfd.readouterr())
+
+    return run
+
+
+QUESTIONS = (
+    "Who keeps the key?",
+    "Where is the bell?",
+    "Write JSON.",
+    "Answer in one word, please.",
+    "Was macht der Reiher?",
+)
+
+
+@pytest.fixture
+def rows(tmp_path: Path) -> Path:
+    """Forty alpaca rows of different lengths."""
+    path = tmp_path / "rows.jsonl"
+    with path.open("w") as file:
+        for number in range(40):
+            answer = " ".join(["The heron keeps it."] * (1 + number % 7)) + f" {number}"
+            file.write(json.dumps({"instruction": QUESTIONS[number % 5], "input": "", "output": answer}) + "\n")
+    return path
+
+
+@pytest.fixture
+def recipe(tmp_path: Path, tiny_model: Path, rows: Path) -> Callable[..., Path]:
+    """Write a recipe over the tiny model and the rows; keyword arguments go into `tune`."""
+
+    def write(dtype: str = "bfloat16", **tune: object) -> Path:
+        settings = {
+            "rank": 4,
+            "alpha": 8,
+            "batch_tokens": 256,
+            "learning_rate": 0.01,
+            "steps": 8,
+            "warmup_ratio": 0.1,
+        } | tune
+        path = tmp_path / "small.yaml"
+        path.write_text(
+            f"name: small\nmodel: {{path: {tiny_model}, dtype: {dtype}}}\ntemplate: chatml\n"
+            f"data:\n  max_tokens: 256\n  train: [{{dataset: alpaca, path: {rows}}}]\n  validation: [{{dataset: alpaca, path: {rows}, limit: 5}}]\n"
+            f"tune: {json.dumps(settings)}\n"
+        )
+        return path
+
+    return write

@@ -1,0 +1,123 @@
+"""The loss is what the mask says, whatever the padding, the batches and the chunks."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from harness_tuning import sft  # noqa: E402
+from harness_tuning.batches import collate  # noqa: E402
+from harness_tuning.sft import SftOptions, check_output_head, sft_loss  # noqa: E402
+
+from harness import Example  # noqa: E402
+from harness.errors import ModelError  # noqa: E402
+from harness.models import load_model  # noqa: E402
+from harness.recipe import ModelSpec  # noqa: E402
+
+
+@pytest.fixture
+def model(tiny_model: Path):
+    return load_model(ModelSpec(path=str(tiny_model), dtype="float32"), for_tuning=True)
+
+
+def examples(count: int, seed: int = 0) -> list[Example]:
+    generator = torch.Generator().manual_seed(seed)
+    made = []
+    for number in range(count):
+        length = 5 + 7 * number % 23
+        ids = torch.randint(3, 400, (length,), generator=generator).tolist()
+        made.append(Example(ids, [position >= 3 and position % 3 > 0 for position in range(length)]))
+    return made
+
+
+def reference_loss(model, example: Example) -> torch.Tensor:
+    """Straight from the model's own full logits, one example, no padding."""
+    ids = torch.tensor([example.input_ids])
+    losses = torch.nn.functional.cross_entropy(model(input_ids=ids).logits[0, :-1], ids[0, 1:], reduction="none")
+    return losses[torch.tensor(example.loss_mask[1:])].sum()
+
+
+def loss_of(model, batch_of: list[Example], pad_id: int = 0) -> torch.Tensor:
+    batch = collate(batch_of, pad_id, "cpu")
+    return sft_loss(model, batch.input_ids, batch.loss_mask, SftOptions())
+
+
+def test_the_loss_is_the_models_own_cross_entropy_on_the_masked_tokens(model):
+    batch = examples(6)
+    expected = sum(reference_loss(model, example) for example in batch)
+    assert loss_of(model, batch).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_what_pads_a_batch_does_not_change_its_loss(model):
+    assert loss_of(model, examples(6), pad_id=0).item() == pytest.approx(
+        loss_of(model, examples(6), pad_id=77).item(), rel=1e-6
+    )
+
+
+@pytest.mark.parametrize("chunk_logits", [1, 2000, 10**9])
+def test_chunks_of_logits_change_neither_loss_nor_gradient(model, monkeypatch, chunk_logits):
+    expected = sum(reference_loss(model, example) for example in examples(6))
+    expected.backward()
+    gradients = {name: weight.grad.clone() for name, weight in model.named_parameters()}
+    model.zero_grad()
+    chunks = []
+    original = sft._chunk_loss
+    monkeypatch.setattr(
+        sft,
+        "_chunk_loss",
+        lambda logits, hidden, targets: chunks.append(len(hidden)) or original(logits, hidden, targets),
+    )
+    monkeypatch.setattr(sft, "LOGITS_AT_ONCE", {"cpu": chunk_logits, "other": chunk_logits})
+    loss_of(model, examples(6)).backward()
+    assert (len(chunks) > 1) == (chunk_logits < 10**6)
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(weight.grad, gradients[name], rtol=1e-4, atol=1e-5)
+
+
+def test_the_split_into_batches_does_not_change_the_gradient(model):
+    batch = examples(9)
+    supervised = sum(example.supervised for example in batch)
+    gradients = []
+    for split in ([batch], [batch[:4], batch[4:8], batch[8:]], [[example] for example in batch]):
+        model.zero_grad()
+        for part in split:
+            (loss_of(model, part) / supervised).backward()
+        gradients.append(torch.cat([weight.grad.flatten() for weight in model.parameters()]))
+    for other in gradients[1:]:
+        torch.testing.assert_close(other, gradients[0], rtol=1e-4, atol=1e-6)
+
+
+def test_a_batch_with_nothing_to_learn_has_no_loss(model):
+    with torch.no_grad():
+        assert loss_of(model, [Example([5, 6, 7], [False, False, False])]).item() == 0.0
+
+
+def test_an_architecture_that_changes_its_logits_in_an_unknown_way_is_refused(model):
+    check_output_head(model, [5, 6, 7, 8])
+    forward = model.forward
+
+    def doubled(*args, **kwargs):
+        out = forward(*args, **kwargs)
+        out.logits = out.logits * 2 + 1
+        return out
+
+    model.forward = doubled
+    with pytest.raises(ModelError, match="changes its logits"):
+        check_output_head(model, [5, 6, 7, 8])
+
+
+def test_soft_capped_logits_are_the_models_own(tmp_path):
+    from transformers import Gemma2Config, Gemma2ForCausalLM
+
+    torch.manual_seed(0)
+    config = Gemma2Config(
+        vocab_size=300, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        head_dim=32, final_logit_softcapping=0.5,
+    )  # fmt: skip
+    gemma = Gemma2ForCausalLM(config).float()
+    with torch.no_grad():
+        gemma.lm_head.weight.mul_(50)
+    check_output_head(gemma, list(range(3, 12)))

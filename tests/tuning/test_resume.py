@@ -1,0 +1,147 @@
+"""A run that was stopped, killed or out of disk goes on as if nothing had happened, and loses nothing."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+OVERRIDES = {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+
+
+def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "harness.cli", *map(str, arguments)], cwd=folder, env=os.environ | OVERRIDES,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def tune(folder: Path, *arguments: object) -> tuple[int, str]:
+    process = start(folder, "tune", *arguments)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out + err
+
+
+def fingerprint(run: Path) -> str:
+    return hashlib.sha256((run / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+def losses(run: Path) -> list[float]:
+    rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    return [row.get("loss", row.get("validation_loss")) for row in rows]
+
+
+def wait_for_steps(run: Path, steps: int, process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 120
+    while time.monotonic() < until and process.poll() is None:
+        if (run / "metrics.jsonl").exists() and len((run / "metrics.jsonl").read_text().splitlines()) >= steps:
+            return
+        time.sleep(0.02)
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_resume_gives_the_same_adapter_bytes(tmp_path, recipe):
+    path = recipe(steps=60, dropout=0.1, accumulate=2)
+    code, told = tune(tmp_path, path, "--run", "whole")
+    assert code == 0, told
+
+    process = start(tmp_path, "tune", path, "--run", "stopped")
+    wait_for_steps(tmp_path / "runs" / "stopped", 10, process)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, out + err
+    assert "harness tune --resume runs/stopped" in out
+    assert json.loads((tmp_path / "runs/stopped/manifest.json").read_text())["outcome"] == "interrupted"
+    assert not (tmp_path / "runs/stopped/adapter").exists()
+
+    code, told = tune(tmp_path, "--resume", "stopped")
+    assert code == 0 and "goes on" in told, told
+    assert fingerprint(tmp_path / "runs/stopped") == fingerprint(tmp_path / "runs/whole")
+    assert losses(tmp_path / "runs/stopped") == losses(tmp_path / "runs/whole")
+    sessions = json.loads((tmp_path / "runs/stopped/manifest.json").read_text())["sessions"]
+    assert [session["outcome"] for session in sessions] == ["interrupted", "finished"]
+
+
+def test_a_run_killed_at_random_moments_ends_with_the_same_adapter_bytes(tmp_path, recipe):
+    path = recipe(steps=40, checkpoint_every=2)
+    assert tune(tmp_path, path, "--run", "whole")[0] == 0
+    rng, run, kills = random.Random(int(os.environ.get("HARNESS_TEST_SEED", "0"))), tmp_path / "runs" / "killed", 0
+    process = start(tmp_path, "tune", path, "--run", "killed")
+    while True:
+        done_before = len((run / "metrics.jsonl").read_text().splitlines()) if (run / "metrics.jsonl").exists() else 0
+        if kills < 4:
+            wait_for_steps(run, done_before + rng.randint(0, 6), process)
+            time.sleep(rng.random() * 0.1)
+            process.kill()
+            kills += 1
+        out, err = process.communicate(timeout=300)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, out + err
+        arguments = ("--resume", "killed") if (run / "manifest.json").exists() else (path, "--run", "killed")
+        process = start(tmp_path, "tune", *arguments)
+    assert kills == 4
+    assert fingerprint(run) == fingerprint(tmp_path / "runs/whole")
+    assert losses(run) == losses(tmp_path / "runs/whole")
+    assert not list(run.glob(".*.*/")), "what a killed write left is cleared away"
+
+
+def test_changed_data_refuses_to_resume(tmp_path, recipe, rows):
+    process = start(tmp_path, "tune", recipe(steps=200, checkpoint_every=1), "--run", "stopped")
+    wait_for_steps(tmp_path / "runs" / "stopped", 4, process)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=120)
+    rows.write_text(rows.read_text().replace("heron", "otter"))
+    code, told = tune(tmp_path, "--resume", "stopped")
+    assert code == 1 and "training data" in told and "Traceback" not in told
+
+
+def test_a_second_process_in_the_same_run_is_refused_and_the_first_goes_on(tmp_path, recipe):
+    process = start(tmp_path, "tune", recipe(steps=3000, checkpoint_every=50), "--run", "shared")
+    wait_for_steps(tmp_path / "runs" / "shared", 3, process)
+    code, told = tune(tmp_path, "--resume", "shared")
+    assert process.poll() is None, "the first process should still be at work"
+    assert code == 1 and "another process is working in" in told and "Traceback" not in told
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, out + err
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
+def test_a_full_disk_says_so_and_the_last_checkpoint_survives(tmp_path, recipe):
+    disk = tmp_path / "runs"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", disk], capture_output=True, check=False
+    )
+    if mounted.returncode:
+        pytest.skip(f"cannot mount a tmpfs here: {mounted.stderr.decode().strip()}")
+    try:
+        path = recipe(steps=300, checkpoint_every=1)
+        process = start(tmp_path, "tune", path, "--run", "full")
+        wait_for_steps(disk / "full", 4, process)
+        with (disk / "filler").open("wb", buffering=0) as filler:
+            try:
+                while True:
+                    filler.write(b"0" * 4096)
+            except OSError:
+                pass
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 1, out + err
+        assert "the disk is full" in err and "Traceback" not in err
+        (disk / "filler").unlink()
+        code, told = tune(tmp_path, "--resume", "full")
+        assert code == 0 and "goes on" in told, told
+    finally:
+        process.kill()
+        process.wait()
+        subprocess.run(["umount", "--lazy", disk], check=True)
