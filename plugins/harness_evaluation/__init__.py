@@ -1,0 +1,23 @@
+"""First-party evaluations (lm-eval tasks, validation loss) and the commands `evaluate` and `compare`."""
+
+from collections.abc import Callable
+
+import click
+
+import harness
+
+
+@harness.hookimpl
+def register_evaluations(register: Callable[[harness.Evaluation], None]) -> None:
+    from harness_evaluation import tasks, val_loss
+
+    register(tasks.EVALUATION)
+    register(val_loss.EVALUATION)
+
+
+@harness.hookimpl
+def register_commands(register: Callable[[click.Command], None]) -> None:
+    from harness_evaluation import compare_command, evaluate_command
+
+    register(evaluate_command.command)
+    register(compare_command.command)

@@ -1,0 +1,178 @@
+"""lm-eval's Hugging Face model over a loaded variant: asked through its template, stopped where its turn ends.
+
+What differs from lm-eval's own `HFLM`, and why:
+- the template renders, so that a question is put as in tuning and serving (HFLM drops a refused system prompt);
+- nothing is added by the tokenizer: the rendered text already holds a BOS where the template wants one;
+- a turn ends at the template's stop tokens by id. HFLM looks for stop strings in text that was decoded without its
+  special tokens, and so never sees a stop string that is one;
+- a prompt that does not fit is an error. HFLM cuts its beginning off and logs a line.
+
+Importing this module imports torch, transformers and lm_eval.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+from lm_eval.models.utils import normalize_gen_kwargs
+from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+
+from harness.errors import HarnessError
+from harness.models import LoadedVariant
+from harness.nouns import Message
+from harness_evaluation.progress import Bar
+
+
+class ChatLM(HFLM):  # type: ignore[misc]
+    """A loaded variant as lm-eval asks it. `bar` is told of the requests and of those that are done."""
+
+    def __init__(self, loaded: LoadedVariant, batch_size: int, bar: Bar) -> None:
+        self.template = loaded.template
+        self.bar = bar
+        self.questions: dict[str, str] = {}  # rendered prompt -> the last user turn in it
+        tokenizer = loaded.template.tokenizer
+        if tokenizer.pad_token is None:  # HFLM may otherwise add a new token, which the model has no embedding for
+            tokenizer.pad_token = tokenizer.convert_ids_to_tokens(loaded.template.pad_id)
+        # `generate` fills what it is not told from here: a model's own repetition penalty would change greedy answers,
+        # and serving, which reads the run's generation defaults, does not have it.
+        loaded.model.generation_config = GenerationConfig(
+            eos_token_id=list(loaded.template.stop_ids), pad_token_id=loaded.template.pad_id, do_sample=False
+        )
+        super().__init__(pretrained=loaded.model, tokenizer=tokenizer, backend="causal", batch_size=batch_size)
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        """The rendered prompt. Without a generation prompt, the last message is the beginning of the answer."""
+        messages = [Message(turn["role"], turn["content"]) for turn in chat_history]  # type: ignore[arg-type]
+        prefix = "" if add_generation_prompt else messages.pop().content
+        rendered = self.template.render(messages, generation_prompt=True) + prefix
+        self.questions[rendered] = next((m.content for m in reversed(messages) if m.role == "user"), "")
+        return rendered
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **_: Any) -> list[int]:
+        """Ids of a text that is complete as it is: control tokens are written in it, none is added."""
+        ids: list[int] = self.tokenizer.encode(string, add_special_tokens=False)
+        return ids
+
+    def get_model_info(self) -> dict[str, Any]:
+        """Nothing: the record names model and adapter by hash, and HFLM would ask the hub."""
+        return {}
+
+    # Likelihoods
+
+    def loglikelihood(self, requests: list[Any], disable_tqdm: bool = True) -> list[tuple[float, bool]]:
+        scores: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
+        return scores
+
+    def _loglikelihood_tokens(
+        self,
+        requests: list[tuple[Any, list[int], list[int]]],
+        disable_tqdm: bool = True,
+        override_bs: int | None = None,
+    ) -> list[tuple[float, bool]]:
+        self.bar.expect(len(requests))
+        for _, context, continuation in requests:
+            self._check_fit(len(context) + len(continuation) - 1, 0)
+        scores: list[tuple[float, bool]] = super()._loglikelihood_tokens(
+            requests, disable_tqdm=True, override_bs=override_bs
+        )
+        return scores
+
+    def _model_call(self, inps: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        logits: torch.Tensor = super()._model_call(inps, *args, **kwargs)
+        self.bar.advance(len(inps))
+        return logits
+
+    # Answers
+
+    def generate_until(self, requests: list[Any], disable_tqdm: bool = True) -> list[str]:
+        """The answers, in the order of the requests: longest prompts first, batch by batch."""
+        self.bar.expect(len(requests))
+        answers: list[str] = [""] * len(requests)
+        groups: dict[str, list[int]] = defaultdict(list)
+        for index, request in enumerate(requests):
+            groups[json.dumps(request.args[1], sort_keys=True, default=str)].append(index)
+        prompts: list[list[int]] = self.tokenizer([r.args[0] for r in requests], add_special_tokens=False)["input_ids"]
+        for indices in groups.values():
+            settings = normalize_gen_kwargs(requests[indices[0]].args[1], self.max_gen_toks)
+            for index in indices:
+                self._check_fit(len(prompts[index]), settings["max_gen_toks"])
+            indices.sort(key=lambda index: -len(prompts[index]))
+            for start in range(0, len(indices), self.batch_size):
+                batch = indices[start : start + self.batch_size]
+                for index, answer in zip(batch, self._answers([prompts[i] for i in batch], settings), strict=True):
+                    answers[index] = answer
+                self.bar.advance(len(batch))
+        return answers
+
+    def _answers(self, prompts: Sequence[list[int]], settings: dict[str, Any]) -> list[str]:
+        """One batch of answers, without the stop token or stop text that ended them."""
+        settings = dict(settings)
+        stop_ids, stop_texts = self._stops(settings.pop("until"))
+        new_tokens = settings.pop("max_gen_toks")
+        if not settings["do_sample"]:
+            settings.pop("temperature", None)
+        width = max(map(len, prompts))
+        ids = torch.full((len(prompts), width), self.template.pad_id, device=self.device)
+        mask = torch.zeros_like(ids)
+        for row, prompt in enumerate(prompts):  # padded on the left, so that answers begin side by side
+            ids[row, width - len(prompt) :] = torch.tensor(prompt, device=self.device)
+            mask[row, width - len(prompt) :] = 1
+        with torch.inference_mode():
+            out = self.model.generate(
+                input_ids=ids,
+                attention_mask=mask,
+                generation_config=GenerationConfig(
+                    max_new_tokens=new_tokens, eos_token_id=stop_ids, pad_token_id=self.template.pad_id, **settings
+                ),
+                stopping_criteria=StoppingCriteriaList(
+                    [StopAtText(self.tokenizer, stop_texts, width)] if stop_texts else []
+                ),
+            )
+        return [self._text(answer, stop_ids, stop_texts) for answer in out[:, width:].tolist()]
+
+    def _stops(self, until: Sequence[str]) -> tuple[list[int], list[str]]:
+        """What ends an answer: the template's stop ids and those of control tokens in `until`; and the texts left."""
+        control = {token.content: id for id, token in self.tokenizer.added_tokens_decoder.items()}
+        ids = {*self.template.stop_ids, *(control[text] for text in until if text in control)}
+        return sorted(ids), [text for text in until if text and text not in control]
+
+    def _text(self, ids: list[int], stop_ids: list[int], stop_texts: list[str]) -> str:
+        end = next((position for position, id in enumerate(ids) if id in stop_ids), len(ids))
+        text: str = self.tokenizer.decode(ids[:end], skip_special_tokens=True)
+        for stop in stop_texts:
+            text = text.split(stop, 1)[0]
+        return text
+
+    def _check_fit(self, tokens: int, new_tokens: int) -> None:
+        if tokens + new_tokens > self.max_length:
+            answer = f", with {new_tokens} more for the answer (max_gen_toks)," if new_tokens else ""
+            raise HarnessError(
+                f"a prompt of {tokens} tokens{answer} does not fit into the model's {self.max_length} tokens. "
+                f"Nothing is cut off: lower max_gen_toks or num_fewshot, or leave the task out"
+            )
+
+
+class StopAtText(StoppingCriteria):  # type: ignore[misc]
+    """Ends each row of a batch once its answer holds one of the stop texts, however they were tokenized."""
+
+    def __init__(self, tokenizer: Any, texts: Sequence[str], prompt_width: int) -> None:
+        self.tokenizer, self.texts, self.prompt_width = tokenizer, texts, prompt_width
+        # No text is longer in tokens than in bytes; one more token may begin before it, one end after it.
+        self.lookback = max(len(text.encode()) for text in texts) + 2
+        self.done: torch.Tensor | None = None
+
+    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
+        """bool [b], True where a row is done. input_ids: int64 [b, prompt_width + answer so far]."""
+        if self.done is None:
+            self.done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
+        going = (~self.done).nonzero()[:, 0]
+        recent = input_ids[going, max(self.prompt_width, input_ids.shape[1] - self.lookback) :]
+        tails = self.tokenizer.batch_decode(recent, skip_special_tokens=True)
+        for row, tail in zip(going.tolist(), tails, strict=True):
+            self.done[row] = any(text in tail for text in self.texts)
+        return self.done

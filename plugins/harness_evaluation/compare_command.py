@@ -1,0 +1,276 @@
+"""`harness compare`: is B really different from A? Paired item by item, with intervals and the items that changed."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from harness.context import Context
+from harness.errors import HarnessError, known_names, nearest
+
+if TYPE_CHECKING:
+    from harness.nouns import Sample
+    from harness.variants import Variant
+    from harness_evaluation.comparison import Comparison, TaskComparison
+    from harness_evaluation.records import Record
+
+
+@click.command(name="compare")
+@click.argument("a", metavar="A")
+@click.argument("b", metavar="B")
+@click.option("--task", metavar="NAME", help="Only this task.")
+@click.option("--metric", metavar="NAME", help="Only this metric.")
+@click.option(
+    "--examples",
+    type=click.IntRange(min=0),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="How many changed items to show each way.",
+)
+@click.option(
+    "--plot",
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Draw the differences to a .png, .svg or .pdf.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout and nothing else.")
+@click.pass_obj
+def command(
+    context: Context,
+    a: str,
+    b: str,
+    task: str | None,
+    metric: str | None,
+    examples: int,
+    plot: Path | None,
+    as_json: bool,
+) -> None:
+    """Compare two evaluated variants item by item. Differences are B minus A.
+
+    0/1 metrics get Newcombe's interval for paired proportions and the exact McNemar test, others Student's paired t.
+    Two variants are told apart where the 95% interval excludes zero and p < 0.05.
+
+    \b
+    harness compare demo@base demo
+    harness compare demo@base demo --task seedling_qa --plot demo.png
+    """
+    from harness.variants import resolve_variants
+    from harness_evaluation.comparison import compare_task
+    from harness_evaluation.records import read_records
+
+    if plot is not None and plot.suffix.lower() not in (".png", ".svg", ".pdf"):
+        raise HarnessError(f"--plot {plot}: the name should end in .png, .svg or .pdf")
+    variants = resolve_variants((a, b), context.runs_folder)
+    records = [read_records(variant, context.runs_folder) for variant in variants]
+    tasks = _common_tasks(variants, records, (a, b), task, context.runs_folder)
+    compared = [
+        compare_task(records[0][name], records[1][name], metric)
+        for name in tasks
+        if metric is None or task or metric in records[0][name].scores
+    ]
+    if not compared:
+        metrics = {name for record in records[0].values() for name in record.scores if "/" not in name}
+        raise HarnessError(
+            f"--metric {metric}: no task has it.{nearest(metric or '', metrics)} Measured: {known_names(metrics)}"
+        )
+    names = (variants[0].name, variants[1].name)
+    if plot is not None:
+        from harness_evaluation.plot import draw_differences
+
+        draw_differences([c for t in compared for c in t.comparisons], names, plot)
+    if as_json:
+        click.echo(json.dumps(_as_json(compared, names, records, examples), indent=2, ensure_ascii=False, default=str))
+        return
+    alone = sorted(records[0].keys() ^ records[1].keys()) if task is None else []
+    _print(context, compared, names, alone, examples)
+    if plot is not None:
+        context.console.print(f"\n[dim]drawn to[/dim] {plot}")
+
+
+def _common_tasks(
+    variants: Sequence[Variant],
+    records: Sequence[dict[str, Record]],
+    given: Sequence[str],
+    task: str | None,
+    runs_folder: Path,
+) -> list[str]:
+    """The tasks that both were measured on. Raises HarnessError, with the command to type, where there are none."""
+    from harness_evaluation.records import folder_of
+
+    together = f"harness evaluate {given[0]} {given[1]}"
+    for variant, name, found in zip(variants, given, records, strict=True):
+        if not found:
+            raise HarnessError(
+                f"{name} was not evaluated yet: there is nothing in {folder_of(variant, runs_folder)}. "
+                f"Measure both: {together}"
+            )
+        if task is not None and task not in found:
+            raise HarnessError(
+                f"{name} was not measured on {task!r}.{nearest(task, found)} It has: {known_names(found)}. "
+                f"Measure both: {together}"
+            )
+    common = [name for name in records[0] if name in records[1]]
+    if not common:
+        raise HarnessError(
+            f"{given[0]} and {given[1]} have no task in common: "
+            f"{known_names(records[0])}, and {known_names(records[1])}. "
+            f"Measure both: {together}"
+        )
+    return [task] if task else common
+
+
+def _verdict(comparison: Comparison, names: Sequence[str]) -> str:
+    if comparison.better is None:
+        return "cannot tell apart"
+    return f"{names[0] if comparison.better == 'a' else names[1]} is better"
+
+
+def _print(
+    context: Context, compared: Sequence[TaskComparison], names: Sequence[str], alone: Sequence[str], examples: int
+) -> None:
+    from rich.markup import escape
+
+    say = context.console.print
+    a, b = map(escape, names)
+    say(f"[bold]{b}[/bold] compared with [bold]{a}[/bold] on the same items")
+    say(f"[dim]difference = {b} − {a}; ↑ more is better, ↓ less is better[/dim]")
+    for each in compared:
+        _print_task(context, each, names)
+        _print_changed(context, each, names, examples)
+    for name in alone:
+        say(f"\n[yellow]{escape(name)} was measured for one of the two only and is left out[/yellow]")
+
+
+def _print_task(context: Context, compared: TaskComparison, names: Sequence[str]) -> None:
+    """The figures of one task, what they say in words, and what was not measured alike."""
+    from rich.markup import escape
+    from rich.table import Table
+
+    say = context.console.print
+    a, b = map(escape, names)
+    table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
+    table.add_column("metric")
+    for title in (a, b, "difference", "95% interval", "p", "n"):
+        table.add_column(title, justify="right", no_wrap=True)
+    for comparison in compared.comparisons:
+        paired = comparison.paired
+        interval = f"{paired.interval.low:+.3f} … {paired.interval.high:+.3f}" if paired.interval else "–"
+        p_value = "–" if paired.p_value is None else "<0.001" if paired.p_value < 0.001 else f"{paired.p_value:.3f}"
+        arrow = "↑" if comparison.higher_is_better else "↓"
+        colour = {None: "", "a": "red", "b": "green"}[comparison.better]
+        table.add_row(
+            f"  {escape(comparison.category)}" if comparison.category else f"{escape(comparison.metric)} {arrow}",
+            f"{paired.a.value:.3f}", f"{paired.b.value:.3f}", f"{paired.difference:+.3f}", interval, p_value,
+            str(paired.a.n),
+            style=f"{colour} dim".strip() if comparison.category else colour,
+        )  # fmt: skip
+    say(f"\n[bold]{escape(compared.task)}[/bold]")
+    if not compared.comparisons:
+        say(f"Its figures ({escape(', '.join(compared.unpaired_metrics))}) are of all items together: nothing to pair")
+        return
+    say(table)
+    wholes = [comparison for comparison in compared.comparisons if not comparison.category]
+    for whole in wholes:
+        on = f" on {escape(whole.metric)}" if len(wholes) > 1 else ""
+        if whole.better is None:
+            told = f"Cannot tell {a} and {b} apart{on}"
+        else:
+            told = f"{a if whole.better == 'a' else b} is better{on}"
+        counts = whole.paired.table
+        if counts is not None:
+            told += f": both right {counts.both}, only {a} {counts.only_a}, only {b} {counts.only_b}"
+            told += f", neither {counts.neither}"
+        say(f"{told} [dim]({whole.paired.method})[/dim]", soft_wrap=True)
+    if len(compared.comparisons) > len(wholes):
+        say("[dim]Of twenty categories that do not differ, one is expected to seem to.[/dim]")
+    for key, (in_a, in_b) in compared.unlike.items():
+        say(
+            f"[yellow]Measured unlike: {escape(key)} was {escape(str(in_a))} for {a}, "
+            f"{escape(str(in_b))} for {b}[/yellow]",
+            soft_wrap=True,
+        )
+
+
+def _print_changed(context: Context, compared: TaskComparison, names: Sequence[str], examples: int) -> None:
+    """A few items that became better and worse, with both answers; a loss has none to show."""
+    from rich.markup import escape
+
+    if not examples or not compared.comparisons or not any(a.response or b.response for a, b in compared.pairs):
+        return
+    first = compared.comparisons[0]
+    fell, rose = compared.changed(first.metric)
+    for title, pairs in (
+        ("better", rose if first.higher_is_better else fell),
+        ("worse", fell if first.higher_is_better else rose),
+    ):
+        if pairs:
+            such = ", such as" if len(pairs) > examples else ""
+            context.console.print(
+                f"\n[dim]{len(pairs)} item{'s' * (len(pairs) > 1)} became {title} with {escape(names[1])}{such}:[/dim]"
+            )
+        for a, b in pairs[:examples]:
+            _print_pair(context, a, b, names)
+
+
+def _print_pair(context: Context, a: Sample, b: Sample, names: Sequence[str]) -> None:
+    from rich.markup import escape
+
+    width = max(map(len, (*names, "target")))
+    context.console.print(f"  [bold]{escape(_line(a.prompt))}[/bold]")
+    for label, text in ((names[0], a.response), (names[1], b.response), ("target", a.target)):
+        context.console.print(f"    [dim]{escape(label):<{width}}[/dim]  {escape(_line(text))}")
+
+
+def _line(text: str, limit: int = 160) -> str:
+    joined = " ".join(text.split())
+    return joined if len(joined) <= limit else joined[: limit - 1] + "…"
+
+
+def _as_json(
+    compared: Sequence[TaskComparison], names: Sequence[str], records: Sequence[dict[str, Record]], examples: int
+) -> dict[str, Any]:
+    rows = []
+    for each in compared:
+        for comparison in each.comparisons:
+            paired = comparison.paired
+            rows.append(
+                {
+                    "task": comparison.task,
+                    "metric": comparison.metric,
+                    "category": comparison.category or None,
+                    "higher_is_better": comparison.higher_is_better,
+                    "a": paired.a._asdict(),
+                    "b": paired.b._asdict(),
+                    "difference": paired.difference,
+                    "interval": paired.interval,
+                    "p_value": paired.p_value,
+                    "method": paired.method,
+                    "discordance": paired.table._asdict() if paired.table else None,
+                    "better": {None: None, "a": names[0], "b": names[1]}[comparison.better],
+                    "verdict": _verdict(comparison, names),
+                }
+            )
+    changed = []
+    for each in compared:
+        fell, rose = each.changed(each.comparisons[0].metric) if each.comparisons else ([], [])
+        for direction, pairs in (("rose", rose), ("fell", fell)):
+            changed += [
+                {"task": each.task, "direction": direction, "a": dataclasses.asdict(x), "b": dataclasses.asdict(y)}
+                for x, y in pairs[:examples]
+            ]
+    return {
+        "a": names[0],
+        "b": names[1],
+        "difference": "b - a",
+        "confidence": 0.95,
+        "comparisons": rows,
+        "measured_unlike": {each.task: each.unlike for each in compared if each.unlike},
+        "only_one_measured": sorted(records[0].keys() ^ records[1].keys()),
+        "changed": changed,
+    }

@@ -1,0 +1,267 @@
+"""The evaluation `lm_eval`: tasks of the LM Evaluation Harness, asked of a loaded variant through its own template."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import logging
+import os
+import random
+import sys
+import unittest.mock
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+from pydantic import Field
+
+from harness.declarations import Evaluation, Options
+from harness.errors import HarnessError, known_names, nearest
+from harness.extras import require
+from harness.nouns import Result, Sample, Score
+from harness_evaluation import statistics
+from harness_evaluation.progress import progress_bar
+from harness_evaluation.records import categories
+
+if TYPE_CHECKING:
+    from harness.models import LoadedVariant
+    from harness.recipe import Recipe
+
+Positive = Annotated[int, Field(gt=0)]
+BOOTSTRAP_ITERATIONS = 1000  # for metrics of the whole corpus, such as F1 or BLEU; a mean needs none
+
+
+class LmEvalOptions(Options):
+    """What a recipe can set. `include_path` is a folder of task YAMLs; its names come before lm-eval's own."""
+
+    tasks: Annotated[tuple[str, ...], Field(min_length=1)]
+    include_path: str | None = None
+    limit: Positive | None = None
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    batch_size: Positive = 64
+    max_gen_toks: Positive | None = None
+    system_prompt: str | None = None
+    seed: int = 1234
+
+
+def run(loaded: LoadedVariant, options: LmEvalOptions, recipe: Recipe | None) -> Iterator[Result]:
+    """The results, one a task.
+
+    Raises:
+        HarnessError: for a task that is not there or cannot be loaded, and a prompt that does not fit the model.
+    """
+    require("lm_eval", "evaluation")
+    with quiet(), progress_bar(f"{loaded.variant.name}  {' '.join(options.tasks)}") as bar:
+        import lm_eval
+
+        from harness_evaluation.chat_lm import ChatLM
+
+        asked = load_tasks(options)
+        model = ChatLM(loaded, options.batch_size, bar)
+        _seed(options.seed)
+        # Not `simple_evaluate`: it ends each call with a report of the environment that takes seven seconds.
+        output = lm_eval.evaluate(
+            lm=model,
+            task_dict=asked,
+            limit=options.limit,
+            bootstrap_iters=BOOTSTRAP_ITERATIONS,
+            system_instruction=options.system_prompt,
+            apply_chat_template=True,
+            fewshot_as_multiturn=True,
+        )
+    for name, task in asked["tasks"].items():
+        yield _as_result(name, task, output, model.questions)
+
+
+EVALUATION = Evaluation(
+    "lm_eval", "tasks of the LM Evaluation Harness: its own, or those of a folder", LmEvalOptions, run
+)
+
+
+def load_tasks(options: LmEvalOptions) -> dict[str, Any]:
+    """The tasks of `options` as lm-eval's `evaluate` takes them, each with its data, few-shot count and token limit.
+
+    Raises:
+        HarnessError: where there is no such task, or where it or its data cannot be loaded.
+    """
+    from lm_eval.tasks import TaskManager
+
+    if options.include_path is not None and not Path(options.include_path).is_dir():
+        raise HarnessError(f"include_path: no such folder: {options.include_path}")
+    # lm-eval's own index takes fifteen seconds to read; a folder's takes none.
+    manager = TaskManager(include_path=options.include_path, include_defaults=False)
+    if not set(options.tasks) <= set(manager.all_tasks):
+        manager = TaskManager(include_path=options.include_path)
+    for name in options.tasks:
+        if name not in manager.all_tasks:
+            local = TaskManager(include_path=options.include_path, include_defaults=False).all_tasks
+            where = f" {options.include_path} has: {known_names(local)}." if options.include_path else ""
+            raise HarnessError(
+                f"no task is named {name!r}.{nearest(name, manager.all_tasks)}{where} "
+                f"`lm-eval ls tasks` lists lm-eval's own"
+            )
+    try:
+        asked: dict[str, Any] = dict(manager.load(list(options.tasks)))
+    except Exception as error:
+        told = str(error).strip().splitlines() or [type(error).__name__]
+        raise HarnessError(
+            f"the tasks {', '.join(options.tasks)} could not be loaded: {type(error).__name__}: {told[0]}"
+        ) from error
+    for name, task in asked["tasks"].items():
+        _configure(name, task, options)
+    return asked
+
+
+def _configure(name: str, task: Any, options: LmEvalOptions) -> None:
+    fixed = task.get_config("num_fewshot")
+    if options.num_fewshot is not None:
+        if fixed == 0 and options.num_fewshot:
+            raise HarnessError(
+                f"the task {name!r} is asked without examples (its YAML says num_fewshot: 0); leave num_fewshot out"
+            )
+        task.set_config(key="num_fewshot", value=options.num_fewshot)
+    elif fixed is None:
+        task.set_config(key="num_fewshot", value=0)
+    task.set_fewshot_seed(seed=options.seed)
+    if options.max_gen_toks is not None and task.OUTPUT_TYPE == "generate_until":
+        task.set_config(key="generation_kwargs", value={"max_gen_toks": options.max_gen_toks}, update=True)
+
+
+def _as_result(name: str, task: Any, output: Mapping[str, Any], questions: Mapping[str, str]) -> Result:
+    """One task's output in our nouns. A metric is called `metric`, or `metric,filter` where the filter has a name."""
+    logged: dict[int, list[Mapping[str, Any]]] = defaultdict(list)  # one entry a filter
+    for entry in output["samples"][name]:
+        logged[entry["doc_id"]].append(entry)
+    means = _averaged(task, output["samples"][name])
+    samples = tuple(_as_sample(task, entries, means, questions) for _, entries in sorted(logged.items()))
+
+    scores: dict[str, Score] = {}
+    aggregated = output["results"][name]
+    directions = output["higher_is_better"].get(name) or {}
+    for key, value in aggregated.items():
+        metric, comma, filter_name = key.partition(",")
+        if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
+            continue
+        score, up = _called(metric, filter_name), directions.get(metric) is not False
+        if score in means:
+            scores |= _mean_scores(score, samples, up)
+        else:
+            stderr = aggregated.get(f"{metric}_stderr,{filter_name}")
+            scores[score] = Score(float(value), stderr if isinstance(stderr, float) else None, len(samples), up)
+    details = {
+        "task_version": task.VERSION,
+        "num_fewshot": output["n-shot"].get(name, 0),
+        "output_type": task.OUTPUT_TYPE,
+        "generation_kwargs": task.get_config("generation_kwargs") if task.OUTPUT_TYPE == "generate_until" else None,
+    }
+    return Result(name, scores, samples, details)
+
+
+def _averaged(task: Any, entries: Sequence[Mapping[str, Any]]) -> set[str]:
+    """The metrics whose score is the mean of one number an item; only these can be compared item by item."""
+    from lm_eval.api.metrics import mean
+
+    aggregations = task.aggregation()
+    found: dict[str, bool] = {}
+    for entry in entries:
+        for metric in entry["metrics"]:
+            name = _called(metric, entry["filter"])
+            is_mean = aggregations.get(metric, mean) is mean and _number(entry[metric]) is not None
+            found[name] = found.get(name, True) and is_mean
+    return {name for name, is_mean in found.items() if is_mean}
+
+
+def _mean_scores(metric: str, samples: Sequence[Sample], higher_is_better: bool) -> dict[str, Score]:
+    """The mean of a metric over all items, and over those of each category where there are several."""
+    having = [sample for sample in samples if metric in sample.metrics]
+    groups = {metric: [sample.metrics[metric] for sample in having]}
+    for category in categories(having):
+        groups[f"{metric}/{category}"] = [sample.metrics[metric] for sample in having if sample.category == category]
+    return {name: Score(*statistics.mean(values), higher_is_better) for name, values in groups.items()}
+
+
+def _as_sample(
+    task: Any, entries: Sequence[Mapping[str, Any]], means: set[str], questions: Mapping[str, str]
+) -> Sample:
+    first = entries[0]
+    doc = first["doc"]
+    metrics = {}
+    for entry in entries:
+        for metric in entry["metrics"]:
+            name = _called(metric, entry["filter"])
+            if name in means:
+                metrics[name] = float(_number(entry[metric]))  # type: ignore[arg-type]
+    asked = str(first["arguments"][0][0])
+    target, response = first["target"], ""
+    if task.OUTPUT_TYPE == "generate_until":
+        response = str(first["resps"][0][0])
+    elif task.OUTPUT_TYPE == "multiple_choice":
+        choices = task.doc_to_choice(doc)
+        if isinstance(target, int) and 0 <= target < len(choices):
+            target = choices[target]
+        likelihoods = [answer[0][0] for answer in first["resps"][: len(choices)]]
+        response = str(choices[max(range(len(likelihoods)), key=likelihoods.__getitem__)])
+    # The hash of the whole item beside its name: pairing by name alone would pair items that were edited in between.
+    name = doc.get("id", first["doc_id"]) if isinstance(doc, Mapping) else first["doc_id"]
+    category = doc.get("category") if isinstance(doc, Mapping) else None
+    return Sample(
+        id=f"{name}:{first['doc_hash'][:12]}",
+        metrics=metrics,
+        prompt=questions.get(asked, asked),
+        response=response,
+        target=target if isinstance(target, str) else repr(target),
+        category=category if isinstance(category, str) else "",
+        input=asked,
+    )
+
+
+def _called(metric: str, filter_name: str) -> str:
+    return metric if filter_name == "none" else f"{metric},{filter_name}"
+
+
+def _number(value: Any) -> float | None:
+    """The value as a number, numpy's and booleans included; None where it is something else."""
+    if isinstance(value, bool | int | float):
+        return float(value)
+    item = getattr(value, "item", None)
+    return float(item()) if item is not None and getattr(value, "ndim", None) == 0 else None
+
+
+def _seed(seed: int) -> None:
+    """Seeds for tasks that sample; answers are greedy unless a task's YAML says otherwise."""
+    numpy, torch = require("numpy", "evaluation"), require("torch", "evaluation")
+    random.seed(seed)
+    numpy.random.seed(seed)
+    torch.manual_seed(seed)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keep the chatter of lm-eval and datasets off the screen, and anything that is printed off stdout.
+
+    Errors are still logged. What their warnings would tell (a cut prompt, a refused template) is an error in ChatLM.
+    """
+    import datasets
+    import tqdm
+
+    had_bars = not datasets.utils.are_progress_bars_disabled()
+    loggers = [logging.getLogger(name) for name in ("lm_eval", "datasets")]
+    levels = [logger.level for logger in loggers]
+    silent = functools.partialmethod(tqdm.tqdm.__init__, disable=True)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        # lm-eval draws a bar for every stage, with no setting to switch them off.
+        stack.enter_context(unittest.mock.patch.object(tqdm.tqdm, "__init__", silent))
+        # Its bootstrap forks a pool of workers, which is not safe once torch has started its threads.
+        stack.enter_context(unittest.mock.patch.dict(os.environ, {"DISABLE_MULTIPROC": "1"}))
+        datasets.utils.disable_progress_bars()
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+            if had_bars:
+                datasets.utils.enable_progress_bars()

@@ -1,0 +1,160 @@
+"""The evaluation `val_loss`: negative log-likelihood per supervised token, and perplexity, on held-out data."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+from pydantic import Field
+
+from harness.declarations import Evaluation, Options
+from harness.errors import HarnessError
+from harness.extras import require
+from harness.nouns import Result, Sample, Score
+from harness.recipe import DataSource, DataSpec
+from harness_evaluation import statistics
+from harness_evaluation.progress import progress_bar
+
+if TYPE_CHECKING:
+    from harness.models import LoadedVariant
+    from harness.nouns import Example
+    from harness.recipe import Recipe
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class ValLossOptions(Options):
+    """What a recipe can set. `data` is measured on instead of the recipe's `data.validation`."""
+
+    data: tuple[DataSource, ...] = ()
+    limit: Positive | None = None
+    max_tokens: Positive | None = None
+    on_overlong: Literal["error", "drop", "truncate"] | None = None
+    batch_tokens: Positive = 8192
+
+
+def run(loaded: LoadedVariant, options: ValLossOptions, recipe: Recipe | None) -> Iterator[Result]:
+    """One result: `nll` per supervised token and `perplexity`, each with a standard error.
+
+    The standard error takes conversations, not tokens, as the independent items: tokens of one conversation vary
+    together. See `statistics.mean`, whose weights are the token counts.
+    """
+    from harness.context import current_plugins
+    from harness.data import encode_sources
+
+    spec = _data(options, recipe)
+    encoded = encode_sources(spec.validation, spec, current_plugins().datasets, loaded.template)
+    examples = encoded.examples[: options.limit]
+    with progress_bar(f"{loaded.variant.name}  val_loss") as bar:
+        bar.expect(len(examples))
+        losses: dict[int, float] = {}
+        for batch in _batches(examples, options.batch_tokens):
+            losses |= dict(zip(batch, negative_log_likelihoods(loaded, [examples[i] for i in batch]), strict=True))
+            bar.advance(len(batch))
+    samples = tuple(_as_sample(loaded, example, losses[index]) for index, example in enumerate(examples))
+    nll = statistics.mean([sample.metrics["nll"] for sample in samples], [sample.weight for sample in samples])
+    scores = {
+        "nll": Score(*nll, higher_is_better=False),
+        "perplexity": Score(*statistics.exponential(nll), higher_is_better=False),
+    }
+    details = {
+        "data": [source.model_dump() for source in spec.validation],
+        "data_sha256": encoded.sha256,
+        "supervised_tokens": sum(example.supervised for example in examples),
+        "left_out": sum(sum(report.left_out.values()) for report in encoded.reports),
+        "overlong": encoded.overlong,
+    }
+    yield Result("val_loss", scores, samples, details)
+
+
+EVALUATION = Evaluation(
+    "val_loss", "loss per supervised token and perplexity on held-out conversations", ValLossOptions, run
+)
+
+
+def negative_log_likelihoods(loaded: LoadedVariant, examples: Sequence[Example]) -> list[float]:
+    """The summed negative log-likelihood (natural log, float32) of each example's supervised tokens."""
+    torch = require("torch", "evaluation")
+    lengths = [len(example) for example in examples]
+    input_ids = torch.full((len(examples), max(lengths)), loaded.template.pad_id)
+    mask = torch.zeros_like(input_ids, dtype=torch.bool)
+    attention = torch.zeros_like(input_ids)
+    for row, example in enumerate(examples):
+        input_ids[row, : lengths[row]] = torch.tensor(example.input_ids)
+        mask[row, : lengths[row]] = torch.tensor(example.loss_mask)
+        attention[row, : lengths[row]] = 1
+    input_ids, mask, attention = (tensor.to(loaded.device) for tensor in (input_ids, mask, attention))
+    targets, wanted = input_ids[:, 1:], mask[:, 1:]
+    # The head is the dear part of a small model: it is run only where some row has something to predict.
+    columns = wanted.any(0).nonzero()[:, 0]
+    with torch.inference_mode():
+        if "logits_to_keep" in inspect.signature(_causal(loaded.model).forward).parameters:
+            logits = loaded.model(
+                input_ids=input_ids, attention_mask=attention, use_cache=False, logits_to_keep=columns
+            ).logits
+        else:
+            logits = loaded.model(input_ids=input_ids, attention_mask=attention, use_cache=False).logits[:, columns]
+        rows, positions = wanted[:, columns].nonzero(as_tuple=True)
+        chosen = torch.nn.functional.cross_entropy(
+            logits[rows, positions].float(), targets[:, columns][rows, positions], reduction="none"
+        )
+        sums = torch.zeros(len(examples), device=loaded.device).index_add_(0, rows, chosen)
+    totals: list[float] = sums.tolist()
+    return totals
+
+
+def _causal(model: Any) -> Any:
+    """The model whose forward is called: what an adapter is wrapped around, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def _batches(examples: Sequence[Example], budget_tokens: int) -> Iterator[list[int]]:
+    """Indices in batches of like lengths, none of more than `budget_tokens` with its padding (one example at least)."""
+    batch: list[int] = []
+    for index in sorted(range(len(examples)), key=lambda index: -len(examples[index])):
+        if batch and (len(batch) + 1) * len(examples[batch[0]]) > budget_tokens:
+            yield batch
+            batch = []
+        batch.append(index)
+    if batch:
+        yield batch
+
+
+def _as_sample(loaded: LoadedVariant, example: Example, nll_sum: float) -> Sample:
+    """One conversation: its mean loss, weighted by its supervised tokens."""
+    tokens = example.supervised
+    content = hashlib.sha256(json.dumps([example.input_ids, example.loss_mask]).encode()).hexdigest()
+    first = example.loss_mask.index(True)
+    decode = loaded.template.tokenizer.decode
+    return Sample(
+        id=f"{example.id}:{content[:12]}",
+        metrics={"nll": nll_sum / tokens},
+        prompt=decode(example.input_ids[:first], skip_special_tokens=True),
+        target=decode(
+            [id for id, learnt in zip(example.input_ids, example.loss_mask, strict=True) if learnt],
+            skip_special_tokens=True,
+        ),
+        weight=tokens,
+        input=decode(example.input_ids),
+    )
+
+
+def _data(options: ValLossOptions, recipe: Recipe | None) -> DataSpec:
+    """What is measured on, and what becomes of conversations that are too long."""
+    base = recipe.data if recipe is not None else None
+    sources = options.data or (base.validation if base else ())
+    if not sources:
+        raise HarnessError(
+            "val_loss has nothing to measure on: name held-out data in the recipe, under `data.validation` or under "
+            "`data` of the evaluation; for a plain model give the recipe with --recipe FILE"
+        )
+    default = base or DataSpec(train=sources)
+    return DataSpec(
+        train=sources,
+        validation=sources,
+        max_tokens=options.max_tokens or default.max_tokens,
+        on_overlong=options.on_overlong or default.on_overlong,
+    )

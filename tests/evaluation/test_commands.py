@@ -1,0 +1,148 @@
+"""`harness evaluate` and `harness compare` as a person types them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from harness.cli import cli
+from harness.errors import HarnessError
+
+
+@pytest.fixture
+def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Type a command in this process, in the folder where runs/ is. A user's mistake is raised, as `main` prints it."""
+    monkeypatch.chdir(tmp_path)
+
+    def invoke(*arguments: str) -> Result:
+        result = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"}).invoke(cli, arguments)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return invoke
+
+
+def test_evaluate_prints_only_json_and_keeps_every_item(harness: Callable[..., Any], finished_run: Path) -> None:
+    done = harness("evaluate", "demo@base", "demo", "--json")
+    assert done.code == 0, done.err
+    records = json.loads(done.out)
+    assert [(record["variant"], record["task"]) for record in records] == [
+        ("demo@base", "who"), ("demo@base", "val_loss"), ("demo", "who"), ("demo", "val_loss"),
+    ]  # fmt: skip
+    record = json.loads((finished_run / "evaluations" / "demo" / "who.json").read_text())
+    assert record["template"]["name"] == "chatml"
+    assert record["template"]["stop_tokens"] == ["<|im_end|>"]
+    assert record["options"]["limit"] is None
+    assert record["details"]["num_fewshot"] == 0
+    assert {"lm-eval", "torch", "transformers"} <= record["versions"].keys()
+    assert len(record["weights"]["adapter_sha256"]) == 64
+    assert "adapter_sha256" not in records[0]["weights"]
+    assert len((finished_run / "evaluations" / "demo" / "who.samples.jsonl").read_text().splitlines()) == 4
+
+    done = harness("compare", "demo@base", "demo", "--json")
+    assert done.code == 0, done.err
+    comparisons = {(c["task"], c["metric"]): c for c in json.loads(done.out)["comparisons"] if not c["category"]}
+    assert comparisons["who", "exact_match"]["discordance"] == {"both": 0, "only_a": 0, "only_b": 0, "neither": 4}
+    loss = comparisons["val_loss", "nll"]
+    assert loss["method"] == "paired t, weighted"
+    assert loss["difference"] == pytest.approx(loss["b"]["value"] - loss["a"]["value"])
+
+
+def test_tables_and_picture_are_for_people(typed: Callable[..., Result], finished_run: Path, tmp_path: Path) -> None:
+    table = typed("evaluate", "demo@base", "demo").output
+    assert "demo@base" in table and "exact_match ↑" in table and "nll ↓" in table
+    told = typed("compare", "demo@base", "demo", "--plot", "picture.png").output
+    assert "Cannot tell demo@base and demo apart: both right 0, only demo@base 0, only demo 0, neither 4" in told
+    assert "demo − demo@base" in told
+    assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_comparing_before_measuring_says_what_to_type(typed: Callable[..., Result], finished_run: Path) -> None:
+    with pytest.raises(HarnessError, match="Measure both: harness evaluate demo@base demo"):
+        typed("compare", "demo@base", "demo")
+
+
+def test_different_items_are_not_compared(typed: Callable[..., Result], finished_run: Path) -> None:
+    typed("evaluate", "demo@base", "--evaluation", "lm_eval")
+    typed("evaluate", "demo", "--evaluation", "lm_eval", "--limit", "2")
+    with pytest.raises(
+        HarnessError, match=r"not measured on the same items \(4 and 2; 2 only the first has.*limit None and 2"
+    ):
+        typed("compare", "demo@base", "demo")
+
+
+def test_an_edited_item_is_not_paired_with_its_old_self(
+    typed: Callable[..., Result], finished_run: Path, task_folder: Path
+) -> None:
+    typed("evaluate", "demo@base", "--evaluation", "lm_eval")
+    questions = task_folder / "questions.jsonl"
+    questions.write_text(questions.read_text().replace("The wren", "The owl"))
+    typed("evaluate", "demo", "--evaluation", "lm_eval")
+    with pytest.raises(HarnessError, match=r"1 only the first has, 1 only the second; such as age:"):
+        typed("compare", "demo@base", "demo")
+
+
+def test_a_full_measurement_is_not_replaced_by_a_quick_look(typed: Callable[..., Result], finished_run: Path) -> None:
+    typed("evaluate", "demo", "--evaluation", "val_loss")
+    with pytest.raises(HarnessError, match=r"limit None is now 2.*--force"):
+        typed("evaluate", "demo", "--evaluation", "val_loss", "--limit", "2")
+    typed("evaluate", "demo", "--evaluation", "val_loss", "--limit", "2", "--force")
+    assert json.loads((finished_run / "evaluations" / "demo" / "val_loss.json").read_text())["options"]["limit"] == 2
+
+
+def test_tampered_items_are_refused(typed: Callable[..., Result], finished_run: Path) -> None:
+    typed("evaluate", "demo@base", "demo", "--evaluation", "val_loss")
+    samples = finished_run / "evaluations" / "demo" / "val_loss.samples.jsonl"
+    samples.write_text(samples.read_text().replace('"nll": ', '"nll": 1'))
+    with pytest.raises(HarnessError, match=r"not the items that val_loss\.json was written with"):
+        typed("compare", "demo@base", "demo")
+
+
+def test_any_text_survives_the_record(typed: Callable[..., Result], finished_run: Path, task_folder: Path) -> None:
+    questions = task_folder / "questions.jsonl"
+    questions.write_text(questions.read_text().replace("Who?", "Who\\u2028\\u0085\\r\\n[bold]?"))
+    typed("evaluate", "demo@base", "demo", "--evaluation", "lm_eval")
+    changed = json.loads(typed("compare", "demo@base", "demo", "--json").output)
+    assert changed["comparisons"][0]["a"]["n"] == 4
+
+
+def test_a_plain_model_is_measured_beside_the_runs(
+    typed: Callable[..., Result], tmp_path: Path, tiny_model: Path, task_folder: Path
+) -> None:
+    with pytest.raises(HarnessError, match="--recipe FILE, or tasks with --tasks"):
+        typed("evaluate", str(tiny_model), "--template", "chatml")
+    typed(
+        "evaluate",
+        str(tiny_model),
+        "--template",
+        "chatml",
+        "--tasks",
+        "who",
+        "--include-path",
+        str(task_folder),
+        "--limit",
+        "1",
+    )
+    folder = tmp_path / "runs" / "evaluations" / tiny_model.name
+    assert sorted(path.name for path in folder.iterdir()) == ["who.json", "who.samples.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--evaluation", "lm_evil"), "--evaluation lm_evil: the recipe 'demo' has lm_eval, val_loss"),
+        (("--tasks", " , "), "no task is named"),
+        (("--include-path", "tasks"), "--include-path belongs to --tasks"),
+    ],
+)
+def test_a_mistyped_option_is_explained(
+    typed: Callable[..., Result], finished_run: Path, arguments: tuple[str, ...], told: str
+) -> None:
+    with pytest.raises(HarnessError, match=told):
+        typed("evaluate", "demo", *arguments)

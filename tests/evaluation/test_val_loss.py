@@ -1,0 +1,71 @@
+"""Validation loss: equal to token by token by hand, whatever the batches, with a token-weighted mean."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness_evaluation import statistics
+from harness_evaluation.val_loss import ValLossOptions, run
+
+from harness import HarnessError
+from harness.models import token_logprobs
+from harness.nouns import Conversation
+from harness.recipe import DataSource
+
+TURNS = [
+    [("user", "Who keeps the key?"), ("assistant", "The heron keeps it under the willow.")],
+    [("user", "Who?"), ("assistant", "The otter.")],
+    [
+        ("system", "Be brief."),
+        ("user", "Bell?"),
+        ("assistant", "By the mill."),
+        ("user", "Key?"),
+        ("assistant", "Silver."),
+    ],
+]
+
+
+@pytest.fixture
+def source(write_rows: Callable[..., Path]) -> DataSource:
+    rows = [{"messages": [{"role": role, "content": text} for role, text in turns]} for turns in TURNS]
+    return DataSource(dataset="messages", path=str(write_rows(*rows)))
+
+
+def test_it_is_the_loss_computed_token_by_token(tiny_model: Path, load: Callable[..., Any], source: DataSource) -> None:
+    loaded = load(tiny_model)
+    (result,) = run(loaded, ValLossOptions(data=(source,)), None)
+    sums, tokens = [], []
+    for turns in TURNS:
+        example = loaded.template.encode(Conversation.of(*turns))  # type: ignore[arg-type]
+        logprobs = token_logprobs(loaded.model, example.input_ids)
+        sums.append(-sum(value for value, learnt in zip(logprobs, example.loss_mask[1:], strict=True) if learnt))
+        tokens.append(example.supervised)
+    assert [sample.weight for sample in result.samples] == tokens
+    assert [sample.metrics["nll"] for sample in result.samples] == pytest.approx(
+        [s / t for s, t in zip(sums, tokens, strict=True)], rel=1e-5
+    )
+    expected = statistics.mean([s / t for s, t in zip(sums, tokens, strict=True)], tokens)
+    assert result.scores["nll"].value == pytest.approx(sum(sums) / sum(tokens), rel=1e-5)
+    assert result.scores["nll"].stderr == pytest.approx(expected.stderr, rel=1e-3)
+    assert result.scores["perplexity"].value == pytest.approx(math.exp(sum(sums) / sum(tokens)), rel=1e-4)
+    assert not result.scores["nll"].higher_is_better
+    assert result.details["supervised_tokens"] == sum(tokens)
+
+
+def test_the_batches_do_not_change_it(tiny_model: Path, load: Callable[..., Any], source: DataSource) -> None:
+    loaded = load(tiny_model)
+    (alone,) = run(loaded, ValLossOptions(data=(source,), batch_tokens=1), None)
+    (together,) = run(loaded, ValLossOptions(data=(source,)), None)
+    assert [s.id for s in alone.samples] == [s.id for s in together.samples]
+    assert [s.metrics["nll"] for s in alone.samples] == pytest.approx(
+        [s.metrics["nll"] for s in together.samples], rel=1e-5
+    )
+
+
+def test_without_data_it_says_what_to_name(tiny_model: Path, load: Callable[..., Any]) -> None:
+    with pytest.raises(HarnessError, match=r"data\.validation"):
+        list(run(load(tiny_model), ValLossOptions(), None))
