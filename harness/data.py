@@ -9,13 +9,13 @@ import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from harness.declarations import Dataset, Row
 from harness.errors import DataError, nearest
-from harness.nouns import Conversation, Example, Message, Preference
+from harness.nouns import Conversation, Example, Preference
 
 if TYPE_CHECKING:
     from harness.plugins import Registry
@@ -280,16 +280,9 @@ def _check_conversation(conversation: Conversation) -> None:
 
 
 def _identified(item: Conversation | Preference, id: str, source: str) -> Conversation | Preference:
-    from dataclasses import replace
-
     return replace(item, id=item.id or id, source=item.source or source)
 
 
 def _shown(value: object, limit: int = 60) -> str:
     text = json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | Mapping) else repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"
-
-
-__all__ = [
-    "EncodedData", "Message", "SourceReport", "convert_row", "encode_sources", "load_conversations", "load_source", "read_rows", "take",
-]  # fmt: skip

@@ -1,0 +1,25 @@
+"""First-party serving: the engine `vllm`, the `serve` command, and the page on which people compare variants."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import harness
+
+if TYPE_CHECKING:
+    import click
+
+
+@harness.hookimpl
+def register_engines(register: Callable[[harness.Engine], None]) -> None:
+    from harness_serve.engine import ENGINE
+
+    register(ENGINE)
+
+
+@harness.hookimpl
+def register_commands(register: Callable[[click.Command], None]) -> None:
+    from harness_serve.command import serve
+
+    register(serve)

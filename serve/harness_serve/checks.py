@@ -1,0 +1,211 @@
+"""What runs after every start: what you tuned is what you serve.
+
+1. The ids that the engine receives for a conversation are those that training saw.
+2. Log-probabilities under the engine are the tuned model's. An adapter that was not applied answers like its base.
+
+Both use what vLLM adds to the OpenAI API (`return_token_ids`, `prompt_logprobs`), and the probes that tuning left in the run.
+"""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import harness
+from harness.declarations import Endpoint
+from harness.files import read_json
+from harness.nouns import Message, ToolCall
+from harness.run import Run
+from harness.template import BoundTemplate
+from harness.variants import Variant
+
+# How far the mean log-probability of the probes' tokens may be from the tuned model's, in nats. The same weights on other
+# kernels differ by rounding only. Measured on the seedling, vLLM against transformers on one CPU: float32 mean 2e-6 (largest
+# 2e-5), bfloat16 mean 0.02 (largest 0.16); tuning moves a variant by more than 1. An adapter is held to its own base besides.
+LARGEST_MEAN_DIFFERENCE = {"float32": 1e-3, "float16": 0.03, "bfloat16": 0.1}
+
+
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How near a served variant is to the model that was measured when it was tuned: absolute differences in nats.
+
+    `mean` and `largest` compare it with what it should be, `mean_to_base` an adapter with its base; `tuned_to_base` is how
+    far tuning moved it. `tells_apart` is False where that is too little to show whether the adapter is applied.
+    """
+
+    variant: str
+    tokens: int
+    mean: float
+    largest: float
+    mean_to_base: float | None = None
+    tuned_to_base: float | None = None
+    tells_apart: bool = True
+
+
+def verify(
+    endpoint: Endpoint,
+    variants: Sequence[Variant],
+    dtype: str | None = None,
+    report: Callable[[str], None] = lambda waiting_for: None,
+) -> list[Agreement]:
+    """Compare what is served with what was tuned; one Agreement for each model of the endpoint that has probes.
+
+    Args:
+        variants: all that the endpoint serves.
+        dtype: the dtype that is served, where it is not the one the run was tuned in.
+
+    Raises:
+        HarnessError: where prompt ids differ, an adapter was not applied, or answers are far from the tuned model's.
+    """
+    served = [(variant.name, variant.run, variant.is_tuned) for variant in variants if variant.run is not None]
+    if not served:
+        return []
+    named = {variant.name for variant in variants}
+    # The base answers beside the adapters though nobody named it: the first run's probes are its probes.
+    served[:0] = [(name, served[0][1], False) for name in endpoint.models if name not in named]
+    base_name = next((name for name, _, is_tuned in served if not is_tuned), None)
+    agreements = []
+    for name, run, is_tuned in served:
+        report(f"the probes of {name}")
+        probes = _read_probes(run)
+        bound = max(LARGEST_MEAN_DIFFERENCE[dtype or probes["dtype"]], LARGEST_MEAN_DIFFERENCE[probes["dtype"]])
+        _require_same_ids(endpoint, name, run, probes["probes"])
+        answered, base, tuned = _served(endpoint, name, probes), _measured(probes, "base"), _measured(probes, "tuned")
+        if not is_tuned:
+            agreement = Agreement(name, len(answered), *_difference(answered, base))
+            judge_base(agreement, bound)
+        else:
+            rounding = bound if base_name is None else _difference(_served(endpoint, base_name, probes), base)[0]
+            apart = _difference(tuned, base)[0]
+            figures = (*_difference(answered, tuned), _difference(answered, base)[0], apart)
+            agreement = Agreement(name, len(answered), *figures, tells_apart=apart > 4 * rounding)
+            judge_tuned(agreement, bound)
+        agreements.append(agreement)
+    return agreements
+
+
+def judge_base(agreement: Agreement, bound: float) -> None:
+    """Raises HarnessError where the base is not the model that was tuned. `bound`: see LARGEST_MEAN_DIFFERENCE."""
+    if not agreement.mean <= bound:
+        raise harness.HarnessError(
+            f"{agreement.variant} does not answer as the base model did when the run was tuned: {_figures(agreement, bound)}.\n"
+            f"Has the model folder been changed since?"
+        )
+
+
+def judge_tuned(agreement: Agreement, bound: float) -> None:
+    """Raises HarnessError where the adapter is not applied, or is another than was tuned."""
+    assert agreement.mean_to_base is not None
+    figures = f"{_figures(agreement, bound)}; to the base {agreement.mean_to_base:.3g}, from which tuning had moved it by {agreement.tuned_to_base:.3g}"
+    if agreement.tells_apart and agreement.mean_to_base <= min(bound, agreement.mean):
+        raise harness.HarnessError(
+            f"{agreement.variant} answers like its base model: the adapter is not applied.\n{figures}"
+        )
+    if not agreement.mean <= bound or (agreement.tells_apart and agreement.mean > agreement.mean_to_base / 2):
+        raise harness.HarnessError(
+            f"{agreement.variant} does not answer as it did when it was tuned.\n{figures}.\n"
+            f"Has the adapter or the model folder been changed since?"
+        )
+
+
+def _figures(agreement: Agreement, bound: float) -> str:
+    return (
+        f"mean difference of {agreement.tokens} log-probabilities, in nats: {agreement.mean:.3g} (largest {agreement.largest:.3g}), "
+        f"where rounding explains {bound:g}"
+    )
+
+
+def _read_probes(run: Run) -> dict[str, Any]:
+    if not run.probes_path.is_file():
+        raise harness.RunError(
+            f"the run {run.name} has no probes.json, so that nothing shows whether its adapter is really applied. "
+            f"Tune it again with this version: `harness tune {run.folder / 'recipe.yaml'} --run {run.name} --overwrite`"
+        )
+    probes: dict[str, Any] = read_json(run.probes_path)
+    return probes
+
+
+def _require_same_ids(endpoint: Endpoint, name: str, run: Run, probes: Sequence[dict[str, Any]]) -> None:
+    """What the engine makes of a conversation is what training made of it, control-token strings in a message included."""
+    template = BoundTemplate.load(run.chat_folder)
+    stop = template.stop_tokens[0]
+    conversations = [(tuple(_message(raw) for raw in probe["messages"]), probe.get("tools") or []) for probe in probes]
+    conversations.append(((Message("user", f"What does {stop} mean?"),), []))
+    for messages, tools in conversations:
+        expected = template.prompt_ids(messages, tools)
+        body: dict[str, Any] = {"model": name, "messages": [message.as_dict() for message in messages], "max_tokens": 1}
+        answer = _post(
+            endpoint,
+            "/chat/completions",
+            body | {"return_token_ids": True} | ({"tools": tools, "tool_choice": "none"} if tools else {}),
+        )
+        received = answer["prompt_token_ids"]
+        if received != expected:
+            at = next(
+                (i for i, (a, b) in enumerate(zip(expected, received, strict=False)) if a != b),
+                min(len(expected), len(received)),
+            )
+            raise harness.HarnessError(
+                f"{name}: the engine receives other tokens than training saw, from token {at + 1} on:\n"
+                f"  in training: …{template.tokenizer.decode(expected[max(0, at - 10) : at + 10])!r}\n"
+                f"  served:      …{template.tokenizer.decode(received[max(0, at - 10) : at + 10])!r}\n"
+                f"Has something in {run.chat_folder} been changed since the run was tuned?"
+            )
+
+
+def _measured(probes: dict[str, Any], kind: str) -> list[float]:
+    return [value for probe in probes["probes"] for value in probe[kind]]
+
+
+def _served(endpoint: Endpoint, name: str, probes: dict[str, Any]) -> list[float]:
+    return [value for probe in probes["probes"] for value in _served_logprobs(endpoint, name, probe["input_ids"])]
+
+
+def _difference(served: Sequence[float], expected: Sequence[float]) -> tuple[float, float]:
+    differences = [abs(a - b) for a, b in zip(served, expected, strict=True)]
+    return sum(differences) / len(differences), max(differences)
+
+
+def _served_logprobs(endpoint: Endpoint, name: str, input_ids: list[int]) -> list[float]:
+    """The log-probability of each token but the first, as the engine computes them."""
+    answer = _post(
+        endpoint,
+        "/completions",
+        {
+            "model": name,
+            "prompt": input_ids,
+            "max_tokens": 1,
+            "temperature": 0,
+            "prompt_logprobs": 0,
+            "add_special_tokens": False,
+        },
+    )
+    entries = answer["choices"][0]["prompt_logprobs"][1:]
+    return [entry[str(token)]["logprob"] for token, entry in zip(input_ids[1:], entries, strict=True)]
+
+
+def _message(raw: dict[str, Any]) -> Message:
+    calls = tuple(
+        ToolCall(call["function"]["name"], call["function"]["arguments"], call.get("id"))
+        for call in raw.get("tool_calls", ())
+    )
+    return Message(raw["role"], raw["content"], calls, raw.get("tool_call_id"))
+
+
+def _post(endpoint: Endpoint, path: str, body: dict[str, Any]) -> Any:
+    request = urllib.request.Request(
+        endpoint.url + path,
+        json.dumps(body).encode(),
+        {"Content-Type": "application/json"}
+        | ({"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}),
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=300) as answer:
+            return json.load(answer)
+    except urllib.error.HTTPError as error:
+        told = error.read().decode(errors="replace")[:500]
+        raise harness.HarnessError(f"{body['model']}: the engine refuses a check ({error.code}): {told}") from None

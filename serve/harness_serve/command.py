@@ -1,0 +1,315 @@
+"""`harness serve`: variants behind one OpenAI-compatible endpoint, checked against what was tuned, and the page beside it."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+import harness
+from harness.context import Context
+from harness.extras import require
+
+if TYPE_CHECKING:
+    from harness.declarations import Endpoint, Engine
+    from harness.variants import Variant
+    from harness_serve.checks import Agreement
+
+LOOPBACK = ("127.0.0.1", "localhost", "::1")
+
+
+@click.command()
+@click.argument("variants", nargs=-1, required=True, metavar="VARIANT...")
+@click.option(
+    "--host",
+    help="Address to listen on, of endpoint and page. Another than this machine's own needs a key. [default: 127.0.0.1]",
+)
+@click.option("--port", type=click.IntRange(1, 65535), help="Port of the endpoint. [default: 8000]")
+@click.option("--ui/--no-ui", default=True, show_default=True, help="Serve the page on which people compare variants.")
+@click.option("--ui-port", type=click.IntRange(1, 65535), default=7860, show_default=True, help="Port of the page.")
+@click.option(
+    "--api-key",
+    envvar="HARNESS_API_KEY",
+    metavar="KEY",
+    help="What clients must send. Better given as HARNESS_API_KEY, which `ps` does not show.",
+)
+@click.option(
+    "--votes",
+    default="votes.db",
+    show_default=True,
+    metavar="DATABASE",
+    help="Where verdicts go: a SQLite file or a SQLAlchemy URL.",
+)
+@click.option(
+    "--examples",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Example prompts for the page: a JSON list of strings.",
+)
+@click.option(
+    "--template", metavar="NAME", help="Chat template for a model that was not tuned here. [default: the model's own]"
+)
+@click.option(
+    "--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), help="[default: what the variants were tuned in]"
+)
+@click.option(
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="An option of the engine, as in max_model_len=2048."
+)
+@click.pass_obj
+def serve(context: Context, /, variants: tuple[str, ...], **settings: Any) -> None:
+    """Serve variants side by side: an OpenAI-compatible endpoint, and a page to compare them on.
+
+    \b
+    harness serve RUN                      the run and its base model
+    harness serve RUN-1 RUN-2 RUN-1@base   several runs of one base model
+    harness serve ./model --template chatml --no-ui
+    """
+    from harness.variants import resolve_variants
+
+    console = context.console
+    with _sigterm_as_interrupt():
+        try:
+            resolved = resolve_variants(variants, context.runs_folder, settings["template"])
+            engine, options = _engine_and_options(context, resolved, settings)
+            _serve(context, resolved, engine, options, settings)
+        except KeyboardInterrupt:
+            console.print("\nStopped: the engine and the page have ended.")
+
+
+def _serve(
+    context: Context, variants: tuple[Variant, ...], engine: Engine, options: Any, settings: dict[str, Any]
+) -> None:
+    from harness_serve.checks import verify
+
+    console, host = context.console, options.host
+    is_open = host not in LOOPBACK
+    if is_open and not options.api_key:
+        raise harness.HarnessError(
+            f"--host {host} opens the endpoint to other machines, so it needs a key: set HARNESS_API_KEY to a long random text, "
+            f"such as the output of `openssl rand -hex 24`"
+        )
+    votes = examples = None
+    if settings["ui"]:  # found out now, not after a minute of waiting
+        from harness_serve.engine import require_free_port
+        from harness_serve.votes import Votes
+
+        try:
+            require_free_port(host, settings["ui_port"])
+        except harness.HarnessError as error:
+            raise harness.HarnessError(f"the page: {error}, or choose another with --ui-port, or --no-ui") from None
+        votes, examples = Votes(settings["votes"]), _read_examples(settings["examples"])
+    with contextlib.ExitStack() as stack:
+        needed_later = ("transformers", "gradio") if settings["ui"] else ("transformers",)
+        began = time.monotonic()
+        with _waiting(context, needed_later) as report:
+            endpoint = stack.enter_context(engine.start(variants, options, report))
+            agreements = verify(endpoint, variants, getattr(options, "dtype", None), report)
+        console.print(f"Ready after {time.monotonic() - began:.0f} s.\n")
+        _show_agreements(context, agreements)
+        page_url = None
+        if settings["ui"]:
+            from harness_serve.page import serve_page
+
+            require("gradio", "serving")
+            assert votes is not None
+            page_url = stack.enter_context(
+                serve_page(
+                    endpoint, variants, votes, examples, host=host, port=settings["ui_port"], needs_login=is_open
+                )
+            )
+        _show_endpoint(context, endpoint, page_url, settings["votes"], needs_login=is_open)
+        if page_url and _has_display():
+            import webbrowser
+
+            webbrowser.open(page_url)
+        _wait_while_it_answers(endpoint)
+
+
+def _wait_while_it_answers(endpoint: Endpoint) -> None:
+    """Until Ctrl-C. Raises HarnessError where the engine has ended."""
+    import urllib.error
+    import urllib.request
+
+    headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
+    missed = 0
+    while missed < 5:
+        time.sleep(2)
+        try:
+            with urllib.request.urlopen(urllib.request.Request(f"{endpoint.url}/models", headers=headers), timeout=60):
+                missed = 0
+        except (TimeoutError, urllib.error.URLError):
+            missed += 1
+    raise harness.HarnessError(
+        f"the engine does not answer any more; its log: {endpoint.settings.get('log', 'unknown')}"
+    )
+
+
+def _engine_and_options(
+    context: Context, variants: tuple[Variant, ...], settings: dict[str, Any]
+) -> tuple[Engine, Any]:
+    """The engine and its options: the recipe's `serve` section, overridden by what the command line says."""
+    import pydantic
+
+    run = next((variant.run for variant in variants if variant.run is not None), None)
+    chosen: dict[str, Any] = {}
+    name = "vllm"
+    if run is not None and run.recipe.serve is not None:
+        chosen = run.recipe.serve.model_dump(exclude_unset=True)
+        name = chosen.pop("engine", name)
+    engine = context.plugins.engines[name]
+    for item in settings["sets"]:
+        key, equals, value = item.partition("=")
+        if not equals:
+            raise harness.HarnessError(f"--set {item}: expected KEY=VALUE, as in --set max_model_len=2048")
+        if key not in engine.options.model_fields:
+            raise harness.HarnessError(
+                f"--set {item}: the engine {name} has no option {key!r}.{harness.errors.nearest(key, engine.options.model_fields)} "
+                f"It has: {harness.errors.known_names(engine.options.model_fields)}"
+            )
+        chosen[key] = _value(value)
+    chosen |= {key: settings[key] for key in ("host", "port", "dtype", "api_key") if settings[key] is not None}
+    try:
+        return engine, engine.options.model_validate(chosen)
+    except pydantic.ValidationError as error:
+        told = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
+        raise harness.HarnessError(f"the options of the engine {name}: {told}") from None
+
+
+def _value(text: str) -> Any:
+    """A value as YAML reads it: a number, a list, true, or else the text itself."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        return YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise harness.HarnessError(f"--set: {text!r} is not valid YAML: {error}") from None
+
+
+def _read_examples(path: Path | None) -> list[str] | None:
+    if path is None:
+        return None
+    try:
+        examples = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise harness.HarnessError(f"--examples {path}: {error}") from None
+    if not isinstance(examples, list) or not all(isinstance(example, str) for example in examples):
+        raise harness.HarnessError(f"--examples {path}: expected a JSON list of strings")
+    return examples
+
+
+@contextlib.contextmanager
+def _waiting(context: Context, needed_later: tuple[str, ...]) -> Iterator[Callable[[str], None]]:
+    """A spinner with the seconds so far and what is being waited for; without a terminal, a line for each change.
+
+    `needed_later`: modules to import meanwhile.
+    """
+    console, began, stages = context.console, time.monotonic(), 0
+
+    def noticed() -> None:
+        nonlocal stages
+        stages += 1
+        if stages == 2:  # the engine has done its own importing, which takes every core there is
+            threading.Thread(target=_import, args=(needed_later,), daemon=True).start()
+
+    if not console.is_terminal:
+
+        def tell(what: str) -> None:
+            noticed()
+            console.print(f"{time.monotonic() - began:5.0f} s  waiting for {what}", soft_wrap=True)
+
+        yield tell
+        return
+    from rich.markup import escape
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    with Progress(
+        SpinnerColumn(),
+        TimeElapsedColumn(),
+        TextColumn("waiting for {task.description}"),
+        console=console,
+        transient=True,
+    ) as bar:
+        task = bar.add_task("the engine")
+
+        def show(what: str) -> None:
+            noticed()
+            bar.update(task, description=escape(what))
+
+        yield show
+
+
+def _import(modules: tuple[str, ...]) -> None:
+    from harness_serve.page import quieten
+
+    quieten()
+    with contextlib.suppress(ImportError):  # which is told where the module is used
+        for module in modules:
+            importlib.import_module(module)
+
+
+def _show_agreements(context: Context, agreements: list[Agreement]) -> None:
+    from rich.table import Table
+
+    if not agreements:
+        context.console.print("[dim]No run among the variants, so there are no probes to check against.[/dim]")
+        return
+    table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="dim")
+    for title in ("served as tuned", "tokens", "mean difference", "largest", "from its base", ""):
+        table.add_column(title, justify="left" if title in ("served as tuned", "") else "right")
+    for agreement in agreements:
+        apart = "" if agreement.mean_to_base is None else f"{agreement.mean_to_base:.2g}"
+        told = (
+            "[green]ok[/green]"
+            if agreement.tells_apart
+            else "[yellow]tuning moved it too little to tell it from its base[/yellow]"
+        )
+        table.add_row(
+            agreement.variant, str(agreement.tokens), f"{agreement.mean:.1e}", f"{agreement.largest:.1e}", apart, told
+        )
+    context.console.print(table)
+    context.console.print("[dim]log-probabilities in nats, of the run's probes; prompt ids are those of training[/dim]")
+
+
+def _show_endpoint(
+    context: Context, endpoint: Endpoint, page_url: str | None, votes: str, *, needs_login: bool
+) -> None:
+    body = {"model": endpoint.models[-1], "messages": [{"role": "user", "content": "Hello"}]}
+    key = ' \\\n    -H "Authorization: Bearer $HARNESS_API_KEY"' if endpoint.api_key else ""
+    lines = [
+        "",
+        f"[bold]endpoint[/bold]  {endpoint.url}",
+        f"[bold]models[/bold]    {', '.join(endpoint.models)}",
+        f"[bold]settings[/bold]  {', '.join(f'{name} {value}' for name, value in endpoint.settings.items())}",
+    ]
+    if page_url:
+        login = " (user `harness`, password: the key)" if needs_login else ""
+        lines += [f"[bold]page[/bold]      {page_url}{login}", f"[bold]votes[/bold]     {votes}"]
+    context.console.print("\n".join(lines), soft_wrap=True)
+    curl = f"\n  curl -s {endpoint.url}/chat/completions -H 'Content-Type: application/json'{key} \\\n    -d '{json.dumps(body)}'\n"
+    context.console.print(curl, soft_wrap=True, markup=False)
+    context.console.print("Ctrl-C stops everything.")
+
+
+def _has_display() -> bool:
+    return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+
+
+@contextlib.contextmanager
+def _sigterm_as_interrupt() -> Iterator[None]:
+    """SIGTERM ends things as Ctrl-C does: orderly, with everything stopped."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

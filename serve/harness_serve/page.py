@@ -1,0 +1,303 @@
+"""The page: one prompt, two to four variants answering side by side, and a verdict that is kept.
+
+Drawn with Gradio; looks by `page.css`. The text of the answers is rendered here, with no HTML, images or scripts of
+theirs, so that nothing a model or a person writes leaves the page. No part of the page is fetched from elsewhere.
+"""
+
+from __future__ import annotations
+
+import html
+import os
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.extras import require
+from harness.files import read_json
+from harness_serve.session import Answer, Sampling, Session, Turn
+from harness_serve.votes import Votes
+
+if TYPE_CHECKING:
+    from harness.declarations import Endpoint
+    from harness.variants import Variant
+
+FOLDER = Path(__file__).parent
+MOST_COLUMNS = 4
+EXAMPLES = (
+    "What can you help me with?",
+    "Explain photosynthesis to a ten-year-old.",
+    "Write a haiku about autumn rain.",
+    "Give me three names for a bakery.",
+)
+FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
+MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
+
+
+def quieten() -> None:
+    """Keep Gradio from reporting its use and from looking for newer versions. Takes effect before it is imported."""
+    os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
+    os.environ["DO_NOT_TRACK"] = "1"
+
+
+@contextmanager
+def serve_page(
+    endpoint: Endpoint,
+    variants: Sequence[Variant],
+    votes: Votes,
+    examples: Sequence[str] | None = None,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 7860,
+    needs_login: bool = False,
+) -> Iterator[str]:
+    """Serve the page in threads of this process; yields its URL. With `needs_login`: user `harness`, password the key."""
+    quieten()
+    page = build_page(endpoint, variants, votes, examples or EXAMPLES)
+    page.launch(
+        server_name=host,
+        server_port=port,
+        auth=("harness", endpoint.api_key) if needs_login else None,
+        theme=_theme(),
+        css_paths=[FOLDER / "page.css"],
+        head=f"<script>{(FOLDER / 'page.js').read_text(encoding='utf-8')}</script>",
+        footer_links=[],
+        prevent_thread_lock=True,
+        ssr_mode=False,
+        quiet=True,
+        inbrowser=False,
+        share=False,
+    )
+    try:
+        yield f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
+    finally:
+        page.close(verbose=False)
+
+
+def build_page(endpoint: Endpoint, variants: Sequence[Variant], votes: Votes, examples: Sequence[str]) -> Any:
+    """The page as Gradio Blocks."""
+    gr = require("gradio", "serving")
+    openai = require("openai", "serving")
+    client = openai.AsyncOpenAI(base_url=endpoint.url, api_key=endpoint.api_key or "none", max_retries=0, timeout=600)
+    recipes = {
+        variant.name: variant.run.manifest.get("recipe_sha256")
+        for variant in variants
+        if variant.run and variant.is_tuned
+    }
+    defaults = _sampling_defaults(variants)
+    tuned = [name for name in endpoint.models if name in recipes]
+    others = [name for name in endpoint.models if name not in recipes]
+    picked_first = (others[:1] + tuned + others[1:])[:2]
+
+    with gr.Blocks(title="Compare variants", analytics_enabled=False, fill_width=True) as page:
+        session = gr.State(Session(picked_first))
+        with gr.Row(elem_id="bar"):
+            gr.HTML("<h1>Compare</h1><p>One prompt, every variant side by side.</p>", elem_id="title")
+            picked = gr.Dropdown(
+                list(endpoint.models), value=picked_first, multiselect=True, max_choices=MOST_COLUMNS, label="Variants", show_label=False,
+                container=False, filterable=len(endpoint.models) > 6, elem_id="picked", interactive=True,
+            )  # fmt: skip
+            clear = gr.Button("New conversation", size="sm", elem_id="clear", elem_classes="quiet")
+        with gr.Row(elem_id="columns"):
+            columns = [gr.HTML(elem_classes="pane", visible=False) for _ in range(MOST_COLUMNS)]
+        with gr.Column(elem_id="dock"):
+            with gr.Row(elem_id="examples") as examples_row:
+                chips = [gr.Button(example, size="sm", elem_classes="chip") for example in examples[:4]]
+            with gr.Row(elem_id="verdicts", visible=False) as verdict_row:
+                best = [gr.Button(elem_classes="verdict", size="sm", visible=False) for _ in range(MOST_COLUMNS)]
+                tie = gr.Button("Tie", elem_classes="verdict", size="sm")
+                bad = gr.Button("Both bad", elem_classes="verdict", size="sm")
+            confirmed = gr.HTML(elem_id="confirmed", visible=False)
+            with gr.Row(elem_id="composer"):
+                prompt = gr.Textbox(
+                    value="", placeholder="Ask every variant…", show_label=False, container=False, lines=1, max_lines=8, autofocus=True,
+                    elem_id="prompt", scale=8,
+                )  # fmt: skip
+                again = gr.Button("Regenerate", size="sm", elem_id="again", elem_classes="quiet", visible=False)
+                stop = gr.Button("Stop", size="sm", elem_id="stop", visible=False)
+                send = gr.Button("Ask", variant="primary", size="sm", elem_id="send")
+            with gr.Accordion("Settings", open=False, elem_id="settings"), gr.Row():
+                system_prompt = gr.Textbox(
+                    value="", label="System prompt", placeholder="none", lines=2, max_lines=6, scale=3, elem_id="system"
+                )
+                temperature = gr.Slider(
+                    0,
+                    2,
+                    value=defaults.temperature,
+                    step=0.05,
+                    label="Temperature",
+                    info="0: always the likeliest token",
+                    elem_id="temperature",
+                )
+                top_p = gr.Slider(
+                    0.05,
+                    1,
+                    value=defaults.top_p,
+                    step=0.05,
+                    label="Top p",
+                    info="1: no token is ruled out",
+                    elem_id="top_p",
+                )
+                max_tokens = gr.Slider(
+                    16,
+                    2048,
+                    value=defaults.max_tokens,
+                    step=16,
+                    label="Most tokens",
+                    info="of one answer",
+                    elem_id="max_tokens",
+                )
+
+        drawn = [session, *columns, examples_row, verdict_row, *best, tie, bad, confirmed, again, stop, send, picked]
+
+        def draw(state: Session) -> list[Any]:
+            """Every component as `state` has it, in the order of `drawn`."""
+            count, last = len(state.variants), state.turns[-1] if state.turns else None
+            ready = last is not None and last.is_ready and not state.streaming
+            judging = ready and count > 1
+            names = (
+                ["← Left is better", "Right is better →"]
+                if count == 2
+                else [f"{name} is best" for name in state.variants]
+            )
+            shown = [gr.HTML(value=_column(state, column), visible=True) for column in range(count)]
+            hidden = [gr.HTML(value="", visible=False)] * (MOST_COLUMNS - count)
+            return [
+                state,
+                *shown,
+                *hidden,
+                gr.Row(visible=last is None),
+                gr.Row(visible=judging and not (last and last.verdict)),
+                *[gr.Button(value=names[i] if i < count else "", visible=i < count) for i in range(MOST_COLUMNS)],
+                gr.Button(visible=True),
+                gr.Button(value="Both bad" if count == 2 else "All bad"),
+                gr.HTML(value=_confirmation(last), visible=bool(last and last.verdict)),
+                gr.Button(visible=last is not None and not state.streaming),
+                gr.Button(visible=state.streaming),
+                gr.Button(visible=not state.streaming),
+                gr.Dropdown(interactive=not state.streaming),
+            ]
+
+        async def ask(state: Session, said: str, system: str, *sampling: float) -> AsyncIterator[list[Any]]:
+            said = said.strip()
+            if not said or state.streaming:
+                yield [*draw(state), gr.skip()]
+                return
+            if not state.variants:
+                gr.Warning("Pick at least one variant first.")
+                yield [*draw(state), gr.skip()]
+                return
+            chosen = Sampling(sampling[0], sampling[1], int(sampling[2]))
+            async for _ in state.ask(client, said, system.strip(), chosen):
+                yield [*draw(state), ""]
+
+        async def ask_again(state: Session, system: str, *sampling: float) -> AsyncIterator[list[Any]]:
+            if not state.turns or state.streaming:
+                yield draw(state)
+                return
+            turn = state.turns.pop()
+            async for _ in state.ask(
+                client, turn.prompt, system.strip(), Sampling(sampling[0], sampling[1], int(sampling[2]))
+            ):
+                yield draw(state)
+
+        def stop_asking(state: Session) -> None:
+            state.stop_asked = True
+
+        def begin_anew(names: list[str]) -> list[Any]:
+            return draw(Session([name for name in endpoint.models if name in names]))
+
+        def judge(verdict: str) -> Any:
+            def keep(state: Session) -> list[Any]:
+                turn = state.turns[-1] if state.turns else None
+                if turn is None or not turn.is_ready or turn.verdict:
+                    return draw(state)
+                try:
+                    kept = [votes.add(vote) for vote in state.votes(verdict, recipes)]
+                except Exception as error:
+                    raise gr.Error(f"The verdict was not kept: {error}", duration=None) from error
+                said = {"tie": "a tie", "both_bad": "both bad" if len(state.variants) == 2 else "all bad"}
+                turn.verdict = f"{said.get(verdict) or f'{state.variants[int(verdict)]} is better'}|{kept[0]}"
+                return draw(state)
+
+            return keep
+
+        settings = [system_prompt, temperature, top_p, max_tokens]
+        asking = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
+        for trigger in (prompt.submit, send.click):
+            trigger(ask, [session, prompt, *settings], [*drawn, prompt], **asking)
+        for chip, example in zip(chips, examples, strict=False):
+            chip.click(ask, [session, gr.State(example), *settings], [*drawn, prompt], **asking)
+        again.click(ask_again, [session, *settings], drawn, **asking)
+        stop.click(stop_asking, session, None, queue=False, show_progress="hidden", api_visibility="private")
+        for trigger in (picked.change, clear.click):
+            trigger(begin_anew, picked, drawn, show_progress="hidden", api_visibility="private")
+        for button, verdict in (*((button, str(i)) for i, button in enumerate(best)), (tie, "tie"), (bad, "both_bad")):
+            button.click(judge(verdict), session, drawn, show_progress="hidden", api_visibility="private")
+        page.load(begin_anew, picked, drawn, show_progress="hidden", api_visibility="private")
+    return page
+
+
+def _column(state: Session, column: int) -> str:
+    """One variant's side of the conversation as HTML."""
+    turns = "".join(_turn(turn, turn.answers[column]) for turn in state.turns)
+    body = turns or '<div class="empty">Its answers appear here.</div>'
+    name = html.escape(state.variants[column])
+    return f'<section class="chat" data-variant="{name}"><header><span class="dot dot-{column}"></span>{name}</header>{body}</section>'
+
+
+def _turn(turn: Turn, answer: Answer) -> str:
+    streaming = answer.finish is None
+    if answer.finish == "error":
+        body = f'<div class="failed">No answer: {html.escape(answer.error)}</div>'
+    elif streaming and not answer.text:
+        body = '<div class="answer"><span class="thinking"><i></i><i></i><i></i></span></div>'
+    elif not answer.text:
+        body = '<div class="answer none">An empty answer: the model stopped at once.</div>'
+    else:
+        body = f'<div class="answer{" streaming" if streaming else ""}">{_markdown(answer.text)}</div>'
+    return f'<div class="said">{html.escape(turn.prompt)}</div>{body}<div class="stats">{_stats(answer)}</div>'
+
+
+def _stats(answer: Answer) -> str:
+    if answer.finish is None:
+        return "&nbsp;" if answer.first_token_s is None else f"first token after {answer.first_token_s:.2f} s"
+    told = []
+    if answer.tokens:
+        told.append(f"{answer.tokens} token{'s' if answer.tokens != 1 else ''}")
+    if answer.first_token_s is not None:
+        told.append(f"first after {answer.first_token_s:.2f} s")
+    if answer.tokens_per_s is not None:
+        told.append(f"{answer.tokens_per_s:,.0f} tokens/s")
+    told += {"length": ["cut at the most tokens allowed"], "stopped": ["stopped by you"]}.get(answer.finish, [])
+    return " · ".join(told) or "&nbsp;"
+
+
+def _confirmation(turn: Turn | None) -> str:
+    if turn is None or not turn.verdict:
+        return ""
+    said, _, number = turn.verdict.rpartition("|")
+    return f'<p role="status"><b>✓</b> Kept: {html.escape(said)} <span>vote {number}</span></p>'
+
+
+def _markdown(text: str) -> str:
+    """Markdown as HTML. HTML in the text is shown as text, and images are not loaded."""
+    from markdown_it import MarkdownIt
+
+    return str(MarkdownIt("commonmark", {"html": False, "breaks": True}).enable("table").disable("image").render(text))
+
+
+def _sampling_defaults(variants: Sequence[Variant]) -> Sampling:
+    """What the variants' own generation defaults say, where the page has a setting for it."""
+    folder = next((variant.chat_folder for variant in variants if variant.chat_folder is not None), None)
+    if folder is None:
+        return Sampling()
+    saved = read_json(folder / "generation_config.json")
+    return Sampling(float(saved.get("temperature") or 0.0), float(saved.get("top_p") or 1.0))
+
+
+def _theme() -> Any:
+    gr = require("gradio", "serving")
+    return gr.themes.Base(
+        primary_hue="slate", neutral_hue="slate", font=list(FONT), font_mono=list(MONO), radius_size="lg"
+    )

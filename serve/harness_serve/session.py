@@ -1,0 +1,163 @@
+"""One person's comparison: the picked variants, what was said, and the answers as they stream in. Knows no Gradio."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from harness_serve.votes import Side, Verdict, Vote
+
+REDRAW_S = 0.06  # how often a page that streams is drawn again
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """What every variant of a turn is asked with."""
+
+    temperature: float = 0.0
+    top_p: float = 1.0
+    max_tokens: int = 256
+
+    def as_dict(self) -> dict[str, Any]:
+        return {"temperature": self.temperature, "top_p": self.top_p, "max_tokens": self.max_tokens}
+
+
+@dataclass(slots=True)
+class Answer:
+    """One variant's answer to one prompt, and how quickly it came."""
+
+    text: str = ""
+    tokens: int = 0
+    first_token_s: float | None = None
+    total_s: float = 0.0
+    finish: str | None = None  # None while it streams; `stop`, `length`, `stopped` or `error` then
+    error: str = ""
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Tokens after the first one by the time they took, or None where there are too few to tell."""
+        if self.first_token_s is None or self.tokens < 2 or self.total_s <= self.first_token_s:
+            return None
+        return (self.tokens - 1) / (self.total_s - self.first_token_s)
+
+
+@dataclass(slots=True)
+class Turn:
+    """A prompt, the settings it was asked with, and one answer for each variant."""
+
+    prompt: str
+    system_prompt: str
+    sampling: Sampling
+    answers: list[Answer]
+    verdict: str = ""  # what the page says about it once it is kept
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether every answer is in, so that a person can judge."""
+        return all(answer.finish in ("stop", "length") for answer in self.answers)
+
+
+@dataclass(slots=True)
+class Session:
+    """The conversation so far. Every variant sees its own answers only."""
+
+    variants: list[str] = field(default_factory=list)
+    turns: list[Turn] = field(default_factory=list)
+    streaming: bool = False
+    stop_asked: bool = False
+
+    def messages(self, column: int, upto: int) -> list[dict[str, str]]:
+        """What the variant in `column` is sent to answer turn `upto`."""
+        system = self.turns[upto].system_prompt
+        messages = [{"role": "system", "content": system}] if system else []
+        for turn in self.turns[:upto]:
+            messages += [
+                {"role": "user", "content": turn.prompt},
+                {"role": "assistant", "content": turn.answers[column].text},
+            ]
+        return [*messages, {"role": "user", "content": self.turns[upto].prompt}]
+
+    async def ask(self, client: Any, prompt: str, system_prompt: str, sampling: Sampling) -> AsyncIterator[None]:
+        """Ask every variant at once; yields whenever there is something new to draw, and ends when all answers are in."""
+        turn = Turn(prompt, system_prompt, sampling, [Answer() for _ in self.variants])
+        self.turns.append(turn)
+        self.streaming, self.stop_asked = True, False
+        asked = [asyncio.create_task(self._stream(client, column, turn)) for column in range(len(self.variants))]
+        try:
+            while not all(task.done() for task in asked):
+                if self.stop_asked:
+                    break
+                yield
+                await asyncio.wait(asked, timeout=REDRAW_S)
+        finally:
+            for task in asked:
+                task.cancel()  # closes the connection, so that the engine stops as well
+            await asyncio.gather(*asked, return_exceptions=True)
+            for answer in turn.answers:
+                answer.finish = answer.finish or "stopped"
+            self.streaming = False
+        yield
+
+    async def _stream(self, client: Any, column: int, turn: Turn) -> None:
+        import openai
+
+        answer = turn.answers[column]
+        began = time.monotonic()
+        try:
+            stream = await client.chat.completions.create(
+                model=self.variants[column],
+                messages=self.messages(column, self.turns.index(turn)),
+                stream=True,
+                stream_options={"include_usage": True},
+                **turn.sampling.as_dict(),
+            )
+            async with stream:
+                finish = None
+                async for chunk in stream:
+                    answer.total_s = time.monotonic() - began
+                    if chunk.usage is not None:
+                        answer.tokens = chunk.usage.completion_tokens
+                    for choice in chunk.choices:
+                        finish = choice.finish_reason or finish
+                        if choice.delta.content:
+                            if answer.first_token_s is None:
+                                answer.first_token_s = answer.total_s
+                            answer.text += choice.delta.content
+            answer.finish = finish or "stop"
+        except openai.APIStatusError as error:
+            answer.finish, answer.error = "error", _told(error)
+        except openai.APIError as error:
+            answer.finish, answer.error = "error", f"the endpoint does not answer: {error}"
+
+    def votes(self, verdict: str, recipes: dict[str, str | None]) -> list[Vote]:
+        """What a verdict on the last turn says about each pair of variants.
+
+        Args:
+            verdict: the number of the best column, `tie`, or `both_bad` (all of them).
+            recipes: the recipe hash of each variant that has one.
+        """
+        turn, index = self.turns[-1], len(self.turns) - 1
+        sides = [
+            Side(name, recipes.get(name), self.messages(column, index), turn.answers[column].text)
+            for column, name in enumerate(self.variants)
+        ]
+        pairs = [(left, right) for left in range(len(sides)) for right in range(left + 1, len(sides))]
+        if verdict in ("tie", "both_bad"):
+            judged: Sequence[tuple[int, int, Verdict]] = [(*pair, verdict) for pair in pairs]  # type: ignore[misc]
+        else:
+            best = int(verdict)
+            judged = [
+                (left, right, "left" if best == left else "right") for left, right in pairs if best in (left, right)
+            ]
+        return [
+            Vote(sides[left], sides[right], said, turn.system_prompt, turn.sampling.as_dict())
+            for left, right, said in judged
+        ]
+
+
+def _told(error: Any) -> str:
+    body = error.body if isinstance(error.body, dict) else {}
+    return str(body.get("message") or error.message)

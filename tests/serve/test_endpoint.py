@@ -1,0 +1,79 @@
+"""The endpoint as its users meet it: the official OpenAI client against the real engine."""
+
+from __future__ import annotations
+
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+openai = pytest.importorskip("openai")
+
+pytestmark = pytest.mark.vllm
+ASK = {"messages": [{"role": "user", "content": "Who keeps the key?"}], "max_tokens": 24}
+
+
+def test_every_variant_is_a_model(client, endpoint) -> None:  # type: ignore[no-untyped-def]
+    assert endpoint.models == ("base", "alpha", "beta", "unapplied", "swapped")
+    assert {model.id for model in client.models.list()} == set(endpoint.models)
+
+
+def test_a_tuned_variant_answers_as_tuned_and_stops(client) -> None:  # type: ignore[no-untyped-def]
+    tuned = client.chat.completions.create(model="alpha", **ASK).choices[0]
+    base = client.chat.completions.create(model="base", **ASK).choices[0]
+    assert tuned.message.content != base.message.content
+
+
+def test_answers_are_greedy_by_default_and_so_repeat(client) -> None:  # type: ignore[no-untyped-def]
+    first, second = (client.chat.completions.create(model="alpha", **ASK).choices[0].message.content for _ in range(2))
+    assert first == second
+
+
+def test_the_templates_stop_token_ends_an_answer(client, runs_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    """Asked to sample nothing but the stop token, the engine ends the answer there and says `stop`."""
+    from harness.template import BoundTemplate
+
+    template = BoundTemplate.load(runs_folder / "alpha/chat")
+    choice = client.chat.completions.create(model="base", logit_bias={str(template.stop_ids[0]): 100}, **ASK).choices[0]
+    assert choice.finish_reason == "stop" and choice.message.content == ""
+
+
+def test_a_streamed_answer_is_the_same_answer(client) -> None:  # type: ignore[no-untyped-def]
+    whole = client.chat.completions.create(model="beta", **ASK).choices[0].message.content
+    chunks = list(client.chat.completions.create(model="beta", stream=True, **ASK))
+    assert "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices) == whole
+    assert len(chunks) > 3
+
+
+def test_an_unknown_model_is_404(client) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(openai.NotFoundError, match="gamma"):
+        client.chat.completions.create(model="gamma", **ASK)
+
+
+def test_a_wrong_key_is_401(endpoint) -> None:  # type: ignore[no-untyped-def]
+    with (
+        openai.OpenAI(base_url=endpoint.url, api_key="open barley", max_retries=0) as stranger,
+        pytest.raises(openai.AuthenticationError),
+    ):
+        stranger.models.list()
+
+
+@pytest.mark.parametrize(
+    "path", ["/v1/models", "/metrics", "/tokenize", "/invocations", "/docs", "/generative_scoring", "/version"]
+)
+def test_without_the_key_no_path_tells_anything(endpoint, path: str) -> None:  # type: ignore[no-untyped-def]
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(endpoint.url.removesuffix("/v1") + path, timeout=30)
+    assert refused.value.code == 401
+
+
+def test_health_needs_no_key(endpoint) -> None:  # type: ignore[no-untyped-def]
+    with urllib.request.urlopen(endpoint.url.removesuffix("/v1") + "/health", timeout=30) as answer:
+        assert answer.status == 200
+
+
+def test_the_key_is_not_in_the_process_list(endpoint, processes_of) -> None:  # type: ignore[no-untyped-def]
+    port = endpoint.url.split(":")[-1].removesuffix("/v1")
+    engine = processes_of(f"--port={port}")
+    assert engine and not any(endpoint.api_key in command for command in engine)

@@ -1,0 +1,253 @@
+"""The page in a real browser, on the real engine: ask, watch both answers come, judge, and find the vote."""
+
+from __future__ import annotations
+
+import json
+import queue
+import threading
+import time
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+from harness_serve.page import serve_page
+from harness_serve.votes import Votes
+
+from harness.declarations import Endpoint
+from harness.variants import resolve_variants
+
+sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("gradio")
+
+pytestmark = [pytest.mark.vllm, pytest.mark.browser]
+
+DESK, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+VERDICTS = "#verdicts button:visible"
+
+
+@pytest.fixture(scope="module")
+def database(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(tmp_path_factory.mktemp("votes") / "votes.db")
+
+
+@pytest.fixture(scope="module")
+def page_url(endpoint, runs_folder: Path, database: str, free_port):  # type: ignore[no-untyped-def]
+    variants = resolve_variants(("alpha", "beta"), runs_folder)
+    with serve_page(
+        endpoint, variants, Votes(database), ["Who keeps the key?", "Where is the bell?"], port=free_port()
+    ) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def chromium():  # type: ignore[no-untyped-def]
+    import shutil
+
+    path = next(path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path)
+    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(chromium, page_url: str, tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Open the page at a size; every request it makes must stay on this machine, and it may log no error."""
+    elsewhere: list[str] = []
+    errors: list[str] = []
+    pages = []
+
+    def opened(viewport: dict[str, int] = DESK, **settings: object):  # type: ignore[no-untyped-def]
+        page = chromium.new_page(viewport=viewport, **settings)
+        page.on(
+            "request",
+            lambda request: urlsplit(request.url).hostname in ("127.0.0.1", None) or elsewhere.append(request.url),
+        )
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(page_url)
+        page.locator(".pane .chat").nth(1).wait_for()
+        pages.append(page)
+        return page
+
+    yield opened
+    for number, page in enumerate(pages):
+        page.screenshot(path=tmp_path / f"page-{number}.png")
+        page.close()
+    assert elsewhere == [] and errors == []
+
+
+def _ask(page, prompt: str) -> None:  # type: ignore[no-untyped-def]
+    page.fill("#prompt textarea", prompt)
+    page.keyboard.press("Enter")
+
+
+def test_ask_judge_and_find_the_vote(open_page, database: str, runs_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    page = open_page()
+    before = len(Votes(database))
+    assert not page.locator(VERDICTS).count()
+    _ask(page, "Who keeps the key?")
+    page.locator(VERDICTS).first.wait_for(timeout=60_000)
+    answers = [page.locator(".chat .answer").nth(column).inner_text() for column in range(2)]
+    assert page.locator(".chat .stats").first.inner_text().split()[1].startswith("token")
+    page.get_by_role("button", name="Right is better").click()
+    page.locator("#confirmed [role=status]").wait_for()
+    assert "Kept: alpha is better" in page.locator("#confirmed").inner_text()
+    assert not page.locator(VERDICTS).count()
+    *_, vote = Votes(database)
+    assert len(Votes(database)) == before + 1 == vote.id
+    assert (vote.left.variant, vote.right.variant, vote.verdict) == ("base", "alpha", "right")
+    assert (
+        vote.left.messages == [{"role": "user", "content": "Who keeps the key?"}] and vote.sampling["temperature"] == 0
+    )
+    assert vote.left.recipe_sha256 is None and len(vote.right.recipe_sha256 or "") == 64
+    assert [" ".join(side.answer.split()) for side in (vote.left, vote.right)] == [
+        " ".join(answer.split()) for answer in answers
+    ]
+
+
+def _ask_for_much(page) -> None:  # type: ignore[no-untyped-def]
+    """Ask so that the untrained base goes on for a while."""
+    page.locator("#settings > button").click()
+    for setting, value in (("temperature", "2"), ("max_tokens", "448")):
+        page.locator(f"#{setting} input[type=number]").fill(value)
+        page.locator(f"#{setting} input[type=number]").blur()
+    _ask(page, "Tell me everything about herons.")
+
+
+def test_answers_stream(open_page) -> None:  # type: ignore[no-untyped-def]
+    page = open_page()
+    page.evaluate(
+        """() => { window.seen = new Set(); new MutationObserver(() => {
+            for (const answer of document.querySelectorAll(".answer.streaming")) window.seen.add(answer.innerText);
+        }).observe(document.body, {childList: true, subtree: true, characterData: true}); }"""
+    )
+    _ask_for_much(page)
+    page.locator(VERDICTS).first.wait_for(timeout=60_000)
+    assert page.evaluate("window.seen.size") > 3
+    assert any("tokens/s" in stats for stats in page.locator(".chat .stats").all_inner_texts())
+
+
+def test_an_answer_can_be_stopped_and_the_endpoint_is_told(
+    chromium, endless, runs_folder: Path, tmp_path: Path, free_port
+) -> None:  # type: ignore[no-untyped-def]
+    endpoint, hung_up = endless
+    variants = resolve_variants(("alpha",), runs_folder)
+    with serve_page(endpoint, variants, Votes(str(tmp_path / "votes.db")), port=free_port()) as url:
+        page = chromium.new_page()
+        page.goto(url)
+        page.locator(".pane .chat").nth(1).wait_for()
+        _ask(page, "Count.")
+        page.locator(".answer.streaming", has_text="word word").nth(1).wait_for()
+        page.locator("#stop").click()
+        page.locator("#send").wait_for()
+        assert all("stopped by you" in stats for stats in page.locator(".chat .stats").all_inner_texts())
+        assert not page.locator(VERDICTS).count()
+        for _ in endpoint.models:
+            hung_up.get(timeout=20)
+        page.close()
+
+
+@pytest.fixture
+def endless(free_port):  # type: ignore[no-untyped-def]
+    """An endpoint whose answers never end, and a queue that tells each time a client hangs up."""
+    hung_up: queue.Queue[bool] = queue.Queue()
+
+    class Endless(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            choice = {"index": 0, "delta": {"content": "word "}, "finish_reason": None}
+            chunk = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "base", "choices": [choice]}
+            try:
+                while True:
+                    self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+                    time.sleep(0.05)
+            except OSError:
+                hung_up.put(True)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", free_port()), Endless)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield Endpoint(f"http://127.0.0.1:{server.server_port}/v1", ("base", "alpha")), hung_up
+    server.shutdown()
+    server.server_close()
+
+
+def test_each_variant_sees_its_own_answers_over_several_turns(open_page, database: str) -> None:  # type: ignore[no-untyped-def]
+    page = open_page()
+    page.get_by_role("button", name="Where is the bell?").click()
+    page.locator(VERDICTS).first.wait_for(timeout=60_000)
+    _ask(page, "And who keeps it?")
+    page.locator(".chat .said", has_text="And who keeps it?").first.wait_for()
+    page.locator(VERDICTS).first.wait_for(timeout=60_000)
+    page.get_by_role("button", name="Tie").click()
+    page.locator("#confirmed [role=status]").wait_for()
+    *_, vote = Votes(database)
+    for side in (vote.left, vote.right):
+        assert [message["role"] for message in side.messages] == ["user", "assistant", "user"]
+    assert vote.left.messages[1] != vote.right.messages[1]
+    page.locator("#again").click()
+    page.locator(VERDICTS).first.wait_for(timeout=60_000)
+    assert page.locator(".chat").first.locator(".said").count() == 2
+    page.locator("#clear").click()
+    page.locator(".chat .empty").first.wait_for()
+    assert page.locator(".chat .said").count() == 0
+
+
+def test_a_third_variant_gets_a_column_and_a_verdict_of_its_own(open_page, database: str) -> None:  # type: ignore[no-untyped-def]
+    page = open_page()
+    before = len(Votes(database))
+    page.locator("#picked input").click()
+    page.get_by_role("option", name="beta").click()
+    page.locator(".chat[data-variant=beta]").wait_for()
+    page.keyboard.press("Escape")
+    _ask(page, "Who keeps the key?")
+    page.locator(VERDICTS).first.wait_for(timeout=60_000)
+    page.get_by_role("button", name="beta is best").click()
+    page.locator("#confirmed [role=status]").wait_for()
+    assert [(vote.left.variant, vote.right.variant, vote.verdict) for vote in list(Votes(database))[before:]] == [
+        ("base", "beta", "right"), ("alpha", "beta", "right"),
+    ]  # fmt: skip
+
+
+def test_on_a_phone_the_columns_stack_and_nothing_is_cut_off(open_page) -> None:  # type: ignore[no-untyped-def]
+    page = open_page(PHONE)
+    _ask(page, "Who keeps the key?")
+    page.locator(VERDICTS).first.wait_for(timeout=60_000)
+    first, second = (page.locator(".block.pane").nth(column).bounding_box() for column in range(2))
+    assert second["y"] >= first["y"] + first["height"] and first["width"] > 300
+    assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_markup_in_an_answer_or_a_prompt_is_shown_as_text() -> None:
+    from harness_serve.page import _markdown, _turn
+    from harness_serve.session import Answer, Sampling, Turn
+
+    hostile = '<img src="http://example.org/x.png" onerror="alert(1)"> ![x](http://example.org/y.png) [z](javascript:alert(1)) **b**'
+    shown = _turn(Turn("<script>alert(1)</script>", "", Sampling(), []), Answer(hostile, 3, 0.1, 0.2, "stop"))
+    assert (
+        "<img" not in shown
+        and "<script" not in shown
+        and 'href="javascript' not in shown
+        and "<strong>b</strong>" in shown
+    )
+    assert "<td>" in _markdown("| a |\n|---|\n| b |")
+
+
+def test_a_dead_endpoint_is_told_in_the_column(chromium, runs_folder: Path, tmp_path: Path, free_port) -> None:  # type: ignore[no-untyped-def]
+    dead = Endpoint(f"http://127.0.0.1:{free_port()}/v1", ("base", "alpha"))
+    variants = resolve_variants(("alpha",), runs_folder)
+    with serve_page(dead, variants, Votes(str(tmp_path / "votes.db")), port=free_port()) as url:
+        page = chromium.new_page()
+        page.goto(url)
+        page.locator(".pane .chat").first.wait_for()
+        _ask(page, "Hello?")
+        page.locator(".chat .failed").first.wait_for(timeout=60_000)
+        assert "does not answer" in page.locator(".chat .failed").first.inner_text()
+        assert not page.locator(VERDICTS).count()
+        page.close()

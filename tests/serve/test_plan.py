@@ -1,0 +1,120 @@
+"""What one engine can serve together is decided, with reasons, before anything is started."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from harness_serve import engine
+from harness_serve.engine import VllmOptions, plan_engine, vllm_arguments
+
+from harness import HarnessError
+from harness.recipe import ModelSpec
+from harness.variants import Variant
+
+MODEL = ModelSpec(path="/models/small")
+
+
+def _variant(
+    folder: Path, name: str, rank: int = 8, template: str = "T", model: ModelSpec = MODEL, **config: object
+) -> Variant:
+    for part in ("adapter", "chat"):
+        (folder / name / part).mkdir(parents=True)
+    (folder / name / "adapter/adapter_config.json").write_text(json.dumps({"r": rank} | config))
+    for file in engine.CHAT_FILES:
+        (folder / name / "chat" / file).write_text(template)
+    return Variant(name, model, folder / name / "adapter", folder / name / "chat")
+
+
+def test_the_base_answers_beside_the_adapters(tmp_path: Path) -> None:
+    plan = plan_engine([_variant(tmp_path, "a"), _variant(tmp_path, "b")], VllmOptions())
+    assert plan.names == ("base", "a", "b")
+
+
+def test_a_base_that_was_named_answers_under_that_name(tmp_path: Path) -> None:
+    tuned = _variant(tmp_path, "a")
+    base = Variant("a@base", MODEL, None, tuned.chat_folder)
+    assert plan_engine([base, tuned], VllmOptions()).names == ("a@base", "a")
+
+
+def test_an_adapter_named_base_leaves_the_base_another_name(tmp_path: Path) -> None:
+    assert plan_engine([_variant(tmp_path, "base")], VllmOptions()).names == ("small@base", "base")
+
+
+def test_different_models_are_refused_by_name(tmp_path: Path) -> None:
+    other = _variant(tmp_path, "b", model=ModelSpec(path="/models/large"))
+    with pytest.raises(HarnessError, match=r"(?s)a: /models/small.*b: /models/large.*--port"):
+        plan_engine([_variant(tmp_path, "a"), other], VllmOptions())
+
+
+def test_different_templates_are_refused_by_file(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match=r"a and b were tuned with different tokenizer.json and chat_template.jinja"):
+        plan_engine([_variant(tmp_path, "a"), _variant(tmp_path, "b", template="U")], VllmOptions())
+
+
+def test_a_model_with_its_own_template_does_not_share_a_runs(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match=r"a@base"):
+        plan_engine([Variant("small", MODEL), _variant(tmp_path, "a")], VllmOptions())
+
+
+def test_different_dtypes_want_a_choice(tmp_path: Path) -> None:
+    variants = [_variant(tmp_path, "a"), _variant(tmp_path, "b", model=ModelSpec(path=MODEL.path, dtype="float32"))]
+    with pytest.raises(HarnessError, match=r"--dtype"):
+        plan_engine(variants, VllmOptions())
+    assert plan_engine(variants, VllmOptions(dtype="float32")).dtype == "float32"
+
+
+def test_dora_is_refused_before_the_engine_starts(tmp_path: Path) -> None:
+    with pytest.raises(HarnessError, match=r"does not serve DoRA"):
+        plan_engine([_variant(tmp_path, "a", use_dora=True)], VllmOptions())
+
+
+@pytest.mark.parametrize(("rank", "expected"), [(1, 1), (2, 8), (8, 8), (9, 16), (65, 128), (512, 512)])
+def test_the_engine_gets_the_smallest_rank_it_takes_that_fits(tmp_path: Path, rank: int, expected: int) -> None:
+    plan = plan_engine([_variant(tmp_path, "a", rank=1), _variant(tmp_path, "b", rank=rank)], VllmOptions())
+    arguments = vllm_arguments(plan, tmp_path, VllmOptions(), on_cpu=True)
+    assert f"--max-lora-rank={expected}" in arguments and "--max-loras=2" in arguments
+
+
+def test_the_key_is_not_among_the_arguments(tmp_path: Path) -> None:
+    options = VllmOptions(api_key="open sesame")
+    plan = plan_engine([_variant(tmp_path, "a")], options)
+    assert "open sesame" not in " ".join(vllm_arguments(plan, tmp_path, options, on_cpu=True))
+    assert "open sesame" not in repr(options) + options.model_dump_json()
+
+
+def test_a_port_in_use_is_named_before_anything_starts(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with (
+            pytest.raises(HarnessError, match=rf"port {port} on 127.0.0.1 is in use.*--port"),
+            engine.start((_variant(tmp_path, "a"),), VllmOptions(port=port)),
+        ):
+            pytest.fail("started")
+
+
+def test_loading_the_plugin_is_quick_and_imports_nothing_heavy() -> None:
+    code = (
+        "import sys, time, harness; began = time.perf_counter(); import harness_serve; took = time.perf_counter() - began;"
+        "assert not {'torch', 'vllm', 'gradio', 'openai', 'sqlalchemy', 'pydantic'} & set(sys.modules), sys.modules.keys(); print(took)"
+    )
+    took = min(
+        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+        for _ in range(3)
+    )
+    assert took < 0.05
+
+
+def test_the_telling_lines_of_a_log_are_the_errors(tmp_path: Path) -> None:
+    log = tmp_path / "log"
+    log.write_text(
+        "(APIServer pid=1) INFO 11-22 17:27:52 [model.py:733] Resolved\n"
+        '(EngineCore pid=2) ERROR 11-22 17:27:52 [core.py:1] Traceback (most recent call last):\n  File "x.py", line 1\n'
+        "(EngineCore pid=2) ERROR 11-22 17:27:52 [core.py:1] ValueError: no space for the KV cache\n"
+    )
+    told = engine._telling_lines(log)
+    assert told.splitlines()[0].strip() == "ValueError: no space for the KV cache" and str(log) in told

@@ -1,0 +1,71 @@
+"""`harness serve` from start to end: what it refuses, what it says, and that nothing is left of it."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.vllm
+
+
+def test_an_adapter_that_is_not_applied_stops_serving(harness, runs_folder: Path, free_port, processes_of) -> None:  # type: ignore[no-untyped-def]
+    port = free_port()
+    done = harness("--runs", runs_folder, "serve", "unapplied", f"--port={port}", "--no-ui")
+    assert done.code == 1 and "the adapter is not applied" in done.err and "Traceback" not in done.err
+    assert processes_of(f"--port={port}") == []
+
+
+def test_an_engine_that_dies_tells_why(harness, runs_folder: Path, free_port) -> None:  # type: ignore[no-untyped-def]
+    done = harness(
+        "--runs", runs_folder, "serve", "alpha", f"--port={free_port()}", "--no-ui", "--set", "max_model_len=100000"
+    )
+    assert done.code == 1 and "the engine ended while it started" in done.err
+    assert "max_model_len (100000)" in done.err and "serve-" in done.err
+
+
+def test_a_plain_model_is_served_and_ctrl_c_stops_everything(
+    serving, tiny_model: Path, tmp_path: Path, processes_of
+) -> None:  # type: ignore[no-untyped-def]
+    key = {"HARNESS_API_KEY": "open sesame"}
+    with serving(tmp_path, tmp_path, str(tiny_model), "--template=chatml", "--no-ui", **key) as served:
+        marker = "--port=" + served.url.split(":")[-1].removesuffix("/v1")
+        assert len(processes_of(marker)) >= 3  # the keeper, the server, the engine
+        told = served.output.read_text()
+        curl = told[told.index("curl") : told.index("Ctrl-C")]
+        answer = subprocess.run(
+            ["bash", "-c", curl], env=os.environ | key, capture_output=True, text=True, check=True
+        ).stdout
+        assert '"finish_reason"' in answer
+        assert "open sesame" not in told
+        served.process.send_signal(signal.SIGINT)
+        assert served.process.wait(60) == 0
+        assert "Stopped" in served.output.read_text()
+        assert processes_of(marker) == []
+
+
+def test_another_address_wants_a_key(harness, runs_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    done = harness("--runs", runs_folder, "serve", "alpha", "--host=0.0.0.0", env={"HARNESS_API_KEY": None})
+    assert done.code == 1 and "HARNESS_API_KEY" in done.err and "openssl rand" in done.err
+
+
+def test_an_unknown_engine_option_is_named(harness, runs_folder: Path) -> None:  # type: ignore[no-untyped-def]
+    done = harness("--runs", runs_folder, "serve", "alpha", "--set", "prot=1")
+    assert done.code == 1 and "Did you mean 'port'?" in done.err
+
+
+def test_killing_the_command_leaves_nothing_of_the_engine(  # type: ignore[no-untyped-def]
+    serving, runs_folder: Path, tmp_path: Path, processes_of, wait_until
+) -> None:
+    with serving(runs_folder, tmp_path, "beta", "--no-ui") as served:
+        marker = "--port=" + served.url.split(":")[-1].removesuffix("/v1")
+        assert processes_of(marker)
+        served.process.kill()
+        served.process.wait()
+        assert wait_until(lambda: not processes_of(marker)), processes_of(marker)
+        with pytest.raises(OSError):
+            urllib.request.urlopen(f"{served.url}/models", timeout=5)
