@@ -1,0 +1,207 @@
+"""Write the generated parts of the docs: docs/commands.md, and the keys of docs/recipes.md. `make docs` runs it.
+
+What a command prints as its help and what a recipe's keys are comes from the code; what a key means is written here,
+once, and a key without a meaning is an error.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+import click
+
+DOCS = Path(__file__).resolve().parent
+MARK = re.compile(r"(<!-- keys: begin -->\n).*(<!-- keys: end -->)", re.DOTALL)
+
+MEANINGS = {
+    # The recipe itself
+    "name": "the run's folder under `runs/`; the recipe's file name where left out",
+    "model": "the base model, see below",
+    "template": "a registered template: `chatml`, `alpaca`, `plain`, or `model` for the one the model brings",
+    "data": "what is trained and validated on, see below",
+    "tune": "how to tune, see below",
+    "evaluate": "a list of evaluations to run, see below",
+    "track": "a list of trackers to switch on, see below",
+    "serve": "how to serve, see below",
+    # model
+    "model.path": "a folder (relative to the recipe) or a hub id such as `Qwen/Qwen2.5-0.5B`",
+    "model.revision": "branch, tag or commit of a hub id",
+    "model.dtype": "what the weights are loaded as",
+    "model.trust_remote_code": "run Python code that the model's folder brings; off unless you say so",
+    # data
+    "data.train": "what is learnt from: a list of sources, in this order",
+    "data.validation": "what is measured while tuning, and by `val_loss`: a list of sources",
+    "data.max_tokens": "the longest conversation, in tokens",
+    "data.on_overlong": "what happens to a longer one: stop with an `error`, `drop` it, or `truncate` its end. The count is shown",
+    "data source.dataset": "a registered data set: `harness data list`",
+    "data source.path": "the file (relative to the recipe), where the data set does not bring its own",
+    "data source.limit": "only so many conversations",
+    # tune
+    "tune.objective": "what the loss is",
+    "tune.method": "which weights move",
+    "tune.learning_rate": "the highest learning rate",
+    "tune.epochs": "how often the data is gone through; 0.5 is half of it",
+    "tune.steps": "so many optimizer steps instead of `epochs`",
+    "tune.batch_tokens": "tokens in a batch, padding included: what fits in memory",
+    "tune.accumulate": "batches in an optimizer step; the split does not change the gradient",
+    "tune.warmup_ratio": "the part of the steps over which the learning rate rises from 0",
+    "tune.schedule": "how it falls after that",
+    "tune.min_learning_rate_ratio": "where it ends, as a part of `learning_rate`",
+    "tune.weight_decay": "AdamW's decoupled weight decay",
+    "tune.beta1": "AdamW's decay of the gradient's mean",
+    "tune.beta2": "AdamW's decay of the gradient's square",
+    "tune.max_grad_norm": "the norm that gradients are scaled down to; `null` leaves them",
+    "tune.gradient_checkpointing": "less memory for some 30 % more time",
+    "tune.seed": "of the adapter's first weights, the order of the data and dropout",
+    "tune.checkpoint_every": "optimizer steps between checkpoints to resume from; always one at an interruption",
+    "tune.validate_every": "optimizer steps between measurements of `data.validation`; always one before and after",
+    "lora.rank": "the adapter's rank",
+    "lora.alpha": "its scale: the adapter is added `alpha / rank` times",
+    "lora.dropout": "dropout before the adapter",
+    "lora.target_modules": "`all-linear`, or a list of layer names such as `[q_proj, v_proj]`",
+    "lora.rslora": "scale by `alpha / sqrt(rank)` instead",
+    # evaluate
+    "evaluate.evaluation": "a registered evaluation",
+    "lm_eval.tasks": "names of lm-evaluation-harness tasks",
+    "lm_eval.include_path": "a folder with task files of your own (relative to the recipe); its names come first",
+    "lm_eval.limit": "only the first so many items",
+    "lm_eval.num_fewshot": "examples in the prompt; the task's own number where left out",
+    "lm_eval.batch_size": "requests at a time",
+    "lm_eval.max_gen_toks": "the longest answer, in tokens; the task's own where left out",
+    "lm_eval.system_prompt": "put before every question",
+    "lm_eval.seed": "of few-shot examples and sampling",
+    "val_loss.data": "measured instead of the recipe's `data.validation`",
+    "val_loss.limit": "only so many conversations",
+    "val_loss.max_tokens": "instead of `data.max_tokens`",
+    "val_loss.on_overlong": "instead of `data.on_overlong`",
+    "val_loss.batch_tokens": "tokens in a batch, padding included",
+    # track, serve
+    "track.tracker": "a registered tracker; the harness itself brings none",
+    "serve.engine": "a registered engine",
+    "vllm.host": "the address to listen on; any but this machine's own is refused without a key",
+    "vllm.port": "the port of the OpenAI-compatible endpoint",
+    "vllm.api_key": "the key that clients must send. It is never written to the run",
+    "vllm.dtype": "the dtype of the weights; the one the variants were tuned in where left out",
+    "vllm.max_model_len": "prompt and answer together, in tokens; the model's own where left out",
+    "vllm.kv_cache_gib": "memory for the KV cache in GiB; 1 on a CPU, what `gpu_memory_utilization` leaves on a GPU where left out",
+    "vllm.gpu_memory_utilization": "the part of a GPU's memory that vLLM takes",
+    "vllm.tensor_parallel_size": "GPUs that share one model",
+    "vllm.cpu_threads": "threads on a CPU; as many as the process may use where left out",
+    "vllm.enforce_eager": "no compilation: quicker to start, slower to answer; yes on a CPU, no on a GPU where left out",
+    "vllm.seed": "of sampling",
+    "vllm.start_timeout_s": "seconds to wait for the engine",
+    "vllm.extra_args": "further options for vLLM, passed on as they are",
+}  # fmt: skip
+
+
+def commands_page() -> str:
+    """Every command's help, as the commands print it."""
+    from harness.cli import cli
+
+    parts = [
+        "# Commands\n\n<!-- Written by docs/generate.py from the commands themselves. -->\n\n"
+        "Every mistake ends with one message on standard error and status 1; wrong usage with status 2.\n"
+    ]
+    root = click.Context(cli, info_name="harness", terminal_width=100, help_option_names=["-h", "--help"])
+    for path, context in _walk(cli, root):
+        help_text = context.command.get_help(context)
+        parts.append(f"\n{'#' * (len(path) + 1)} {' '.join(path)}\n\n```text\n{help_text}\n```\n")
+    return "".join(parts)
+
+
+def _walk(command: click.Command, context: click.Context) -> Iterator[tuple[tuple[str, ...], click.Context]]:
+    path = tuple(str(context.command_path).split())
+    yield path, context
+    if isinstance(command, click.Group):
+        for name in command.list_commands(context):
+            child = command.get_command(context, name)
+            assert child is not None, name
+            yield from _walk(child, click.Context(child, info_name=name, parent=context, terminal_width=100))
+
+
+def recipe_keys() -> str:
+    """A table of keys for each section of a recipe and for the options of each first-party part."""
+    from harness.plugins import Plugins
+    from harness.recipe import DataSource, DataSpec, EvaluateSpec, ModelSpec, Recipe, ServeSpec, TrackSpec, TuneSpec
+
+    plugins = Plugins()
+    out = ["### The recipe\n", _table("", Recipe)]
+    out += ["### `model`\n", _table("model", ModelSpec)]
+    out += [
+        "### `data`\n",
+        _table("data", DataSpec),
+        "Each source in `train` and `validation`:\n",
+        _table("data source", DataSource),
+    ]
+    out += ["### `tune`\n", _table("tune", TuneSpec)]
+    out += _options("method", plugins.methods) + _options("objective", plugins.objectives)
+    out += ["### `evaluate`\n", _table("evaluate", EvaluateSpec), *_options("evaluation", plugins.evaluations)]
+    out += ["### `track`\n", _table("track", TrackSpec)]
+    out += ["### `serve`\n", _table("serve", ServeSpec), *_options("engine", plugins.engines)]
+    return "\n".join(out)
+
+
+def _options(kind: str, registry: Any) -> list[str]:
+    out = []
+    for name, part in registry.items():
+        if part.options.model_fields:
+            out += [f"With `{kind}: {name}`, also:\n", _table(name, part.options)]
+        else:
+            out += [f"`{kind}: {name}` adds no keys.\n"]
+    return out
+
+
+def _table(section: str, model: Any) -> str:
+    rows = ["| key | default | what it is |", "|---|---|---|"]
+    for key, field in model.model_fields.items():
+        meaning = MEANINGS.get(f"{section}.{key}" if section else key)
+        if meaning is None:
+            raise SystemExit(f"docs/generate.py: say in MEANINGS what {section}.{key} means")
+        choices = _choices(field.annotation)
+        told = f"{meaning}. {choices}" if choices else meaning
+        rows.append(f"| `{key}` | {_default(field)} | {told} |")
+    return "\n".join(rows) + "\n"
+
+
+def _default(field: Any) -> str:
+    if field.is_required():
+        return "required"
+    value = field.default
+    if value is None:
+        return "none"
+    if hasattr(value, "model_dump"):
+        return "see below"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    if isinstance(value, tuple):
+        return f"`[{', '.join(map(str, value))}]`"
+    return f"`{value:g}`" if isinstance(value, float) else f"`{value}`"
+
+
+def _choices(annotation: Any) -> str:
+    """`One of a, b` where the type is a list of words."""
+    for candidate in (annotation, *get_args(annotation)):
+        words = get_args(candidate)
+        if words and all(isinstance(word, str) for word in words):
+            return "One of " + ", ".join(f"`{word}`" for word in words)
+    return ""
+
+
+def pages() -> dict[Path, str]:
+    """What each generated page should hold."""
+    recipes = DOCS / "recipes.md"
+    keys = recipe_keys()
+    return {
+        DOCS / "commands.md": commands_page(),
+        recipes: MARK.sub(lambda found: found[1] + "\n" + keys + "\n" + found[2], recipes.read_text(encoding="utf-8")),
+    }
+
+
+if __name__ == "__main__":
+    for page, text in pages().items():
+        page.write_text(text, encoding="utf-8")
+        print(f"wrote {page.relative_to(DOCS.parent)}", file=sys.stderr)
