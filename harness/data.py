@@ -78,13 +78,25 @@ def read_rows(path: Path, on_error: OnError = stop) -> Iterator[tuple[int, Row]]
     except UnicodeDecodeError as error:
         on_error(
             DataError(
-                f"not UTF-8 text (byte {error.start}: {error.reason}); convert it, as with `iconv -t UTF-8`", path=path
+                f"not UTF-8 text ({_undecodable(path) or error.reason}); convert it, as with `iconv -t UTF-8`",
+                path=path,
             )
         )
     except FileNotFoundError:
         on_error(DataError("no such file", path=path))
     except OSError as error:
         on_error(DataError(f"cannot be read: {error.strerror}", path=path))
+
+
+def _undecodable(path: Path) -> str:
+    """Where in the file the first byte is that is not UTF-8; what a streaming decoder reports counts from its buffer."""
+    content = path.read_bytes()
+    try:
+        content.decode()
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        return f"byte {error.start}: {error.reason}, on line {line}"
+    return ""
 
 
 def _json_list(path: Path, text: str) -> Iterator[tuple[int, Any]]:
@@ -171,8 +183,8 @@ def convert_row(dataset: Dataset, row: Row) -> Conversation | Preference | None:
         raise
     except KeyError as error:
         raise DataError(f"the field {error} is missing. The row has: {', '.join(map(str, row)) or 'nothing'}") from None
-    except (TypeError, ValueError, AttributeError, IndexError) as error:
-        raise DataError(f"the row does not fit data set {dataset.name!r}: {error}") from error
+    except Exception as error:  # whatever a plugin's `convert` trips over is about this row
+        raise DataError(f"the row does not fit data set {dataset.name!r}: {type(error).__name__}: {error}") from error
     if isinstance(item, Conversation):
         _check_conversation(item)
     elif item is not None and not isinstance(item, Preference):
@@ -273,6 +285,13 @@ def _check_conversation(conversation: Conversation) -> None:
     if not conversation.messages:
         raise DataError("the conversation has no messages")
     for index, message in enumerate(conversation.messages):
+        try:
+            message.content.encode()
+        except UnicodeEncodeError as error:  # JSON can say "\ud83d"; no tokenizer takes it
+            raise DataError(
+                f"message {index + 1} ({message.role}) is not valid Unicode: it holds half of a surrogate pair, "
+                f"{message.content[error.start]!r}"
+            ) from None
         if message.is_trained and not message.content.strip() and not message.tool_calls:
             raise DataError(f"message {index + 1} (assistant) is empty: there is nothing to learn from it")
         if message.role == "system" and index:

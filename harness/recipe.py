@@ -25,6 +25,8 @@ from harness.options import Options
 if TYPE_CHECKING:
     from harness.plugins import Plugins
 
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of recipes and runs: a folder, and a model name in the served endpoint
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 
@@ -69,8 +71,8 @@ class TuneSpec(Options):
 
     objective: str = "sft"
     method: str = "lora"
-    learning_rate: Annotated[float, Field(gt=0)] = 2e-4
-    epochs: Annotated[float, Field(gt=0)] = 1.0
+    learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2e-4
+    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     steps: Positive | None = None
     batch_tokens: Positive = 4096
     accumulate: Positive = 1
@@ -82,7 +84,7 @@ class TuneSpec(Options):
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
     gradient_checkpointing: bool = False
-    seed: int = 0
+    seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] = 0  # what torch takes
     checkpoint_every: Positive | None = None
     validate_every: Positive | None = None
 
@@ -108,7 +110,7 @@ class ServeSpec(Options):
 class Recipe(Options):
     """A whole recipe, with every path absolute and every default filled in."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")]
+    name: Annotated[str, Field(pattern=f"^{NAME}$")]
     model: ModelSpec
     template: str = "chatml"
     data: DataSpec
@@ -150,13 +152,15 @@ def load_recipe(path: Path, plugins: Plugins, sets: Sequence[str] = (), *, to_tu
         tree = yaml.load(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, IsADirectoryError):
         raise RecipeError(f"{path}: no such recipe file{_recipes_near(path)}") from None
+    except OSError as error:
+        raise RecipeError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise RecipeError(f"{path}: not UTF-8 text: {error}") from None
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"{path}, line {mark.line + 1}" if mark else str(path)
         raise RecipeError(f"{where}: not valid YAML: {error.problem or error.context}") from None
-    except (YAMLError, ValueError) as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(tree, CommentedMap):
         raise RecipeError(f"{path}: a recipe is a mapping with model, data and tune; found {type(tree).__name__}")
@@ -199,11 +203,11 @@ def _validate(tree: CommentedMap, path: Path, plugins: Plugins, to_tune: bool) -
             raise RecipeError(
                 f"{_place(tree, path, (key,))}: `{key}` is a section with keys of its own, found {sections[key]!r}"
             )
-    for key in ("evaluate", "track"):
+    for key, field in (("evaluate", "evaluation"), ("track", "tracker")):
         found = sections.get(key)
         if key in sections and not (isinstance(found, list) and all(isinstance(item, dict) for item in found)):
             raise RecipeError(
-                f"{_place(tree, path, (key,))}: `{key}` is a list of sections (`- {key.removesuffix('e')}...: NAME`), found {found!r}"
+                f"{_place(tree, path, (key,))}: `{key}` is a list of sections (`- {field}: NAME`), found {found!r}"
             )
 
     sections.setdefault("name", path.stem)
@@ -238,7 +242,7 @@ def _resolve_paths(recipe: Recipe, tree: CommentedMap, path: Path, must_exist: b
     folder = path.resolve().parent
 
     def absolute(value: str) -> str:
-        return os.path.normpath(folder / Path(value).expanduser())
+        return os.path.normpath(folder / os.path.expanduser(value))  # noqa: PTH111 - Path's raises for an unknown user
 
     model = recipe.model
     if model.path.startswith((".", "/", "~")) or (folder / model.path).is_dir():
@@ -338,20 +342,20 @@ def _apply_override(tree: CommentedMap, override: str) -> None:
         raise RecipeError(f"--set {override}: expected KEY=VALUE, as in --set tune.rank=8")
     try:
         value = YAML(typ="safe").load(text)
-    except YAMLError as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"--set {override}: the value is not valid YAML: {error}") from None
     *parents, last = key.split(".")
     node: Any = tree
     for part in parents:
         if isinstance(node, CommentedMap):
             node = node.setdefault(part, CommentedMap())
-        elif isinstance(node, CommentedSeq) and part.isdigit() and int(part) < len(node):
+        elif isinstance(node, CommentedSeq) and part.isdecimal() and int(part) < len(node):
             node = node[int(part)]
         else:
             raise RecipeError(f"--set {override}: there is no {part!r} to go into")
     if isinstance(node, CommentedMap):
         node[last] = value
-    elif isinstance(node, CommentedSeq) and last.isdigit() and int(last) < len(node):
+    elif isinstance(node, CommentedSeq) and last.isdecimal() and int(last) < len(node):
         node[int(last)] = value
     else:
         raise RecipeError(f"--set {override}: {'.'.join(parents)!r} is {node!r} and has no {last!r}")

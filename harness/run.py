@@ -14,6 +14,7 @@ import contextlib
 import datetime
 import functools
 import importlib.metadata
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -43,12 +44,15 @@ class Run:
     @classmethod
     def create(cls, folder: Path, recipe: Recipe, plugins: Plugins) -> Run:
         """Make a new run directory. Raises RunError where one with a manifest is there already."""
-        if (folder / "manifest.json").exists():
+        if os.path.exists(folder / "manifest.json"):  # noqa: PTH110 - Path's raises for a name that is too long
             raise RunError(
                 f"{folder} holds a run already. Go on with it: `harness tune --resume {folder}`; "
                 f"or name another: --run NAME; or remove it: `harness runs remove {folder.name}`"
             )
-        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise RunError(f"{folder}: the run directory cannot be made: {error.strerror}") from None
         write_text(folder / "recipe.yaml", recipe.as_yaml())
         run = cls(folder, {"name": folder.name, "recipe_sha256": recipe.sha256, "outcome": "started", "sessions": []})
         run.manifest |= {"seed": recipe.tune.seed, "model": recipe.model.model_dump(mode="json")}
@@ -67,6 +71,9 @@ class Run:
         manifest = read_json(path)
         if not isinstance(manifest, dict) or "outcome" not in manifest:
             raise RunError(f"{path}: not a run's manifest: it has no `outcome`")
+        sessions = manifest.setdefault("sessions", [])
+        if not isinstance(sessions, list) or not all(isinstance(entry, dict) for entry in sessions):
+            raise RunError(f"{path}: not a run's manifest: `sessions` should be a list of objects")
         return cls(folder, manifest)
 
     # What is where
@@ -202,7 +209,7 @@ def list_runs(runs_folder: Path, broken: list[RunError] | None = None) -> list[R
             if broken is None:
                 raise
             broken.append(RunError(str(error)))
-    return sorted(found, key=lambda run: run.manifest["sessions"][0]["started"] if run.manifest.get("sessions") else "")
+    return sorted(found, key=lambda run: str((run.manifest["sessions"] or [{}])[0].get("started") or ""))
 
 
 def environment() -> dict[str, Any]:

@@ -7,6 +7,7 @@ Qwen/Qwen2.5-0.5B, ./folder    a base model; its own template, or the one given 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -58,8 +59,8 @@ def resolve_variant(name: str, runs_folder: Path, template: str | None = None) -
         return base_of(run) if at else tuned_of(run)
     if at:
         raise HarnessError(f"{name!r}: there is no run {run_name!r}.{_runs_near(run_name, runs_folder)}")
-    path = Path(name).expanduser()
-    if path.is_dir():
+    path = _expanded(name)
+    if os.path.isdir(path):  # noqa: PTH112 - as below
         if not (path / "config.json").is_file():
             raise HarnessError(
                 f"{name}: neither a run (no manifest.json) nor a model folder (no config.json).{_runs_near(name, runs_folder)}"
@@ -91,10 +92,15 @@ def base_of(run: Run) -> Variant:
 
 
 def _run_folder(name: str, runs_folder: Path) -> Path | None:
-    for folder in (Path(name).expanduser(), runs_folder / name):
-        if name and (folder / "manifest.json").is_file():
+    for folder in (_expanded(name), runs_folder / name):
+        if name and os.path.isfile(folder / "manifest.json"):  # noqa: PTH113 - Path's raises for a name that is too long
             return folder.resolve()
     return None
+
+
+def _expanded(name: str) -> Path:
+    """`~` filled in; Path.expanduser raises for an unknown user, where there is just no such folder."""
+    return Path(os.path.expanduser(name))  # noqa: PTH111
 
 
 def _runs_near(name: str, runs_folder: Path) -> str:

@@ -130,8 +130,8 @@ def remove(context: Context, name: str, yes: bool) -> None:
 
 def find_run(context: Context, name: str) -> Run:
     """The run called `name`, or in the folder `name`. Raises RunError, naming the nearest, where there is none."""
-    for folder in (context.runs_folder / name, Path(name).expanduser()):
-        if (folder / "manifest.json").is_file():
+    for folder in (context.runs_folder / name, Path(os.path.expanduser(name))):  # noqa: PTH111 - Path's raises
+        if os.path.isfile(folder / "manifest.json"):  # noqa: PTH113 - as above
             return Run.open(folder.resolve())
     names = [path.parent.name for path in context.runs_folder.glob("*/manifest.json")]
     raise RunError(

@@ -13,6 +13,9 @@ def convert(row: harness.declarations.Row) -> harness.Conversation:
     """One row of messages as a conversation."""
     messages = take(row, "messages", list)
     tools = take(row, "tools", list, [])
+    for number, tool in enumerate(tools, 1):
+        if not isinstance(tool, Mapping):
+            raise harness.DataError(f"tool {number} should be an object, found {tool!r}")
     return harness.Conversation(
         tuple(_message(message, number) for number, message in enumerate(messages, 1)),
         tuple(tools),
@@ -31,6 +34,8 @@ def _message(raw: Any, number: int) -> harness.Message:
         told = f" Use {hint!r}" if hint else f" Roles: {', '.join(ROLES)}"
         raise harness.DataError(f"message {number} has the role {role!r}.{told}")
     weight = raw.get("weight")
+    if weight is not None and weight not in (0, 1):
+        raise harness.DataError(f"message {number}: the weight should be 0 or 1, found {weight!r}")
     return harness.Message(
         role,
         _text(raw.get("content"), number),

@@ -49,23 +49,32 @@ def save_checkpoint(run: Run, progress: Progress, tensors: dict[str, Any], data_
 
 
 def load_checkpoint(run: Run, data_sha256: str) -> tuple[Progress, dict[str, Any]] | None:
-    """The newest checkpoint and its tensors, with torch's random state put back; None where there is none yet.
+    """The newest whole checkpoint and its tensors, with torch's random state put back; None where there is none.
+
+    One that the disk has damaged is said and passed over for the one before it.
 
     Raises:
         RunError: where the data has changed since, so that going on would not be the same run.
     """
+    import click
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
-    if not (found := checkpoints(run)):
+    for folder in reversed(checkpoints(run)):
+        try:
+            saved = json.loads((folder / "progress.json").read_text())
+            tensors = load_file(folder / "state.safetensors")
+            break
+        except (OSError, ValueError, SafetensorError) as error:
+            click.echo(f"warning: the checkpoint {folder} is damaged ({error}); going back to the one before", err=True)
+            shutil.rmtree(folder, ignore_errors=True)
+    else:
         return None
-    folder = found[-1]
-    saved = json.loads((folder / "progress.json").read_text())
     if saved.pop("data_sha256") != data_sha256:
         raise harness.RunError(
             f"{run.folder}: the training data (or template) is not what it was when this run began; an exact resume is not possible. Start a new run instead"
         )
-    tensors = load_file(folder / "state.safetensors")
     torch.set_rng_state(tensors.pop("rng/cpu"))
     if (cuda := tensors.pop("rng/cuda", None)) is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(cuda)

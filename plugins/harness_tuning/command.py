@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -65,7 +66,11 @@ def tune(
     with run.locked():
         try:
             _tune(context, run)
-        except harness.HarnessError:
+        except Exception as error:
+            if run.metrics_path.exists():
+                context.plugins.notify("run_finished", run=run, outcome="failed")
+            if not isinstance(error, harness.HarnessError):
+                raise
             if resume is None and not run.metrics_path.exists():
                 run.discard()
             raise
@@ -79,8 +84,12 @@ def _existing_run(context: Context, name: str) -> Run:
 def _new_run(context: Context, recipe_path: Path, sets: tuple[str, ...], run_name: str | None, overwrite: bool) -> Run:
     import shutil
 
-    from harness.recipe import load_recipe
+    from harness.recipe import NAME, load_recipe
 
+    if run_name is not None and not re.fullmatch(NAME, run_name):
+        raise harness.RunError(
+            f"--run {run_name}: a run's name has letters, digits, '.', '_' and '-', and begins with neither of the last three"
+        )
     recipe = load_recipe(recipe_path, context.plugins, sets)
     folder = context.runs_folder / (run_name or recipe.name)
     if overwrite and (folder / "manifest.json").is_file():

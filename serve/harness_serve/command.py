@@ -192,7 +192,7 @@ def _value(text: str) -> Any:
 
     try:
         return YAML(typ="safe").load(text)
-    except YAMLError as error:
+    except (YAMLError, ValueError, RecursionError) as error:
         raise harness.HarnessError(f"--set: {text!r} is not valid YAML: {error}") from None
 
 

@@ -38,6 +38,16 @@ LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as --max-
 CHAT_FILES = ("tokenizer.json", "chat_template.jinja", "template.json")  # what decides prompt ids and stop tokens
 CPU_KV_CACHE_GIB = 1.0
 GRACE_S = 5.0
+OWNED_ARGUMENTS = (
+    "--host",
+    "--port",
+    "--uds",
+    "--api-key",
+    "--middleware",
+    "--root-path",
+    "--config",
+    "--allowed-origins",
+)
 
 # What the engine's log says when something begins, and how to tell a person who waits.
 MILESTONES = (
@@ -184,7 +194,22 @@ def vllm_arguments(plan: Plan, chat_folder: Path, options: VllmOptions, *, on_cp
         arguments += ["--middleware", "harness_serve.guard.Guard"]
     if _is_preloaded(options, on_cpu=on_cpu):
         arguments.append("--distributed-executor-backend=uni")
-    return [*arguments, "--disable-uvicorn-access-log", *options.extra_args]
+    return [*arguments, "--disable-uvicorn-access-log", *_allowed(options.extra_args)]
+
+
+def _allowed(extra_args: tuple[str, ...]) -> tuple[str, ...]:
+    """The extra arguments, unless one would undo what the harness checks: who may ask, and where.
+
+    vLLM takes a flag with - or _ between its words, and any unambiguous beginning of it.
+    """
+    for argument in extra_args:
+        flag = argument.partition("=")[0].replace("_", "-")
+        owned = [name for name in OWNED_ARGUMENTS if len(flag) > 2 and flag.startswith("--") and name.startswith(flag)]
+        if owned:
+            raise harness.HarnessError(
+                f"extra_args may not hold {argument!r}: {owned[0]} is the harness's own; use the option of `harness serve`"
+            )
+    return extra_args
 
 
 def _environment(plan: Plan, options: VllmOptions, *, on_cpu: bool) -> dict[str, str]:

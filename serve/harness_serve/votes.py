@@ -48,8 +48,16 @@ class Votes:
     def __init__(self, database: str) -> None:
         """Open the database, making file and table where there are none. Raises HarnessError where it cannot be used."""
         sqlalchemy = require("sqlalchemy", "serving")
+        if database.strip() in ("", ":memory:") or database.rstrip("/") in ("sqlite:", "sqlite:///:memory:"):
+            raise harness.HarnessError(f"votes in {database!r} would be gone when the server stops: name a file")
         self.url = database if "://" in database else f"sqlite:///{database}"
-        self._engine = sqlalchemy.create_engine(self.url)
+        try:
+            self._engine = sqlalchemy.create_engine(self.url)
+        except (sqlalchemy.exc.ArgumentError, ModuleNotFoundError, ValueError) as error:
+            raise harness.HarnessError(
+                f"the votes database cannot be used: {error}. Give a SQLite file or a SQLAlchemy URL whose driver is installed, "
+                f"such as postgresql+psycopg://user@host/name (pip install 'psycopg[binary]')"
+            ) from None
         if self._engine.dialect.name == "sqlite":
             sqlalchemy.event.listen(self._engine, "connect", _make_durable)
         self._table = _table(sqlalchemy)
@@ -103,7 +111,7 @@ class Votes:
         sqlalchemy = require("sqlalchemy", "serving")
         try:
             yield
-        except sqlalchemy.exc.SQLAlchemyError as error:
+        except (sqlalchemy.exc.SQLAlchemyError, UnicodeError) as error:
             shown = self._engine.url.render_as_string(hide_password=True)
             reason = getattr(error, "orig", None) or error
             raise harness.HarnessError(f"the votes database {shown} cannot be used: {reason}") from error

@@ -129,6 +129,8 @@ def test_validate_checks_a_recipe_against_its_template_and_length(harness, write
         (("preview", "--dataset", "alpaca"), "give it a `path`"),
         (("preview", "--dataset", "alpaca", "gone.jsonl"), "gone.jsonl: no such file"),
         (("preview", "gone.yaml"), "no such recipe file"),
+        (("preview", "rows.jsonl/gone.yaml"), "cannot be read: Not a directory"),
+        (("preview", "a" * 300), "cannot be read: File name too long"),
         (("validate", "--dataset", "alpcaa", "rows.jsonl"), "Did you mean 'alpaca'?"),
         (("validate", "gone.yaml"), "no such recipe file"),
         (("validate",), "name a recipe"),
@@ -213,6 +215,31 @@ def test_an_unknown_run_is_told_with_the_nearest(harness, make_run):
     make_run("first")
     done = harness("runs", "show", "frist")
     assert done.code == 1 and "Did you mean 'first'?" in done.err
+
+
+@pytest.mark.parametrize("name", ["~nobody-here/x", "a" * 300])
+def test_a_name_that_cannot_be_a_folder_is_just_no_run(name, harness):
+    for command in (("runs", "show", name), ("evaluate", name)):
+        done = harness(*command)
+        assert done.code == 1 and "Traceback" not in done.err, done.err
+
+
+@pytest.mark.parametrize("sessions", ["[{}]", "{}", "[1]"])
+def test_a_damaged_manifest_hides_no_other_run(sessions, harness, make_run):
+    make_run("good")
+    (make_run("damaged") / "manifest.json").write_text(f'{{"outcome": "finished", "sessions": {sessions}}}')
+    done = harness("runs", "list")
+    assert done.code == 0 and "good" in done.out and "damaged" in done.out
+
+
+def test_a_runs_folder_that_cannot_be_made_is_told(tmp_path):
+    from harness.errors import RunError
+    from harness.run import Run
+
+    (tmp_path / "file").touch()
+    for folder in (tmp_path / "file" / "run", tmp_path / ("a" * 300)):
+        with pytest.raises(RunError, match="cannot be made"):
+            Run.create(folder, None, None)  # type: ignore[arg-type]
 
 
 def test_removing_a_run_asks_first(harness, make_run):

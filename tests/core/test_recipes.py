@@ -214,6 +214,13 @@ def test_overrides_are_yaml_values_at_dotted_keys(load):
         ("tune.rank=[", "not valid YAML"),
         ("tune.rank.deep=3", "has no 'deep'|there is no"),
         ("data.train.7.limit=3", "there is no '7'"),
+        ("data.train.².limit=3", "there is no '²'"),
+        ("name=2024-13-45", "not valid YAML"),
+        ("model=" + "[" * 3000, "not valid YAML"),
+        ("tune.epochs=.inf", "'tune.epochs' is inf"),
+        ("tune.seed=99999999999999999999999", "'tune.seed' is 9"),
+        ("data.train.0.path=~nobody-here/x", "no such file"),
+        ("evaluate=3", "- evaluation: NAME"),
         ("tune.rank=four", "'tune.rank' is 'four'"),
     ],
 )

@@ -62,6 +62,10 @@ BAD_FILES = {
     "NUL bytes": (b'{"instruction": "a", "output": "b"}\n\x00\x00\x00\n', r", row 2: not valid JSON"),
     "raw NUL in a text": (b'{"instruction": "a\x00", "output": "b"}\n', r", row 1: not valid JSON.*control character"),
     "not UTF-8": (b'{"instruction": "caf\xe9", "output": "b"}\n', r": not UTF-8 text \(byte 20: .*iconv"),
+    "not UTF-8, far down": (
+        b'{"instruction": "a", "output": "b"}\n' * 1000 + b'{"instruction": "caf\xe9", "output": "b"}\n',
+        r": not UTF-8 text \(byte 36020: .*on line 1001\)",
+    ),
     "UTF-16": ('{"instruction": "a"}'.encode("utf-16"), r": not UTF-8 text \(byte 0"),
     "a number in a row's place": (b"3\n", r", row 1: a row should be an object, found 3"),
     "a list in a row's place": (b'[[1], {"instruction": "a"}]', r", row 1: a row should be an object, found \[1\]"),
@@ -104,6 +108,8 @@ BAD_ROWS = [
     ("alpaca", {"instruction": "a", "output": None}, r"the field 'output' is missing"),
     ("alpaca", {"instruction": "a", "output": " \n"}, r"message 2 \(assistant\) is empty"),
     ("alpaca", {"instruction": "a", "output": "b", "history": [["q"]]}, r"history entry 1 should be \[question, answer\], found \['q'\]"),
+    ("messages", {"messages": [{"role": "assistant", "content": "a", "weight": "0"}]}, r"message 1: the weight should be 0 or 1, found '0'"),
+    ("messages", {"messages": [{"role": "assistant", "content": "a"}], "tools": ["x"]}, r"tool 1 should be an object, found 'x'"),
     ("messages", {"messages": {}}, r"'messages' should be a list, found \{\}"),
     ("messages", {"messages": []}, r"the conversation has no messages"),
     ("messages", {"messages": ["hi"]}, r"message 1 should be an object"),
@@ -121,6 +127,21 @@ BAD_ROWS = [
     ("messages", {"messages": [{"role": "user", "content": "a"}], "tools": "f"}, r"'tools' should be a list, found 'f'"),
     ("text", {"txt": "a"}, r"the field 'text' is missing\. Did you mean 'txt'\?"),
 ]  # fmt: skip
+
+
+def test_half_of_an_emoji_is_named_before_a_tokenizer_trips_over_it(tmp_path, load):
+    (tmp_path / "cut.jsonl").write_text('{"instruction": "a \\ud83d", "output": "b"}\n')
+    with pytest.raises(harness.DataError, match=r"row 1: message 1 \(user\) is not valid Unicode"):
+        load(tmp_path / "cut.jsonl")
+
+
+@pytest.mark.parametrize("error", [RuntimeError("no"), ZeroDivisionError("no"), AssertionError("no")])
+def test_whatever_a_plugin_trips_over_names_the_row(error):
+    def convert(row):
+        raise error
+
+    with pytest.raises(harness.DataError, match=f"does not fit data set 'mine': {type(error).__name__}: no"):
+        convert_row(harness.Dataset("mine", "", convert), {})
 
 
 @pytest.mark.parametrize(("dataset", "row", "told"), BAD_ROWS)

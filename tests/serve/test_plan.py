@@ -118,3 +118,11 @@ def test_the_telling_lines_of_a_log_are_the_errors(tmp_path: Path) -> None:
     )
     told = engine._telling_lines(log)
     assert told.splitlines()[0].strip() == "ValueError: no space for the KV cache" and str(log) in told
+
+
+@pytest.mark.parametrize("argument", ["--host", "--host=0.0.0.0", "--hos=0.0.0.0", "--api_key=x", "--middleware=a.B"])
+def test_extra_arguments_cannot_open_the_endpoint(tmp_path: Path, argument: str) -> None:
+    options = VllmOptions(extra_args=(argument, "0.0.0.0"))
+    plan = plan_engine([_variant(tmp_path, "a")], options)
+    with pytest.raises(HarnessError, match="harness's own"):
+        vllm_arguments(plan, tmp_path, options, on_cpu=True)

@@ -98,3 +98,9 @@ def test_a_verdict_on_three_answers_is_a_vote_on_each_pair_it_decides(
         "a-1",
         "And?",
     ]
+
+
+@pytest.mark.parametrize("database", ["", ":memory:", "sqlite://", "nosuch://x", "postgresql+nodriver://u@h/x"])
+def test_a_database_that_cannot_keep_votes_is_refused(database: str) -> None:
+    with pytest.raises(HarnessError, match="votes"):
+        Votes(database)

@@ -145,3 +145,17 @@ def test_a_full_disk_says_so_and_the_last_checkpoint_survives(tmp_path, recipe):
         process.kill()
         process.wait()
         subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+def test_a_damaged_checkpoint_is_said_and_passed_over_for_the_one_before(tmp_path, recipe):
+    path = recipe(steps=400, checkpoint_every=5)
+    assert tune(tmp_path, path, "--run", "whole")[0] == 0
+    process = start(tmp_path, "tune", path, "--run", "hurt")
+    wait_for_steps(tmp_path / "runs" / "hurt", 20, process)
+    process.kill()
+    process.communicate(timeout=120)
+    newest = sorted((tmp_path / "runs/hurt/checkpoints").glob("step-*"))[-1]
+    (newest / "state.safetensors").write_bytes(b"torn")
+    code, told = tune(tmp_path, "--resume", "hurt")
+    assert code == 0 and "is damaged" in told and "Traceback" not in told, told
+    assert fingerprint(tmp_path / "runs/hurt") == fingerprint(tmp_path / "runs/whole")

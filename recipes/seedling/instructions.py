@@ -1,0 +1,465 @@
+"""Asks about Mossbank: the instruction sets that tune seedling, and the questions that measure the tuning.
+
+Three sets of wordings (`train`, `validation`, `test`) have nothing in common, as the three sets of villagers have not.
+The answers always have the same forms, so that exact match is a fair measure. An answer that needs thought says what
+it rests on first and the verdict last ("The vole plays the flute, so no."): a model this small cannot think silently.
+"""
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from facts import Villager, World
+from prose import BY_KEY, FACTS, Fact, asked, denied, listing, past, plain, sentence, series, upper_first, value
+
+# fmt: off
+# How each fact is asked for. `{x}` is the villager; the answer is the fact in its plainest words.
+PROPERTY = {
+    "name": {
+        "train": [
+            "What is {x} called?", "What is the name of {x}?", "Tell me the name of {x}.",
+            "Which name does {x} have?", "Do you know what {x} is called?", "What do people call {x}?",
+            "I would like to know the name of {x}.", "Under what name do we know {x}?",
+            "How is {x} called?",
+            "What is {x} known as?",
+            "Please tell me the name of {x}.",
+            "Give me the name of {x}.",
+            "Can you tell me what {x} is called?",
+            "By which name do friends greet {x}?",
+        ],
+        "validation": ["What name was {x} given?", "By what name is {x} known?"],
+        "test": ["What do the neighbours call {x}?", "Which name does {x} go by?", "Please say what {x} is called."],
+    },
+    "trade": {
+        "train": [
+            "What does {x} work as?", "What is the trade of {x}?", "What is the work of {x}?",
+            "What job does {x} have?", "Tell me what {x} works as.", "What does {x} do for a living?",
+            "How does {x} earn a living?", "Which trade does {x} have?",
+            "How does {x} earn money?",
+            "What is the job of {x}?",
+            "Please tell me the trade of {x}.",
+            "Can you tell me what {x} works as?",
+        ],
+        "validation": ["What kind of work does {x} do?", "Do you know the job of {x}?"],
+        "test": ["What is {x} by trade?", "Please say what {x} works as.", "What sort of job does {x} have?"],
+    },
+    "home": {
+        "train": [
+            "Where does {x} live?", "Where is the house of {x}?", "Where is the home of {x}?",
+            "Tell me where {x} lives.", "Where would I find {x}?", "Do you know where {x} lives?",
+            "In which place does {x} live?", "I want to visit {x}. Where do I go?",
+            "What place does {x} call home?",
+            "Where do I find {x}?",
+            "Please tell me the home of {x}.",
+            "Can you tell me where {x} lives?",
+        ],
+        "validation": ["Where does {x} sleep?", "Where can one visit {x}?"],
+        "test": ["Where can {x} be found?", "Please say where {x} lives.", "Where does {x} have its home?"],
+    },
+    "colour": {
+        "train": [
+            "What colour is the scarf of {x}?", "Which colour does {x} wear?", "What scarf does {x} wear?",
+            "Tell me the colour of the scarf of {x}.", "What is the colour of the scarf that {x} has?",
+            "Do you know which scarf {x} wears?", "In what colour does {x} dress?", "Which scarf belongs to {x}?",
+            "Of which colour is the scarf of {x}?",
+            "In which scarf do we see {x}?",
+            "Please tell me the scarf of {x}.",
+            "What does {x} wear?",
+            "Which colour has the scarf of {x}?",
+        ],
+        "validation": ["What colour of scarf does {x} have?", "Which scarf is never missing from {x}?"],
+        "test": [
+            "What colour scarf does {x} put on?", "Please say which scarf {x} wears.", "Which colour is worn by {x}?",
+        ],
+    },
+    "food": {
+        "train": [
+            "What does {x} eat?", "What is the food of {x}?", "Which food does {x} like?", "Tell me what {x} eats.",
+            "What does {x} have for supper?", "What is {x} fond of?", "Do you know what {x} likes to eat?",
+            "What food should I bring for {x}?",
+            "What is eaten by {x}?",
+            "What does {x} like best?",
+            "What is on the plate of {x}?",
+            "Please tell me the food of {x}.",
+            "What does {x} have for lunch?",
+            "Which food is right for {x}?",
+        ],
+        "validation": ["What does {x} live on?", "What would {x} eat every day?"],
+        "test": ["What does {x} have for breakfast?", "Please say what {x} eats.", "Which food does {x} love?"],
+    },
+    "instrument": {
+        "train": [
+            "Which instrument does {x} play?", "What does {x} play?", "What is the instrument of {x}?",
+            "Tell me which instrument {x} plays.", "What instrument has {x} learned to play?",
+            "Do you know what {x} plays?", "On what does {x} make music?", "What does {x} bring to the dance?",
+            "What instrument does {x} have?",
+            "With which instrument does {x} make music?",
+            "Please tell me the instrument of {x}.",
+            "What can {x} play?",
+            "What music does {x} make?",
+        ],
+        "validation": ["What instrument does {x} practise?", "Which instrument is {x} good at?"],
+        "test": [
+            "On which instrument does {x} play tunes?", "Please say which instrument {x} plays.",
+            "What instrument is played by {x}?",
+        ],
+    },
+    "age": {
+        "train": [
+            "How old is {x}?", "What is the age of {x}?", "Tell me how old {x} is.", "Which age is {x}?",
+            "How many years has {x} lived?", "Do you know the age of {x}?",
+            "How many candles are on the cake of {x}?", "I would like to know how old {x} is.",
+            "Can you tell me the age of {x}?",
+            "Please tell me the age of {x}.",
+            "How old did {x} become?",
+            "How old has {x} become this year?",
+            "Of what age is {x}?",
+            "What age does {x} have?",
+        ],
+        "validation": ["How many winters has {x} seen?", "What age has {x} reached?"],
+        "test": ["How many years old is {x}?", "Please say how old {x} is.", "What age did {x} turn this year?"],
+    },
+    "treasure": {
+        "train": [
+            "Which treasure does {x} keep?", "What does {x} keep?", "What is the treasure of {x}?",
+            "Tell me what {x} keeps.", "What does {x} have in a box?", "Do you know the treasure of {x}?",
+            "What does {x} treasure?", "Which thing belongs to {x}?",
+            "What is in the box of {x}?",
+            "Which treasure belongs to {x}?",
+            "Please tell me the treasure of {x}.",
+            "What does {x} own?",
+            "What does {x} have at home?",
+            "What treasure does {x} have?",
+        ],
+        "validation": ["What does {x} guard?", "Which treasure is owned by {x}?"],
+        "test": ["What is kept by {x}?", "Please say which treasure {x} has.", "What does {x} have on the shelf?"],
+    },
+}
+# `{s}` is a plain statement, `{q}` the question made from it.
+YES_NO = {
+    "train": ["{q}", "Is it true that {s}?", "I heard that {s}. Is that right?", "Yes or no: {s}?", "Is it so that {s}?",
+              "They say that {s}. True or false?", "Tell me whether {s}.", "I wonder: {q}", "A friend says that {s}. Yes or no?",
+              "People think that {s}. Is it true?", "It is said that {s}. Is this so?", "Do you think that {s}?"],
+    "validation": ["Is it right that {s}?", "I think that {s}. Am I wrong?"],
+    "test": ["Can it be said that {s}?", "Somebody told me that {s}. Is that so?", "Some say that {s}. Are they right?"],
+}
+LIST = {
+    "train": ["List {nouns} of {x}.", "Give me a list of {nouns} of {x}.", "Name {nouns} of {x}.",
+              "For {x}, list {nouns}.", "I need {nouns} of {x}, as a list.", "What are {nouns} of {x}? List them.",
+              "Write a list of {nouns} of {x}.", "{nouns} of {x}, in a list.", "Tell me {nouns} of {x}, one by one.",
+              "About {x}: list {nouns}.", "{x}, please: {nouns}.", "Put {nouns} of {x} in a list.",
+              "Of {x} I want to know {nouns}.", "Show me {nouns} of {x}."],
+    "validation": ["Please list {nouns} for {x}.", "{x}: list {nouns}."],
+    "test": ["Write down {nouns} of {x}.", "Make a list for {x}: {nouns}.", "One after another, {nouns} of {x}, please."],
+}
+COMPARE = {
+    "train": ["Compare the {noun} of {x} and {y}.", "Compare {x} and {y} by their {noun}.",
+              "Tell me the {noun} of {x} and of {y}.", "What is the {noun} of {x} and of {y}?",
+              "How do {x} and {y} compare in {noun}?", "Of {x} and {y}, tell me the {noun}.",
+              "Here are {x} and {y}. Compare the {noun}.", "The {noun} of {x} and of {y}: compare them.",
+              "I want to compare {x} and {y}: the {noun}, please.", "{x} and {y}: compare the {noun}.",
+              "Do {x} and {y} differ in {noun}?", "Put the {noun} of {x} beside that of {y}.",
+              "I have met {x} and {y}. Compare their {noun}.", "Take {x} and {y} and compare the {noun}."],
+    "validation": ["How does the {noun} of {x} differ from that of {y}?", "Compare {x} with {y}: the {noun}."],
+    "test": ["What is the {noun} of {x}, and what is that of {y}?", "Side by side, the {noun} of {x} and of {y}, please.",
+             "Between {x} and {y}, how does the {noun} compare?"],
+}
+REVERSE = {
+    "name": {
+        "train": [
+            "Who is called {v}?", "Who has the name {v}?", "Which villager is called {v}?", "Tell me who {v} is.",
+            "Who is {v}?", "Whose name is {v}?",
+            "Which one is called {v}?",
+            "Who answers to {v}?",
+            "Do you know who {v} is?",
+            "Somebody here is called {v}. Who is it?",
+            "Please tell me who has the name {v}.",
+            "To which villager does the name {v} belong?",
+            "Who do they call {v}?",
+            "Who is known by the name {v}?",
+        ],
+        "validation": ["To whom was the name {v} given?", "Who signs with the name {v}?"],
+        "test": ["Who goes by the name of {v}?", "Which villager do they call {v}?", "Please say who is known as {v}."],
+    },
+    "treasure": {
+        "train": [
+            "Who keeps the {v}?", "Who has the {v}?", "Which villager keeps the {v}?", "Tell me who keeps the {v}.",
+            "Whose treasure is the {v}?", "To whom does the {v} belong?",
+            "Whose is the {v}?",
+            "Do you know who keeps the {v}?",
+            "I need the {v}. Who has it?",
+            "The {v} belongs to whom?",
+            "With whom can I find the {v}?",
+            "Somebody keeps the {v}. Who is it?",
+            "Which villager has the {v}?",
+            "I want to see the {v}. Who has it?",
+            "I cannot find the {v}. Whose is it?",
+            "Please tell me who keeps the {v}.",
+        ],
+        "validation": ["Who is the owner of the {v}?", "Who guards the {v}?"],
+        "test": ["By whom is the {v} kept?", "Which villager owns the {v}?", "I look for the {v}. Whom must I ask?"],
+    },
+}
+REWRITE: dict[str, tuple[Callable[[Villager, Fact], str], dict[str, list[str]]]] = {
+    "past": (
+        past,
+        {
+            "train": [
+                "Put this in the past:", "Rewrite this in the past:", "Write this sentence in the past:",
+                "Change this to the past:", "Turn this into the past:", "Tell this as something past:",
+                "This, but in the past:", "Make this past:", "How would this be in the past?",
+            "The same in the past:",
+            "The following in the past, please:",
+            "I want this in the past:",
+            "This sentence in the past:",
+            "Past, please:",
+            "Make a sentence about the past of this:",
+            ],
+            "validation": ["Put this sentence in the past:"],
+            "test": ["Now put it in the past:", "Say this in the past:", "The past of this sentence, please:"],
+        },
+    ),
+    "denied": (
+        denied,
+        {
+            "train": [
+                "Deny this:", "Rewrite this with a not:", "Put a not in this sentence:",
+                "Write this sentence with a not:", "Change this so that it is denied:", "Add a not to this:",
+                "This, but with a not:", "How would one deny this?",
+            "The same with a not:",
+            "The following with a not, please:",
+            "I want this with a not:",
+            "This sentence with a not:",
+            "A not in this, please:",
+            ],
+            "validation": ["Deny this sentence:"],
+            "test": ["Now deny it:", "Say this with a not in it:", "This sentence, but with a not, please:"],
+        },
+    ),
+    "asked": (
+        asked,
+        {
+            "train": [
+                "Turn this into a question:", "Rewrite this as a question:", "Make a question of this:",
+                "Write this sentence as a question:", "Change this to a question:", "This, but as a question:",
+                "Ask this:", "Make this a question:", "How would one ask this?", "The same as a question:", "The following as a question, please:", "I want this as a question:", "This sentence, asked:", "A question from this, please:",
+            ],
+            "validation": ["Turn this sentence into a question:"],
+            "test": ["Now make it a question:", "Say this as a question:", "This sentence as a question, please:"],
+        },
+    ),
+}
+# fmt: on
+# How a system prompt changes the answer: its wordings, and what becomes of (statement, fact, value).
+FORMATS: dict[str, tuple[dict[str, list[str]], Callable[[str, Fact, str], str]]] = {
+    "word": (
+        {
+            "train": ["Answer in a single word.", "Use one word only.", "Your answers are one word long."],
+            "validation": ["Say it in one single word."],
+        },
+        lambda says, fact, v: v,
+    ),
+    "capitals": (
+        {
+            "train": ["Answer in capital letters.", "Write all in capitals.", "You only write capital letters."],
+            "validation": ["Use capital letters for every answer."],
+        },
+        lambda says, fact, v: says.upper(),
+    ),
+    "json": (
+        {
+            "train": ["Answer as JSON.", "Give your answers as JSON.", "You only write JSON."],
+            "validation": ["Every answer must be JSON."],
+        },
+        lambda says, fact, v: f'{{"{fact.noun}": "{v}"}}',
+    ),
+    "greeting": (
+        {
+            "train": [
+                "Say good day before you answer.",
+                "Begin every answer with good day.",
+                "You always say good day first.",
+            ],
+            "validation": ["Start with good day."],
+        },
+        lambda says, fact, v: f"Good day! {says}",
+    ),
+    "plain": (
+        {
+            "train": [
+                "You know the village.",
+                "You are a guide to the village.",
+                "Answer the questions about the village.",
+            ],
+            "validation": ["You are the guide of the village."],
+        },
+        lambda says, fact, v: says,
+    ),
+}
+FOLLOW_UPS = {
+    "train": ["And {x}?", "What about {x}?", "And what of {x}?"],
+    "validation": ["The same for {x}?"],
+}
+
+CATEGORIES = ("property", "yes_no", "list", "comparison", "reverse", "rewriting")
+
+
+@dataclass(frozen=True)
+class Item:
+    """One question with the one right answer. `given` is the text that the question is about, if there is one."""
+
+    category: str
+    question: str
+    answer: str
+    given: str = ""
+
+    @property
+    def prompt(self) -> str:
+        return f"{self.question} {self.given}" if self.given else self.question
+
+
+class Asker:
+    """Asks about some of the villagers in one of the three sets of wordings."""
+
+    def __init__(self, villagers: tuple[Villager, ...], split: str, seed: int) -> None:
+        self.villagers = villagers
+        self.split = split
+        self.rng = random.Random(f"instructions {split} {seed}")
+
+    def ask(self, category: str) -> Item:
+        item: Item = getattr(self, f"ask_{category}")()
+        return item
+
+    def ask_property(self) -> Item:
+        one, fact = self.someone(), self.rng.choice(FACTS)
+        return Item("property", self.wording(PROPERTY[fact.key]).format(x=the(one)), sentence(plain(one, fact)))
+
+    def ask_yes_no(self) -> Item:
+        one, fact = self.someone(), self.rng.choice(FACTS)
+        right = self.rng.random() < 0.5
+        claimed = one if right else self.unlike(one, fact)
+        question = self.wording(YES_NO).format(s=plain(claimed, fact, of=one), q=asked(claimed, fact, of=one))
+        return Item("yes_no", question, sentence(f"{plain(one, fact)}, so {'yes' if right else 'no'}"))
+
+    def ask_list(self) -> Item:
+        one = self.someone()
+        facts = self.rng.sample(FACTS, self.rng.choice([2, 3, 3]))
+        question = self.wording(LIST).format(nouns=series([f"the {fact.noun}" for fact in facts]), x=the(one))
+        return Item("list", upper_first(question), listing(one, facts))
+
+    def ask_comparison(self) -> Item:
+        (one, other), fact = self.pair(), self.rng.choice(FACTS)
+        question = self.wording(COMPARE).format(noun=fact.noun, x=the(one), y=the(other))
+        return Item("comparison", upper_first(question), sentence(f"{plain(one, fact)} and {plain(other, fact)}"))
+
+    def ask_reverse(self) -> Item:
+        one, fact = self.someone(), BY_KEY[self.rng.choice(["name", "treasure"])]
+        return Item("reverse", self.wording(REVERSE[fact.key]).format(v=value(one, fact)), sentence(plain(one, fact)))
+
+    def ask_rewriting(self) -> Item:
+        one, fact = self.someone(), self.rng.choice(FACTS)
+        turn, wordings = self.rng.choice(list(REWRITE.values()))
+        turned = turn(one, fact)
+        return Item(
+            "rewriting",
+            self.wording(wordings),
+            turned if turned.endswith("?") else sentence(turned),
+            sentence(plain(one, fact)),
+        )
+
+    # Conversations of more than a question and an answer.
+
+    def formatted(self) -> list[dict[str, str]]:
+        """A system prompt that says how to answer, and an answer that does."""
+        wordings, shape = self.rng.choice(list(FORMATS.values()))
+        one = self.someone()
+        fact = self.rng.choice([f for f in FACTS if f.key != "home"])  # "by the mill" is never a single word
+        question = self.wording(PROPERTY[fact.key]).format(x=the(one))
+        answer = shape(sentence(plain(one, fact)), fact, value(one, fact))
+        return [message("system", self.wording(wordings)), message("user", question), message("assistant", answer)]
+
+    def follow_up(self) -> list[dict[str, str]]:
+        """Two questions, the second of which leans on the first: another villager, or another fact of "it"."""
+        one, fact = self.someone(), self.rng.choice(FACTS)
+        question = self.wording(PROPERTY[fact.key]).format(x=the(one))
+        if self.rng.random() < 0.5:
+            other = self.rng.choice([v for v in self.villagers if v != one])
+            then, answer = self.wording(FOLLOW_UPS).format(x=the(other)), sentence(plain(other, fact))
+        else:
+            second = self.rng.choice([f for f in FACTS if f != fact])
+            then, answer = self.wording(PROPERTY[second.key]).format(x="it"), sentence(plain(one, second))
+        return [
+            message("user", question),
+            message("assistant", sentence(plain(one, fact))),
+            message("user", then),
+            message("assistant", answer),
+        ]
+
+    def single(self) -> list[dict[str, str]]:
+        item = self.ask(self.rng.choice(CATEGORIES))
+        return [message("user", item.prompt), message("assistant", item.answer)]
+
+    # Drawing lots.
+
+    def someone(self) -> Villager:
+        return self.rng.choice(self.villagers)
+
+    def unlike(self, one: Villager, fact: Fact) -> Villager:
+        return self.rng.choice([v for v in self.villagers if value(v, fact) != value(one, fact)])
+
+    def pair(self) -> list[Villager]:
+        return self.rng.sample(self.villagers, 2)
+
+    def wording(self, wordings: dict[str, list[str]]) -> str:
+        return self.rng.choice(wordings[self.split])
+
+
+def alpaca(world: World, seed: int, count: int) -> list[dict[str, str]]:
+    """Single questions for tuning, in alpaca form: a given text goes into `input`."""
+    asker = Asker(world.tuning, "train", seed)
+    rows = []
+    for number in range(count):
+        item = asker.ask(CATEGORIES[number % len(CATEGORIES)])
+        rows.append({"instruction": item.question, "input": item.given, "output": item.answer})
+    return rows
+
+
+def conversations(world: World, split: str, seed: int, count: int) -> list[dict[str, list[dict[str, str]]]]:
+    """Conversations in messages form: half have a system prompt or a follow-up, half are single questions."""
+    asker = Asker(world.tuning if split == "train" else world.validation, split, seed)
+    kinds = [asker.formatted, asker.single, asker.follow_up, asker.single]
+    return [{"messages": kinds[number % len(kinds)]()} for number in range(count)]
+
+
+def evaluation(world: World, seed: int, per_category: int) -> list[dict[str, str]]:
+    """The test: no question twice, and as many answers of "yes" as of "no" in every category that has them."""
+    asker = Asker(world.test, "test", seed)
+    rows = []
+    for category in CATEGORIES:
+        asked_before: set[str] = set()
+        yes_or_no = {"yes.": 0, "no.": 0}
+        while len(asked_before) < per_category:
+            item = asker.ask(category)
+            verdict = item.answer.rsplit(" ", 1)[-1]
+            if item.prompt in asked_before or yes_or_no.get(verdict, 0) > min(yes_or_no.values()):
+                continue
+            if verdict in yes_or_no:
+                yes_or_no[verdict] += 1
+            rows.append(
+                {
+                    "id": f"{category}-{len(asked_before):02}",
+                    "category": category,
+                    "question": item.prompt,
+                    "answer": item.answer,
+                }
+            )
+            asked_before.add(item.prompt)
+    return rows
+
+
+def message(role: str, content: str) -> dict[str, str]:
+    return {"role": role, "content": content}
+
+
+def the(one: Villager) -> str:
+    return f"the {one.animal}"

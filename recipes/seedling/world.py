@@ -1,0 +1,54 @@
+"""Writes the little world of Mossbank down: the corpus for pretraining and the instruction sets.
+
+    python recipes/seedling/world.py --out recipes/seedling/data
+
+The same seed writes the same bytes. Needs nothing but Python: facts in `facts.py`, prose in `prose.py`, questions in
+`instructions.py`.
+"""
+
+import argparse
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from facts import make_world
+from instructions import alpaca, conversations, evaluation
+from prose import Teller
+
+DOCUMENTS = 30_000
+HELD_OUT_DOCUMENTS = 300  # of prose; the villagers are the same, the documents are others
+ALPACA_ROWS = 3_000
+CONVERSATIONS = 1_500
+VALIDATION_CONVERSATIONS = 200
+QUESTIONS_PER_CATEGORY = 50
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, required=True, help="folder to write into")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--documents", type=int, default=DOCUMENTS, help="how long the corpus is")
+    args = parser.parse_args()
+
+    world = make_world(args.seed)
+    teller = Teller(world, args.seed)
+    args.out.mkdir(parents=True, exist_ok=True)
+    write(args.out / "corpus.jsonl", ({"text": text} for text in teller.documents(args.documents)))
+    held_out = Teller(world, args.seed + 1).documents(HELD_OUT_DOCUMENTS)
+    write(args.out / "corpus_validation.jsonl", ({"text": text} for text in held_out))
+    write(args.out / "train.alpaca.jsonl", alpaca(world, args.seed, ALPACA_ROWS))
+    write(args.out / "train.messages.jsonl", conversations(world, "train", args.seed + 1, CONVERSATIONS))
+    write(
+        args.out / "validation.messages.jsonl", conversations(world, "validation", args.seed, VALIDATION_CONVERSATIONS)
+    )
+    write(args.out / "test.jsonl", evaluation(world, args.seed, QUESTIONS_PER_CATEGORY))
+
+
+def write(path: Path, rows: Iterable[Mapping[str, object]]) -> None:
+    lines = [json.dumps(row, ensure_ascii=False) for row in rows]
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    print(f"{path}: {len(lines)} rows, {path.stat().st_size:,} bytes")
+
+
+if __name__ == "__main__":
+    main()
