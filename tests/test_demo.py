@@ -25,4 +25,4 @@ def test_the_demo_takes_the_seedling_from_rambling_to_answering(harness, tmp_pat
 
     assert accuracy("demo@base") <= 0.15
     assert accuracy("demo") >= 0.50
-    assert "demo is better on exact_match" in done.out
+    assert "demo is better" in done.out and "only demo@base" in done.out
