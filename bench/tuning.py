@@ -4,8 +4,8 @@
 
 The limit. A LoRA step moves about 4 FLOPs a base weight and token through the decoder (forward 2, gradient of the input
 2; the frozen weights need no gradient), and 6 for the head where there is something to learn. Each side runs in a
-process of its own, one after the other, and reports tokens that are no padding per second and its peak memory above
-what it took to import its libraries.
+process of its own, one after the other, and reports tokens that are no padding per second and its peak memory, libraries
+and all. Ours also says what share of the time the machine's own bf16 matrix product would have needed for those FLOPs.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def ours(folder: Path) -> dict[str, Any]:
     template = bind_template("chatml", recipe.model, plugins)
     train = encode_sources(recipe.data.train, recipe.data, plugins.datasets, template)
     run = Run.create(folder / "run", recipe, plugins)
-    tuner = Tuner(run, plugins, template, TuningData(train, None, []), device)
+    tuner = Tuner(run, plugins, template, TuningData(train, None), device)
     tuner.start()
     first = collate(train.examples[: trl_batch_size(train.tokens)], template.pad_id, device)
     with torch.no_grad():
@@ -120,11 +120,29 @@ def ours(folder: Path) -> dict[str, Any]:
     began = time.perf_counter()
     metrics = list(tuner.steps(lambda: False))
     seconds = time.perf_counter() - began
+    head = tuner.model.get_output_embeddings().weight.numel()
+    needed = 4 * (tuner.parameters - head) * train.tokens + 6 * head * train.supervised
     return {
         "tokens": train.tokens, "supervised": train.supervised, "seconds": seconds, "steps": len(metrics), "loss_step_1": loss,
         "tokens_per_s": train.tokens / seconds, "peak_bytes": _memory_bytes(device), "grown_bytes": _memory_bytes(device) - before,
-        "device": str(device),
+        "device": str(device), "share_of_limit": needed / matmul_flops_per_s(device) / seconds,
     }  # fmt: skip
+
+
+def matmul_flops_per_s(device: Any, seconds: float = 2.0) -> float:
+    """What a bf16 matrix product of the model's shapes reaches here: [4096, 384] by [384, 1024]."""
+    import torch
+
+    a = torch.randn(BATCH_TOKENS, 384, dtype=torch.bfloat16, device=device)
+    b = torch.randn(384, 1024, dtype=torch.bfloat16, device=device)
+    done, began = 0, time.perf_counter()
+    while time.perf_counter() - began < seconds:
+        for _ in range(20):
+            a @ b
+        if device.type == "cuda":
+            torch.cuda.synchronize()
+        done += 20
+    return done * 2 * BATCH_TOKENS * 384 * 1024 / (time.perf_counter() - began)
 
 
 def trl(folder: Path) -> dict[str, Any]:
@@ -190,6 +208,9 @@ def report(sides: dict[str, dict[str, Any]]) -> None:
     print(
         f"ratio {figures['tokens_per_s_ratio']:>8.2f} x tokens/s   {figures['peak_memory_ratio']:.2f} x peak memory   "
         f"loss at step 1 differs by {figures['loss_step_1_difference']:.2%}"
+    )
+    print(
+        f"limit {mine['share_of_limit']:>8.0%} of the time is what the products alone need at this machine's bf16 rate"
     )
     device = mine["device"].split(":")[0]
     target = Path(__file__).with_name("results") / f"tuning-{device}.json"

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 OnError = Callable[[DataError], None]
+SAMPLE = 256  # conversations that `encode_sources` hands back as they were
 _MISSING: Any = object()
 _NAMES = {
     str: "text",
@@ -206,12 +207,13 @@ def load_conversations(
 
 @dataclass(frozen=True, slots=True)
 class EncodedData:
-    """Examples ready for batches, and the account of how they came about."""
+    """Examples ready for batches, and the account of how they came about. `sample` is where they begin, unencoded."""
 
     examples: list[Example]
     reports: tuple[SourceReport, ...]
     overlong: int
     sha256: str
+    sample: list[Conversation]
 
     @property
     def tokens(self) -> int:
@@ -236,6 +238,7 @@ def encode_sources(
             nothing is left.
     """
     examples: list[Example] = []
+    sample: list[Conversation] = []
     reports = []
     overlong = 0
     digest = hashlib.sha256()
@@ -246,6 +249,7 @@ def encode_sources(
 
         def flush(pending: list[Conversation], report: SourceReport) -> None:
             nonlocal overlong
+            sample.extend(pending[: SAMPLE - len(sample)])
             for example in template.encode_batch(pending):
                 if len(example) > spec.max_tokens:
                     overlong += 1
@@ -265,7 +269,7 @@ def encode_sources(
         flush(pending, report)
     if not examples:
         raise DataError("nothing is left to learn from: every conversation was left out; see `harness data validate`")
-    return EncodedData(examples, tuple(reports), overlong, digest.hexdigest())
+    return EncodedData(examples, tuple(reports), overlong, digest.hexdigest(), sample)
 
 
 def _shortened(example: Example, spec: DataSpec, report: SourceReport) -> Example | None:

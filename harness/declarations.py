@@ -98,13 +98,15 @@ class Objective:
 
     input_ids: int64 [b, s], right-padded. loss_mask: bool [b, s], True where a token is something to learn.
     The loop divides by the number of supervised tokens of the whole optimizer step, so that the split into batches
-    does not change the gradient.
+    does not change the gradient. `check(model, input_ids)` is called once, before anything is learnt, with one example
+    as [1, s]; it raises ModelError for a model that the objective cannot train rightly.
     """
 
     name: str
     description: str
     options: type[Options]
     loss: Callable[[Any, torch.Tensor, torch.Tensor, Any], torch.Tensor]
+    check: Callable[[Any, torch.Tensor], None] | None = None
 
 
 @dataclass(frozen=True, slots=True)

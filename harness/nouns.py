@@ -36,7 +36,7 @@ class Message:
         if self.role not in ROLES:
             raise ValueError(f"role {self.role!r} is none of {', '.join(ROLES)}")
         if not isinstance(self.content, str):
-            raise ValueError(f"content of the {self.role} message is {type(self.content).__name__}, expected text")
+            raise ValueError(f"content of the {self.role} message is {self.content!r:.60}, expected text")
         if self.train and self.role != "assistant":
             raise ValueError(f"a {self.role} message cannot be trained on, only the assistant's")
 

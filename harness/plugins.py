@@ -93,6 +93,8 @@ class Registry(Mapping[str, T], Generic[T]):
         name = getattr(item, "name", None)
         if not isinstance(name, str) or not name:
             raise PluginError(f"register was given {item!r}, which has no name")
+        if not name.isprintable() or " " in name:
+            raise PluginError(f"{name!r} cannot be typed as a name: leave out spaces and control characters")
         if self.kind == "commands" and name in CORE_COMMANDS:
             raise PluginError(f"{name!r} is a command of the harness itself; give yours another name")
         if name in self._items:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -163,21 +165,49 @@ def load_recipe(path: Path, plugins: Plugins, sets: Sequence[str] = (), *, to_tu
     except (YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(tree, CommentedMap):
-        raise RecipeError(f"{path}: a recipe is a mapping with model, data and tune; found {type(tree).__name__}")
+        found = "nothing" if tree is None else f"{_plain(tree)!r}"[:60]
+        raise RecipeError(f"{path}: a recipe is a mapping with model, data and tune; found {found}")
+    overridden = {}
     for override in sets:
-        _apply_override(tree, override)
-    return _validate(tree, path, plugins, to_tune)
+        overridden[_apply_override(tree, override)] = override
+    return _validate(_Written(path, tree, overridden), plugins, to_tune)
 
 
-def _validate(tree: CommentedMap, path: Path, plugins: Plugins, to_tune: bool) -> Recipe:
+@dataclass(frozen=True)
+class _Written:
+    """A recipe as it was written: the tree of its file with every `--set` in it, and which places those overrode."""
+
+    path: Path
+    tree: CommentedMap
+    overridden: Mapping[tuple[str, ...], str]
+
+    def place(self, *location: str | int) -> str:
+        """Where `location` was written: `--set KEY=VALUE`, or `file, line N` of the innermost part that the file has."""
+        keys = tuple(map(str, location))
+        for length in range(len(keys), 0, -1):
+            if (override := self.overridden.get(keys[:length])) is not None:
+                return f"--set {override}"
+        node: Any = self.tree
+        line = None
+        for part in location:
+            try:
+                position = node.lc.key(part) if isinstance(node, CommentedMap) else node.lc.item(part)
+                line = position[0] + 1
+                node = node[part]
+            except (KeyError, AttributeError, TypeError, IndexError):
+                break
+        return f"{self.path}, line {line}" if line is not None else str(self.path)
+
+
+def _validate(written: _Written, plugins: Plugins, to_tune: bool) -> Recipe:
     """Validate section by section, so that each plugin's options are checked under its own keys."""
-    sections: dict[str, Any] = {key: _plain(value) for key, value in tree.items() if value is not None}
+    sections: dict[str, Any] = {key: _plain(value) for key, value in written.tree.items() if value is not None}
 
     def section(where: tuple[Any, ...], value: Any, model: type[Options]) -> Any:
         try:
             return model.model_validate(value)
         except pydantic.ValidationError as error:
-            raise RecipeError(_explain(error, tree, path, where, model)) from None
+            raise RecipeError(_explain(error, written, where, model)) from None
 
     def named(
         where: tuple[Any, ...], spec: Mapping[str, Any], key: str, registry: Mapping[str, Any], default: str = ""
@@ -185,32 +215,32 @@ def _validate(tree: CommentedMap, path: Path, plugins: Plugins, to_tune: bool) -
         name = spec.get(key, default)
         if not isinstance(name, str):
             raise RecipeError(
-                f"{_place(tree, path, (*where, key))}: {key!r} is {name!r}: expected a name, one of {known_names(registry)}"
+                f"{written.place(*where, key)}: {key!r} is {name!r}: expected a name, one of {known_names(registry)}"
             )
         try:
             return registry[name]
         except HarnessError as error:
-            raise RecipeError(f"{_place(tree, path, (*where, key))}: {error}") from None
+            raise RecipeError(f"{written.place(*where, key)}: {error}") from None
 
     unknown = [key for key in sections if key not in Recipe.model_fields]
     if unknown:
         raise RecipeError(
-            f"{_place(tree, path, (unknown[0],))}: unknown key {unknown[0]!r}.{nearest(str(unknown[0]), Recipe.model_fields)} "
+            f"{written.place(unknown[0])}: unknown key {unknown[0]!r}.{nearest(str(unknown[0]), Recipe.model_fields)} "
             f"A recipe has: {', '.join(Recipe.model_fields)}"
         )
     for key in ("model", "data", "tune", "serve"):
         if key in sections and not isinstance(sections[key], dict):
             raise RecipeError(
-                f"{_place(tree, path, (key,))}: `{key}` is a section with keys of its own, found {sections[key]!r}"
+                f"{written.place(key)}: `{key}` is a section with keys of its own, found {sections[key]!r}"
             )
     for key, field in (("evaluate", "evaluation"), ("track", "tracker")):
         found = sections.get(key)
         if key in sections and not (isinstance(found, list) and all(isinstance(item, dict) for item in found)):
             raise RecipeError(
-                f"{_place(tree, path, (key,))}: `{key}` is a list of sections (`- {field}: NAME`), found {found!r}"
+                f"{written.place(key)}: `{key}` is a list of sections (`- {field}: NAME`), found {found!r}"
             )
 
-    sections.setdefault("name", path.stem)
+    sections.setdefault("name", written.path.stem)
     if isinstance(tune := sections.get("tune"), dict):
         objective = named(("tune",), tune, "objective", plugins.objectives, "sft")
         method = named(("tune",), tune, "method", plugins.methods, "lora")
@@ -234,29 +264,30 @@ def _validate(tree: CommentedMap, path: Path, plugins: Plugins, to_tune: bool) -
     for part in ("train", "validation") if to_tune else ():
         for index, source in enumerate(getattr(recipe.data, part)):
             named(("data", part, index), {"dataset": source.dataset}, "dataset", plugins.datasets)
-    return _resolve_paths(recipe, tree, path, to_tune)
+    return _resolve_paths(recipe, written, to_tune)
 
 
-def _resolve_paths(recipe: Recipe, tree: CommentedMap, path: Path, must_exist: bool) -> Recipe:
+def _resolve_paths(recipe: Recipe, written: _Written, must_exist: bool) -> Recipe:
     """Make relative paths absolute, and refuse a missing file now instead of after the model was loaded."""
-    folder = path.resolve().parent
+    folder = written.path.resolve().parent
 
     def absolute(value: str) -> str:
         return os.path.normpath(folder / os.path.expanduser(value))  # noqa: PTH111 - Path's raises for an unknown user
 
     model = recipe.model
-    if model.path.startswith((".", "/", "~")) or (folder / model.path).is_dir():
+    if not _may_be_hub_id(model.path, folder):
         model = model.model_copy(update={"path": absolute(model.path)})
         if must_exist and not model.is_local:
-            raise RecipeError(f"{_place(tree, path, ('model', 'path'))}: no such folder: {model.path}")
+            near = _file_near(Path(model.path))
+            raise RecipeError(f"{written.place('model', 'path')}: no such folder: {model.path}.{near}")
 
     def resolved(where: tuple[Any, ...], source: DataSource) -> DataSource:
         if source.path is None:
             return source
         source = source.model_copy(update={"path": absolute(source.path)})
         if must_exist and not Path(str(source.path)).exists():
-            place = _place(tree, path, (*where, "path"))
-            raise RecipeError(f"{place}: no such file: {source.path}{_file_near(Path(str(source.path)))}")
+            place = written.place(*where, "path")
+            raise RecipeError(f"{place}: no such file: {source.path}.{_file_near(Path(str(source.path)))}")
         return source
 
     sources = {
@@ -278,30 +309,38 @@ def _resolve_paths(recipe: Recipe, tree: CommentedMap, path: Path, must_exist: b
     )
 
 
+def _may_be_hub_id(path: str, folder: Path) -> bool:
+    """Whether a model's path is to be looked up on the hub: `name` or `owner/name`, and no such folder in `folder`."""
+    is_id = re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", path) is not None
+    return is_id and not (folder / path).is_dir()
+
+
 def _path_fields(spec: Options) -> list[str]:
     """Option fields that hold a path: by the field's own name, `path` or `..._path`."""
     return [key for key in type(spec).model_fields if key == "path" or key.endswith("_path")]
 
 
-def _explain(
-    error: pydantic.ValidationError, tree: CommentedMap, path: Path, where: tuple[Any, ...], model: type[Options]
-) -> str:
+def _explain(error: pydantic.ValidationError, written: _Written, where: tuple[Any, ...], model: type[Options]) -> str:
     """Every problem of a section, each with file, line, key, what was found and what was expected."""
-    lines = []
+    lines: dict[str, str] = {}
     for problem in error.errors():
-        location = (*where, *problem["loc"])
+        # Of a choice between types pydantic names the type as if it were a key: `target_modules.tuple[str, ...]`.
+        location = (*where, *(part for part in problem["loc"] if part != "str" and "[" not in str(part)))
         key = ".".join(str(part) for part in location)
-        place = _place(tree, path, location)
+        about = f"{written.place(*location)}: "
         if problem["type"] == "extra_forbidden":
             siblings = _fields_at(model, problem["loc"][:-1])
-            lines.append(
-                f"{place}: unknown key {key!r}.{nearest(str(location[-1]), siblings)} Known here: {known_names(siblings)}"
+            lines[key] = (
+                f"{about}unknown key {key!r}.{nearest(str(location[-1]), siblings)} Known here: {known_names(siblings)}"
             )
         elif problem["type"] == "missing":
-            lines.append(f"{place}: {key!r} is missing")
+            lines[key] = f"{about}{key!r} is missing"
         else:
-            lines.append(f"{place}: {key!r} is {problem['input']!r}: {problem['msg'][0].lower() + problem['msg'][1:]}")
-    return "\n".join(lines)
+            expected = problem["msg"][0].lower() + problem["msg"][1:].replace("valid tuple", "list")
+            lines[key] = f"{lines[key]}, or {expected}" if key in lines else (
+                f"{about}{key!r} is {problem['input']!r}: {expected}"
+            )  # fmt: skip
+    return "\n".join(lines.values())
 
 
 def _fields_at(model: type[Options], location: tuple[Any, ...]) -> list[str]:
@@ -322,21 +361,8 @@ def _fields_at(model: type[Options], location: tuple[Any, ...]) -> list[str]:
     return list(current.model_fields)
 
 
-def _place(tree: CommentedMap, path: Path, location: tuple[Any, ...]) -> str:
-    """`file, line N` of the innermost part of `location` that the file has."""
-    node: Any = tree
-    line = None
-    for part in location:
-        try:
-            position = node.lc.key(part) if isinstance(node, CommentedMap) else node.lc.item(part)
-            line = position[0] + 1
-            node = node[part]
-        except (KeyError, AttributeError, TypeError, IndexError):
-            break
-    return f"{path}, line {line}" if line is not None else str(path)
-
-
-def _apply_override(tree: CommentedMap, override: str) -> None:
+def _apply_override(tree: CommentedMap, override: str) -> tuple[str, ...]:
+    """Put the value of `KEY=VALUE` into the tree. Returns where it went."""
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise RecipeError(f"--set {override}: expected KEY=VALUE, as in --set tune.rank=8")
@@ -359,6 +385,7 @@ def _apply_override(tree: CommentedMap, override: str) -> None:
         node[int(last)] = value
     else:
         raise RecipeError(f"--set {override}: {'.'.join(parents)!r} is {node!r} and has no {last!r}")
+    return (*parents, last)
 
 
 def _plain(value: Any) -> Any:

@@ -45,6 +45,10 @@ class Run:
     def create(cls, folder: Path, recipe: Recipe, plugins: Plugins) -> Run:
         """Make a new run directory. Raises RunError where one with a manifest is there already."""
         if os.path.exists(folder / "manifest.json"):  # noqa: PTH110 - Path's raises for a name that is too long
+            if cls(folder, {}).in_use():
+                raise RunError(
+                    f"another process is working in {folder}; wait for it to end, or name another: --run NAME"
+                )
             raise RunError(
                 f"{folder} holds a run already. Go on with it: `harness tune --resume {folder}`; "
                 f"or name another: --run NAME; or remove it: `harness runs remove {folder.name}`"

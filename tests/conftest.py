@@ -65,6 +65,27 @@ def harness(tmp_path: Path) -> Callable[..., Done]:
     return run
 
 
+@pytest.fixture
+def harness_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> Callable[..., Done]:
+    """Like `harness`, but in this process: quicker, and a crash of ours fails the test as it is."""
+    from harness.cli import main
+
+    def run(*arguments: object) -> Done:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setenv("COLUMNS", "200")
+        capfd.readouterr()
+        try:
+            main([str(argument) for argument in arguments])
+            code = 0
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        return Done(code, *capfd.readouterr())
+
+    return run
+
+
 @pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data files and vocabularies; tests that ask for it are skipped where HARNESS_REAL_DATA is unset."""

@@ -127,13 +127,11 @@ def validate(
     """
     recipe = None if dataset else _recipe(context, path)
     template, not_checked = _template(context, recipe)
-    checks = [
-        _check(context, source, recipe, template)
-        for one in ([part] if part else ["train", "validation"])
-        for source in (
-            getattr(recipe.data, one) if recipe else _sources(context, path, dataset, "train") if one == "train" else ()
-        )
-    ]
+    if recipe is None or part:
+        sources = _sources(context, path, dataset, part or "train")
+    else:
+        sources = recipe.data.train + recipe.data.validation
+    checks = [_check(context, source, recipe, template) for source in sources]
     if as_json:
         click.echo(
             json.dumps(

@@ -135,15 +135,13 @@ def _tune(context: Context, run: Run) -> None:
 
 
 def _load_data(recipe: Recipe, context: Context, template: Any) -> TuningData:
-    from harness.data import encode_sources, load_conversations
+    from harness.data import encode_sources
     from harness_tuning.loop import TuningData
 
     datasets, spec = context.plugins.datasets, recipe.data
     train = encode_sources(spec.train, spec, datasets, template)
     validation = encode_sources(spec.validation, spec, datasets, template) if spec.validation else None
-    probing = (spec.validation or spec.train)[0]
-    kept = [conversation for conversation, _ in zip(load_conversations(probing, datasets), range(256), strict=False)]
-    return TuningData(train, validation, kept)
+    return TuningData(train, validation)
 
 
 def _show_plan(context: Context, recipe: Recipe, tuner: Tuner) -> None:

@@ -25,16 +25,14 @@ from harness_tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
 from harness_tuning.optimizer import MasterAdamW, learning_rate_at
 from harness_tuning.plot import plot_loss
 from harness_tuning.probes import choose_probes, measure_probes
-from harness_tuning.sft import check_output_head
 
 
 @dataclass(frozen=True, slots=True)
 class TuningData:
-    """What the loop learns from: encoded training and validation data, and conversations to probe with."""
+    """What the loop learns from, and what it is watched with."""
 
     train: EncodedData
     validation: EncodedData | None
-    probes: list[harness.Conversation]
 
 
 class Tuner:
@@ -59,9 +57,9 @@ class Tuner:
         if self.spec.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
-        if self.objective.name == "sft":
-            check_output_head(base, self.data.train.examples[0].input_ids)
-        self.probes = choose_probes(self.data.probes, self.template)
+        if self.objective.check is not None:
+            self.objective.check(base, torch.tensor([self.data.train.examples[0].input_ids], device=self.device))
+        self.probes = choose_probes((self.data.validation or self.data.train).sample, self.template)
         self.probes_of_base = measure_probes(base, self.probes)
         self.model = self.method.apply(base, self.spec).train()
         self.optimizer = MasterAdamW(self.model, self.spec)

@@ -60,12 +60,12 @@ def output_head(causal_lm: Any) -> Callable[[Any], Any]:
     return logits
 
 
-def check_output_head(model: Any, input_ids: list[int]) -> None:
-    """Raise HarnessError where `output_head` does not give the model's own logits."""
+def check_output_head(model: Any, input_ids: Any) -> None:
+    """Raise ModelError where `output_head` does not give the model's own logits for `input_ids` [1, s]."""
     import torch
 
     causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
-    ids = torch.tensor([input_ids[:16]], device=next(model.parameters()).device)
+    ids = input_ids[:, :16]
     with torch.no_grad():
         expected = causal_lm(input_ids=ids, use_cache=False).logits[0]
         found = output_head(causal_lm)(causal_lm.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[0])
@@ -133,4 +133,6 @@ def _chunked_function() -> Any:
     return ChunkedCrossEntropy
 
 
-OBJECTIVE = harness.Objective("sft", "cross-entropy on the assistant's words and stop tokens", SftOptions, sft_loss)
+OBJECTIVE = harness.Objective(
+    "sft", "cross-entropy on the assistant's words and stop tokens", SftOptions, sft_loss, check_output_head
+)

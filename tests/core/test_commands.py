@@ -118,6 +118,8 @@ def test_validate_checks_a_recipe_against_its_template_and_length(harness, write
     (tmp_path / "r.yaml").write_text(dropping)
     done = harness("data", "validate", "r.yaml")
     assert done.code == 0 and "tokens, " in done.out and "learnt" in done.out
+    done = harness("data", "validate", "r.yaml", "--part", "validation")
+    assert done.code == 1 and "the recipe has no data.validation" in done.err
 
 
 @pytest.mark.parametrize(

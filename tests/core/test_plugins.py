@@ -39,6 +39,9 @@ BROKEN = {
     "registers rubbish": (hook("register({'name': 'x'})"), r"was given \{.name.: .x.\}, expected a harness.Dataset"),
     "registers another kind": (hook("register(harness.Template('t', '', str, str))"), r"was given Template\(.*expected a harness.Dataset"),
     "registers a nameless thing": (hook("register(harness.Dataset('', '', lambda row: None))"), r"has no name"),
+    "registers what nobody can type": (
+        hook("register(harness.Dataset('a' + chr(27) + '[31m', '', lambda row: None))"), r"'a\\x1b\[31m' cannot be typed as a name",
+    ),
     "returns instead of registering": (
         hook("return harness.Dataset('x', '', lambda row: None)"), r"register_datasets returned Dataset",
     ),

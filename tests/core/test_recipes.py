@@ -143,7 +143,7 @@ def test_equal_settings_have_equal_hashes_however_they_are_written(load):
         (("dataset: alpaca", "dataset: alpacca"), 6, "no dataset is named 'alpacca'. Did you mean 'alpaca'?"),
         (("evaluation: probe", "evaluation: prob"), 14, "no evaluation is named 'prob'. Did you mean 'probe'?"),
         (("path: ./model", "path: ./modell"), 2, "no such folder"),
-        (("path: rows.jsonl\n  max", "path: row.jsonl\n  max"), 7, "no such file: .*row.jsonl Did you mean 'rows.jsonl'?"),
+        (("path: rows.jsonl\n  max", "path: row.jsonl\n  max"), 7, "no such file: .*row.jsonl. Did you mean 'rows.jsonl'?"),
         (("evaluate:\n  - evaluation: probe\n    data_path: rows.jsonl", "evaluate: probe"), 13, "`evaluate` is a list"),
         (("evaluate:\n  - evaluation: probe\n    data_path: rows.jsonl", "serve: 3"), 13, "`serve` is a section"),
         (("evaluate:\n  - evaluation: probe\n    data_path: rows.jsonl", "serve:\n  engine: vlm"), 14, "no engine is named 'vlm'"),
@@ -225,7 +225,18 @@ def test_overrides_are_yaml_values_at_dotted_keys(load):
     ],
 )
 def test_a_wrong_override_is_explained(load, override, told):
-    assert re.search(told, refused(load, RECIPE, override))
+    message = refused(load, RECIPE, override)
+    assert re.search(told, message) and message.startswith(f"--set {override}: "), message
+
+
+@pytest.mark.parametrize("path", ["a/b/c", "../model", "~/no-such", "/no/such", "spaced name"])
+def test_a_model_path_that_is_no_hub_id_is_never_looked_up_there(load, path):
+    assert f"no such folder: {'/' if path[0] in '~/' else ''}" in refused(load, RECIPE, f"model.path={path}")
+
+
+@pytest.mark.parametrize("path", ["gpt2", "Qwen/Qwen2.5-0.5B", "org/name_1.0-x"])
+def test_what_may_be_a_hub_id_is_left_as_it_is(load, path):
+    assert load(RECIPE, f"model.path={path}").model.path == path
 
 
 def test_a_name_that_is_no_folder_name_is_refused(load):

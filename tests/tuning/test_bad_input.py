@@ -26,6 +26,13 @@ def test_a_wrong_type_says_what_was_found_and_expected(harness, recipe):
     refused(harness("tune", recipe(rank="many")), "'tune.rank' is 'many'", "valid integer")
 
 
+def test_a_choice_of_types_is_told_as_one_problem(harness, recipe):
+    refused(
+        harness("tune", recipe(target_modules=5)),
+        "'tune.target_modules' is 5: input should be a valid string, or input should be a list",
+    )
+
+
 def test_a_missing_data_file_is_named_before_anything_is_loaded(harness, recipe, rows):
     path = recipe()
     rows.rename(rows.with_name("raws.jsonl"))

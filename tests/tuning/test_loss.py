@@ -96,7 +96,7 @@ def test_a_batch_with_nothing_to_learn_has_no_loss(model):
 
 
 def test_an_architecture_that_changes_its_logits_in_an_unknown_way_is_refused(model):
-    check_output_head(model, [5, 6, 7, 8])
+    check_output_head(model, torch.tensor([[5, 6, 7, 8]]))
     forward = model.forward
 
     def doubled(*args, **kwargs):
@@ -106,7 +106,7 @@ def test_an_architecture_that_changes_its_logits_in_an_unknown_way_is_refused(mo
 
     model.forward = doubled
     with pytest.raises(ModelError, match="changes its logits"):
-        check_output_head(model, [5, 6, 7, 8])
+        check_output_head(model, torch.tensor([[5, 6, 7, 8]]))
 
 
 def test_soft_capped_logits_are_the_models_own(tmp_path):
@@ -120,4 +120,4 @@ def test_soft_capped_logits_are_the_models_own(tmp_path):
     gemma = Gemma2ForCausalLM(config).float()
     with torch.no_grad():
         gemma.lm_head.weight.mul_(50)
-    check_output_head(gemma, list(range(3, 12)))
+    check_output_head(gemma, torch.arange(3, 12)[None])

@@ -111,6 +111,8 @@ def test_a_second_process_in_the_same_run_is_refused_and_the_first_goes_on(tmp_p
     code, told = tune(tmp_path, "--resume", "shared")
     assert process.poll() is None, "the first process should still be at work"
     assert code == 1 and "another process is working in" in told and "Traceback" not in told
+    code, told = tune(tmp_path, recipe(), "--run", "shared")
+    assert code == 1 and "another process is working in" in told and "holds a run already" not in told
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, out + err
