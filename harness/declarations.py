@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.nouns import Conversation, Preference, Result
+from harness.nouns import Conversation, Preference, Result, Row
 
 if TYPE_CHECKING:
     import torch
@@ -20,8 +20,6 @@ if TYPE_CHECKING:
     from harness.options import Options
     from harness.recipe import Recipe
     from harness.variants import Variant
-
-Row = Mapping[str, Any]
 
 __all__ = [
     "Dataset",
@@ -47,18 +45,29 @@ def __getattr__(name: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A declared source. `convert` turns one raw row into a Conversation or a Preference.
+    """A declared source. `convert(row)` turns one raw row into a Conversation or a Preference, or into several.
 
-    `convert` returns None to leave a row out (it is counted), and raises `DataError` (or KeyError, TypeError,
-    ValueError) for a row that is wrong; the core adds the file and the row. `source` is the default path for data sets
-    that bring their own data; `licence` is what a person must know before training on it.
+    It returns None (or nothing at all) to leave a row out, which is counted, and raises `DataError` (or KeyError,
+    TypeError, ValueError) for a row that is wrong; the core adds the file and the row. `source` is the default path for
+    data sets that bring their own data; `licence` is what a person must know before training on it.
+
+    With `options`, a recipe may set them beside `dataset` and `path`, and it is `convert(row, options)`. `gather(rows)`
+    puts together raw rows that only make sense as one (the messages of a tree), before they are converted.
+
+    `fields` lets `auto` recognise the format: alternatives, each the names that a row has, with `?` after those it may
+    lack, as in `(("instruction", "input?", "output"),)`. A data set without it is never guessed.
+    `resolve(path, datasets)` makes a data set a stand-in for another, chosen when the file is seen.
     """
 
     name: str
     description: str
-    convert: Callable[[Row], Conversation | Preference | None]
+    convert: Callable[..., Conversation | Preference | Iterable[Conversation | Preference] | None]
     source: str | Path | None = None
     licence: str = "not stated"
+    options: type[Options] | None = None
+    gather: Callable[[Iterable[tuple[int, Row]]], Iterable[tuple[int, Row]]] | None = None
+    fields: tuple[tuple[str, ...], ...] = ()
+    resolve: Callable[[str, Mapping[str, Dataset]], Dataset] | None = None
 
 
 @dataclass(frozen=True, slots=True)

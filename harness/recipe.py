@@ -6,6 +6,7 @@ What a method, objective or evaluation lets a recipe set is declared by its plug
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import os
@@ -25,7 +26,8 @@ from harness.errors import HarnessError, RecipeError, known_names, nearest
 from harness.options import Options
 
 if TYPE_CHECKING:
-    from harness.plugins import Plugins
+    from harness.declarations import Dataset
+    from harness.plugins import Plugins, Registry
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of recipes and runs: a folder, and a model name in the served endpoint
 
@@ -52,18 +54,30 @@ class ModelSpec(Options):
 
 
 class DataSource(Options):
-    """One source of rows: a registered data set, and the file it is read from where it does not bring its own."""
+    """One source of rows: a registered data set, and where it is read from if it does not bring its own data.
+
+    The data set adds its own keys to these. `columns` renames the columns of a file: `{instruction: question}`.
+    """
 
     dataset: str
     path: str | None = None
+    revision: str | None = None
+    columns: dict[str, str] = Field(default_factory=dict)
     limit: Positive | None = None
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+
+def source_model(dataset: Dataset) -> type[DataSource]:
+    """DataSource with the keys that `dataset` adds to it."""
+    return type("DataSource", (dataset.options, DataSource), {}) if dataset.options else DataSource
 
 
 class DataSpec(Options):
     """What is trained on and what is validated on."""
 
-    train: tuple[DataSource, ...] = Field(min_length=1)
-    validation: tuple[DataSource, ...] = ()
+    train: tuple[pydantic.SerializeAsAny[DataSource], ...] = Field(min_length=1)
+    validation: tuple[pydantic.SerializeAsAny[DataSource], ...] = ()
     max_tokens: Positive = 2048
     on_overlong: Literal["error", "drop", "truncate"] = "error"
 
@@ -258,6 +272,17 @@ def _validate(written: _Written, plugins: Plugins, to_tune: bool) -> Recipe:
             declared: Any = named((key, index), spec, field, registry)
             specs.append(section((key, index), spec, type(base.__name__, (declared.options, base), {})))
         sections[key] = tuple(specs)
+    if isinstance(data := sections.get("data"), dict):
+        sections["data"] = data | {
+            part: [
+                section(("data", part, index), source, _source_model(source, plugins.datasets, to_tune))
+                if isinstance(source, dict)
+                else source
+                for index, source in enumerate(data[part])
+            ]
+            for part in ("train", "validation")
+            if isinstance(data.get(part), list)
+        }
     if to_tune and "template" in sections:
         named((), sections, "template", plugins.templates)
     recipe: Recipe = section((), sections, Recipe)
@@ -265,6 +290,15 @@ def _validate(written: _Written, plugins: Plugins, to_tune: bool) -> Recipe:
         for index, source in enumerate(getattr(recipe.data, part)):
             named(("data", part, index), {"dataset": source.dataset}, "dataset", plugins.datasets)
     return _resolve_paths(recipe, written, to_tune)
+
+
+def _source_model(source: Mapping[str, Any], datasets: Registry[Dataset], to_tune: bool) -> type[DataSource]:
+    """DataSource with the keys that its data set adds; with any keys where the data set is gone and not needed."""
+    name = source.get("dataset")
+    if isinstance(name, str) and name in datasets:
+        return source_model(datasets[name])
+    extra: Any = "forbid" if to_tune else "ignore"
+    return type("DataSource", (DataSource,), {"model_config": {"extra": extra}})
 
 
 def _resolve_paths(recipe: Recipe, written: _Written, must_exist: bool) -> Recipe:
@@ -284,8 +318,10 @@ def _resolve_paths(recipe: Recipe, written: _Written, must_exist: bool) -> Recip
     def resolved(where: tuple[Any, ...], source: DataSource) -> DataSource:
         if source.path is None:
             return source
+        if "://" in source.path:
+            return source
         source = source.model_copy(update={"path": absolute(source.path)})
-        if must_exist and not Path(str(source.path)).exists():
+        if must_exist and not glob.has_magic(str(source.path)) and not Path(str(source.path)).exists():
             place = written.place(*where, "path")
             raise RecipeError(f"{place}: no such file: {source.path}.{_file_near(Path(str(source.path)))}")
         return source

@@ -169,10 +169,11 @@ def _recipe(context: Context, path: Path | None) -> Recipe:
 def _sources(
     context: Context, path: Path | None, dataset: str | None, part: Literal["train", "validation"]
 ) -> tuple[DataSource, ...]:
-    from harness.recipe import DataSource
+    from harness.recipe import source_model
 
     if dataset is not None:
-        return (DataSource(dataset=dataset, path=None if path is None else str(path)),)
+        declared = context.plugins.datasets[dataset]
+        return (source_model(declared)(dataset=dataset, path=None if path is None else str(path)),)
     recipe = _recipe(context, path)
     sources = recipe.data.train if part == "train" else recipe.data.validation
     if not sources:

@@ -6,10 +6,10 @@ from typing import Any
 
 import harness
 from harness.data import take
-from harness.nouns import ROLES
+from harness.nouns import ROLES, Row
 
 
-def convert(row: harness.declarations.Row) -> harness.Conversation:
+def convert(row: Row) -> harness.Conversation:
     """One row of messages as a conversation."""
     messages = take(row, "messages", list)
     tools = take(row, "tools", list, [])
@@ -73,4 +73,9 @@ def _tool_call(raw: Any, number: int) -> harness.ToolCall:
     return harness.ToolCall(take(function, "name", str), arguments, take(raw, "id", str, "") or None)
 
 
-DATASET = harness.Dataset("messages", "OpenAI-style messages with role and content, tools, and weight", convert)
+DATASET = harness.Dataset(
+    "messages",
+    "OpenAI-style messages with role and content, tools, and weight",
+    convert,
+    fields=(("messages", "tools?", "id?"),),
+)

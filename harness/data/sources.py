@@ -1,0 +1,167 @@
+"""From rows to conversations: converting them, and an account of what became of each.
+
+Reading streams; a row that is left out is counted with its reason, never dropped in silence.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.data.fields import shown
+from harness.data.rows import OnError, files_of, read_rows, stop
+from harness.declarations import Dataset
+from harness.errors import DataError, nearest
+from harness.nouns import Conversation, Preference, Row
+
+if TYPE_CHECKING:
+    from harness.plugins import Registry
+    from harness.recipe import DataSource
+
+Item = Conversation | Preference
+
+
+@dataclass(slots=True)
+class SourceReport:
+    """What became of the rows of one source."""
+
+    source: str
+    path: str
+    rows: int = 0
+    kept: int = 0
+    left_out: Counter[str] = field(default_factory=Counter)
+
+
+def load_source(
+    source: DataSource, datasets: Registry[Dataset], report: SourceReport | None = None, on_error: OnError = stop
+) -> Iterator[Item]:
+    """The conversations (or preferences) of one source, each with its id and source filled in.
+
+    `on_error` gets a DataError, naming file and row, for a row that does not fit; the default raises it.
+
+    Raises:
+        DataError: where the data set needs a path and has none; where no row is left.
+    """
+    from harness.recipe import source_model
+
+    dataset = datasets[source.dataset]
+    where = where_of(source, dataset)
+    if dataset.resolve:
+        dataset = dataset.resolve(where, datasets)
+        source = source_model(dataset)(**source.model_dump() | {"dataset": dataset.name})
+    report = report or SourceReport(dataset.name, where)
+    wrong = 0
+
+    def count(error: DataError) -> None:
+        nonlocal wrong
+        wrong += 1
+        on_error(error)
+
+    for path in files_of(where):
+        for number, row in _gathered(dataset, read_rows(path, count)):
+            report.rows += 1
+            try:
+                items = convert_row(dataset, _renamed(row, source.columns), source)
+            except DataError as error:
+                count(DataError(str(error), path=path, row=number))
+                continue
+            if not items:
+                report.left_out[f"{dataset.name} leaves it out"] += 1
+                continue
+            for part, item in enumerate(items, 1):
+                report.kept += 1
+                id = f"{Path(path).name}:{number}" + (f".{part}" if len(items) > 1 else "")
+                yield replace(item, id=item.id or id, source=item.source or dataset.name)
+                if report.kept == source.limit:
+                    return
+    if report.kept == 0 and not wrong:
+        on_error(DataError(f"the data set is empty: {report.rows} rows read, none kept", path=where))
+
+
+def where_of(source: DataSource, dataset: Dataset) -> str:
+    """What a source is read from: its own path, or the one the data set brings. Raises DataError where there is none."""
+    where = source.path or dataset.source
+    if where is None:
+        raise DataError(f"the data set {dataset.name!r} brings no data of its own: give it a `path`")
+    return str(where)
+
+
+def convert_row(dataset: Dataset, row: Row, options: Any = None) -> tuple[Item, ...]:
+    """What the data set makes of one row, checked. Whatever goes wrong with the row is raised as a DataError."""
+    try:
+        made = dataset.convert(row, options) if dataset.options else dataset.convert(row)
+        items = tuple(made or ()) if isinstance(made, Iterable | None) and not isinstance(made, str) else (made,)
+    except DataError:
+        raise
+    except KeyError as error:
+        raise DataError(f"the field {error} is missing. The row has: {', '.join(map(str, row)) or 'nothing'}") from None
+    except Exception as error:  # whatever a plugin's `convert` trips over is about this row
+        raise DataError(f"the row does not fit data set {dataset.name!r}: {type(error).__name__}: {error}") from error
+    for item in items:
+        if isinstance(item, Conversation):
+            _check_conversation(item)
+        elif isinstance(item, Preference):
+            _check_preference(item)
+        else:
+            raise DataError(f"data set {dataset.name!r} gave {shown(item)}, neither Conversation nor Preference")
+    return items
+
+
+def load_conversations(
+    source: DataSource, datasets: Registry[Dataset], report: SourceReport | None = None
+) -> Iterator[Conversation]:
+    """Like `load_source`, for data that must be conversations."""
+    for item in load_source(source, datasets, report):
+        if not isinstance(item, Conversation):
+            raise DataError(
+                f"{item.source} {item.id}: the data set {source.dataset!r} yields preferences; this needs conversations"
+            )
+        yield item
+
+
+def _check_conversation(conversation: Conversation) -> None:
+    if not conversation.messages:
+        raise DataError("the conversation has no messages")
+    for index, message in enumerate(conversation.messages):
+        try:
+            message.content.encode()
+        except UnicodeEncodeError as error:  # JSON can say "\ud83d"; no tokenizer takes it
+            raise DataError(
+                f"message {index + 1} ({message.role}) is not valid Unicode: it holds half of a surrogate pair, "
+                f"{message.content[error.start]!r}"
+            ) from None
+        if message.is_trained and not message.content.strip() and not message.tool_calls:
+            raise DataError(f"message {index + 1} (assistant) is empty: there is nothing to learn from it")
+        if message.role == "system" and index:
+            raise DataError(f"message {index + 1} is a system prompt; only the first message can be one")
+
+
+def _check_preference(preference: Preference) -> None:
+    if not preference.prompt:
+        raise DataError("the prompt has no messages")
+    if not preference.chosen and not preference.rejected:
+        raise DataError("there is neither a chosen nor a rejected completion")
+    for name, turns in (("chosen", preference.chosen), ("rejected", preference.rejected)):
+        if turns and not any(message.content.strip() or message.tool_calls for message in turns):
+            raise DataError(f"the {name} completion is empty")
+    if preference.chosen == preference.rejected:
+        raise DataError("chosen and rejected are the same: there is nothing to prefer")
+
+
+def _gathered(dataset: Dataset, rows: Iterable[tuple[int, Row]]) -> Iterable[tuple[int, Row]]:
+    return dataset.gather(rows) if dataset.gather else rows
+
+
+def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
+    """The row with its columns under the names that the data set knows: `{instruction: question}` reads `question`."""
+    if not columns:
+        return row
+    if absent := [theirs for theirs in columns.values() if theirs not in row]:
+        raise DataError(f"the column {absent[0]!r} is missing.{nearest(absent[0], row)} The row has: {', '.join(row)}")
+    taken = set(columns.values())
+    return {key: value for key, value in row.items() if key not in taken} | {
+        ours: row[theirs] for ours, theirs in columns.items()
+    }
