@@ -26,6 +26,7 @@ __all__ = [
     "Endpoint",
     "Engine",
     "Evaluation",
+    "Filter",
     "Method",
     "Objective",
     "Options",
@@ -68,6 +69,20 @@ class Dataset:
     gather: Callable[[Iterable[tuple[int, Row]]], Iterable[tuple[int, Row]]] | None = None
     fields: tuple[tuple[str, ...], ...] = ()
     resolve: Callable[[str, Mapping[str, Dataset]], Dataset] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A cleaning step. `create(options)` returns a function that is asked about every item, in order.
+
+    It gets a Conversation or a Preference and returns why to leave it out, in a few words that are the same for all
+    items of that kind (they are counted), or None to keep it. It may remember what it saw: each pass creates its own.
+    """
+
+    name: str
+    description: str
+    options: type[Options]
+    create: Callable[[Any], Callable[[Conversation | Preference], str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,13 +137,15 @@ class Objective:
 class Evaluation:
     """Gives a loaded variant scores, per-sample records and standard errors, one Result a task.
 
-    `run(variant, options, recipe)`; `recipe` is the one the variant was tuned with, or None.
+    `run(variant, options, recipe)`; `recipe` is the one the variant was tuned with, or None. `texts(options, recipe)`
+    gives (id, text) of each item, question and answer, for `data.decontaminate` to compare the training data with.
     """
 
     name: str
     description: str
     options: type[Options]
     run: Callable[[LoadedVariant, Any, Recipe | None], Iterable[Result]]
+    texts: Callable[[Any, Recipe], Iterable[tuple[str, str]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

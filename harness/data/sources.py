@@ -6,7 +6,7 @@ Reading streams; a row that is left out is counted with its reason, never droppe
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,7 @@ from harness.data.fields import shown
 from harness.data.rows import OnError, files_of, read_rows, stop
 from harness.declarations import Dataset
 from harness.errors import DataError, nearest
-from harness.nouns import Conversation, Preference, Row
+from harness.nouns import Conversation, Message, Preference, Row
 
 if TYPE_CHECKING:
     from harness.plugins import Registry
@@ -33,6 +33,27 @@ class SourceReport:
     rows: int = 0
     kept: int = 0
     left_out: Counter[str] = field(default_factory=Counter)
+    # How often the kept ones are used, all together (a mixture may repeat them), and the tokens of that.
+    used: int = 0
+    tokens: int = 0
+    supervised: int = 0
+    # The ids of what was left out by reason, where somebody asked for them by setting this to a dict.
+    ids: dict[str, list[str]] | None = None
+
+    def leave_out(self, id: str, reason: str) -> None:
+        """Count a row or item that is left out, and list it if the ids are asked for."""
+        self.left_out[reason] += 1
+        if self.ids is not None:
+            self.ids.setdefault(reason, []).append(id)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedRow:
+    """What one row of a file became: one item or several."""
+
+    path: str
+    number: int
+    items: tuple[Item, ...]
 
 
 def load_source(
@@ -45,6 +66,18 @@ def load_source(
     Raises:
         DataError: where the data set needs a path and has none; where no row is left.
     """
+    for row in load_rows(source, datasets, report, on_error):
+        yield from row.items
+
+
+def load_rows(
+    source: DataSource,
+    datasets: Registry[Dataset],
+    report: SourceReport | None = None,
+    on_error: OnError = stop,
+    check: Callable[[Item], None] | None = None,
+) -> Iterator[LoadedRow]:
+    """Like `load_source`, row by row. `check` raises DataError for an item that cannot be used; `check_item` if None."""
     from harness.recipe import source_model
 
     dataset = datasets[source.dataset]
@@ -53,31 +86,40 @@ def load_source(
         dataset = dataset.resolve(where, datasets)
         source = source_model(dataset)(**source.model_dump() | {"dataset": dataset.name})
     report = report or SourceReport(dataset.name, where)
-    wrong = 0
+    made = wrong = 0  # not `report.kept`, which falls again where what is made is left out later
 
     def count(error: DataError) -> None:
         nonlocal wrong
         wrong += 1
         on_error(error)
 
-    for path in files_of(where):
+    for path in files_of(where, source.revision):
         for number, row in _gathered(dataset, read_rows(path, count)):
             report.rows += 1
+            name = f"{Path(path).name}:{number}"
             try:
-                items = convert_row(dataset, _renamed(row, source.columns), source)
+                items = convert_row(dataset, _renamed(row, source.columns), source, check or check_item)
             except DataError as error:
                 count(DataError(str(error), path=path, row=number))
                 continue
             if not items:
-                report.left_out[f"{dataset.name} leaves it out"] += 1
+                report.leave_out(name, f"{dataset.name} leaves it out")
                 continue
-            for part, item in enumerate(items, 1):
-                report.kept += 1
-                id = f"{Path(path).name}:{number}" + (f".{part}" if len(items) > 1 else "")
-                yield replace(item, id=item.id or id, source=item.source or dataset.name)
-                if report.kept == source.limit:
-                    return
-    if report.kept == 0 and not wrong:
+            left = len(items) if source.limit is None else source.limit - made
+            named = tuple(
+                replace(
+                    item,
+                    id=item.id or (f"{name}.{part}" if len(items) > 1 else name),
+                    source=item.source or dataset.name,
+                )
+                for part, item in enumerate(items[:left], 1)
+            )
+            made += len(named)
+            report.kept += len(named)
+            yield LoadedRow(path, number, named)
+            if len(named) == left and source.limit is not None:
+                return
+    if made == 0 and not wrong:
         on_error(DataError(f"the data set is empty: {report.rows} rows read, none kept", path=where))
 
 
@@ -89,7 +131,45 @@ def where_of(source: DataSource, dataset: Dataset) -> str:
     return str(where)
 
 
-def convert_row(dataset: Dataset, row: Row, options: Any = None) -> tuple[Item, ...]:
+def check_item(item: Item) -> None:
+    """Raise DataError for an item that cannot be read or that nothing can be learnt from."""
+    check_readable(item)
+    check_learnable(item)
+
+
+def check_readable(item: Item) -> None:
+    """Raise DataError for an item without messages, or with text that is not Unicode."""
+    if isinstance(item, Preference):
+        if not item.prompt:
+            raise DataError("the prompt has no messages")
+    elif not item.messages:
+        raise DataError("the conversation has no messages")
+    for index, message in enumerate(messages_of(item), 1):
+        try:
+            message.content.encode()
+        except UnicodeEncodeError as error:  # JSON can say "\ud83d"; no tokenizer takes it
+            raise DataError(
+                f"message {index} ({message.role}) is not valid Unicode: it holds half of a surrogate pair, "
+                f"{message.content[error.start]!r}"
+            ) from None
+
+
+def check_learnable(item: Item) -> None:
+    """Raise DataError for an item that nothing can be learnt from; cleaning may have left it out before."""
+    if isinstance(item, Conversation):
+        _check_conversation(item)
+    else:
+        _check_preference(item)
+
+
+def messages_of(item: Item) -> tuple[Message, ...]:
+    """All messages of an item; of a preference the prompt's, then both completions'."""
+    return item.messages if isinstance(item, Conversation) else item.prompt + item.chosen + item.rejected
+
+
+def convert_row(
+    dataset: Dataset, row: Row, options: Any = None, check: Callable[[Item], None] = check_item
+) -> tuple[Item, ...]:
     """What the data set makes of one row, checked. Whatever goes wrong with the row is raised as a DataError."""
     try:
         made = dataset.convert(row, options) if dataset.options else dataset.convert(row)
@@ -101,12 +181,9 @@ def convert_row(dataset: Dataset, row: Row, options: Any = None) -> tuple[Item, 
     except Exception as error:  # whatever a plugin's `convert` trips over is about this row
         raise DataError(f"the row does not fit data set {dataset.name!r}: {type(error).__name__}: {error}") from error
     for item in items:
-        if isinstance(item, Conversation):
-            _check_conversation(item)
-        elif isinstance(item, Preference):
-            _check_preference(item)
-        else:
+        if not isinstance(item, Conversation | Preference):
             raise DataError(f"data set {dataset.name!r} gave {shown(item)}, neither Conversation nor Preference")
+        check(item)
     return items
 
 
@@ -115,24 +192,20 @@ def load_conversations(
 ) -> Iterator[Conversation]:
     """Like `load_source`, for data that must be conversations."""
     for item in load_source(source, datasets, report):
-        if not isinstance(item, Conversation):
-            raise DataError(
-                f"{item.source} {item.id}: the data set {source.dataset!r} yields preferences; this needs conversations"
-            )
-        yield item
+        yield as_conversation(item, source.dataset)
+
+
+def as_conversation(item: Item, dataset: str) -> Conversation:
+    """The item, which must be a conversation. Raises DataError for a preference."""
+    if not isinstance(item, Conversation):
+        raise DataError(
+            f"{item.source} {item.id}: the data set {dataset!r} yields preferences; this needs conversations"
+        )
+    return item
 
 
 def _check_conversation(conversation: Conversation) -> None:
-    if not conversation.messages:
-        raise DataError("the conversation has no messages")
     for index, message in enumerate(conversation.messages):
-        try:
-            message.content.encode()
-        except UnicodeEncodeError as error:  # JSON can say "\ud83d"; no tokenizer takes it
-            raise DataError(
-                f"message {index + 1} ({message.role}) is not valid Unicode: it holds half of a surrogate pair, "
-                f"{message.content[error.start]!r}"
-            ) from None
         if message.is_trained and not message.content.strip() and not message.tool_calls:
             raise DataError(f"message {index + 1} (assistant) is empty: there is nothing to learn from it")
         if message.role == "system" and index:
@@ -140,8 +213,6 @@ def _check_conversation(conversation: Conversation) -> None:
 
 
 def _check_preference(preference: Preference) -> None:
-    if not preference.prompt:
-        raise DataError("the prompt has no messages")
     if not preference.chosen and not preference.rejected:
         raise DataError("there is neither a chosen nor a rejected completion")
     for name, turns in (("chosen", preference.chosen), ("rejected", preference.rejected)):

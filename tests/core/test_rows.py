@@ -69,9 +69,9 @@ BAD_FILES = {
     "UTF-16": ('{"instruction": "a"}'.encode("utf-16"), r": not UTF-8 text \(byte 0"),
     "a number in a row's place": (b"3\n", r", row 1: a row should be an object, found 3"),
     "a list in a row's place": (b'[[1], {"instruction": "a"}]', r", row 1: a row should be an object, found \[1\]"),
-    "one JSON object over several lines": (
-        b'{\n  "instruction": "a"\n}\n',
-        r", row 1: not valid JSON.*one object a line",
+    "one JSON object over several lines, and more": (
+        b'{\n  "instruction": "a", "output": "b"\n}\nx',
+        r", row 2: line 4, column 1: expected another object.*one object a line",
     ),
     "no rows": (b"", r": the data set is empty: 0 rows read"),
     "only blank lines": (b"\n \n\t\n", r": the data set is empty: 0 rows read"),
@@ -93,7 +93,7 @@ def test_a_bad_file_is_named_with_the_row_and_the_reason(kind, tmp_path, load):
 
 
 def test_a_file_that_is_not_there_or_is_a_folder_is_named(tmp_path, load):
-    for path, told in ((tmp_path / "gone.jsonl", "no such file"), (tmp_path, "cannot be read: Is a directory")):
+    for path, told in ((tmp_path / "gone.jsonl", "no such file"), (tmp_path, "no data files in this folder")):
         with pytest.raises(harness.DataError, match=told):
             load(path)
 
