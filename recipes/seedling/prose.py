@@ -7,7 +7,7 @@ no chat tokens and nobody in it puts a question that is then answered: a model o
 
 import random
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from facts import VILLAGE, Villager, World
 
@@ -188,8 +188,9 @@ class Teller:
         # fmt: off
         self.kinds: list[tuple[int, Callable[[], str]]] = [
             (16, self.portrait), (8, self.entry), (16, self.listed), (8, self.gathering), (8, self.meeting),
-            (16, self.ages), (16, self.alike), (20, self.rumours), (5, self.letter), (7, self.talk), (4, self.board),
-            (12, self.lesson), (4, self.long_ago), (8, self.reported), (5, self.questions), (10, self.who_is_who),
+            (16, self.ages), (14, self.alike), (130, self.rumours), (5, self.letter), (7, self.talk), (4, self.board),
+            (14, self.lesson), (4, self.long_ago), (8, self.reported), (5, self.questions), (10, self.who_is_who),
+            (24, self.compared),
         ]
         # fmt: on
 
@@ -391,29 +392,76 @@ class Teller:
             )
         return self.flow([first, *(self.telling(self.rng.choice([one, other]), f) for f in self.some_facts(1, 2))])
 
-    def rumours(self) -> str:
-        """Things said of a villager that are so, and things that are not so."""
+    def compared(self) -> str:
+        """One kind of fact of two villagers, put side by side."""
         sentences = []
-        for one in self.people(self.rng.randint(1, 3)):
+        for _ in range(self.rng.randint(1, 2)):
+            one, other = self.people(2)
             (fact,) = self.some_facts(1, 1)
-            right = plain(one, fact)
-            said = right if self.rng.random() < 0.5 else plain(self.unlike(one, fact), fact, of=one)
-            yes, true, correct = ("yes", "true", "right") if said == right else ("no", "false", "wrong")
+            a, b = self.the(one), self.the(other)
             sentences.append(
                 self.rng.choice(
                     [
-                        f"some say that {said}; {right}, so they are {correct}",
-                        f"people think that {said}. But what of it? {upper_first(right)}, so that is {true}",
-                        f"as to whether {said}: {right}, so {yes}",
-                        f"somebody told the children that {said}. {upper_first(right)}, so {yes}",
-                        f"they were not sure whether {said}; {right}, so {yes}",
-                        f"the story that {said} is {correct}, for {right}",
-                        f"it is {true} that {said}, for {right}",
-                        f"they heard that {said}. {upper_first(right)}, so {yes}, that is {true}",
+                        f"the {fact.noun} of {a} and of {b}:",
+                        f"{a} and {b}, by {fact.noun}:",
+                        f"to tell {a} from {b} by the {fact.noun}:",
+                        f"put side by side, the {fact.noun} of {a} and that of {b}:",
+                        f"about {a} and {b} one thing was written down, the {fact.noun}:",
                     ]
                 )
+                + f" {plain(one, fact)} and {plain(other, fact)}"
             )
         return self.flow(sentences)
+
+    def rumours(self) -> str:
+        """Something said of a villager that is so, or is not so: mostly one thing, so that the verdict is on that.
+
+        Two thirds of it in the plainest words: whether two things are the same is the hardest lesson of all this prose.
+        """
+        sentences = []
+        for one in self.people(self.rng.choice([1, 1, 1, 2])):
+            (fact,) = self.some_facts(1, 1)
+            so = self.rng.random() < 0.5
+            claimant = one if so else self.unlike(one, fact)
+            claim = self.claim(one, fact, claimant) if self.rng.random() < 0.65 else self.aside(one, fact, claimant)
+            yes, true, correct = ("yes", "true", "right") if so else ("no", "false", "wrong")
+            verdict = self.rng.choice([f"so {yes}"] * 6 + [f"so {yes}, that is {true}", f"so they are {correct}"])
+            right = plain(one, fact)
+            sentences.append(f"{claim} {upper_first(right) if claim[-1] == '.' else right}, {verdict}")
+        return self.flow(sentences)
+
+    def claim(self, one: Villager, fact: Fact, claimant: Villager) -> str:
+        """`claimant`'s value said of `one`, in plain words."""
+        said = plain(claimant, fact, of=one)
+        return self.rng.choice(
+            [
+                f"some say that {said};",
+                f"as to whether {said}:",
+                f"the word was that {said}.",
+                f"they heard that {said}.",
+                f"they were not sure whether {said};",
+                f"somebody told the children that {said}.",
+                f"nobody could say whether {said}, but",
+                f"whether {said} or not:",
+            ]
+        )
+
+    def aside(self, one: Villager, fact: Fact, claimant: Villager) -> str:
+        """The same in other words, or with something between it and the verdict."""
+        said = self.telling(replace(one, **{fact.key: value(claimant, fact)}), fact, opener=False)
+        wondered = asked(claimant, fact, of=one).removesuffix("?")
+        return self.rng.choice(
+            [
+                f"some say that {said};",
+                f"they heard that {said}, or so they thought.",
+                f"{plain(claimant, fact, of=one)}, they said.",
+                f"{wondered}, they wondered.",
+                f"{wondered}, said one to the other, and nobody knew.",
+                f"in a letter it said that {plain(claimant, fact, of=one)}. Many had read it.",
+                f"a child wanted to know whether {plain(claimant, fact, of=one)}, yes or no.",
+                f"people think that {plain(claimant, fact, of=one)}, true or false.",
+            ]
+        )
 
     def letter(self) -> str:
         writer, reader = self.people(2)

@@ -15,10 +15,10 @@ from facts import make_world
 from instructions import alpaca, conversations, evaluation
 from prose import Teller
 
-DOCUMENTS = 30_000
+DOCUMENTS = 50_000
 HELD_OUT_DOCUMENTS = 300  # of prose; the villagers are the same, the documents are others
-ALPACA_ROWS = 3_000
-CONVERSATIONS = 1_500
+ALPACA_ROWS = 6_000
+CONVERSATIONS = 2_000
 VALIDATION_CONVERSATIONS = 200
 QUESTIONS_PER_CATEGORY = 50
 

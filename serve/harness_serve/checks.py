@@ -1,7 +1,8 @@
 """What runs after every start: what you tuned is what you serve.
 
 1. The ids that the engine receives for a conversation are those that training saw.
-2. Log-probabilities under the engine are the tuned model's. An adapter that was not applied answers like its base.
+2. Log-probabilities under the engine are the tuned model's. An adapter that was not applied answers like its base. All are
+   asked at once, so that base and adapters share batches as they do when people ask them: kernels have mixed them up there.
 
 Both use what vLLM adds to the OpenAI API (`return_token_ids`, `prompt_logprobs`), and the probes that tuning left in the run.
 """
@@ -12,6 +13,7 @@ import json
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -27,6 +29,8 @@ from harness.variants import Variant
 # kernels differ by rounding only. Measured on the seedling, vLLM against transformers on one CPU: float32 mean 2e-6 (largest
 # 2e-5), bfloat16 mean 0.02 (largest 0.16); tuning moves a variant by more than 1. An adapter is held to its own base besides.
 LARGEST_MEAN_DIFFERENCE = {"float32": 1e-3, "float16": 0.03, "bfloat16": 0.1}
+
+Asked = tuple[str, tuple[int, ...]]  # a model's name, and the ids of a text
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +72,26 @@ def verify(
     # The base answers beside the adapters though nobody named it: the first run's probes are its probes.
     served[:0] = [(name, served[0][1], False) for name in endpoint.models if name not in named]
     base_name = next((name for name, _, is_tuned in served if not is_tuned), None)
+    report("the probes of " + ", ".join(name for name, _, _ in served))
+    probes_of = {run.folder: _read_probes(run) for _, run, _ in served}
+    asked = {
+        (model, tuple(probe["input_ids"]))
+        for name, run, _ in served
+        for model in {name, base_name or name}
+        for probe in probes_of[run.folder]["probes"]
+    }
+    answers = _ask_at_once(endpoint, sorted(asked, key=lambda pair: pair[1]))
     agreements = []
     for name, run, is_tuned in served:
-        report(f"the probes of {name}")
-        probes = _read_probes(run)
+        probes = probes_of[run.folder]
         bound = max(LARGEST_MEAN_DIFFERENCE[dtype or probes["dtype"]], LARGEST_MEAN_DIFFERENCE[probes["dtype"]])
         _require_same_ids(endpoint, name, run, probes["probes"])
-        answered, base, tuned = _served(endpoint, name, probes), _measured(probes, "base"), _measured(probes, "tuned")
+        answered, base, tuned = _served(answers, name, probes), _measured(probes, "base"), _measured(probes, "tuned")
         if not is_tuned:
             agreement = Agreement(name, len(answered), *_difference(answered, base))
             judge_base(agreement, bound)
         else:
-            rounding = bound if base_name is None else _difference(_served(endpoint, base_name, probes), base)[0]
+            rounding = bound if base_name is None else _difference(_served(answers, base_name, probes), base)[0]
             apart = _difference(tuned, base)[0]
             figures = (*_difference(answered, tuned), _difference(answered, base)[0], apart)
             agreement = Agreement(name, len(answered), *figures, tells_apart=apart > 4 * rounding)
@@ -93,7 +105,7 @@ def judge_base(agreement: Agreement, bound: float) -> None:
     if not agreement.mean <= bound:
         raise harness.HarnessError(
             f"{agreement.variant} does not answer as the base model did when the run was tuned: {_figures(agreement, bound)}.\n"
-            f"Has the model folder been changed since?"
+            f"Has the model folder been changed since, or does the engine mix base and adapters up within a batch?"
         )
 
 
@@ -161,8 +173,13 @@ def _measured(probes: dict[str, Any], kind: str) -> list[float]:
     return [value for probe in probes["probes"] for value in probe[kind]]
 
 
-def _served(endpoint: Endpoint, name: str, probes: dict[str, Any]) -> list[float]:
-    return [value for probe in probes["probes"] for value in _served_logprobs(endpoint, name, probe["input_ids"])]
+def _served(answers: dict[Asked, list[float]], name: str, probes: dict[str, Any]) -> list[float]:
+    return [value for probe in probes["probes"] for value in answers[name, tuple(probe["input_ids"])]]
+
+
+def _ask_at_once(endpoint: Endpoint, asked: Sequence[Asked]) -> dict[Asked, list[float]]:
+    with ThreadPoolExecutor(max_workers=len(asked)) as pool:
+        return dict(zip(asked, pool.map(lambda pair: _served_logprobs(endpoint, *pair), asked), strict=True))
 
 
 def _difference(served: Sequence[float], expected: Sequence[float]) -> tuple[float, float]:
@@ -170,14 +187,14 @@ def _difference(served: Sequence[float], expected: Sequence[float]) -> tuple[flo
     return sum(differences) / len(differences), max(differences)
 
 
-def _served_logprobs(endpoint: Endpoint, name: str, input_ids: list[int]) -> list[float]:
+def _served_logprobs(endpoint: Endpoint, name: str, input_ids: Sequence[int]) -> list[float]:
     """The log-probability of each token but the first, as the engine computes them."""
     answer = _post(
         endpoint,
         "/completions",
         {
             "model": name,
-            "prompt": input_ids,
+            "prompt": list(input_ids),
             "max_tokens": 1,
             "temperature": 0,
             "prompt_logprobs": 0,

@@ -181,9 +181,11 @@ def vllm_arguments(plan: Plan, chat_folder: Path, options: VllmOptions, *, on_cp
         arguments.append("--trust-remote-code")
     if plan.adapters:
         rank = max(_rank(adapter) for adapter in plan.adapters.values())
+        # One slot more than there are adapters, which stays empty: in a batch that holds base and adapters together, the
+        # kernels of vLLM 0.32 on a CPU read slot -1, the last one, for the base. Filled, it would make the base answer tuned.
         arguments += [
             "--enable-lora",
-            f"--max-loras={len(plan.adapters)}",
+            f"--max-loras={len(plan.adapters) + 1}",
             f"--max-lora-rank={min(r for r in LORA_RANKS if r >= rank)}",
         ]
         arguments += [

@@ -30,7 +30,7 @@ from prose import FACTS, value  # noqa: E402
 WORLD = make_world()
 WORDINGS = [
     *PROPERTY.values(), *REVERSE.values(), YES_NO, LIST, COMPARE, FOLLOW_UPS,
-    *(wordings for _, wordings in REWRITE.values()), *(wordings for wordings, _ in FORMATS.values()),
+    *(wordings for _, wordings in (*REWRITE.values(), *FORMATS.values())),
 ]  # fmt: skip
 
 
@@ -38,7 +38,7 @@ WORDINGS = [
 def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A world written with the documented command, with a shorter corpus."""
     out = tmp_path_factory.mktemp("world")
-    subprocess.run([sys.executable, SEEDLING / "world.py", "--out", out, "--documents", "3000"], check=True)
+    subprocess.run([sys.executable, SEEDLING / "world.py", "--out", out, "--documents", "4000"], check=True)
     return out
 
 
@@ -61,7 +61,7 @@ def test_the_committed_instruction_sets_are_what_the_generator_writes(written: P
 
 
 def test_the_same_seed_writes_the_same_corpus(written: Path, tmp_path: Path) -> None:
-    subprocess.run([sys.executable, SEEDLING / "world.py", "--out", tmp_path, "--documents", "3000"], check=True)
+    subprocess.run([sys.executable, SEEDLING / "world.py", "--out", tmp_path, "--documents", "4000"], check=True)
     assert (tmp_path / "corpus.jsonl").read_bytes() == (written / "corpus.jsonl").read_bytes()
 
 

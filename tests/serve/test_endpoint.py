@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import urllib.error
 import urllib.request
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,24 @@ def test_a_tuned_variant_answers_as_tuned_and_stops(client) -> None:  # type: ig
 def test_answers_are_greedy_by_default_and_so_repeat(client) -> None:  # type: ignore[no-untyped-def]
     first, second = (client.chat.completions.create(model="alpha", **ASK).choices[0].message.content for _ in range(2))
     assert first == second
+
+
+def test_base_and_adapters_in_one_batch_answer_as_each_alone(client) -> None:  # type: ignore[no-untyped-def]
+    """Every step is made to take one token, so that rounding cannot part the answers; its log-probability tells whose it is."""
+
+    def logprobs(model: str) -> list[float]:
+        asked = ASK | {"max_tokens": 8}
+        choice = client.chat.completions.create(model=model, logprobs=True, logit_bias={"300": 100}, **asked).choices[0]
+        return [token.logprob for token in choice.logprobs.content]
+
+    models = ("base", "alpha", "beta")
+    alone = {model: logprobs(model) for model in models}
+    for adapter in ("alpha", "beta"):
+        assert max(abs(a - b) for a, b in zip(alone["base"], alone[adapter], strict=True)) > 0.4
+    with ThreadPoolExecutor(12) as pool:
+        together = list(pool.map(logprobs, models * 4))
+    for model, found in zip(models * 4, together, strict=True):
+        assert found == pytest.approx(alone[model], abs=0.1), model
 
 
 def test_the_templates_stop_token_ends_an_answer(client, runs_folder: Path) -> None:  # type: ignore[no-untyped-def]

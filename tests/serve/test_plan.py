@@ -77,7 +77,7 @@ def test_dora_is_refused_before_the_engine_starts(tmp_path: Path) -> None:
 def test_the_engine_gets_the_smallest_rank_it_takes_that_fits(tmp_path: Path, rank: int, expected: int) -> None:
     plan = plan_engine([_variant(tmp_path, "a", rank=1), _variant(tmp_path, "b", rank=rank)], VllmOptions())
     arguments = vllm_arguments(plan, tmp_path, VllmOptions(), on_cpu=True)
-    assert f"--max-lora-rank={expected}" in arguments and "--max-loras=2" in arguments
+    assert f"--max-lora-rank={expected}" in arguments and "--max-loras=3" in arguments
 
 
 def test_the_key_is_not_among_the_arguments(tmp_path: Path) -> None:
