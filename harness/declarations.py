@@ -52,7 +52,7 @@ class Dataset:
     TypeError, ValueError) for a row that is wrong; the core adds the file and the row. `source` is the default path for
     data sets that bring their own data; `licence` is what a person must know before training on it.
 
-    With `options`, a recipe may set them beside `dataset` and `path`, and it is `convert(row, options)`. `gather(rows)`
+    With `options`, a recipe may set them beside `dataset` and `path`, and it is `convert(row, options)`. `gather(rows)`, or `gather(rows, options)`,
     puts together raw rows that only make sense as one (the messages of a tree), before they are converted.
 
     `fields` lets `auto` recognise the format: alternatives, each the names that a row has, with `?` after those it may
@@ -66,7 +66,7 @@ class Dataset:
     source: str | Path | None = None
     licence: str = "not stated"
     options: type[Options] | None = None
-    gather: Callable[[Iterable[tuple[int, Row]]], Iterable[tuple[int, Row]]] | None = None
+    gather: Callable[..., Iterable[tuple[int, Row]]] | None = None
     fields: tuple[tuple[str, ...], ...] = ()
     resolve: Callable[[str, Mapping[str, Dataset]], Dataset] | None = None
 

@@ -84,7 +84,7 @@ class Preference:
     """A prompt with a chosen and a rejected completion; `margin` says by how much, where that is known.
 
     Where a completion was judged alone (good or bad, as for KTO), the other side is empty. `weight` is below 1 where one
-    judgement became several pairs (a ranking of K completions is K(K-1)/2 of them), so that it counts once.
+    ranking became several pairs (of K completions, K(K-1)/2), so that it counts once.
     """
 
     prompt: tuple[Message, ...]

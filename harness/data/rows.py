@@ -27,6 +27,7 @@ from harness.data.files import (
     reason_of,
 )
 from harness.data.jsontext import Parsed, found, json_lines, json_list, json_objects
+from harness.data.sqlite import MAGIC, sqlite_rows
 from harness.data.tables import looks_like_table, table_rows
 from harness.errors import DataError
 from harness.extras import require
@@ -56,7 +57,7 @@ def read_rows(path: str | Path, on_error: OnError = stop) -> Iterator[tuple[int,
     - JSONL, CSV and TSV, by the line (1-based) on which a row begins; `tables.table_rows` says how a header is known.
     - JSON, counted from 1: a list of objects; an object whose values are all objects, each of them a row with its key as
       `id` if it has none; or one object, or several one after the other, each of them a row.
-    - Parquet and hub data sets, counted from 1.
+    - Parquet, SQLite (the file's only table) and hub data sets, counted from 1.
 
     Files may be packed with gzip or zstd. `on_error` gets a DataError naming the file and the row for each row that
     cannot be read, and the default raises it. Where a file is damaged so that nothing after the damage can be read, that
@@ -91,6 +92,9 @@ def _parsed(path: str) -> Iterator[Parsed]:
     head, chunks = peek(read_bytes(path), HEAD)
     if head.startswith(_PARQUET):
         yield from _parquet(path, chunks)
+        return
+    if head.startswith(MAGIC) and not is_remote(path) and Path(path).suffix not in PACKED:
+        yield from sqlite_rows(local_path(path))
         return
     if told := _foreign(head, path):
         raise DataError(told)
@@ -157,7 +161,7 @@ _FOREIGN = (
     (rb"7z\xbc\xaf\x27\x1c", "a 7-Zip archive", "unpack it"),
     (rb"[\s\S]{257}ustar", "a tar archive", "unpack it with `tar -x` and name the files in it"),
     (rb"ARROW1\x00\x00|\xff\xff\xff\xff", "an Arrow file", "write it as Parquet"),
-    (rb"SQLite format 3\x00", "an SQLite database", "write its rows as JSONL"),
+    (rb"SQLite format 3\x00", "a SQLite file that is packed or not on this machine", "unpack it, or copy it here"),
     (rb"Obj\x01", "an Avro file", "write it as Parquet"),
     (rb"\x89HDF\r\n", "an HDF5 file", "write its rows as Parquet or JSONL"),
     (rb"%PDF-", "a PDF", "name the file that holds the rows"),

@@ -5,6 +5,7 @@ Reading streams; a row that is left out is counted with its reason, never droppe
 
 from __future__ import annotations
 
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -86,6 +87,7 @@ def load_rows(
         dataset = dataset.resolve(where, datasets)
         source = source_model(dataset)(**source.model_dump() | {"dataset": dataset.name})
     report = report or SourceReport(dataset.name, where)
+    report.source = dataset.name  # what `auto` chose
     made = wrong = 0  # not `report.kept`, which falls again where what is made is left out later
 
     def count(error: DataError) -> None:
@@ -93,32 +95,31 @@ def load_rows(
         wrong += 1
         on_error(error)
 
-    for path in files_of(where, source.revision):
-        for number, row in _gathered(dataset, read_rows(path, count)):
-            report.rows += 1
-            name = f"{Path(path).name}:{number}"
-            try:
-                items = convert_row(dataset, _renamed(row, source.columns), source, check or check_item)
-            except DataError as error:
-                count(DataError(str(error), path=path, row=number))
-                continue
-            if not items:
-                report.leave_out(name, f"{dataset.name} leaves it out")
-                continue
-            left = len(items) if source.limit is None else source.limit - made
-            named = tuple(
-                replace(
-                    item,
-                    id=item.id or (f"{name}.{part}" if len(items) > 1 else name),
-                    source=item.source or dataset.name,
-                )
-                for part, item in enumerate(items[:left], 1)
+    for path, number, row in _gathered(dataset, source, where, report, count):
+        report.rows += 1
+        name = f"{Path(path).name}:{number}"
+        try:
+            items = convert_row(dataset, row, source, check or check_item)
+        except DataError as error:
+            count(DataError(str(error), path=path, row=number))
+            continue
+        if not items:
+            report.leave_out(name, f"{dataset.name} leaves it out")
+            continue
+        left = len(items) if source.limit is None else source.limit - made
+        named = tuple(
+            replace(
+                item,
+                id=item.id or (f"{name}.{part}" if len(items) > 1 else name),
+                source=item.source or dataset.name,
             )
-            made += len(named)
-            report.kept += len(named)
-            yield LoadedRow(path, number, named)
-            if len(named) == left and source.limit is not None:
-                return
+            for part, item in enumerate(items[:left], 1)
+        )
+        made += len(named)
+        report.kept += len(named)
+        yield LoadedRow(path, number, named)
+        if len(named) == left and source.limit is not None:
+            return
     if made == 0 and not wrong:
         on_error(DataError(f"the data set is empty: {report.rows} rows read, none kept", path=where))
 
@@ -128,7 +129,7 @@ def where_of(source: DataSource, dataset: Dataset) -> str:
     where = source.path or dataset.source
     if where is None:
         raise DataError(f"the data set {dataset.name!r} brings no data of its own: give it a `path`")
-    return str(where)
+    return files_of(str(where), source.revision)[0] if str(where).startswith("hub://") else str(where)
 
 
 def check_item(item: Item) -> None:
@@ -222,8 +223,40 @@ def _check_preference(preference: Preference) -> None:
         raise DataError("chosen and rejected are the same: there is nothing to prefer")
 
 
-def _gathered(dataset: Dataset, rows: Iterable[tuple[int, Row]]) -> Iterable[tuple[int, Row]]:
-    return dataset.gather(rows) if dataset.gather else rows
+class _Place(int):
+    """The number of a row, which knows its file. `gather` passes it on as the int that it is."""
+
+    path: str
+
+
+def _gathered(
+    dataset: Dataset, source: DataSource, where: str, report: SourceReport, on_error: OnError
+) -> Iterator[tuple[str, int, Row]]:
+    """(file, number, row) of all files of a source, renamed, and put together where the data set gathers them."""
+
+    def placed() -> Iterator[tuple[_Place, Row]]:
+        for path in files_of(where, source.revision):
+            for number, row in read_rows(path, on_error):
+                try:
+                    renamed = _renamed(row, source.columns)
+                except DataError as error:
+                    report.rows += 1
+                    on_error(DataError(str(error), path=path, row=number))
+                    continue
+                place = _Place(number)
+                place.path = path
+                yield place, renamed
+
+    if dataset.gather is None:
+        for place, row in placed():
+            yield place.path, int(place), row
+        return
+    takes_options = len(inspect.signature(dataset.gather).parameters) > 1
+    try:
+        for number, row in dataset.gather(placed(), source) if takes_options else dataset.gather(placed()):
+            yield (number.path if isinstance(number, _Place) else where), int(number), row
+    except DataError as error:
+        on_error(error if error.path else DataError(error.reason, path=where))
 
 
 def _renamed(row: Row, columns: Mapping[str, str]) -> Row:

@@ -30,6 +30,7 @@ def convert(row: Row) -> harness.Preference:
         () if good else completion,
         tools=offered(row.get("tools")),
         id=str(row.get("id") or ""),
+        source=str(row.get("source") or ""),
     )
 
 
@@ -71,10 +72,10 @@ DATASET = harness.Dataset(
     "a prompt, a completion and whether it is good (KTO); or messages whose last turn the label is about",
     convert,
     fields=(
-        ("prompt", "completion", "label", "system?", "history?", "tools?", "id?"),
-        ("prompt", "response", "label", "system?", "history?", "tools?", "id?"),
-        ("messages", "label", "system?", "tools?", "id?"),
-        ("conversations", "label", "system?", "tools?", "id?"),
-        ("conversations", "kto_tag", "system?", "tools?", "id?"),
+        ("prompt", "completion", "label", "system?", "history?", "tools?", "id?", "source?"),
+        ("prompt", "response", "label", "system?", "history?", "tools?", "id?", "source?"),
+        ("messages", "label", "system?", "tools?", "id?", "source?"),
+        ("conversations", "label", "system?", "tools?", "id?", "source?"),
+        ("conversations", "kto_tag", "system?", "tools?", "id?", "source?"),
     ),
 )

@@ -37,7 +37,7 @@ def convert(row: Row) -> harness.Conversation:
     if row.get("system"):
         linked = turns.with_system(_text_only(row["system"], "the field 'system'"), linked)
     tools = turns.offered(row.get("tools")) + turns.offered(row.get("functions"), "functions")
-    return harness.Conversation(linked, tools, id=str(row.get("id") or ""))
+    return harness.Conversation(linked, tools, id=str(row.get("id") or ""), source=str(row.get("source") or ""))
 
 
 def _read(raw: Any, number: int) -> list[harness.Message]:
@@ -77,7 +77,7 @@ def _role(raw: Mapping[str, Any], number: int) -> harness.Role:
     if said is None and "from" in raw:
         told = " It has from and value: the data set 'sharegpt' reads that"
     else:
-        told = f" Use {_HINTS[said]!r}" if said in _HINTS else f" Roles: {', '.join(ROLES)}"
+        told = f" Use {_HINTS[said]!r}" if isinstance(said, str) and said in _HINTS else f" Roles: {', '.join(ROLES)}"
     raise harness.DataError(f"message {number} has the role {shown(said)}.{told}")
 
 
@@ -156,7 +156,17 @@ DATASET = harness.Dataset(
     "OpenAI- or Anthropic-style messages with role and content, tools, and weight",
     convert,
     fields=(
-        ("messages", "tools?", "functions?", "system?", "id?", "parallel_tool_calls?", "prompt?", "prompt_id?"),
-        ("conversations", "tools?", "system?", "id?"),
+        (
+            "messages",
+            "tools?",
+            "functions?",
+            "system?",
+            "id?",
+            "parallel_tool_calls?",
+            "prompt?",
+            "prompt_id?",
+            "source?",
+        ),
+        ("conversations", "tools?", "system?", "id?", "source?"),
     ),
 )

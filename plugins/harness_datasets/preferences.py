@@ -44,7 +44,10 @@ def convert(row: Row) -> harness.Preference:
     else:
         good, bad = read_completion(chosen, "chosen"), read_completion(rejected, "rejected")
     tools, id = offered(row.get("tools")), str(row.get("id") or "")
-    return harness.Preference(must_ask(prompt), good, bad, _margin(row), tools=tools, id=id)
+    weight, source = read_number(row, "weight"), str(row.get("source") or "")
+    return harness.Preference(
+        must_ask(prompt), good, bad, _margin(row), 1.0 if weight is None else weight, tools, id, source
+    )
 
 
 def _is_whole(value: object) -> bool:
@@ -99,7 +102,7 @@ DATASET = harness.Dataset(
     "a prompt with a chosen and a rejected completion, as text or messages; optional scores or margin",
     convert,
     fields=(
-        ("prompt", "chosen", "rejected", "system?", "history?", "margin?", "tools?", "id?"),
+        ("prompt", "chosen", "rejected", "system?", "history?", "margin?", "weight?", "tools?", "id?", "source?"),
         ("prompt", "chosen", "rejected", "prompt_id?", "messages?", "score_chosen", "score_rejected"),
         ("prompt", "chosen", "rejected", "source?", "chosen-rating", "rejected-rating", "chosen-model?", "rejected-model?"),
         ("question", "chosen", "rejected", "system?", "margin?", "id?"),

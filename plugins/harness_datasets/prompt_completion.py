@@ -13,6 +13,8 @@ from harness.nouns import Row
 from harness_datasets import turns
 from harness_datasets.completions import must_ask, read_completion, read_turns
 
+END = "<|endoftext|>"  # dumps of rendered prompts close a completion with it; it is no text of theirs
+
 
 def convert(row: Row) -> harness.Conversation:
     """The prompt and then the completion, of which only the completion is learnt."""
@@ -22,7 +24,8 @@ def convert(row: Row) -> harness.Conversation:
             take(row, needed, str)
     prompt = turns.with_system(take(row, "system", str, ""), read_turns(row["prompt"], "prompt", "user"))
     told = tuple(replace(message, train=False) if message.is_trained else message for message in must_ask(prompt))
-    completion = read_completion(row[name], name)
+    ended = row[name].removesuffix(END) if isinstance(row[name], str) else row[name]
+    completion = read_completion(ended, name)
     return harness.Conversation(
         turns.linked(told + completion), turns.offered(row.get("tools")), id=str(row.get("id") or "")
     )

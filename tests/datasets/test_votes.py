@@ -1,5 +1,6 @@
 """Votes: what people said about two answers becomes preferences, from the very file that the server writes."""
 
+import gzip
 import json
 import sqlite3
 import subprocess
@@ -13,8 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import harness
-from harness.data import convert_row
+from harness.data import SourceReport, convert_row, load_source, read_rows
 from harness.data.sqlite import sqlite_rows
+from harness.recipe import source_model
 
 ASKED = [{"role": "user", "content": "Wer? 🐦"}]
 VOTE = {
@@ -130,6 +132,21 @@ def test_the_servers_own_file_is_read(tmp_path):
     assert [[item.chosen[0].content for item in made] for made in items] == [["Ein Reiher."], [], ["Der Reiher."], []]
     assert items[0][0].prompt[0] == harness.Message("system", "Be brief.")
     assert path.read_bytes() == before
+
+
+def test_a_recipe_names_the_file_as_its_path(tmp_path):
+    path = keep(tmp_path / "votes.db", "left", "tie", "right", "both_bad")
+    report = SourceReport("votes", str(path))
+    source = source_model(votes.DATASET)(dataset="votes", path=str(path), both_bad="reject")
+    items = list(load_source(source, {"votes": votes.DATASET}, report))
+    assert [item.id for item in items] == ["vote-1", "vote-3", "vote-4.left", "vote-4.right"]
+    assert (report.rows, report.kept, report.left_out.total()) == (4, 4, 1)
+
+
+def test_a_packed_file_says_to_unpack_it(tmp_path):
+    (tmp_path / "votes.db.gz").write_bytes(gzip.compress(keep(tmp_path / "votes.db", "left").read_bytes()))
+    with pytest.raises(harness.DataError, match="a SQLite file that is packed or not on this machine: unpack it"):
+        list(read_rows(tmp_path / "votes.db.gz"))
 
 
 def test_every_field_of_the_table_is_known(tmp_path):
