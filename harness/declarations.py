@@ -48,7 +48,7 @@ def __getattr__(name: str) -> Any:
 class Dataset:
     """A declared source. `convert(row)` turns one raw row into a Conversation or a Preference, or into several.
 
-    It returns None (or nothing at all) to leave a row out, which is counted, and raises `DataError` (or KeyError,
+    It returns `harness.data.LeftOut(reason)`, or None, to leave a row out, which is counted, and raises `DataError` (or KeyError,
     TypeError, ValueError) for a row that is wrong; the core adds the file and the row. `source` is the default path for
     data sets that bring their own data; `licence` is what a person must know before training on it.
 

@@ -3,7 +3,7 @@
 from harness.data.content import digest_of, text_of, words_of
 from harness.data.decontamination import Overlap, evaluation_texts
 from harness.data.encoded import EncodedData, encode_data, encode_held_out, encode_sources
-from harness.data.fields import shown, take
+from harness.data.fields import LeftOut, shown, take
 from harness.data.prepare import Account, Prepared, prepare
 from harness.data.rows import read_rows, stop
 from harness.data.sources import SourceReport, convert_row, load_conversations, load_source, messages_of
@@ -11,6 +11,7 @@ from harness.data.sources import SourceReport, convert_row, load_conversations, 
 __all__ = [
     "Account",
     "EncodedData",
+    "LeftOut",
     "Overlap",
     "Prepared",
     "SourceReport",

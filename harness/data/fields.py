@@ -21,6 +21,17 @@ _NAMES = {
 }
 
 
+class LeftOut(tuple[()]):
+    """No item, and why: what `convert` may return for a row that it leaves out. The reason is what is counted."""
+
+    reason: str
+
+    def __new__(cls, reason: str) -> LeftOut:
+        made = super().__new__(cls)
+        made.reason = reason
+        return made
+
+
 def take(row: Row, name: str, kind: type[T], default: T = _MISSING) -> T:
     """The field `name` of a row, checked for its type; null counts as absent.
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data.fields import shown
+from harness.data.fields import LeftOut, shown
 from harness.data.rows import OnError, files_of, read_rows, stop
 from harness.declarations import Dataset
 from harness.errors import DataError, nearest
@@ -104,7 +104,8 @@ def load_rows(
             count(DataError(str(error), path=path, row=number))
             continue
         if not items:
-            report.leave_out(name, f"{dataset.name} leaves it out")
+            why = f": {items.reason}" if isinstance(items, LeftOut) else " leaves it out"
+            report.leave_out(name, dataset.name + why)
             continue
         left = len(items) if source.limit is None else source.limit - made
         named = tuple(
@@ -174,6 +175,8 @@ def convert_row(
     """What the data set makes of one row, checked. Whatever goes wrong with the row is raised as a DataError."""
     try:
         made = dataset.convert(row, options) if dataset.options else dataset.convert(row)
+        if isinstance(made, LeftOut):
+            return made
         items = tuple(made or ()) if isinstance(made, Iterable | None) and not isinstance(made, str) else (made,)
     except DataError:
         raise

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import harness
-from harness.data import take
+from harness.data import LeftOut, take
 from harness.nouns import Row
 from harness_datasets.choices import seen_names
 
@@ -17,12 +17,12 @@ class DollyOptions(harness.Options):
     categories: tuple[str, ...] = ()
 
 
-def convert(row: Row, options: Any = None) -> harness.Conversation | None:
-    """One row as a question, with its context below it, and the answer; None where its category is not asked for."""
+def convert(row: Row, options: Any = None) -> harness.Conversation | LeftOut:
+    """One row as a question, with its context below it, and the answer; left out where its category is not asked for."""
     wanted = options.categories if isinstance(options, DollyOptions) else ()
     category = take(row, "category", str, "") if not wanted else take(row, "category", str)
     if wanted and category not in wanted:
-        return None
+        return LeftOut("a category that is not asked for")
     instruction, context = take(row, "instruction", str), take(row, "context", str, "")
     return harness.Conversation.of(
         ("user", f"{instruction}\n\n{context}" if context else instruction),

@@ -21,6 +21,7 @@ import pydantic
 from pydantic import Field
 
 import harness
+from harness.data import LeftOut
 from harness.errors import known_names
 from harness.nouns import Row
 from harness_datasets.labelled import OTHERS, Labelled, Use, folded, known_columns, read_labelled, says_its_label
@@ -63,8 +64,8 @@ class FlanOptions(harness.Options):
         return task
 
 
-def convert(row: Row, options: Any = None) -> list[harness.Conversation] | None:
-    """One labelled row as one conversation, or as one for each phrasing. None where it has no usable label."""
+def convert(row: Row, options: Any = None) -> list[harness.Conversation] | LeftOut:
+    """One labelled row as one conversation, or as one for each phrasing. Left out where it has no usable label."""
     options = FlanOptions() if options is None else options
     file, name = _task_of(row, options)
     use = Use(name, file.tasks[name], options)
@@ -72,7 +73,7 @@ def convert(row: Row, options: Any = None) -> list[harness.Conversation] | None:
         raise harness.DataError(f"the task {name!r} has no inverted phrasings: leave `inverted` out")
     item = read_labelled(row, use)
     if item is None:
-        return None
+        return LeftOut("no usable label")
     counts = (options.shots,) if isinstance(options.shots, int) else options.shots
     shots = item.one_of(counts, "shots")
     reasons = bool(item.rationale) and item.is_drawn(float(options.chain_of_thought), "chain of thought")

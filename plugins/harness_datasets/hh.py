@@ -9,7 +9,7 @@ import itertools
 import re
 
 import harness
-from harness.data import shown, take
+from harness.data import LeftOut, shown, take
 from harness.nouns import Row
 from harness_datasets.completions import Messages, is_empty, part
 
@@ -17,7 +17,7 @@ _TURN = re.compile(r"\n\n(Human|Assistant):")
 _ROLES: dict[str, harness.Role] = {"Human": "user", "Assistant": "assistant"}
 
 
-def convert(row: Row) -> harness.Preference | None:
+def convert(row: Row) -> harness.Preference | LeftOut:
     """One row as a Preference; the prompt is what both transcripts share.
 
     Left out is a row that does not say which answer is better: both the same; nothing shared; parting at what the human
@@ -25,9 +25,15 @@ def convert(row: Row) -> harness.Preference | None:
     """
     chosen, rejected = (_transcript(take(row, name, str), name) for name in ("chosen", "rejected"))
     prompt, good, bad = part(chosen, rejected)
+    if chosen == rejected:
+        return LeftOut("both are the same")
+    if not prompt:
+        return LeftOut("they share no beginning")
     for rest in (good, bad):
-        if not prompt or not rest or is_empty(rest[-1:]) or {rest[0].role, rest[-1].role} != {"assistant"}:
-            return None
+        if not rest or is_empty(rest[-1:]):
+            return LeftOut("an answer is missing or empty")
+        if {rest[0].role, rest[-1].role} != {"assistant"}:
+            return LeftOut("they part at what the human says")
     return harness.Preference(prompt, good, bad)
 
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 import harness
-from harness.data import shown, take
+from harness.data import LeftOut, shown, take
 from harness.nouns import Row
 from harness.options import Options
 from harness_datasets.completions import Messages, Ranked, pairs, read_number
@@ -48,14 +48,14 @@ class _Node:
     replies: list[_Node] = field(default_factory=list)
 
 
-def convert(row: Row, options: OasstOptions) -> list[harness.Conversation | harness.Preference] | None:
-    """What the tree of one row gives; None where no message of it counts, or no answer does."""
+def convert(row: Row, options: OasstOptions) -> list[harness.Conversation | harness.Preference] | LeftOut:
+    """What the tree of one row gives; nothing where no message of it counts, or no answer does."""
     state = take(row, "tree_state", str, "")
     if state and options.tree_states and state not in options.tree_states:
-        return None
+        return LeftOut(f"a tree in the state {state}")
     root = _tree(_root_of(row), options)
     if root is None:
-        return None
+        return LeftOut("its first message does not count")
     items: list[harness.Conversation | harness.Preference] = []
     path = _best_path(root)
     if path and options.take_as != "preferences":

@@ -17,7 +17,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field
 
 import harness
-from harness.data import take
+from harness.data import LeftOut, take
 from harness.nouns import Row
 from harness_datasets import alpaca
 from harness_datasets.choices import seen_names
@@ -35,11 +35,13 @@ class PlatypusOptions(harness.Options):
     embedder: str = "sentence-transformers/all-MiniLM-L6-v2"
 
 
-def convert(row: Row, options: Any = None) -> harness.Conversation | None:
-    """One row as a conversation; None where its source is not wanted, or it is too similar to one that is kept."""
+def convert(row: Row, options: Any = None) -> harness.Conversation | LeftOut:
+    """One row as a conversation; left out where its source is not wanted, or it is too similar to one that is kept."""
     options = options if isinstance(options, PlatypusOptions) else PlatypusOptions()
-    if not _is_wanted(row, options) or LEFT_OUT in row:
-        return None
+    if not _is_wanted(row, options):
+        return LeftOut("a source that is not wanted")
+    if LEFT_OUT in row:
+        return LeftOut("too similar to a row that is kept")
     return alpaca.convert(row)
 
 

@@ -10,7 +10,7 @@ import json
 from typing import Any, Literal
 
 import harness
-from harness.data import shown, take
+from harness.data import LeftOut, shown, take
 from harness.nouns import Row
 from harness.options import Options
 from harness_datasets.completions import Messages, is_empty, must_ask, part, read_turns
@@ -26,15 +26,17 @@ class VotesOptions(Options):
     both_bad: Literal["leave_out", "reject"] = "leave_out"
 
 
-def convert(row: Row, options: VotesOptions) -> list[harness.Preference] | None:
+def convert(row: Row, options: VotesOptions) -> list[harness.Preference] | LeftOut:
     """One vote as Preferences. Left out are ties, two equal answers, and an answer that is empty."""
     verdict = take(row, "verdict", str)
     if verdict not in ("left", "right", "tie", "both_bad"):
         raise harness.DataError(f"the verdict is {shown(verdict)}, expected left, right, tie or both_bad")
     left, right = _side(row, "left"), _side(row, "right")
     prompt, *answers = part(left, right)
-    if left == right or any(is_empty(side[-1:]) for side in (left, right)):
-        return None
+    if left == right:
+        return LeftOut("two equal answers")
+    if any(is_empty(side[-1:]) for side in (left, right)):
+        return LeftOut("an answer is empty")
     if not prompt or any(not answer or answer[0].role != "assistant" for answer in answers):
         raise harness.DataError(f"the two sides were asked different things from message {len(prompt) + 1} on")
     id = f"vote-{row['id']}" if row.get("id") is not None else ""
@@ -42,7 +44,7 @@ def convert(row: Row, options: VotesOptions) -> list[harness.Preference] | None:
         chosen, rejected = answers if verdict == "left" else reversed(answers)
         return [harness.Preference(prompt, chosen, rejected, id=id)]
     if verdict == "tie" or options.both_bad == "leave_out":
-        return None
+        return LeftOut("a tie" if verdict == "tie" else "both bad")
     return [
         harness.Preference(prompt, (), answer, weight=0.5, id=f"{id}.{side}" if id else "")
         for side, answer in zip(("left", "right"), answers, strict=True)

@@ -158,7 +158,7 @@ def test_rows_without_a_label_are_left_out_and_counted(write_rows, load):
     rows = [KINDS["nli"], KINDS["nli"] | {"label": -1}, KINDS["nli"] | {"label": "-"}]
     report = SourceReport("flan", "")
     assert len(load(write_rows(*rows), task="nli", report=report)) == 1
-    assert dict(report.left_out) == {"flan leaves it out": 2}
+    assert dict(report.left_out) == {"flan: no usable label": 2}
 
 
 def test_phrasings_that_a_row_cannot_fill_are_not_used():

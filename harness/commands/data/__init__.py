@@ -15,7 +15,7 @@ from harness.commands.data.stats import stats
 from harness.commands.data.validate import validate
 
 
-@click.group(name="data", help="See, check, measure and build data.")
+@click.group(name="data", help="See, check, count and build data.")
 def command() -> None:
     pass
 
