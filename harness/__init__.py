@@ -11,14 +11,14 @@ from harness.errors import DataError, HarnessError, ModelError, PluginError, Rec
 from harness.nouns import Conversation, Example, Message, Preference, Result, Role, Sample, Score, ToolCall
 
 if TYPE_CHECKING:
-    from harness.declarations import Dataset, Engine, Evaluation, Method, Objective, Options, Template, Tracker
+    from harness.declarations import Dataset, Engine, Evaluation, Filter, Method, Objective, Options, Template, Tracker
 
 __version__ = "0.1.0"
 
 hookimpl = pluggy.HookimplMarker("harness")
 
 # These bring pydantic with them, which `harness --help` should not wait for.
-_LAZY = {"Dataset", "Engine", "Evaluation", "Method", "Objective", "Options", "Template", "Tracker"}
+_LAZY = {"Dataset", "Engine", "Evaluation", "Filter", "Method", "Objective", "Options", "Template", "Tracker"}
 
 __all__ = [
     "Conversation",
@@ -27,6 +27,7 @@ __all__ = [
     "Engine",
     "Evaluation",
     "Example",
+    "Filter",
     "HarnessError",
     "Message",
     "Method",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.nouns import Conversation, Preference, Result
+from harness.nouns import Conversation, Preference, Result, Row
 
 if TYPE_CHECKING:
     import torch
@@ -21,13 +21,12 @@ if TYPE_CHECKING:
     from harness.recipe import Recipe
     from harness.variants import Variant
 
-Row = Mapping[str, Any]
-
 __all__ = [
     "Dataset",
     "Endpoint",
     "Engine",
     "Evaluation",
+    "Filter",
     "Method",
     "Objective",
     "Options",
@@ -47,18 +46,43 @@ def __getattr__(name: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A declared source. `convert` turns one raw row into a Conversation or a Preference.
+    """A declared source. `convert(row)` turns one raw row into a Conversation or a Preference, or into several.
 
-    `convert` returns None to leave a row out (it is counted), and raises `DataError` (or KeyError, TypeError,
-    ValueError) for a row that is wrong; the core adds the file and the row. `source` is the default path for data sets
-    that bring their own data; `licence` is what a person must know before training on it.
+    It returns `harness.data.LeftOut(reason)`, or None, to leave a row out, which is counted, and raises `DataError` (or KeyError,
+    TypeError, ValueError) for a row that is wrong; the core adds the file and the row. `source` is the default path for
+    data sets that bring their own data; `licence` is what a person must know before training on it.
+
+    With `options`, a recipe may set them beside `dataset` and `path`, and it is `convert(row, options)`. `gather(rows)`, or `gather(rows, options)`,
+    puts together raw rows that only make sense as one (the messages of a tree), before they are converted.
+
+    `fields` lets `auto` recognise the format: alternatives, each the names that a row has, with `?` after those it may
+    lack, as in `(("instruction", "input?", "output"),)`. A data set without it is never guessed.
+    `resolve(path, datasets)` makes a data set a stand-in for another, chosen when the file is seen.
     """
 
     name: str
     description: str
-    convert: Callable[[Row], Conversation | Preference | None]
+    convert: Callable[..., Conversation | Preference | Iterable[Conversation | Preference] | None]
     source: str | Path | None = None
     licence: str = "not stated"
+    options: type[Options] | None = None
+    gather: Callable[..., Iterable[tuple[int, Row]]] | None = None
+    fields: tuple[tuple[str, ...], ...] = ()
+    resolve: Callable[[str, Mapping[str, Dataset]], Dataset] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """A cleaning step. `create(options)` returns a function that is asked about every item, in order.
+
+    It gets a Conversation or a Preference and returns why to leave it out, in a few words that are the same for all
+    items of that kind (they are counted), or None to keep it. It may remember what it saw: each pass creates its own.
+    """
+
+    name: str
+    description: str
+    options: type[Options]
+    create: Callable[[Any], Callable[[Conversation | Preference], str | None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,13 +137,15 @@ class Objective:
 class Evaluation:
     """Gives a loaded variant scores, per-sample records and standard errors, one Result a task.
 
-    `run(variant, options, recipe)`; `recipe` is the one the variant was tuned with, or None.
+    `run(variant, options, recipe)`; `recipe` is the one the variant was tuned with, or None. `texts(options, recipe)`
+    gives (id, text) of each item, question and answer, for `data.decontaminate` to compare the training data with.
     """
 
     name: str
     description: str
     options: type[Options]
     run: Callable[[LoadedVariant, Any, Recipe | None], Iterable[Result]]
+    texts: Callable[[Any, Recipe], Iterable[tuple[str, str]]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,7 @@ class DataError(HarnessError):
     """A row, file or conversation that cannot be used. Names the file and the row (1-based line for JSONL)."""
 
     def __init__(self, message: str, *, path: Path | str | None = None, row: int | None = None) -> None:
-        self.reason, self.path, self.row = message, path, row
+        self.reason, self.path, self.row = message, None if path is None else str(path), row
         where = "" if path is None else f"{path}: " if row is None else f"{path}, row {row}: "
         super().__init__(where + message)
 

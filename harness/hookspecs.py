@@ -13,7 +13,7 @@ import pluggy
 if TYPE_CHECKING:
     import click
 
-    from harness.declarations import Dataset, Engine, Evaluation, Method, Objective, Template, Tracker
+    from harness.declarations import Dataset, Engine, Evaluation, Filter, Method, Objective, Template, Tracker
     from harness.nouns import Result
     from harness.run import Run
 
@@ -23,6 +23,11 @@ hookspec = pluggy.HookspecMarker("harness")
 @hookspec
 def register_datasets(register: Callable[[Dataset], None]) -> None:
     """Call `register(Dataset(...))` for each data set."""
+
+
+@hookspec
+def register_filters(register: Callable[[Filter], None]) -> None:
+    """Call `register(Filter(...))` for each cleaning step that `data.clean` can name."""
 
 
 @hookspec

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
+Row = Mapping[str, Any]  # what a file holds, before a data set makes something of it
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
@@ -80,12 +81,18 @@ class Conversation:
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """A prompt with a chosen and a rejected completion; `margin` says by how much, where that is known."""
+    """A prompt with a chosen and a rejected completion; `margin` says by how much, where that is known.
+
+    Where a completion was judged alone (good or bad, as for KTO), the other side is empty. `weight` is below 1 where one
+    ranking became several pairs (of K completions, K(K-1)/2), so that it counts once.
+    """
 
     prompt: tuple[Message, ...]
     chosen: tuple[Message, ...]
     rejected: tuple[Message, ...]
     margin: float | None = None
+    weight: float = 1.0
+    tools: tuple[Mapping[str, Any], ...] = ()
     id: str = ""
     source: str = ""
 

@@ -26,12 +26,12 @@ from harness.errors import HarnessError, PluginError, UnknownNameError, known_na
 if TYPE_CHECKING:
     import click
 
-    from harness.declarations import Dataset, Engine, Evaluation, Method, Objective, Template, Tracker
+    from harness.declarations import Dataset, Engine, Evaluation, Filter, Method, Objective, Template, Tracker
 
 ENTRY_POINT_GROUP = "harness"
 # What a plugin can do wrong while it loads; a module that calls sys.exit() must not end the command.
 BROKEN = (Exception, SystemExit)
-KINDS = ("datasets", "templates", "objectives", "methods", "evaluations", "engines", "trackers", "commands")
+KINDS = ("datasets", "filters", "templates", "objectives", "methods", "evaluations", "engines", "trackers", "commands")
 T = TypeVar("T")
 
 
@@ -144,6 +144,10 @@ class Plugins:
     @property
     def datasets(self) -> Registry[Dataset]:
         return self._registry("datasets")
+
+    @property
+    def filters(self) -> Registry[Filter]:
+        return self._registry("filters")
 
     @property
     def templates(self) -> Registry[Template]:

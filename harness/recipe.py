@@ -6,6 +6,7 @@ What a method, objective or evaluation lets a recipe set is declared by its plug
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import io
 import os
@@ -25,7 +26,8 @@ from harness.errors import HarnessError, RecipeError, known_names, nearest
 from harness.options import Options
 
 if TYPE_CHECKING:
-    from harness.plugins import Plugins
+    from harness.declarations import Dataset, Filter
+    from harness.plugins import Plugins, Registry
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of recipes and runs: a folder, and a model name in the served endpoint
 
@@ -52,18 +54,57 @@ class ModelSpec(Options):
 
 
 class DataSource(Options):
-    """One source of rows: a registered data set, and the file it is read from where it does not bring its own."""
+    """One source of rows: a registered data set, and where it is read from if it does not bring its own data.
+
+    `path` is a file, folder, glob, URL, or `hub://owner/name?split=train` with its commit as `revision`. The data set adds
+    its own keys to these. `columns` renames the columns of a file: `{instruction: question}`.
+    `limit` reads only the beginning; `cap`, `weight` and `epochs` say how much of what was read goes into the mixture.
+    """
 
     dataset: str
     path: str | None = None
+    revision: str | None = None
+    columns: dict[str, str] = Field(default_factory=dict)
     limit: Positive | None = None
+    cap: Positive | None = None
+    weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+
+
+def source_model(dataset: Dataset) -> type[DataSource]:
+    """DataSource with the keys that `dataset` adds to it."""
+    return type("DataSource", (dataset.options, DataSource), {}) if dataset.options else DataSource
+
+
+class CleanStep(Options):
+    """One step of cleaning. The filter adds its own keys to this."""
+
+    filter: str
+
+
+class DecontaminateSpec(Options):
+    """What is done about rows that share `ngram` words in a row with an item of the recipe's evaluations.
+
+    An item with fewer words counts whole, down to `min_words`. Words that more than `shared_by` items share are the
+    phrasing of a task, and are not compared.
+    """
+
+    ngram: Annotated[int, Field(ge=3)] = 13
+    min_words: Annotated[int, Field(ge=3)] = 5
+    shared_by: Positive = 10
+    action: Literal["warn", "drop", "error"] = "warn"
 
 
 class DataSpec(Options):
-    """What is trained on and what is validated on."""
+    """What is trained on and what is validated on, and what is done with it first."""
 
-    train: tuple[DataSource, ...] = Field(min_length=1)
-    validation: tuple[DataSource, ...] = ()
+    train: tuple[pydantic.SerializeAsAny[DataSource], ...] = Field(min_length=1)
+    validation: tuple[pydantic.SerializeAsAny[DataSource], ...] = ()
+    validation_share: Annotated[float, Field(gt=0, lt=1)] | None = None
+    clean: tuple[pydantic.SerializeAsAny[CleanStep], ...] = ()
+    decontaminate: DecontaminateSpec | None = None
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
+    seed: int = 0
     max_tokens: Positive = 2048
     on_overlong: Literal["error", "drop", "truncate"] = "error"
 
@@ -258,13 +299,77 @@ def _validate(written: _Written, plugins: Plugins, to_tune: bool) -> Recipe:
             declared: Any = named((key, index), spec, field, registry)
             specs.append(section((key, index), spec, type(base.__name__, (declared.options, base), {})))
         sections[key] = tuple(specs)
+    if isinstance(data := sections.get("data"), dict):
+        sections["data"] = data | {
+            part: [
+                section(("data", part, index), source, _source_model(source, plugins.datasets, to_tune))
+                if isinstance(source, dict)
+                else source
+                for index, source in enumerate(data[part])
+            ]
+            for part in ("train", "validation")
+            if isinstance(data.get(part), list)
+        }
+        if isinstance(clean := data.get("clean"), list):
+            sections["data"]["clean"] = steps = []
+            for index, step in enumerate(clean):
+                where = ("data", "clean", index)
+                if to_tune and isinstance(step, dict) and "filter" in step:
+                    named(where, step, "filter", plugins.filters)
+                steps.append(
+                    section(where, step, _step_model(step, plugins.filters, to_tune))
+                    if isinstance(step, dict)
+                    else step
+                )
     if to_tune and "template" in sections:
         named((), sections, "template", plugins.templates)
     recipe: Recipe = section((), sections, Recipe)
+    if to_tune:
+        _check_data(recipe, written)
     for part in ("train", "validation") if to_tune else ():
         for index, source in enumerate(getattr(recipe.data, part)):
             named(("data", part, index), {"dataset": source.dataset}, "dataset", plugins.datasets)
     return _resolve_paths(recipe, written, to_tune)
+
+
+def _source_model(source: Mapping[str, Any], datasets: Registry[Dataset], to_tune: bool) -> type[DataSource]:
+    """DataSource with the keys that its data set adds; with any keys where the data set is gone and not needed."""
+    name = source.get("dataset")
+    if isinstance(name, str) and name in datasets:
+        return source_model(datasets[name])
+    extra: Any = "forbid" if to_tune else "ignore"
+    return type("DataSource", (DataSource,), {"model_config": {"extra": extra}})
+
+
+def _step_model(step: Mapping[str, Any], filters: Registry[Filter], to_tune: bool) -> type[CleanStep]:
+    """CleanStep with the keys that its filter adds; with any keys where the filter is gone and not needed."""
+    name = step.get("filter")
+    if isinstance(name, str) and name in filters:
+        options = filters[name].options
+        return CleanStep if options is Options else type("CleanStep", (options, CleanStep), {})
+    extra: Any = "forbid" if to_tune else "ignore"
+    return type("CleanStep", (CleanStep,), {"model_config": {"extra": extra}})
+
+
+def _check_data(recipe: Recipe, written: _Written) -> None:
+    """Refuse keys of `data` that contradict each other, before anything is read."""
+    data = recipe.data
+    unweighted = [index for index, source in enumerate(data.train) if source.weight is None]
+    if unweighted and len(unweighted) < len(data.train):
+        raise RecipeError(
+            f"{written.place('data', 'train', unweighted[0])}: this source has no `weight` and another has one: give every "
+            f"source of data.train a weight, or none"
+        )
+    if data.validation_share and data.validation:
+        raise RecipeError(
+            f"{written.place('data', 'validation_share')}: validation rows come from `data.validation` or are a share of "
+            f"data.train; take one of the two out"
+        )
+    if data.decontaminate and not recipe.evaluate:
+        raise RecipeError(
+            f"{written.place('data', 'decontaminate')}: it compares data.train with the items of the recipe's evaluations, "
+            f"and there is no `evaluate`"
+        )
 
 
 def _resolve_paths(recipe: Recipe, written: _Written, must_exist: bool) -> Recipe:
@@ -284,8 +389,10 @@ def _resolve_paths(recipe: Recipe, written: _Written, must_exist: bool) -> Recip
     def resolved(where: tuple[Any, ...], source: DataSource) -> DataSource:
         if source.path is None:
             return source
+        if "://" in source.path:
+            return source
         source = source.model_copy(update={"path": absolute(source.path)})
-        if must_exist and not Path(str(source.path)).exists():
+        if must_exist and not glob.has_magic(str(source.path)) and not Path(str(source.path)).exists():
             place = written.place(*where, "path")
             raise RecipeError(f"{place}: no such file: {source.path}.{_file_near(Path(str(source.path)))}")
         return source

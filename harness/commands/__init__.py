@@ -2,7 +2,7 @@
 
 # By module and short help. Each is imported when it is used.
 CORE_COMMANDS = {
-    "data": ("harness.commands.data", "See and check data: list, preview, validate."),
+    "data": ("harness.commands.data", "See, check, count and build data."),
     "demo": ("harness.commands.demo", "Tune the seedling, evaluate, compare and serve it."),
     "doctor": ("harness.commands.doctor", "Say what was found on this machine and what will not work."),
     "plugins": ("harness.commands.plugins", "List plugins, what they register, and the failed ones."),

@@ -1,13 +1,35 @@
-"""First-party data sets: how a row of each common format becomes a Conversation."""
+"""First-party data sets: how a row of each common format becomes a Conversation or a Preference."""
+
+from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 
 import harness
+
+MODULES = (
+    "alpaca",
+    "auto",
+    "dolly",
+    "feedback",
+    "flan",
+    "hh",
+    "instructgpt",
+    "messages",
+    "natural_instructions",
+    "oasst",
+    "platypus",
+    "preferences",
+    "prompt_completion",
+    "seed_tasks",
+    "sharegpt",
+    "text",
+    "tools",
+    "votes",
+)
 
 
 @harness.hookimpl
 def register_datasets(register: Callable[[harness.Dataset], None]) -> None:
-    from harness_datasets import alpaca, messages, text
-
-    for module in (alpaca, messages, text):
-        register(module.DATASET)
+    for name in MODULES:
+        register(import_module(f"{__name__}.{name}").DATASET)

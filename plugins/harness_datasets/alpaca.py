@@ -2,9 +2,10 @@
 
 import harness
 from harness.data import take
+from harness.nouns import Row
 
 
-def convert(row: harness.declarations.Row) -> harness.Conversation:
+def convert(row: Row) -> harness.Conversation:
     """One alpaca row as a conversation: history first, then the instruction with its input below it."""
     turns: list[tuple[harness.Role, str]] = []
     if system := take(row, "system", str, ""):
@@ -18,4 +19,9 @@ def convert(row: harness.declarations.Row) -> harness.Conversation:
     return harness.Conversation.of(*turns)
 
 
-DATASET = harness.Dataset("alpaca", "instruction, input, output; optional system and history", convert)
+DATASET = harness.Dataset(
+    "alpaca",
+    "instruction, input, output; optional system and history",
+    convert,
+    fields=(("instruction", "input?", "output", "system?", "history?"),),
+)

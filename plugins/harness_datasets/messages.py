@@ -1,76 +1,172 @@
-"""OpenAI-style rows: a `messages` list of role and content, with tool calls, tool results and a per-message weight."""
+"""OpenAI-style rows: a `messages` list of role and content, with tool calls, tool results and a per-message weight.
 
-import json
+Content is text or a list of parts: OpenAI's text parts (with `text` or `value`), Anthropic's blocks (text, thinking,
+tool_use, tool_result; with the system prompt beside the messages), LLaMA-Factory's (reasoning, tool_call). Reasoning is
+kept and learnt, as `<think>` before the text, which is how reasoning models write it themselves. The legacy spelling
+of calls, `function_call` and the role `function`, is read too.
+"""
+
+from __future__ import annotations
+
 from collections.abc import Mapping
 from typing import Any
 
 import harness
-from harness.data import take
-from harness.nouns import ROLES
+from harness.data import shown, take
+from harness.nouns import ROLES, Row
+from harness_datasets import turns
+
+_ALSO = {"function": "tool", "developer": "system"}  # OpenAI's old and new words for a role of ours
+_HINTS = {"human": "user", "gpt": "assistant", "ai": "assistant", "model": "assistant", "bot": "assistant"}
+_TEXT = ("text", "input_text", "output_text")
+_REASONING = ("reasoning", "thinking")
+_PARTS = (*_TEXT, *_REASONING, "tool_call", "tool_use", "tool_result")
 
 
-def convert(row: harness.declarations.Row) -> harness.Conversation:
-    """One row of messages as a conversation."""
-    messages = take(row, "messages", list)
-    tools = take(row, "tools", list, [])
-    for number, tool in enumerate(tools, 1):
-        if not isinstance(tool, Mapping):
-            raise harness.DataError(f"tool {number} should be an object, found {tool!r}")
-    return harness.Conversation(
-        tuple(_message(message, number) for number, message in enumerate(messages, 1)),
-        tuple(tools),
-        id=str(row.get("id") or ""),
-    )
+def convert(row: Row) -> harness.Conversation:
+    """One row of messages as a conversation. `conversations` is read where there are no `messages`."""
+    name = "conversations" if "messages" not in row and "conversations" in row else "messages"
+    messages: list[harness.Message] = []
+    names: dict[int, str] = {}
+    for number, raw in enumerate(take(row, name, list), 1):
+        for message in _read(raw, number):
+            if message.role == "tool" and isinstance(tool := raw.get("name"), str):
+                names[len(messages)] = tool
+            messages.append(message)
+    linked = turns.linked(messages, names)
+    if row.get("system"):
+        linked = turns.with_system(_text_only(row["system"], "the field 'system'"), linked)
+    tools = turns.offered(row.get("tools")) + turns.offered(row.get("functions"), "functions")
+    return harness.Conversation(linked, tools, id=str(row.get("id") or ""), source=str(row.get("source") or ""))
 
 
-def _message(raw: Any, number: int) -> harness.Message:
+def _read(raw: Any, number: int) -> list[harness.Message]:
+    """The messages that one entry stands for: one, but for Anthropic's, where a user's holds tool results too."""
     if not isinstance(raw, Mapping):
-        raise harness.DataError(f"message {number} should be an object with role and content, found {raw!r}")
-    role = raw.get("role")
-    if role not in ROLES:
-        hint = {"human": "user", "gpt": "assistant", "ai": "assistant", "function": "tool", "developer": "system"}.get(
-            str(role)
-        )
-        told = f" Use {hint!r}" if hint else f" Roles: {', '.join(ROLES)}"
-        raise harness.DataError(f"message {number} has the role {role!r}.{told}")
-    weight = raw.get("weight")
-    if weight is not None and weight not in (0, 1):
-        raise harness.DataError(f"message {number}: the weight should be 0 or 1, found {weight!r}")
-    return harness.Message(
-        role,
-        _text(raw.get("content"), number),
-        tuple(_tool_call(call, number) for call in take(raw, "tool_calls", list, [])),
-        take(raw, "tool_call_id", str, "") or None,
-        train=bool(weight) if weight is not None and role == "assistant" else None,
-    )
+        raise harness.DataError(f"message {number} should be an object with role and content, found {shown(raw)}")
+    role, where = _role(raw, number), f"message {number}"
+    train = turns.trained(raw, role, where)
+    content = raw.get("content")
+    calls = take_calls(raw, where)
+    if role == "assistant":
+        reasoning = next((raw[key] for key in ("reasoning_content", *_REASONING) if isinstance(raw.get(key), str)), "")
+        text, more = _said(content, reasoning, where)
+        return [harness.Message(role, text, calls + more, train=train)]
+    if calls:
+        raise harness.DataError(f"{where}: only the assistant can call tools, found tool_calls of the {role}")
+    id = _text_field(raw, "tool_call_id", where)
+    if role != "user" or not isinstance(content, list):
+        return [harness.Message(role, _text_only(content, where), tool_call_id=id, train=train)]
+    read: list[harness.Message] = []
+    for part in content:  # results apart from what the user says, in their order
+        if isinstance(part, Mapping) and part.get("type") == "tool_result":
+            answers = _text_field(part, "tool_use_id", where)
+            read.append(harness.Message("tool", _text_only(part.get("content"), where), tool_call_id=answers))
+        elif read and read[-1].role == "user":
+            read.append(harness.Message("user", read.pop().content + _text_only([part], where)))
+        else:
+            read.append(harness.Message("user", _text_only([part], where)))
+    return read or [harness.Message("user", "")]
 
 
-def _text(content: Any, number: int) -> str:
-    """The content as text; a list of text parts is joined, as OpenAI's endpoints do it."""
-    if content is None:
-        return ""
+def _role(raw: Mapping[str, Any], number: int) -> harness.Role:
+    said = raw.get("role")
+    role = _ALSO.get(said, said) if isinstance(said, str) else said
+    if role in ROLES:
+        return role
+    if said is None and "from" in raw:
+        told = " It has from and value: the data set 'sharegpt' reads that"
+    else:
+        told = f" Use {_HINTS[said]!r}" if isinstance(said, str) and said in _HINTS else f" Roles: {', '.join(ROLES)}"
+    raise harness.DataError(f"message {number} has the role {shown(said)}.{told}")
+
+
+def take_calls(raw: Mapping[str, Any], where: str) -> tuple[harness.ToolCall, ...]:
+    """The calls of a message, in `tool_calls` or the legacy `function_call`."""
+    found = raw.get("tool_calls")
+    if found is not None and not isinstance(found, list):
+        raise harness.DataError(f"{where}: 'tool_calls' should be a list, found {shown(found)}")
+    legacy = raw.get("function_call")
+    return tuple(turns.call(one, where) for one in [*(found or ()), *([legacy] if legacy is not None else ())])
+
+
+def _said(content: Any, reasoning: str, where: str) -> tuple[str, tuple[harness.ToolCall, ...]]:
+    """What the assistant says: its text, reasoning first, and its calls."""
+    text, thought, calls = [], [reasoning] if reasoning else [], []
+    if isinstance(content, list):
+        for part in content:
+            kind = part.get("type") if isinstance(part, Mapping) else None
+            if kind in _REASONING:
+                thought.append(_part_text(part, where))
+            elif kind == "tool_call":
+                calls += turns.calls(part.get("value", part), where)
+            elif kind == "tool_use":
+                calls.append(turns.call({**part, "arguments": part.get("input")}, where))
+            else:
+                text.append(_text_only([part], where))
+    else:
+        text.append(_text_only(content, where))
+    said = "".join(text)
+    if thought:
+        said = f"<think>\n{chr(10).join(thought).strip(chr(10))}\n</think>" + (f"\n\n{said}" if said else "")
+    return said, tuple(calls)
+
+
+def _text_only(content: Any, where: str) -> str:
+    """Text, or the text of a list of text parts, joined as OpenAI's endpoints do it."""
     if isinstance(content, str):
         return content
-    if isinstance(content, list) and all(isinstance(part, Mapping) and part.get("type") == "text" for part in content):
-        return "".join(take(part, "text", str) for part in content)
-    raise harness.DataError(f"message {number}: content should be text or a list of text parts, found {content!r}")
-
-
-def _tool_call(raw: Any, number: int) -> harness.ToolCall:
-    function = take(take({"call": raw}, "call", dict), "function", dict)
-    arguments = function.get("arguments", {})
-    if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments)
-        except json.JSONDecodeError as error:
+    if content is None:
+        return ""
+    if not isinstance(content, list):
+        raise harness.DataError(f"{where}: content should be text or a list of parts, found {shown(content)}")
+    for part in content:
+        kind = part.get("type") if isinstance(part, Mapping) else None
+        if kind == "redacted_thinking":
             raise harness.DataError(
-                f"message {number}: the arguments of a tool call are not valid JSON: {error}"
-            ) from None
-    if not isinstance(arguments, Mapping):
-        raise harness.DataError(
-            f"message {number}: the arguments of a tool call should be an object, found {arguments!r}"
-        )
-    return harness.ToolCall(take(function, "name", str), arguments, take(raw, "id", str, "") or None)
+                f"{where}: redacted thinking is encrypted: there is nothing to learn from it. Leave that part out"
+            )
+        if kind not in _TEXT:
+            other = f"; a {kind} does not belong here" if kind in _PARTS else ""
+            raise harness.DataError(
+                f"{where}: content should be text or a list of text parts, found {shown(part)}{other}"
+            )
+    return "".join(_part_text(part, where) for part in content)
 
 
-DATASET = harness.Dataset("messages", "OpenAI-style messages with role and content, tools, and weight", convert)
+def _part_text(part: Mapping[str, Any], where: str) -> str:
+    """The text of a part: in a field named after its type, in `text` or in `value`."""
+    for name in (part["type"], "text", "value"):
+        if isinstance(part.get(name), str):
+            return part[name]
+    raise harness.DataError(
+        f"{where}: a {part['type']} part should have its text under 'text' or 'value', found {shown(part)}"
+    )
+
+
+def _text_field(raw: Mapping[str, Any], name: str, where: str) -> str | None:
+    try:
+        return take(raw, name, str, "") or None
+    except harness.DataError as error:
+        raise harness.DataError(f"{where}: {error}") from None
+
+
+DATASET = harness.Dataset(
+    "messages",
+    "OpenAI- or Anthropic-style messages with role and content, tools, and weight",
+    convert,
+    fields=(
+        (
+            "messages",
+            "tools?",
+            "functions?",
+            "system?",
+            "id?",
+            "parallel_tool_calls?",
+            "prompt?",
+            "prompt_id?",
+            "source?",
+        ),
+        ("conversations", "tools?", "system?", "id?", "source?"),
+    ),
+)

@@ -2,11 +2,12 @@
 
 import harness
 from harness.data import take
+from harness.nouns import Row
 
 
-def convert(row: harness.declarations.Row) -> harness.Conversation:
+def convert(row: Row) -> harness.Conversation:
     """One text as a single assistant message, so that all of it is something to learn."""
     return harness.Conversation.of(("assistant", take(row, "text", str)))
 
 
-DATASET = harness.Dataset("text", "plain text for pretraining: one `text` a row", convert)
+DATASET = harness.Dataset("text", "plain text for pretraining: one `text` a row", convert, fields=(("text",),))

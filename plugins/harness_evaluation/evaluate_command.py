@@ -106,13 +106,20 @@ def _shared_recipe(variants: Sequence[Variant], need: bool) -> Recipe | None:
         return None
     first = runs[0]
     for run in runs[1:] if need else ():
-        if (run.recipe.evaluate, run.recipe.data.validation) != (first.recipe.evaluate, first.recipe.data.validation):
+        if _measures(run.recipe) != _measures(first.recipe):
             raise HarnessError(
                 f"the recipes of {first.name} and {run.name} name different evaluations or validation data;"
                 f" say which to "
                 f"use for all: --recipe {first.folder / 'recipe.yaml'}"
             )
     return first.recipe
+
+
+def _measures(recipe: Recipe) -> tuple[Any, ...]:
+    """What decides what a recipe's evaluations measure on."""
+    data = recipe.data
+    held_out = (data.validation_share, data.train, data.clean) if data.validation_share else ()
+    return recipe.evaluate, data.validation, *held_out
 
 
 def _from_recipe(recipe: Recipe | None, only: Sequence[str], include_path: Path | None) -> list[tuple[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import itertools
 import logging
 import os
 import random
@@ -74,8 +75,28 @@ def run(loaded: LoadedVariant, options: LmEvalOptions, recipe: Recipe | None) ->
         yield _as_result(name, task, output, model.questions)
 
 
+def texts(options: LmEvalOptions, recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """(id, text) of every item: what it asks and, where that is text, the answer it wants."""
+    require("lm_eval", "evaluation")
+    with quiet():
+        found = [
+            (f"{name} {number}", _text(task, doc))
+            for name, task in load_tasks(options)["tasks"].items()
+            for number, doc in enumerate(itertools.islice(task.eval_docs, options.limit))
+        ]
+    yield from found
+
+
+def _text(task: Any, doc: Any) -> str:
+    asked, target = task.doc_to_text(doc), task.doc_to_target(doc)
+    if task.OUTPUT_TYPE == "multiple_choice" and isinstance(target, int):
+        choices = task.doc_to_choice(doc)
+        target = choices[target] if 0 <= target < len(choices) else ""
+    return "\n".join(part for part in (asked, target) if isinstance(part, str))
+
+
 EVALUATION = Evaluation(
-    "lm_eval", "tasks of the LM Evaluation Harness: its own, or those of a folder", LmEvalOptions, run
+    "lm_eval", "tasks of the LM Evaluation Harness: its own, or those of a folder", LmEvalOptions, run, texts
 )
 
 

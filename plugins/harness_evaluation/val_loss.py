@@ -19,9 +19,11 @@ from harness_evaluation import statistics
 from harness_evaluation.progress import progress_bar
 
 if TYPE_CHECKING:
+    from harness.data import EncodedData
     from harness.models import LoadedVariant
     from harness.nouns import Example
     from harness.recipe import Recipe
+    from harness.template import BoundTemplate
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -42,11 +44,7 @@ def run(loaded: LoadedVariant, options: ValLossOptions, recipe: Recipe | None) -
     The standard error takes conversations, not tokens, as the independent items: tokens of one conversation vary
     together. See `statistics.mean`, whose weights are the token counts.
     """
-    from harness.context import current_plugins
-    from harness.data import encode_sources
-
-    spec = _data(options, recipe)
-    encoded = encode_sources(spec.validation, spec, current_plugins().datasets, loaded.template)
+    sources, encoded = _encoded(options, recipe, loaded.template)
     examples = encoded.examples[: options.limit]
     with progress_bar(f"{loaded.variant.name}  val_loss") as bar:
         bar.expect(len(examples))
@@ -61,7 +59,7 @@ def run(loaded: LoadedVariant, options: ValLossOptions, recipe: Recipe | None) -
         "perplexity": Score(*statistics.exponential(nll), higher_is_better=False),
     }
     details = {
-        "data": [source.model_dump() for source in spec.validation],
+        "data": [source.model_dump() for source in sources],
         "data_sha256": encoded.sha256,
         "supervised_tokens": sum(example.supervised for example in examples),
         "left_out": sum(sum(report.left_out.values()) for report in encoded.reports),
@@ -70,8 +68,18 @@ def run(loaded: LoadedVariant, options: ValLossOptions, recipe: Recipe | None) -
     yield Result("val_loss", scores, samples, details)
 
 
+def texts(options: ValLossOptions, recipe: Recipe) -> Iterator[tuple[str, str]]:
+    """(id, text) of every conversation that is measured on; those of a `validation_share` are training data's own."""
+    from harness.context import current_plugins
+    from harness.data import load_source, text_of
+
+    for source in options.data or recipe.data.validation:
+        for item in load_source(source, current_plugins().datasets):
+            yield item.id, text_of(item)
+
+
 EVALUATION = Evaluation(
-    "val_loss", "loss per supervised token and perplexity on held-out conversations", ValLossOptions, run
+    "val_loss", "loss per supervised token and perplexity on held-out conversations", ValLossOptions, run, texts
 )
 
 
@@ -142,19 +150,24 @@ def _as_sample(loaded: LoadedVariant, example: Example, nll_sum: float) -> Sampl
     )
 
 
-def _data(options: ValLossOptions, recipe: Recipe | None) -> DataSpec:
-    """What is measured on, and what becomes of conversations that are too long."""
-    base = recipe.data if recipe is not None else None
-    sources = options.data or (base.validation if base else ())
+def _encoded(
+    options: ValLossOptions, recipe: Recipe | None, template: BoundTemplate
+) -> tuple[Sequence[DataSource], EncodedData]:
+    """The sources that are measured on, encoded."""
+    from harness.context import current_plugins
+    from harness.data import encode_held_out, encode_sources
+
+    plugins = current_plugins()
+    limits = {"max_tokens": options.max_tokens, "on_overlong": options.on_overlong}
+    chosen = {key: value for key, value in limits.items() if value is not None}
+    if recipe is not None and not options.data and recipe.data.validation_share:
+        spec = recipe.data.model_copy(update=chosen)
+        return spec.train, encode_held_out(spec, plugins, template)
+    sources = options.data or (recipe.data.validation if recipe is not None else ())
     if not sources:
         raise HarnessError(
             "val_loss has nothing to measure on: name held-out data in the recipe, under `data.validation` or under "
             "`data` of the evaluation; for a plain model give the recipe with --recipe FILE"
         )
-    default = base or DataSpec(train=sources)
-    return DataSpec(
-        train=sources,
-        validation=sources,
-        max_tokens=options.max_tokens or default.max_tokens,
-        on_overlong=options.on_overlong or default.on_overlong,
-    )
+    base = recipe.data if recipe is not None else DataSpec(train=sources)
+    return sources, encode_sources(sources, base.model_copy(update=chosen), plugins.datasets, template)

@@ -135,17 +135,16 @@ def _tune(context: Context, run: Run) -> None:
 
 
 def _load_data(recipe: Recipe, context: Context, template: Any) -> TuningData:
-    from harness.data import encode_sources
+    from harness.data import encode_data, evaluation_texts
     from harness_tuning.loop import TuningData
 
-    datasets, spec = context.plugins.datasets, recipe.data
-    train = encode_sources(spec.train, spec, datasets, template)
-    validation = encode_sources(spec.validation, spec, datasets, template) if spec.validation else None
-    return TuningData(train, validation)
+    evaluation = evaluation_texts(recipe, context.plugins)  # read only where the recipe compares with it
+    return TuningData(*encode_data(recipe.data, context.plugins, template, evaluation))
 
 
 def _show_plan(context: Context, recipe: Recipe, tuner: Tuner) -> None:
     """Everything that decides what the model learns, before it learns it."""
+    from rich.markup import escape
     from rich.table import Table
 
     from harness.recipe import TuneSpec
@@ -163,7 +162,13 @@ def _show_plan(context: Context, recipe: Recipe, tuner: Tuner) -> None:
     plan.add_row("template", f"{tuner.template.name}; an answer ends with {stops}; no system prompt is added")
     for report in data.train.reports:
         out = "".join(f"; {count:,} left out: {reason}" for reason, count in report.left_out.items())
-        plan.add_row("train", f"{report.source}  {report.path}  {report.kept:,} of {report.rows:,} rows{out}")
+        again = f", used {report.used:,} times" if report.used != report.kept else ""
+        plan.add_row(
+            "train", f"{report.source}  {report.path}  {report.kept:,} of {report.rows:,} rows{again}{escape(out)}"
+        )
+    if data.train.account:
+        for line in data.train.account.lines():
+            plan.add_row("", escape(line))  # it quotes the data
     cut = (
         f"; {data.train.overlong:,} longer than {recipe.data.max_tokens} tokens: {recipe.data.on_overlong}"
         if data.train.overlong

@@ -81,9 +81,13 @@ class Tuner:
                     "rows": report.rows,
                     "kept": report.kept,
                     "left_out": dict(report.left_out),
+                    "used": report.used,
+                    "tokens": report.tokens,
+                    "supervised_tokens": report.supervised,
                 }
                 for report in self.data.train.reports
             ],
+            overlaps=[] if (account := self.data.train.account) is None else [str(found) for found in account.overlaps],
         )
 
     @property

@@ -126,7 +126,7 @@ def test_validate_checks_a_recipe_against_its_template_and_length(harness, write
     ("arguments", "told"),
     [
         (("preview",), "name a recipe"),
-        (("preview", "rows.jsonl"), "looks like data, not like a recipe"),
+        (("preview", "gone.jsonl"), "gone.jsonl: no such file"),
         (("preview", "--dataset", "alpcaa", "rows.jsonl"), "Did you mean 'alpaca'?"),
         (("preview", "--dataset", "alpaca"), "give it a `path`"),
         (("preview", "--dataset", "alpaca", "gone.jsonl"), "gone.jsonl: no such file"),

@@ -1,0 +1,24 @@
+"""`harness data`: what data sets there are, what a file is, what its rows become, every row that is wrong, and a build.
+
+Needs no torch. What is said of tokens needs transformers, for the tokenizer alone.
+"""
+
+from __future__ import annotations
+
+import click
+
+from harness.commands.data.build import build
+from harness.commands.data.listing import list_datasets
+from harness.commands.data.preview import preview
+from harness.commands.data.recognise import recognise_file
+from harness.commands.data.stats import stats
+from harness.commands.data.validate import validate
+
+
+@click.group(name="data", help="See, check, count and build data.")
+def command() -> None:
+    pass
+
+
+for part in (list_datasets, recognise_file, preview, validate, stats, build):
+    command.add_command(part)

@@ -1,0 +1,239 @@
+"""What the arguments of the data commands name: a recipe's sources, or a file read as a data set, given or recognised."""
+
+from __future__ import annotations
+
+import importlib.util
+import itertools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+import click
+
+from harness.commands.data.progress import followed
+from harness.commands.data.showing import printable
+from harness.context import Context
+from harness.errors import DataError, HarnessError, ModelError, TemplateError
+from harness.nouns import Conversation, Example
+
+if TYPE_CHECKING:
+    from harness.data import Account, SourceReport
+    from harness.data.prepare import Prepared
+    from harness.data.recognise import Match
+    from harness.recipe import DataSource, Recipe
+    from harness.template import BoundTemplate
+
+Part = Literal["train", "validation"]
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+path_argument = click.argument("path", required=False, metavar="[RECIPE|FILE]")
+dataset_option = click.option(
+    "--dataset", metavar="NAME", help="Read FILE as this data set; without it, the one that fits is found and named."
+)
+part_option = click.option(
+    "--part", type=click.Choice(["train", "validation"]), default="train", show_default=True, help="Which data of a recipe."
+)  # fmt: skip
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+def template_options(function: F) -> F:
+    """`--model` and `--template`, for files, which have no recipe to say so."""
+    template = click.option(
+        "--template", metavar="NAME", default="chatml", show_default=True, help="With --model: the template to encode with."
+    )  # fmt: skip
+    model = click.option("--model", metavar="FOLDER", help="For a FILE: whose tokenizer to encode with. A recipe has its own.")  # fmt: skip
+    return model(template(function))
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is to be read: a recipe (its sources those that are read), or the one source of a file.
+
+    `sources` are those of the part that was asked for. `recognised` has, by place in `sources`, why a source is read as
+    what it is, where that was found out.
+    """
+
+    sources: tuple[DataSource, ...]
+    recipe: Recipe | None
+    part: Part | None
+    recognised: dict[int, Match]
+
+    def as_dict(self) -> list[dict[str, Any]]:
+        """What was recognised, for JSON."""
+        return [
+            {"path": self.sources[index].path, "dataset": match.dataset, "sureness": match.sureness, "why": match.why}
+            for index, match in self.recognised.items()
+        ]
+
+
+def what_to_read(context: Context, path: str | None, dataset: str | None, part: Part | None) -> Reading:
+    """The sources that a command's arguments name; `part` None is all of a recipe's.
+
+    What had to be recognised is told on standard error: nothing is taken for something else in silence.
+
+    Raises:
+        HarnessError: where nothing is named, the recipe has no such part, or no data set fits the file.
+    """
+    from harness.recipe import DataSource, load_recipe, source_model
+
+    if dataset is not None or (path is not None and not is_recipe(path)):
+        named = source_model(context.plugins.datasets[dataset]) if dataset else DataSource
+        source, match = _settled(context, named(dataset=dataset or "", path=path))
+        return Reading((source,), None, part, {0: match} if match else {})
+    if path is None:
+        raise HarnessError("name a recipe, as in `harness data preview recipe.yaml`, or a file of rows")
+    recipe = load_recipe(Path(path), context.plugins)
+    if part == "validation" and recipe.data.validation_share is not None:
+        names = ["train"]  # what is held out of it
+    else:
+        names = ["train", "validation"] if part is None else [part]
+    sources: list[DataSource] = []
+    recognised: dict[int, Match] = {}
+    for name in names:
+        settled = [_settled(context, source) for source in getattr(recipe.data, name)]
+        recognised |= {index: match for index, (_, match) in enumerate(settled, len(sources)) if match}
+        own = tuple(source for source, _ in settled)
+        sources += own
+        recipe = recipe.model_copy(update={"data": recipe.data.model_copy(update={name: own})})
+    if not sources:
+        raise HarnessError(f"{path}: the recipe has no data.{part}")
+    return Reading(tuple(sources), recipe, part, recognised)
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Items on their way, with how often each is used; the account of each source is complete when they have gone by."""
+
+    items: Iterator[Prepared]
+    reports: tuple[SourceReport, ...]
+    account: Account | None = None
+
+
+def read_items(
+    context: Context, reading: Reading, what: str, on_error: Callable[[DataError], None] | None = None
+) -> Stream:
+    """The items of a file as they are, or of a recipe as they are learnt from: cleaned, split and mixed.
+
+    `what` is what a progress bar says. `on_error` gets each row that is wrong; left out, the first one is raised.
+    """
+    from harness.data import Account, SourceReport, evaluation_texts, load_source, prepare, stop
+    from harness.data.prepare import Prepared
+    from harness.data.sources import where_of
+
+    datasets, recipe = context.plugins.datasets, reading.recipe
+    failed = on_error or stop
+
+    def as_they_are(
+        sources: tuple[DataSource, ...], reports: tuple[SourceReport, ...], part: Part
+    ) -> Iterator[Prepared]:
+        for source, report in zip(sources, reports, strict=True):
+            for item in followed(load_source(source, datasets, report, failed), report, what):
+                report.used += 1
+                yield Prepared(item, part, 1, report)
+
+    def reports_of(sources: tuple[DataSource, ...]) -> tuple[SourceReport, ...]:
+        return tuple(SourceReport(source.dataset, where_of(source, datasets[source.dataset])) for source in sources)
+
+    if recipe is None or (reading.part == "validation" and recipe.data.validation_share is None):
+        reports = reports_of(reading.sources)
+        return Stream(as_they_are(reading.sources, reports, reading.part or "train"), reports)
+    account = Account.of(recipe.data, context.plugins)
+    evaluation = evaluation_texts(recipe, context.plugins)
+    prepared = prepare(recipe.data, context.plugins, account, evaluation=evaluation, on_error=failed)
+    prepared = followed(prepared, account.reports, what)
+    if reading.part is not None:
+        wanted = (item for item in prepared if item.part == reading.part)
+        return Stream(wanted, account.reports if reading.part == "train" else account.held_out, account)
+    rest = reports_of(recipe.data.validation)
+    validation = as_they_are(recipe.data.validation, rest, "validation")
+    return Stream(itertools.chain(prepared, validation), account.reports + rest, account)
+
+
+def is_recipe(path: str) -> bool:
+    """Whether an argument names a recipe; whatever is not YAML is data."""
+    return PurePosixPath(path).suffix in {".yaml", ".yml"}
+
+
+def _settled(context: Context, source: DataSource) -> tuple[DataSource, Match | None]:
+    """A source as it is read, and how that was found out where the source does not say; tells it on standard error."""
+    from harness.data.recognise import choose, recognise
+    from harness.data.rows import files_of
+    from harness.data.sources import where_of
+    from harness.recipe import source_model
+
+    datasets = context.plugins.datasets
+    if not source.dataset:
+        match = choose(str(source.path), datasets)
+    elif resolve := datasets[source.dataset].resolve:
+        where = where_of(source, datasets[source.dataset])
+        if source.revision is not None:
+            (where,) = files_of(where, source.revision)  # the address with the revision in it
+        chosen = resolve(where, datasets)
+        match = next(match for match in recognise(where, datasets) if match.dataset == chosen.name)
+    else:
+        return source, None
+    name = match.dataset
+    told = f"{source.path}: read as {name} (sure: {match.sureness:.0%}): {match.why}"
+    click.secho(printable(told), dim=True, err=True)
+    return source_model(datasets[name])(**source.model_dump() | {"dataset": name}), match
+
+
+def template_of(
+    context: Context, recipe: Recipe | None, model: str | None = None, template: str = "chatml"
+) -> tuple[BoundTemplate | None, str | None]:
+    """The template on its model's tokenizer, or the reason why a recipe's cannot be had here; neither where none is named.
+
+    Raises:
+        HarnessError: where `model` was asked for and cannot be had.
+    """
+    from harness.models import bind_template
+    from harness.recipe import ModelSpec
+
+    if recipe is None:
+        return (bind_template(template, ModelSpec(path=model), context.plugins), None) if model else (None, None)
+    if importlib.util.find_spec("transformers") is None:
+        return None, "transformers is not installed: pip install 'instruct-harness[tuning]'"
+    try:
+        return bind_template(recipe.template, recipe.model, context.plugins), None
+    except ModelError as error:
+        return None, str(error)
+
+
+def encode_each(
+    template: BoundTemplate, conversations: list[Conversation], on_error: Callable[[Conversation, TemplateError], None]
+) -> Iterator[Example]:
+    """Encode conversations as tuning would, all at once; one by one where the template refuses some of them."""
+    try:
+        yield from template.encode_batch(conversations)
+    except TemplateError:
+        for conversation in conversations:
+            try:
+                yield template.encode(conversation)
+            except TemplateError as error:
+                on_error(conversation, error)
+
+
+def row_of(id: str) -> int | None:
+    """The row in an id that the core gave: `file:row`, or `file:row.part` where a row became several items."""
+    row = id.rpartition(":")[2].partition(".")[0].partition(" ")[0]
+    return int(row) if row.isdecimal() else None
+
+
+def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    iterator = iter(items)
+    while batch := list(itertools.islice(iterator, size)):
+        yield batch
+
+
+def kinds_of(problems: list[DataError]) -> dict[str, list[DataError]]:
+    """Problems by kind, the most frequent first; what differs only in a figure or a found value is one kind."""
+    import re
+
+    found: dict[str, list[DataError]] = {}
+    for problem in problems:
+        reason = problem.reason.splitlines()[0]
+        kind = re.sub(r"\d+", "0", re.sub(r"(found|The row has:|at column \d+:) .*", r"\1", reason))
+        found.setdefault(kind, []).append(problem)
+    return dict(sorted(found.items(), key=lambda group: -len(group[1])))

@@ -1,0 +1,275 @@
+"""Which data set a file is for: each one that declares `fields` is tried on a sample of the file's rows.
+
+A data set fits a row that has the fields it needs and that its `convert` takes, with default options. How much of the
+row it knows decides between several that fit: `instruction, input, output` fits a row with `data_source` too, but a
+data set that also names `data_source` fits it better. Where two fit equally well, nothing is guessed.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.data.rows import files_of, read_rows
+from harness.data.sources import convert_row
+from harness.declarations import Dataset
+from harness.errors import DataError, HarnessError, nearest
+from harness.nouns import Row
+
+SAMPLE = 64  # rows that are tried
+FILES = 8  # of a folder or glob, files that the sample is taken from
+GATHERED = 2048  # rows that a data set with `gather` may read for its sample
+
+# A data set is chosen if it reads at least so many of the sampled rows, and is equal to another if both of these are so:
+LEAST = 0.5
+MARGIN_READ = 0.05  # they read the same share of the rows, to within this
+MARGIN_NAMED = 0.5  # they know equally many fields of a row, on average, to within this
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """How well one data set fits a file.
+
+    `sureness` is `read * (1 + share) / 2` in 0..1, where `read` is the share of the sampled rows that it can read, and
+    share that of their fields that it knows; `named` is how many fields of a row it knows on average. `error` is what
+    the first row that it cannot read is refused for.
+    """
+
+    dataset: str
+    sureness: float
+    why: str
+    rows: int
+    error: str | None = None
+    read: float = 0.0
+    named: float = 0.0
+
+
+def recognise(path: str, datasets: Mapping[str, Dataset], sample: int = SAMPLE) -> list[Match]:
+    """Every data set that declares `fields`, and how well it fits the rows of a file, the best first.
+
+    Raises:
+        DataError: where there is nothing to read at `path`, or no row of it can be read.
+    """
+    seen = _Sample.of(path, sample)
+    matches = [_match(dataset, seen) for dataset in _guessable(datasets)]
+    return sorted(matches, key=lambda match: (-match.sureness, -match.named, match.dataset))
+
+
+def choose(path: str, datasets: Mapping[str, Dataset], sample: int = SAMPLE) -> Match:
+    """The one data set that fits a file.
+
+    Raises:
+        DataError: where none fits (naming the nearest and what is missing), several fit equally well (naming them), or
+            one that knows more of the rows' fields cannot read them.
+    """
+    matches = recognise(path, datasets, sample)
+    fitting = [match for match in matches if match.read >= LEAST]
+    if not fitting:
+        raise DataError(_nothing_fits(path, datasets, sample, matches), path=path)
+    first = fitting[0]
+    doubtful = [match for match in matches if match.read < LEAST and match.named >= first.named + 1]
+    if doubtful:
+        raise DataError(_better_known(first, max(doubtful, key=lambda match: match.named)), path=path)
+    if rivals := [other for other in fitting[1:] if _equal(first, other)]:
+        raise DataError(_several_fit(datasets, [first, *rivals]), path=path)
+    return first
+
+
+def _guessable(datasets: Mapping[str, Dataset]) -> list[Dataset]:
+    return [dataset for dataset in datasets.values() if dataset.fields and dataset.resolve is None]
+
+
+def _equal(one: Match, other: Match) -> bool:
+    return abs(one.read - other.read) < MARGIN_READ and abs(one.named - other.named) < MARGIN_NAMED
+
+
+# Trying
+
+
+@dataclass(frozen=True, slots=True)
+class _Sample:
+    """Some rows of a file, or of the files that a path stands for; `files` is what each row comes from."""
+
+    files: tuple[str, ...]
+    rows: tuple[tuple[int, Row], ...]
+
+    @classmethod
+    def of(cls, path: str, count: int) -> _Sample:
+        files = files_of(path)
+        some = files[:: -(-len(files) // FILES)]
+        each = max(1, count // len(some))
+        errors: list[DataError] = []
+        rows = [row for file in some for row in itertools.islice(read_rows(file, errors.append), each)]
+        if not rows:
+            raise errors[0] if errors else DataError("there are no rows in it", path=path)
+        return cls(tuple(some), tuple(rows))
+
+    def gathered(self, dataset: Dataset) -> Iterable[tuple[int, Row]]:
+        """The rows as the data set puts them together; more are read, since what belongs together may lie far apart."""
+        if dataset.gather is None:
+            return self.rows
+        ignored: list[DataError] = []
+        rows = itertools.chain.from_iterable(read_rows(file, ignored.append) for file in self.files)
+        some = list(itertools.islice(rows, GATHERED + 1))
+        whole = itertools.islice(dataset.gather(some[:GATHERED]), len(self.rows) + 1)
+        found = list(whole)
+        # What is put together last may be cut off where the reading stopped.
+        return found[: len(self.rows)] if len(some) <= GATHERED or len(found) > len(self.rows) else found[:-1]
+
+
+def _match(dataset: Dataset, seen: _Sample) -> Match:
+    tried = len(seen.rows)
+    known = [_known(dataset, row) for _, row in seen.rows]
+    fits = [names for names in known if names is not None]
+    if not fits:
+        missing = ", ".join(_missing(dataset, seen.rows[0][1])[1])
+        return Match(dataset.name, 0.0, f"no row has the fields it needs (missing: {missing})", tried)
+    read, error = _read(dataset, seen, known)
+    named = sum(map(len, fits)) / len(fits)
+    have = [len(_fields(row)) for (_, row), names in zip(seen.rows, known, strict=True) if names is not None]
+    share = min(1.0, named * len(fits) / max(1, sum(have)))
+    unknown = dict.fromkeys(
+        name for (_, row), names in zip(seen.rows, known, strict=True) if names is not None for name in _fields(row)
+        if name not in names
+    )  # fmt: skip
+    fields = _listed(dict.fromkeys(name for names in fits for name in names))
+    of_all = "it knows all their fields" if not unknown else f"it does not know {_listed(unknown)}"
+    why = f"it reads {read:.0%} of {tried} sampled rows; they have {fields}, and {of_all}"
+    return Match(dataset.name, round(read * (1 + share) / 2, 3), why, tried, error, read, named)
+
+
+def _read(dataset: Dataset, seen: _Sample, known: list[frozenset[str] | None]) -> tuple[float, str | None]:
+    """The share of the sampled rows that the data set can read, and what the first other one is refused for."""
+    from pydantic import ValidationError
+
+    from harness.recipe import source_model
+
+    try:
+        options = source_model(dataset)(dataset=dataset.name)
+    except ValidationError as problem:
+        needed = ", ".join(str(part["loc"][0]) for part in problem.errors())
+        return 0.0, f"it cannot be used without being told: {needed}"
+    error: str | None = None
+    read = made = tried = 0
+    try:
+        rows = list(seen.gathered(dataset))
+    except Exception as problem:  # `gather` is a plugin's, and was given rows that may not be its own
+        return 0.0, str(problem)
+    fit = dict(zip((id(row) for _, row in seen.rows), known, strict=True))
+    for number, row in rows:
+        tried += 1
+        if fit.get(id(row), True) is None:
+            error = error or f"row {number}: {_lacks(dataset, row)}"
+            continue
+        try:
+            items = convert_row(dataset, row, options)
+            read += 1
+            made += len(items)
+        except DataError as problem:
+            error = error or f"row {number}: {problem.reason}"
+    # A data set may leave rows out, but one that makes nothing of any row does not read the file.
+    return (read / tried if made else 0.0), error or (None if made else "it leaves every row out")
+
+
+def _known(dataset: Dataset, row: Row) -> frozenset[str] | None:
+    """The fields of a row that the best fitting alternative of a data set knows; None where none fits."""
+    present = _fields(row)
+    best: frozenset[str] | None = None
+    for alternative in dataset.fields:
+        if _needed(alternative) <= present:
+            names = present & {name.removesuffix("?") for name in alternative}
+            best = names if best is None or len(names) > len(best) else best
+    return best
+
+
+def _fields(row: Row) -> frozenset[str]:
+    """The fields that hold something; tables write null where a row has none."""
+    return frozenset(str(name) for name, value in row.items() if value is not None)
+
+
+def _needed(alternative: tuple[str, ...]) -> set[str]:
+    return {name for name in alternative if not name.endswith("?")}
+
+
+def _missing(dataset: Dataset, row: Row) -> tuple[tuple[float, int], list[str], tuple[str, ...]]:
+    """Of the alternative that is nearest to a row: how near (the share of what it needs that is there, and how many of its
+    fields are), and what is missing."""
+    present = _fields(row)
+
+    def near(alternative: tuple[str, ...]) -> tuple[float, int]:
+        needed = _needed(alternative)
+        similar = sum(name in present or bool(nearest(name, present)) * 0.5 for name in needed)
+        return similar / max(1, len(needed)), len(present & {name.removesuffix("?") for name in alternative})
+
+    best = max(dataset.fields, key=near)
+    return near(best), [name for name in best if not name.endswith("?") and name not in present], best
+
+
+def _lacks(dataset: Dataset, row: Row) -> str:
+    return f"it lacks {_listed(_missing(dataset, row)[1])}"
+
+
+# Saying so
+
+
+def _nothing_fits(path: str, datasets: Mapping[str, Dataset], sample: int, matches: list[Match]) -> str:
+    files = files_of(path)
+    if len(files) > 1 and (differ := _by_file(files, datasets, sample)):
+        return f"its files are of different kinds: {differ}. Give each kind a source of its own"
+    number, row = _Sample.of(path, 1).rows[0]
+    has = _listed(_fields(row), 12) or "no fields"
+    told = f"no data set fits: row {number} has {has}."
+    if refused := [match for match in matches if match.named]:
+        best = max(refused, key=lambda match: (match.read, match.named))
+        told += f" The nearest is {best.dataset!r}, whose fields are there, but it reads {best.read:.0%} of the rows: {best.error}."
+        return f"{told} `harness data validate --dataset {best.dataset}` shows every row that is wrong"
+    if guessable := _guessable(datasets):
+        near = max(guessable, key=lambda dataset: _missing(dataset, row)[0])
+        score, missing, alternative = _missing(near, row)
+        if score[0]:
+            renames = ", ".join(f"{name}: {_alike(name, row) or 'NAME'}" for name in missing)
+            told += (
+                f" The nearest is {near.name!r} ({', '.join(alternative)}), which also needs {_listed(missing)}. If that only "
+                f"has another name, say so in a recipe: `dataset: {near.name}` with `columns: {{{renames}}}`."
+            )
+    return f"{told} `harness data list` shows what is known; another format is a plugin of 15 lines"
+
+
+def _alike(name: str, row: Row) -> str:
+    """The field of a row that may be meant by `name`, if one is spelt much like it."""
+    return nearest(name, _fields(row)).rpartition("Did you mean ")[2].strip("?'\" ")
+
+
+def _by_file(files: list[str], datasets: Mapping[str, Dataset], sample: int) -> str:
+    """What each of several files is, where that differs; an empty string where it does not."""
+    kinds: dict[str, list[str]] = {}
+    for file in files[:: -(-len(files) // FILES)]:
+        try:
+            kinds.setdefault(choose(file, datasets, sample).dataset, []).append(file)
+        except HarnessError:
+            kinds.setdefault("nothing known", []).append(file)
+    return "; ".join(f"{_listed(found, 2)}: {kind}" for kind, found in kinds.items()) if len(kinds) > 1 else ""
+
+
+def _several_fit(datasets: Mapping[str, Dataset], rivals: list[Match]) -> str:
+    names = " and ".join(repr(rival.dataset) for rival in rivals)
+    told = "".join(f"\n  {match.dataset}: {datasets[match.dataset].description}; {match.why}" for match in rivals)
+    return (
+        f"{names} fit equally well, so nothing is guessed. Say which it is, `dataset: {rivals[0].dataset}` in a recipe or "
+        f"--dataset {rivals[0].dataset} on the command line:{told}"
+    )
+
+
+def _better_known(first: Match, other: Match) -> str:
+    return (
+        f"{first.dataset!r} could read it, but {other.dataset!r} knows more of its fields and reads {other.read:.0%} of the rows: "
+        f"{other.error}. Mend that, or say which it is: `dataset: {first.dataset}` in a recipe, --dataset {first.dataset} on the "
+        f"command line ({first.why})"
+    )
+
+
+def _listed(names: Iterable[Any], most: int = 6) -> str:
+    listed = sorted(map(str, names))
+    return ", ".join(listed[:most]) + (f", and {len(listed) - most} more" if len(listed) > most else "")

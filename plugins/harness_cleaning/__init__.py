@@ -1,0 +1,14 @@
+"""First-party filters: the steps that `data.clean` of a recipe can name."""
+
+from collections.abc import Callable
+
+import harness
+
+
+@harness.hookimpl
+def register_filters(register: Callable[[harness.Filter], None]) -> None:
+    from harness_cleaning import duplicates, language, length, near_duplicates, refusals, tool_calls, turns
+
+    for module in (duplicates, near_duplicates, turns, length, language, tool_calls, refusals):
+        for declared in module.FILTERS:
+            register(declared)

@@ -1,0 +1,69 @@
+"""`refusals`: conversations in which the assistant declines, or speaks of itself as a language model."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import harness
+from harness.data.sources import Item
+
+_CANNOT = r"(?:cannot|can not|can't|won't|will not|am unable to|'m unable to|am not able to|'m not able to|could not|couldn't)"
+_DO = (
+    r"(?:help|assist|answer|provide|fulfil|fulfill|comply|do that|create|generate|write|discuss|engage|support|"
+    r"continue|complete|offer|give|share|participate|respond)"
+)
+PATTERNS = (
+    rf"\bI {_CANNOT} {_DO}\b",
+    rf"\bI{_CANNOT} {_DO}\b",
+    r"\b(?:I'm|I am|we are|we're)(?: very| so| really)? sorry,? but\b",
+    r"\bI (?:apologi[sz]e|regret)\b.{0,40}\b(?:but|cannot|can't|unable)\b",
+    r"\bas an? (?:AI|artificial intelligence|(?:large )?language model|chatbot|virtual assistant)\b",
+    r"\bI(?:'m| am)(?: just| only)? an? (?:AI|artificial intelligence|(?:large )?language model|chatbot)\b",
+    r"\bI (?:must|have to|need to) (?:respectfully )?(?:decline|refuse)\b",
+    r"\bI(?:'d| would) (?:rather|prefer) not\b",
+    r"\b(?:goes )?against my (?:programming|guidelines|policy|policies|principles|rules)\b",
+    r"\bI (?:don't|do not) (?:have|possess) (?:personal |human )?(?:opinions|feelings|emotions|beliefs|experiences)\b",
+)
+
+
+class RefusalsOptions(harness.Options):
+    """`patterns` are regular expressions of your own; `only_own` leaves ours out. Case does not matter.
+
+    They are looked for in the first `characters` of each answer that is learnt: refusals come first, and what comes
+    later is often a quotation.
+    """
+
+    patterns: tuple[str, ...] = ()
+    only_own: bool = False
+    characters: int = 200
+
+
+def refusals(options: RefusalsOptions) -> Callable[[Item], str | None]:
+    """Raises DataError for a pattern that is not a regular expression, and where there is none."""
+    patterns = (() if options.only_own else PATTERNS) + options.patterns
+    if not patterns:
+        raise harness.DataError("the filter 'refusals' has no patterns: give some, or take only_own out")
+    compiled = [_compiled(pattern) for pattern in patterns]
+
+    def judge(item: Item) -> str | None:
+        learnt = item.messages if isinstance(item, harness.Conversation) else item.chosen
+        for message in learnt:
+            if not message.is_trained:
+                continue
+            beginning = message.content[: options.characters].replace("’", "'")
+            if any(pattern.search(beginning) for pattern in compiled):
+                return "an answer that refuses"
+        return None
+
+    return judge
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    try:
+        return re.compile(pattern, re.IGNORECASE | re.DOTALL)
+    except re.error as error:
+        raise harness.DataError(f"the filter 'refusals': {pattern!r} is not a regular expression: {error}") from None
+
+
+FILTERS = (harness.Filter("refusals", "conversations in which the assistant declines", RefusalsOptions, refusals),)

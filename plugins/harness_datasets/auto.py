@@ -1,0 +1,24 @@
+"""Any format that another data set declares: the one that fits the file, chosen on a sample of its rows.
+
+A stand-in: before rows are read, it is replaced by the data set that fits. Where none fits, or two fit equally well, it
+says so and guesses nothing.
+"""
+
+from collections.abc import Mapping
+from typing import NoReturn
+
+import harness
+from harness.data.recognise import choose
+from harness.nouns import Row
+
+
+def resolve(path: str, datasets: Mapping[str, harness.Dataset]) -> harness.Dataset:
+    """The data set that fits the file. Raises DataError where none does, or several do."""
+    return datasets[choose(path, datasets).dataset]
+
+
+def convert(row: Row) -> NoReturn:
+    raise harness.DataError("auto is replaced by the data set that fits the file before rows are read")
+
+
+DATASET = harness.Dataset("auto", "whichever of these fits the file; refuses where two do", convert, resolve=resolve)

@@ -1,0 +1,140 @@
+"""What the formats with judged completions share: reading a prompt and its completions, parting them, ranking them.
+
+A prompt or a completion is text, one turn, or a list of turns; a turn is {role, content} or {from, value}.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import harness
+from harness.data import shown, take
+from harness.nouns import Row
+from harness_datasets import alpaca, messages, sharegpt, turns
+
+Messages = tuple[harness.Message, ...]
+
+_PROMPTS = ("prompt", "question", "instruction", "conversations", "messages")  # the first that a row has is its prompt
+
+
+def read_turns(value: Any, name: str, role: harness.Role) -> Messages:
+    """The messages that the field `name` holds; plain text is one message of `role`.
+
+    Raises:
+        DataError: naming the field and the message in it.
+    """
+    if isinstance(value, str):
+        return (harness.Message(role, value),)
+    said = [value] if isinstance(value, Mapping) else value
+    if not isinstance(said, list) or not said:
+        raise harness.DataError(
+            f"the field {name!r} should be text or a list of messages with role and content, found {shown(value)}"
+        )
+    try:
+        if isinstance(said[0], Mapping) and "from" in said[0] and "role" not in said[0]:
+            return sharegpt.convert({"conversations": said}).messages
+        return messages.convert({"messages": said}).messages
+    except harness.DataError as error:
+        raise harness.DataError(f"{name}: {error}") from None
+
+
+def read_completion(value: Any, name: str) -> Messages:
+    """A completion: messages of which the first and the last are the assistant's. That it says something is checked later."""
+    completion = read_turns(value, name, "assistant")
+    for position, number in ((0, 1), (-1, len(completion))):
+        if completion[position].role != "assistant":
+            raise harness.DataError(
+                f"{name}: message {number} is the {completion[position].role}'s; a completion begins and ends with the assistant's"
+            )
+    return completion
+
+
+def read_prompt(row: Row) -> Messages:
+    """The prompt of a row, its system prompt and history first; nothing where the row has none.
+
+    It is the row's `prompt`, `question`, `instruction` (with `input` below it), `conversations` or `messages`.
+    """
+    name = next((name for name in _PROMPTS if row.get(name) is not None), None)
+    if name is None:
+        return ()
+    system = take(row, "system", str, "")
+    if not isinstance(row[name], str):
+        return turns.with_system(system, read_turns(row[name], name, "user"))
+    parts = {"system": system, "history": row.get("history"), "instruction": row[name], "output": ""}
+    if name == "instruction":
+        parts["input"] = row.get("input")
+    return alpaca.convert(parts).messages[:-1]
+
+
+def must_ask(prompt: Messages) -> Messages:
+    """The prompt, checked: it is there, and a completion can follow it."""
+    if not prompt:
+        raise harness.DataError(f"there is no prompt: expected one of the fields {', '.join(_PROMPTS)}")
+    if prompt[-1].role not in ("user", "tool"):
+        raise harness.DataError(
+            f"the prompt ends with message {len(prompt)}, the {prompt[-1].role}'s; a completion follows a user's or a tool's"
+        )
+    return prompt
+
+
+def part(chosen: Messages, rejected: Messages) -> tuple[Messages, Messages, Messages]:
+    """The messages with which both conversations begin, and what follows them in each."""
+    shared = next(
+        (at for at, (one, other) in enumerate(zip(chosen, rejected, strict=False)) if one != other),
+        min(len(chosen), len(rejected)),
+    )
+    return chosen[:shared], chosen[shared:], rejected[shared:]
+
+
+def is_empty(completion: Messages) -> bool:
+    """Whether the assistant says nothing in it."""
+    return not any(message.content.strip() or message.tool_calls for message in completion)
+
+
+def read_number(row: Row, name: str) -> float | None:
+    """A finite number, or None where the row has none of that name."""
+    value = row.get(name)
+    if value is None:
+        return None
+    if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        raise harness.DataError(f"the field {name!r} should be a number, found {shown(value)}")
+    return float(value)
+
+
+class Ranked(NamedTuple):
+    """One of several completions of a prompt; the lower the rank, the better."""
+
+    rank: float
+    completion: Messages
+    id: str = ""
+
+
+def pairs(
+    prompt: Messages, ranked: Iterable[Ranked], tools: Sequence[Mapping[str, Any]] = ()
+) -> list[harness.Preference]:
+    """Every better completion before every worse one, each with weight 1 / number of pairs, so that a prompt counts once.
+
+    The margin is the difference of the ranks. Equal ranks, and equal completions, make no pair. That all pairs of one
+    prompt belong together is Ouyang et al. 2022 (InstructGPT, arXiv:2203.02155), section 3.5.
+    """
+    ordered = sorted(ranked, key=lambda one: one.rank)
+    found = [
+        (better, worse)
+        for better, worse in itertools.combinations(ordered, 2)
+        if better.rank < worse.rank and better.completion != worse.completion
+    ]
+    return [
+        harness.Preference(
+            prompt,
+            better.completion,
+            worse.completion,
+            margin=float(worse.rank - better.rank),
+            weight=1 / len(found),
+            tools=tuple(tools),
+            id=f"{better.id}>{worse.id}" if better.id and worse.id else "",
+        )
+        for better, worse in found
+    ]

@@ -1,0 +1,81 @@
+"""Binary feedback (KTO): one completion a row, and whether it is good.
+
+The Preference has one side: `chosen` where the completion is good, `rejected` where it is bad.
+"""
+
+from __future__ import annotations
+
+import harness
+from harness.data import shown, take
+from harness.nouns import Row
+from harness_datasets.completions import Messages, must_ask, read_completion, read_prompt, read_turns
+from harness_datasets.turns import offered, with_system
+
+# fmt: off
+_GOOD = ("true", "1", "+1", "good", "yes", "up", "thumbs_up", "thumbs up", "👍", "chosen", "desirable", "positive")
+_BAD = ("false", "0", "-1", "bad", "no", "down", "thumbs_down", "thumbs down", "👎", "rejected", "undesirable", "negative")
+# fmt: on
+
+
+def convert(row: Row) -> harness.Preference:
+    """One row as a one-sided Preference. In a row of whole conversations, the last turn is what was judged."""
+    good = _is_good(row)
+    if (name := next((name for name in ("completion", "response") if row.get(name) is not None), None)) is not None:
+        prompt, completion = read_prompt(row), read_completion(row[name], name)
+    else:
+        prompt, completion = _last_turn(row)
+    return harness.Preference(
+        must_ask(prompt),
+        completion if good else (),
+        () if good else completion,
+        tools=offered(row.get("tools")),
+        id=str(row.get("id") or ""),
+        source=str(row.get("source") or ""),
+    )
+
+
+def _is_good(row: Row) -> bool:
+    """What the label says: true or false, 1 or 0 (or -1), or a word such as good or bad, thumbs_up or thumbs_down."""
+    name = next((name for name in ("label", "kto_tag") if row.get(name) is not None), None)
+    if name is None:
+        raise harness.DataError(f"the field 'label' is missing. The row has: {', '.join(map(str, row)) or 'nothing'}")
+    label = row[name]
+    if isinstance(label, bool | int | float) and label in (1, 0, -1):
+        return label == 1
+    word = label.strip().lower() if isinstance(label, str) else ""
+    if word not in _GOOD + _BAD:
+        raise harness.DataError(
+            f"the field {name!r} should say whether the completion is good: true or false, 1 or 0, good or bad, "
+            f"thumbs_up or thumbs_down; found {shown(label)}"
+        )
+    return word in _GOOD
+
+
+def _last_turn(row: Row) -> tuple[Messages, Messages]:
+    """The prompt and the completion of a whole conversation: its last message is the assistant's, and the one judged."""
+    name = next((name for name in ("messages", "conversations") if isinstance(row.get(name), list)), None)
+    if name is None:
+        raise harness.DataError(
+            f"there is no completion: expected prompt and completion, or messages that end with the assistant's. "
+            f"The row has: {', '.join(map(str, row))}"
+        )
+    turns = read_turns(row[name], name, "user")
+    if turns[-1].role != "assistant":
+        raise harness.DataError(
+            f"{name}: message {len(turns)}, the last, is the {turns[-1].role}'s; the label is about an answer of the assistant's"
+        )
+    return with_system(take(row, "system", str, ""), turns[:-1]), turns[-1:]
+
+
+DATASET = harness.Dataset(
+    "feedback",
+    "a prompt, a completion and whether it is good (KTO); or messages whose last turn the label is about",
+    convert,
+    fields=(
+        ("prompt", "completion", "label", "system?", "history?", "tools?", "id?", "source?"),
+        ("prompt", "response", "label", "system?", "history?", "tools?", "id?", "source?"),
+        ("messages", "label", "system?", "tools?", "id?", "source?"),
+        ("conversations", "label", "system?", "tools?", "id?", "source?"),
+        ("conversations", "kto_tag", "system?", "tools?", "id?", "source?"),
+    ),
+)

@@ -1,0 +1,56 @@
+"""Transcripts of `\\n\\nHuman: ...\\n\\nAssistant: ...`, chosen and rejected, as Anthropic's helpful and harmless data have them.
+
+A transcript has no escapes: where the assistant wrote "\\n\\nAssistant:" itself, its turns in a row are taken as one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+
+import harness
+from harness.data import LeftOut, shown, take
+from harness.nouns import Row
+from harness_datasets.completions import Messages, is_empty, part
+
+_TURN = re.compile(r"\n\n(Human|Assistant):")
+_ROLES: dict[str, harness.Role] = {"Human": "user", "Assistant": "assistant"}
+
+
+def convert(row: Row) -> harness.Preference | LeftOut:
+    """One row as a Preference; the prompt is what both transcripts share.
+
+    Left out is a row that does not say which answer is better: both the same; nothing shared; parting at what the human
+    says; an answer missing or empty.
+    """
+    chosen, rejected = (_transcript(take(row, name, str), name) for name in ("chosen", "rejected"))
+    prompt, good, bad = part(chosen, rejected)
+    if chosen == rejected:
+        return LeftOut("both are the same")
+    if not prompt:
+        return LeftOut("they share no beginning")
+    for rest in (good, bad):
+        if not rest or is_empty(rest[-1:]):
+            return LeftOut("an answer is missing or empty")
+        if {rest[0].role, rest[-1].role} != {"assistant"}:
+            return LeftOut("they part at what the human says")
+    return harness.Preference(prompt, good, bad)
+
+
+def _transcript(text: str, name: str) -> Messages:
+    """The messages of a transcript, turns in a row of the same role joined, without the white space around them."""
+    before, *parts = _TURN.split("\n\n" + text.lstrip())
+    if before.strip() or parts[:1] != ["Human"]:
+        raise harness.DataError(f"{name} should begin with 'Human:', found {shown(text)}")
+    turns = itertools.groupby(zip(parts[::2], parts[1::2], strict=True), key=lambda turn: turn[0])
+    return tuple(
+        harness.Message(_ROLES[role], "\n\n".join(said.strip() for _, said in same).strip()) for role, same in turns
+    )
+
+
+DATASET = harness.Dataset(
+    "hh",
+    "transcripts of Human: and Assistant:, chosen and rejected, parted after the last turn they share",
+    convert,
+    fields=(("chosen", "rejected"),),
+)

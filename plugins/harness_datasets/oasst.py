@@ -1,0 +1,264 @@
+"""Open-Assistant message trees: replies to replies, ranked by people. A path becomes a Conversation, siblings Preferences.
+
+Read are a tree a row (`prompt` with `replies`), a root message a row (with `replies`), and single messages (`message_id`,
+`parent_id`, `message_tree_id`), whose trees `gather` puts together. Köpf et al. 2023, arXiv:2304.07327.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+import harness
+from harness.data import LeftOut, shown, take
+from harness.nouns import Row
+from harness.options import Options
+from harness_datasets.completions import Messages, Ranked, pairs, read_number
+
+_ROLES: dict[str, harness.Role] = {"prompter": "user", "assistant": "assistant"}
+
+
+class OasstOptions(Options):
+    """What becomes of a tree, and which of its messages count; a message that does not count takes its replies with it.
+
+    `conversations`: one a tree, along the best ranked answers. `preferences`: the ranked answers to each message, in pairs.
+    `languages`: `pt` covers pt-BR; none named means all. `min_quality`: of the quality label, 0 to 1; a message without
+    that label does not count then. `tree_states`: of trees that say their state.
+    """
+
+    take_as: Literal["conversations", "preferences", "both"] = "conversations"
+    languages: tuple[str, ...] = ()
+    min_quality: Annotated[float, Field(ge=0, le=1)] | None = None
+    tree_states: tuple[str, ...] = ("ready_for_export",)
+    include_deleted: bool = False
+    include_failed_review: bool = False
+    include_synthetic: bool = True
+
+
+@dataclass(slots=True)
+class _Node:
+    """A message that counts, and its replies that do."""
+
+    id: str
+    message: harness.Message
+    rank: float | None
+    replies: list[_Node] = field(default_factory=list)
+
+
+def convert(row: Row, options: OasstOptions) -> list[harness.Conversation | harness.Preference] | LeftOut:
+    """What the tree of one row gives; nothing where no message of it counts, or no answer does."""
+    state = take(row, "tree_state", str, "")
+    if state and options.tree_states and state not in options.tree_states:
+        return LeftOut(f"a tree in the state {state}")
+    root = _tree(_root_of(row), options)
+    if root is None:
+        return LeftOut("its first message does not count")
+    items: list[harness.Conversation | harness.Preference] = []
+    path = _best_path(root)
+    if path and options.take_as != "preferences":
+        items.append(harness.Conversation(path, id=root.id))
+    if options.take_as != "conversations":
+        items += _preferences(root)
+    return items or None
+
+
+def gather(rows: Iterable[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
+    """Single messages put together, one row a tree, numbered as the first of its messages; rows with trees as they are.
+
+    Messages of a tree may lie anywhere in a file, so all of a file's single messages are in memory until it ends.
+    """
+    by_id: dict[str, tuple[int, Row]] = {}
+    trees: dict[str, list[tuple[int, Row]]] = {}
+    loose: list[tuple[int, Row]] = []
+    for number, row in rows:
+        id, parent, tree = row.get("message_id"), row.get("parent_id"), row.get("message_tree_id")
+        is_single = isinstance(id, str) and isinstance(parent, str | None) and isinstance(tree, str | None)
+        if not is_single or "replies" in row or "prompt" in row:
+            yield number, row  # a tree already; or wrong, as `convert` will say
+            continue
+        by_id.setdefault(str(id), (number, row))
+        if tree:
+            trees.setdefault(tree, []).append((number, row))
+        else:
+            loose.append((number, row))
+    tops: dict[str, str] = {}
+    for number, row in loose:
+        trees.setdefault(_top(row["message_id"], by_id, tops), []).append((number, row))
+    for tree, members in sorted(trees.items(), key=lambda item: item[1][0][0]):
+        first, row = members[0]
+        state = next((row["tree_state"] for _, row in members if row.get("tree_state")), None)
+        yield first, {"message_tree_id": tree, "tree_state": state, "messages": [row for _, row in members]}
+
+
+def _top(id: str, by_id: Mapping[str, tuple[int, Row]], tops: dict[str, str]) -> str:
+    """The message that a chain of replies begins with; `tops` remembers what was found. A circle has any of its own."""
+    chain: dict[str, None] = {}
+    while id not in tops and id not in chain:
+        chain[id] = None
+        parent = by_id[id][1].get("parent_id")
+        if parent not in by_id:
+            break
+        id = parent
+    top = tops.get(id, id)
+    tops.update(dict.fromkeys(chain, top))
+    return top
+
+
+def _root_of(row: Row) -> tuple[Any, Mapping[str, list[Any]]]:
+    """The root message of a row, and the replies by the id they answer, where these are not within the messages."""
+    if row.get("prompt") is not None:
+        return row["prompt"], {}
+    if row.get("messages") is None:
+        return row, {}
+    messages = take(row, "messages", list)
+    replies: dict[str, list[Any]] = {}
+    roots = []
+    seen: set[str] = set()
+    for number, message in enumerate(messages, 1):
+        if not isinstance(message, Mapping):
+            raise harness.DataError(f"message {number} of the tree should be an object, found {shown(message)}")
+        id = take(message, "message_id", str)
+        if id in seen:
+            raise harness.DataError(f"the message {id!r} is there twice")
+        seen.add(id)
+        if (parent := take(message, "parent_id", str, "")) == "":
+            roots.append(message)
+        else:
+            replies.setdefault(parent, []).append(message)
+    if absent := [parent for parent in replies if parent not in seen]:
+        child = replies[absent[0]][0]["message_id"]
+        raise harness.DataError(
+            f"the message {child!r} answers {absent[0]!r}, which is not among the messages of its tree"
+        )
+    if len(roots) != 1:
+        found = "none: its messages answer each other in a circle" if not roots else f"{len(roots)}: " + ", ".join(
+            repr(root["message_id"]) for root in roots
+        )  # fmt: skip
+        raise harness.DataError(f"a tree begins with one message without parent_id, found {found}")
+    reached, pending = 0, [roots[0]["message_id"]]
+    while pending:
+        reached += 1
+        pending += [message["message_id"] for message in replies.get(pending.pop(), ())]
+    if reached < len(seen):
+        raise harness.DataError(
+            f"{len(seen) - reached} of the tree's {len(seen)} messages answer each other in a circle, apart from its root"
+        )
+    return roots[0], replies
+
+
+def _tree(root: tuple[Any, Mapping[str, list[Any]]], options: OasstOptions) -> _Node | None:
+    """The messages that count as nodes. Every message is checked, whether it counts or not."""
+    raw_root, elsewhere = root
+    top: _Node | None = None
+    pending: list[tuple[Any, _Node | None, int, str]] = [(raw_root, None, 1, "assistant")]
+    while pending:
+        raw, parent, turn, before = pending.pop()
+        if not isinstance(raw, Mapping):
+            raise harness.DataError(f"turn {turn}: a message should be an object, found {shown(raw)}")
+        try:
+            role, node = _node(raw)
+            if role == before:
+                expected = "prompter" if role == "assistant" else "assistant"
+                raise harness.DataError(
+                    f"the role is {role!r}, expected {expected!r}: turns alternate, a prompter begins"
+                )
+            counts = _counts(raw, options) and (parent is not None or turn == 1)
+            replies = take(raw, "replies", list, []) or elsewhere.get(node.id, [])
+        except harness.DataError as error:
+            raise harness.DataError(f"turn {turn}, message {shown(raw.get('message_id'))}: {error}") from None
+        if counts and parent is None:
+            top = node
+        elif counts and parent is not None:
+            parent.replies.append(node)
+        pending += [(reply, node if counts else None, turn + 1, role) for reply in reversed(replies)]
+    return top
+
+
+def _node(raw: Row) -> tuple[str, _Node]:
+    role, text = take(raw, "role", str), take(raw, "text", str)
+    if role not in _ROLES:
+        raise harness.DataError(f"the role is {role!r}, expected prompter or assistant")
+    return role, _Node(take(raw, "message_id", str, ""), harness.Message(_ROLES[role], text), read_number(raw, "rank"))
+
+
+def _counts(raw: Row, options: OasstOptions) -> bool:
+    """Whether a message passes the filters that the options set."""
+    if take(raw, "deleted", bool, False) and not options.include_deleted:
+        return False
+    if not take(raw, "review_result", bool, True) and not options.include_failed_review:
+        return False
+    if take(raw, "synthetic", bool, False) and not options.include_synthetic:
+        return False
+    language = take(raw, "lang", str, "").lower()
+    wanted = [name.lower() for name in options.languages]
+    if wanted and language not in wanted and language.partition("-")[0] not in wanted:
+        return False
+    if options.min_quality is None:
+        return True
+    quality = _quality(raw)
+    return quality is not None and quality >= options.min_quality
+
+
+def _quality(raw: Row) -> float | None:
+    """The quality label of a message: `{quality: {value: 0.8}}`, or as columns, `{name: [quality], value: [0.8]}`."""
+    labels = take(raw, "labels", dict, {})
+    names, values = labels.get("name"), labels.get("value")
+    if isinstance(names, list) and isinstance(values, list):
+        labels = dict(zip(map(str, names), values, strict=False))
+    label = labels.get("quality")
+    return read_number(
+        {"labels.quality": label.get("value") if isinstance(label, Mapping) else label}, "labels.quality"
+    )
+
+
+def _best_path(root: _Node) -> Messages:
+    """From the root along the best ranked answer, to the last answer there is; empty where there is none.
+
+    What prompters say is not ranked: of their replies, the first is taken that was answered.
+    """
+    path, node = [root.message], root
+    while node.replies:
+        node = min(node.replies, key=lambda reply: (_rank(reply), reply.message.role == "user" and not reply.replies))
+        path.append(node.message)
+    return tuple(path[: len(path) // 2 * 2])
+
+
+def _preferences(root: _Node) -> list[harness.Preference]:
+    """The ranked answers to each message of a prompter, in pairs that together weigh 1."""
+    found: list[harness.Preference] = []
+    pending: list[tuple[_Node, Messages]] = [(root, (root.message,))]
+    while pending:
+        node, path = pending.pop()
+        if node.message.role == "user":
+            ranked = [
+                Ranked(reply.rank, (reply.message,), reply.id) for reply in node.replies if reply.rank is not None
+            ]
+            found += pairs(path, ranked)
+        pending += [(reply, (*path, reply.message)) for reply in reversed(node.replies)]
+    return found
+
+
+def _rank(node: _Node) -> float:
+    return float("inf") if node.rank is None else node.rank
+
+
+_MESSAGE = (
+    "message_id", "parent_id?", "user_id?", "created_date?", "text", "role", "lang?", "review_count?", "review_result?",
+    "deleted?", "rank?", "synthetic?", "model_name?", "detoxify?", "emojis?", "labels?",
+)  # fmt: skip
+
+DATASET = harness.Dataset(
+    "oasst",
+    "message trees: the best path by rank, ranked siblings as preferences; by language, quality and review",
+    convert,
+    options=OasstOptions,
+    gather=gather,
+    fields=(
+        ("message_tree_id", "tree_state?", "prompt"),
+        (*_MESSAGE, "replies"),
+        (*_MESSAGE, "message_tree_id?", "tree_state?"),
+    ),
+)

@@ -1,0 +1,155 @@
+"""Open-Platypus rows: alpaca rows with the `data_source` they were taken from, chosen by it and thinned by similarity.
+
+The similarity filter is the one of Lee et al. 2023 (arXiv:2308.07317), section 2.2: of instructions that are the same or
+whose cosine similarity is above 0.8, the one with the longest answer is kept. There the vectors are embeddings of a
+sentence-transformers model. Here that is `measure: embeddings`; the default, `measure: words`, needs no model and is
+cruder: the cosine of the sets of words (how many two instructions share, over the root of the product of how many each has).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+import harness
+from harness.data import LeftOut, take
+from harness.nouns import Row
+from harness_datasets import alpaca
+from harness_datasets.choices import seen_names
+
+LEFT_OUT = "similar to row"  # what `gather` adds to a row that it leaves out, so that the core counts it
+
+
+class PlatypusOptions(harness.Options):
+    """Which rows to keep, by source and by similarity. `similarity` is the highest that two kept rows may have."""
+
+    keep_sources: tuple[str, ...] = ()
+    drop_sources: tuple[str, ...] = ()
+    similarity: Annotated[float, Field(gt=0, lt=1)] | None = None
+    measure: Literal["words", "embeddings"] = "words"
+    embedder: str = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+def convert(row: Row, options: Any = None) -> harness.Conversation | LeftOut:
+    """One row as a conversation; left out where its source is not wanted, or it is too similar to one that is kept."""
+    options = options if isinstance(options, PlatypusOptions) else PlatypusOptions()
+    if not _is_wanted(row, options):
+        return LeftOut("a source that is not wanted")
+    if LEFT_OUT in row:
+        return LeftOut("too similar to a row that is kept")
+    return alpaca.convert(row)
+
+
+def _is_wanted(row: Row, options: PlatypusOptions) -> bool:
+    if not options.keep_sources and not options.drop_sources:
+        return True
+    source = take(row, "data_source", str)
+    return source not in options.drop_sources and (not options.keep_sources or source in options.keep_sources)
+
+
+def gather(rows: Iterable[tuple[int, Row]], options: Any = None) -> Iterator[tuple[int, Row]]:
+    """The rows, those that are too similar to another marked as left out. DataError where a source is that of no row.
+
+    It streams where `similarity` is not set. Where it is, all rows are held at once: the longest answer may come last.
+    """
+    options = options if isinstance(options, PlatypusOptions) else PlatypusOptions()
+    asked = {"keep_sources": options.keep_sources, "drop_sources": options.drop_sources}
+    checked = seen_names(rows, "data_source", asked)
+    if options.similarity is None:
+        yield from checked
+        return
+    held = list(checked)
+    readable = [at for at, (_, row) in enumerate(held) if _is_readable(row) and _is_wanted(row, options)]
+    readable.sort(key=lambda at: -len(held[at][1]["output"]))  # the longest answer first: it is the one to keep
+    texts = [_instruction(held[at][1]) for at in readable]
+    similar_to = _by_words if options.measure == "words" else _by_embeddings(options.embedder)
+    kept_of = dict(zip(readable, similar_to(texts, options.similarity), strict=True))
+    for at, (number, row) in enumerate(held):
+        kept = kept_of.get(at)
+        yield number, row if kept is None else {**row, LEFT_OUT: held[readable[kept]][0]}
+
+
+def _is_readable(row: Row) -> bool:
+    """Whether a row can be compared; one that cannot is for `convert` to refuse."""
+    return (
+        isinstance(row.get("instruction"), str)
+        and isinstance(row.get("output"), str)
+        and isinstance(row.get("data_source", ""), str)
+    )
+
+
+def _instruction(row: Row) -> str:
+    extra = row.get("input")
+    return f"{row['instruction']} {extra}" if isinstance(extra, str) and extra else str(row["instruction"])
+
+
+def _by_words(texts: list[str], limit: float) -> list[int | None]:
+    """For each text, the index of an earlier kept text with a cosine above `limit`, or None: then it is kept itself.
+
+    Words are looked up from the rarest on. Two sets with a cosine above `limit` share a word among the rarest
+    `len - ceil(limit² len) + 1` of each (prefix filtering: Bayardo, Ma and Srikant 2007), so that few pairs are compared.
+    Memory grows with the words of all texts, never with the number of pairs.
+    """
+    sets = [frozenset(re.findall(r"\w+", text.lower())) or frozenset([text]) for text in texts]
+    common = Counter(word for words in sets for word in words)
+    kept_with: defaultdict[str, list[int]] = defaultdict(list)
+    found: list[int | None] = []
+    for index, words in enumerate(sets):
+        rarest = sorted(words, key=lambda word: (common[word], word))
+        rarest = rarest[: len(words) - math.ceil(limit * limit * len(words)) + 1]
+        near = (other for word in rarest for other in kept_with[word])
+        match = next((other for other in near if _cosine(words, sets[other]) > limit), None)
+        found.append(match)
+        if match is None:
+            for word in rarest:
+                kept_with[word].append(index)
+    return found
+
+
+def _cosine(one: frozenset[str], other: frozenset[str]) -> float:
+    return len(one & other) / math.sqrt(len(one) * len(other))
+
+
+def _by_embeddings(model: str) -> Callable[[list[str], float], list[int | None]]:
+    """Like `_by_words`, with the cosine of a sentence-transformers model's embeddings."""
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise harness.HarnessError(
+            "measure: embeddings needs sentence-transformers: `pip install sentence-transformers`. measure: words needs nothing"
+        ) from None
+    import numpy
+
+    def find(texts: list[str], limit: float) -> list[int | None]:
+        if not texts:
+            return []
+        vectors: Any = SentenceTransformer(model).encode(texts, normalize_embeddings=True)
+        found: list[int | None] = []
+        kept: list[int] = []
+        stored = numpy.empty_like(vectors)  # [n, d]; the first len(kept) rows are those of the kept texts
+        for index, vector in enumerate(vectors):
+            scores = stored[: len(kept)] @ vector
+            best = int(scores.argmax()) if kept else 0
+            match = kept[best] if kept and scores[best] > limit else None
+            found.append(match)
+            if match is None:
+                stored[len(kept)] = vector
+                kept.append(index)
+        return found
+
+    return find
+
+
+DATASET = harness.Dataset(
+    "platypus",
+    "alpaca rows with data_source; keep or drop by source, similarity filter",
+    convert,
+    options=PlatypusOptions,
+    gather=gather,
+    fields=(("instruction", "input?", "output", "data_source"),),
+)

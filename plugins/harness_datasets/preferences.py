@@ -1,0 +1,114 @@
+"""Preferences: a prompt with a chosen and a rejected completion, in the spellings of TRL, LLaMA-Factory, UltraFeedback and Orca.
+
+Where chosen and rejected are whole conversations, they are parted after the last turn they share.
+"""
+
+from __future__ import annotations
+
+import harness
+from harness.data import shown, take
+from harness.nouns import Row
+from harness_datasets.completions import (
+    Messages,
+    must_ask,
+    part,
+    read_completion,
+    read_number,
+    read_prompt,
+    read_turns,
+)
+from harness_datasets.turns import offered, with_system
+
+# How the scores of the two completions are called; the margin is their difference.
+_SCORES = (
+    ("score_chosen", "score_rejected"),
+    ("chosen_score", "rejected_score"),
+    ("chosen-rating", "rejected-rating"),
+    ("chosen_rating", "rejected_rating"),
+)
+
+
+def convert(row: Row) -> harness.Preference:
+    """One row as a Preference; `margin` is the row's own, or the difference of its scores."""
+    for name in ("chosen", "rejected"):
+        if row.get(name) is None:
+            raise harness.DataError(
+                f"the field {name!r} is missing. The row has: {', '.join(map(str, row)) or 'nothing'}"
+            )
+    prompt, chosen, rejected = read_prompt(row), row["chosen"], row["rejected"]
+    if _is_whole(chosen) or _is_whole(rejected):
+        prompt, good, bad = _parted(row, prompt)
+    elif not prompt and isinstance(chosen, str):
+        hint = " Transcripts of Human: and Assistant: are the data set 'hh'" if "\n\nHuman:" in chosen else ""
+        raise harness.DataError(f"there is no prompt: 'chosen' is text, found {shown(chosen)}.{hint}")
+    else:
+        good, bad = read_completion(chosen, "chosen"), read_completion(rejected, "rejected")
+    tools, id = offered(row.get("tools")), str(row.get("id") or "")
+    weight, source = read_number(row, "weight"), str(row.get("source") or "")
+    return harness.Preference(
+        must_ask(prompt), good, bad, _margin(row), 1.0 if weight is None else weight, tools, id, source
+    )
+
+
+def _is_whole(value: object) -> bool:
+    """Whether a completion is a conversation from its start, prompt included."""
+    first = value[0] if isinstance(value, list) and value else None
+    return isinstance(first, dict) and (first.get("role") or first.get("from")) in ("system", "user", "human")
+
+
+def _parted(row: Row, prompt: Messages) -> tuple[Messages, Messages, Messages]:
+    """The prompt and both completions of two whole conversations."""
+    chosen, rejected = read_turns(row["chosen"], "chosen", "user"), read_turns(row["rejected"], "rejected", "user")
+    shared, good, bad = part(chosen, rejected)
+    if not good and not bad:
+        raise harness.DataError("chosen and rejected are the same: there is nothing to prefer")
+    for name, rest in (("chosen", good), ("rejected", bad)):
+        if not rest:
+            raise harness.DataError(f"{name} ends with message {len(shared)}, which both share: it has no completion")
+        for number, message in ((len(shared) + 1, rest[0]), (len(shared) + len(rest), rest[-1])):
+            if message.role != "assistant":
+                raise harness.DataError(
+                    f"{name}: chosen and rejected part at message {len(shared) + 1}, and message {number} is the {message.role}'s; "
+                    f"a completion begins and ends with the assistant's"
+                )
+    asked = [message.content.strip() for message in shared]
+    if prompt and prompt[-1].content.strip() not in asked:
+        raise harness.DataError(
+            f"chosen and rejected are whole conversations that do not hold the prompt {shown(prompt[-1].content)} "
+            f"in the {len(shared)} messages they share"
+        )
+    system = prompt[0].content if prompt and prompt[0].role == "system" else take(row, "system", str, "")
+    return with_system(system, shared), good, bad
+
+
+def _margin(row: Row) -> float | None:
+    """By how much chosen is better: the row's `margin`, or the difference of two scores. DataError where it is negative."""
+    margin = read_number(row, "margin")
+    for better, worse in _SCORES:
+        high, low = read_number(row, better), read_number(row, worse)
+        if margin is None and high is not None and low is not None:
+            if high < low:
+                raise harness.DataError(
+                    f"the chosen completion scores lower than the rejected: {better} {high:g}, {worse} {low:g}"
+                )
+            margin = high - low
+    if margin is not None and margin < 0:
+        raise harness.DataError(f"the margin is {margin:g}: the rejected completion would be the better one")
+    return margin
+
+
+DATASET = harness.Dataset(
+    "preferences",
+    "a prompt with a chosen and a rejected completion, as text or messages; optional scores or margin",
+    convert,
+    fields=(
+        ("prompt", "chosen", "rejected", "system?", "history?", "margin?", "weight?", "tools?", "id?", "source?"),
+        ("prompt", "chosen", "rejected", "prompt_id?", "messages?", "score_chosen", "score_rejected"),
+        ("prompt", "chosen", "rejected", "source?", "chosen-rating", "rejected-rating", "chosen-model?", "rejected-model?"),
+        ("question", "chosen", "rejected", "system?", "margin?", "id?"),
+        ("instruction", "input?", "chosen", "rejected", "system?", "history?"),
+        ("conversations", "chosen", "rejected", "system?", "tools?", "margin?", "id?"),
+        ("messages", "chosen", "rejected", "tools?", "margin?", "id?"),
+        ("chosen", "rejected", "system?", "tools?", "margin?", "id?", "score_chosen?", "score_rejected?"),
+    ),
+)  # fmt: skip

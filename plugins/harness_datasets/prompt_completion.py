@@ -1,0 +1,42 @@
+"""Rows of a prompt and its completion, each text or a list of messages, as TRL has them; `response` for `completion` too.
+
+Other names, such as input and target, mean different things in different files: say which with `columns` in the recipe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import harness
+from harness.data import take
+from harness.nouns import Row
+from harness_datasets import turns
+from harness_datasets.completions import must_ask, read_completion, read_turns
+
+END = "<|endoftext|>"  # dumps of rendered prompts close a completion with it; it is no text of theirs
+
+
+def convert(row: Row) -> harness.Conversation:
+    """The prompt and then the completion, of which only the completion is learnt."""
+    name = "response" if "completion" not in row and "response" in row else "completion"
+    for needed in ("prompt", name):
+        if row.get(needed) is None:
+            take(row, needed, str)
+    prompt = turns.with_system(take(row, "system", str, ""), read_turns(row["prompt"], "prompt", "user"))
+    told = tuple(replace(message, train=False) if message.is_trained else message for message in must_ask(prompt))
+    ended = row[name].removesuffix(END) if isinstance(row[name], str) else row[name]
+    completion = read_completion(ended, name)
+    return harness.Conversation(
+        turns.linked(told + completion), turns.offered(row.get("tools")), id=str(row.get("id") or "")
+    )
+
+
+DATASET = harness.Dataset(
+    "prompt_completion",
+    "prompt and completion (or response), each text or a list of messages",
+    convert,
+    fields=(
+        ("prompt", "completion", "system?", "tools?", "id?"),
+        ("prompt", "response", "system?", "tools?", "id?"),
+    ),
+)

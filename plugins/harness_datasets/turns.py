@@ -1,0 +1,232 @@
+"""What the chat-like formats share: the tools that a row offers, calls written as JSON, and which result answers which call.
+
+Tools become OpenAI's form, `{"type": "function", "function": {...}}`, whether a row has that, the bare function or
+Anthropic's `input_schema`: it is what templates and served endpoints take.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import harness
+from harness.data import shown, take
+from harness.errors import nearest
+
+# Who speaks, in the spellings of ShareGPT dumps and what was made after them. `call` is the assistant, calling tools.
+SPEAKERS = {
+    "system": "system",
+    "human": "user",
+    "user": "user",
+    "gpt": "assistant",
+    "chatgpt": "assistant",
+    "bing": "assistant",
+    "bard": "assistant",
+    "assistant": "assistant",
+    "model": "assistant",
+    "function_call": "call",
+    "observation": "tool",
+    "tool": "tool",
+    "function": "tool",
+    "function_response": "tool",
+}
+# Ways to write a call, or code to run, into the assistant's text. Only the data set `tools` looks into texts for them.
+CALL_IN_TEXT = re.compile(r"<tool_call>|<functioncall>|<execute>|```(?:python|py)\b")
+
+
+def speaker_of(said: Any, number: int, known: Mapping[str, str] = SPEAKERS) -> str:
+    """`system`, `user`, `assistant`, `tool` or `call`, by a turn's `from`. DataError where it is none of those known."""
+    speaker = known.get(said.replace("-", "_").lower()) if isinstance(said, str) else None
+    if speaker is None:
+        raise harness.DataError(
+            f"turn {number} is from {shown(said)}.{nearest(str(said), known)} Known are: {', '.join(known)}"
+        )
+    return speaker
+
+
+def text_of(turn: Mapping[str, Any], name: str, number: int) -> str:
+    """The text of a turn. DataError, with the turn's number, where it is absent or no text."""
+    try:
+        return take(turn, name, str)
+    except harness.DataError as error:
+        raise harness.DataError(f"turn {number}: {error}") from None
+
+
+def trained(turn: Mapping[str, Any], role: harness.Role, where: str) -> bool | None:
+    """What a turn's `weight` says of training: 0 or 1 for the assistant's, and nothing where it has none."""
+    weight = turn.get("weight")
+    if weight is None:
+        return None
+    if isinstance(weight, list | Mapping) or weight not in (0, 1):
+        raise harness.DataError(f"{where}: the weight should be 0 or 1, found {shown(weight)}")
+    return bool(weight) if role == "assistant" else None
+
+
+def with_system(system: str, messages: Sequence[harness.Message]) -> tuple[harness.Message, ...]:
+    """The messages with the row's own system prompt before them. DataError where they begin with another one."""
+    if not system or (messages and messages[0].role == "system" and messages[0].content == system):
+        return tuple(messages)
+    if messages and messages[0].role == "system":
+        raise harness.DataError(
+            f"there are two system prompts: {shown(system)} in the field 'system', {shown(messages[0].content)} in message 1"
+        )
+    return (harness.Message("system", system), *messages)
+
+
+# Tools and calls
+
+
+def offered(value: Any, name: str = "tools") -> tuple[Mapping[str, Any], ...]:
+    """The tools of a row, given as a list, as one object, or as the JSON text of either; nothing for null or blank text."""
+    if isinstance(value, str):
+        written = value.strip()
+        value = decoded(written, f"the field {name!r}") if written[:1] in ("[", "{") else written or None
+    if value is None:
+        return ()
+    tools = [value] if isinstance(value, Mapping) else value
+    if not isinstance(tools, list | tuple):
+        raise harness.DataError(f"the field {name!r} should be a list, found {shown(value)}")
+    return tuple(_tool(tool, number) for number, tool in enumerate(tools, 1))
+
+
+def _tool(raw: Any, number: int) -> Mapping[str, Any]:
+    if not isinstance(raw, Mapping):
+        raise harness.DataError(f"tool {number} should be an object, found {shown(raw)}")
+    if "function" in raw or "name" not in raw:  # OpenAI's already, or something that only a template can judge
+        return raw
+    if "input_schema" in raw:
+        raw = {key: value for key, value in raw.items() if key != "input_schema"} | {"parameters": raw["input_schema"]}
+    return {"type": "function", "function": dict(raw)}
+
+
+def decoded(text: str, where: str) -> Any:
+    """JSON text as data. Also the two spellings that published files have in its place: a Python literal, and JSON whose
+    `arguments` are quoted once more (`"arguments": '{"city": "Rome"}'`).
+
+    Raises:
+        DataError: saying `where`, and what JSON finds wrong with it.
+    """
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        reason = str(error)
+    if quoted := re.fullmatch(r"(\s*\{.*\"arguments\"\s*:\s*)'(.*)'(\s*\}\s*)", text, re.DOTALL):
+        before, arguments, after = quoted.groups()
+        try:
+            return json.loads(before + arguments.replace("\\'", "'") + after)
+        except (ValueError, RecursionError):
+            pass
+    if text.lstrip()[:1] in ("{", "["):
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of escapes such as "\\d" in the text, which are no concern of ours
+                return json.loads(json.dumps(ast.literal_eval(text.strip())))
+        except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+            pass
+    raise harness.DataError(f"{where} is not valid JSON: {reason}: {shown(text)}")
+
+
+def calls(value: Any, where: str) -> tuple[harness.ToolCall, ...]:
+    """One call {name, arguments} or a list of such (parallel calls), as data or as JSON text."""
+    if isinstance(value, str):
+        value = decoded(value, f"{where}: the call")
+    return tuple(call(one, where) for one in (value if isinstance(value, list) else [value]))
+
+
+def call(raw: Any, where: str) -> harness.ToolCall:
+    """One call: {name, arguments}, or OpenAI's {id, type, function: {name, arguments}}."""
+    if not isinstance(raw, Mapping):
+        raise harness.DataError(f"{where}: a tool 'call' should be an object, found {shown(raw)}")
+    try:
+        function = take(raw, "function", dict) if "function" in raw else raw
+        name, id = take(function, "name", str), take(raw, "id", str, "") or None
+    except harness.DataError as error:
+        raise harness.DataError(f"{where}: in a tool call, {error}") from None
+    if not name:
+        raise harness.DataError(f"{where}: a tool call has no name")
+    return harness.ToolCall(name, arguments_of(function, where), id)
+
+
+def arguments_of(function: Mapping[str, Any], where: str) -> Mapping[str, Any]:
+    """The arguments of a call as data, under `arguments` or, as Llama writes it, `parameters`. Blank text is none."""
+    arguments = function.get("arguments", function.get("parameters"))
+    if isinstance(arguments, str) and arguments.strip():
+        try:
+            arguments = json.loads(arguments)
+        except (ValueError, RecursionError) as error:
+            raise harness.DataError(f"{where}: the arguments of a tool call are not valid JSON: {error}") from None
+    elif arguments is None or isinstance(arguments, str):
+        arguments = {}
+    if not isinstance(arguments, Mapping):
+        raise harness.DataError(f"{where}: the arguments of a tool call should be an object, found {shown(arguments)}")
+    return arguments
+
+
+def linked(messages: Sequence[harness.Message], names: Mapping[int, str] | None = None) -> tuple[harness.Message, ...]:
+    """The messages, each tool result with the id of the call that it answers.
+
+    A result that names no call answers the oldest unanswered one of the assistant's message before it; where `names`
+    (index of the message -> the tool's name) tells which tool it is from, the oldest of that name. A call without id
+    gets one if it is answered. One result that is a JSON list of as many items as there are calls is taken apart. What
+    cannot be matched stays as it is, for cleaning to count.
+    """
+    if not any(message.role == "tool" for message in messages):
+        return tuple(messages)
+    taken = {one.id for message in messages for one in message.tool_calls}
+    out: list[harness.Message] = []
+    caller, waiting = 0, []  # where in `out` the calls were made; the indices of those not yet answered
+    for index, message in enumerate(messages):
+        if message.role != "tool":
+            out.append(message)
+            caller, waiting = len(out) - 1, list(range(len(message.tool_calls)))
+            continue
+        asked = out[caller].tool_calls if waiting else ()
+        if message.tool_call_id is not None:
+            waiting = [one for one in waiting if asked[one].id != message.tool_call_id]
+            out.append(message)
+            continue
+        name = (names or {}).get(index)
+        alone = len(waiting) == len(asked) > 1 and not any(
+            after.role == "tool" for after in messages[index + 1 : index + 2]
+        )
+        for part in _apart(message, len(asked)) if alone else [message]:
+            if not waiting:
+                out.append(part)
+                continue
+            answered = next((one for one in waiting if asked[one].name == name), waiting[0])
+            waiting.remove(answered)
+            out[caller] = _with_id(out[caller], answered, taken)
+            out.append(replace(part, tool_call_id=out[caller].tool_calls[answered].id))
+            asked = out[caller].tool_calls
+    return tuple(out)
+
+
+def _apart(message: harness.Message, count: int) -> list[harness.Message]:
+    """A result that is a JSON list of `count` results as that many messages; any other as it is."""
+    try:
+        parts = json.loads(message.content)
+    except (ValueError, RecursionError):
+        return [message]
+    if not isinstance(parts, list) or len(parts) != count:
+        return [message]
+    texts = [part if isinstance(part, str) else json.dumps(part, ensure_ascii=False) for part in parts]
+    return [replace(message, content=text) for text in texts]
+
+
+def _with_id(message: harness.Message, index: int, taken: set[str | None]) -> harness.Message:
+    """The message, its call at `index` with an id. Nine letters and digits: Mistral's templates refuse any other."""
+    if message.tool_calls[index].id is not None:
+        return message
+    number = len(taken)
+    while (id := f"call{number:05d}") in taken:
+        number += 1
+    taken.add(id)
+    return replace(
+        message,
+        tool_calls=tuple(replace(one, id=id) if at == index else one for at, one in enumerate(message.tool_calls)),
+    )

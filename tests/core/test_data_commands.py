@@ -1,0 +1,419 @@
+"""The commands that look at data, measure them and write them, as a person meets them."""
+
+import hashlib
+import itertools
+import json
+import os
+import pty
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+import harness as api
+from harness.data import load_source
+from harness.data.export import as_row, write_items
+from harness.data.statistics import Lengths, Statistics, script_of
+from harness.nouns import Conversation, Message, Preference, ToolCall
+from harness.plugins import Plugins
+from harness.recipe import DataSource
+
+ROOT = Path(__file__).resolve().parents[2]
+SEEDLING = ROOT / "recipes" / "seedling" / "data"
+CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
+ALPACA = [{"instruction": f"Say {n}", "output": f"{n}!"} for n in range(5)]
+
+
+@pytest.fixture
+def recipe(tmp_path, tiny_model, write_rows):
+    """A recipe of five rows, and one with a tool call."""
+    write_rows(*ALPACA)
+    write_rows(
+        {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]}, name="m.jsonl"
+    )
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        f"model: {{path: {tiny_model}}}\ntemplate: chatml\ndata:\n  train:\n  - {{dataset: alpaca, path: rows.jsonl}}\n"
+        f"  - {{dataset: messages, path: m.jsonl}}\n  validation: [{{dataset: auto, path: m.jsonl}}]\ntune: {{method: lora}}\n"
+    )
+    return path
+
+
+# What a file is
+
+
+def test_a_file_needs_no_dataset_and_what_it_is_taken_for_is_always_told(harness, write_rows):
+    path = write_rows(*ALPACA)
+    for command in ("preview", "stats", "validate"):
+        done = harness("data", command, path)
+        assert done.code == 0 and "read as alpaca (sure: 100%): it reads 100% of 5 sampled rows" in done.err, done
+        assert "read as" not in harness("data", command, path, "--dataset", "alpaca").err
+    assert json.loads(harness("data", "stats", path, "--json").out)["recognised"][0]["dataset"] == "alpaca"
+
+
+def test_auto_in_a_recipe_is_told_too(harness, recipe):
+    done = harness("data", "preview", recipe, "--part", "validation")
+    assert done.code == 0 and "m.jsonl: read as messages (sure: 100%)" in done.err and "Hello." in done.out
+
+
+def test_recognise_says_what_else_was_possible(harness, write_rows):
+    path = write_rows({"instruction": "Say hi", "output": "Hi", "data_source": "me"})
+    found = json.loads(harness("data", "recognise", path, "--json").out)
+    assert found["dataset"] == found["matches"][0]["dataset"] and found["matches"][0]["why"]
+    assert found["dataset"] in harness("data", "recognise", path).out
+    refused = harness("data", "recognise", write_rows({"nothing": 1, "like": 2, "it": 3}, name="odd.jsonl"))
+    assert refused.code == 1 and "no data set fits: row 1 has it, like, nothing" in refused.err
+    assert harness("data", "recognise", "odd.jsonl", "--json").code == 1
+
+
+# preview
+
+
+def test_preview_shows_tokens_what_is_learnt_and_what_is_a_control_token(harness, recipe):
+    done = harness("data", "preview", recipe, "--tokens", "--count", 1)
+    assert done.code == 0 and re.search(r"tokens: \d+, 3 learnt", done.out), done
+    assert "⟦<|im_start|>⟧" in done.out and "⟦<|im_end|>⟧»" in done.out
+    row = json.loads(harness("data", "preview", recipe, "--tokens", "--count", 1, "--json").out.splitlines()[0])
+    tokens = row["tokens"][0]["tokens"]
+    learnt = "".join(token["text"] for token in tokens if token["learnt"])
+    assert learnt == "0!<|im_end|>" and tokens[0]["control"] and not tokens[0]["learnt"]
+
+
+def test_preview_of_a_file_has_tokens_where_the_model_is_named(harness, write_rows, tiny_model):
+    path = write_rows({"prompt": "Wie heißt du? 🦦", "chosen": "Ötter", "rejected": "Ä"})
+    (path.parent / "pairs.py").write_text(PAIRS)
+    arguments = ("--plugin", "pairs.py", "data", "preview", path, "--dataset", "pairs", "--tokens")
+    done = harness(*arguments, "--model", tiny_model)
+    assert "tokens of chosen: " in done.out and "tokens of rejected: " in done.out and "🦦" in done.out, done
+    assert "\ufffd" not in done.out
+    asked = harness(*arguments)
+    assert asked.code == 1 and "--model FOLDER --template NAME" in asked.err
+
+
+PAIRS = """
+import harness
+from harness import Message
+
+def convert(row):
+    good, bad = ((Message('assistant', row[side]),) if row.get(side) else () for side in ('chosen', 'rejected'))
+    return harness.Preference((Message('user', row['prompt']),), good, bad)
+
+@harness.hookimpl
+def register_datasets(register):
+    register(harness.Dataset('pairs', 'p', convert))
+"""
+
+
+# stats
+
+
+def test_stats_count_rows_turns_roles_scripts_sources_and_duplicates(harness, write_rows):
+    rows = [*ALPACA, ALPACA[0], {"instruction": "Скажи да", "output": "Да, конечно"}, {"instruction": 3, "output": "x"}]
+    done = harness("data", "stats", write_rows(*rows), "--json")
+    found = json.loads(done.out)
+    assert (found["items"], found["exact_duplicates"], found["wrong"]) == (7, 1, 1)
+    assert found["roles"] == {"user": 7, "assistant": 7} and found["scripts"] == {"Latin": 6, "Cyrillic": 1}
+    assert found["sources"] == {"alpaca": 7} and found["turns"]["median"] == 2 and found["tokens"] is None
+    assert found["characters"]["total"] == 6 * len("Say 0" + "0!") + len("Скажи да" + "Да, конечно")
+    table = harness("data", "stats", write_rows(*rows), "--dataset", "alpaca").out
+    assert "exact duplicates" in table and "14.3%" in table and "Cyrillic" in table and "1 × wrong" in table
+
+
+def test_stats_of_a_recipe_have_tokens_and_what_is_learnt_of_them(harness, recipe):
+    found = json.loads(harness("data", "stats", recipe, "--json").out)
+    assert found["items"] == 6 and found["tokens"]["n"] == 6
+    assert 0 < found["supervised_tokens"] < found["tokens"]["total"]
+    assert [file["rows"] for file in found["files"]] == [5, 1]
+    assert sum(bin["count"] for bin in found["tokens"]["histogram"]) == 6
+
+
+class Outside(HTMLParser):
+    """What a page asks others for, and the tags that it leaves open."""
+
+    def __init__(self):
+        super().__init__()
+        self.asked, self.open = [], []
+
+    def handle_starttag(self, tag, attrs):
+        self.asked += [value for name, value in attrs if name in ("src", "href")] + [tag] * (tag in ("script", "link"))
+        if tag not in ("meta", "br"):
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        pass
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+
+def test_the_page_is_one_file_and_holds_data_as_text(harness, write_rows, tmp_path):
+    path = write_rows({"instruction": "<script>alert(1)</script>", "output": "x"}, name="<b>&rows.jsonl")
+    done = harness("data", "stats", path, "--html", "out/page.html")
+    assert done.code == 0 and "written: out/page.html" in done.out
+    text = (tmp_path / "out" / "page.html").read_text()
+    page = Outside()
+    page.feed(text)
+    assert page.asked == [] and page.open == [] and "<b>&rows" not in text and "&lt;b&gt;&amp;rows.jsonl" in text
+    assert text.count("<svg") == 2
+    (tmp_path / "file").touch()
+    done = harness("data", "stats", path, "--html", "file/page.html")
+    assert done.code == 1 and "file/page.html: cannot be written" in done.err
+
+
+@pytest.mark.browser
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+@pytest.mark.parametrize("width", [390, 1280])
+def test_the_page_fits_a_phone_and_a_desktop(width, harness, tmp_path):
+    playwright = pytest.importorskip("playwright.sync_api")
+    harness("data", "stats", SEEDLING / "train.alpaca.jsonl", "--html", "page.html")
+    with playwright.sync_playwright() as run:
+        browser = run.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": 900})
+        wrong = []
+        page.on("console", lambda message: wrong.append(message.text))
+        page.goto((tmp_path / "page.html").as_uri())
+        assert page.locator("svg rect").count() > 10 and wrong == []
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        browser.close()
+
+
+def test_bins_hold_every_length_once():
+    for spread in ([1], [1, 1, 1], [2, 4], list(range(1000)), [10] * 500 + [10_000], [n * n for n in range(300)]):
+        lengths = Lengths()
+        for length in spread:
+            lengths.add(length)
+        bins = lengths.bins()
+        assert sum(bin.count for bin in bins) == len(spread) and len(bins) <= 25
+        assert all(one.high + 1 == other.low for one, other in itertools.pairwise(bins))
+        assert bins[0].low <= min(spread) and bins[-1].high >= max(spread)
+    assert (lengths.quantile(0.5), lengths.quantile(1.0)) == (149**2, 299**2)
+    assert Lengths().bins() == [] and Lengths().as_dict() == {"n": 0}
+
+
+@pytest.mark.parametrize(
+    ("text", "script"),
+    [("Hello", "Latin"), ("Où est la clé? Où?", "Latin"), ("123 …", "none"), ("Где ключ? OK", "Cyrillic"), ("钥匙在哪里", "Chinese"),
+     ("鍵はどこですか", "Japanese"), ("열쇠는 어디에", "Korean"), ("أين المفتاح", "Arabic"), ("ᚠᚢᚦᚨᚱᚲ", "other")],
+)  # fmt: skip
+def test_the_script_is_that_of_most_letters(text, script):
+    assert script_of(text) == script
+
+
+def test_a_preference_counts_as_two_sequences_and_learns_its_completions():
+    from harness.data.statistics import as_sequences
+
+    pair = Preference((Message("user", "Why?"),), (Message("assistant", "Because."),), (Message("assistant", "No."),))
+    statistics = Statistics()
+    statistics.add(pair)
+    assert (statistics.preferences, statistics.roles["assistant"]) == (1, 2)
+    assert statistics.supervised_share == len("Because.No.") / len("Why?Because.No.")
+    assert [part.trained for part in as_sequences(pair)] == [(1,), (1,)]
+
+
+# build
+
+CALL = ToolCall("look", {"at": "[key]", "deep": {"n": [1, None]}}, "c1")
+TOOL = {"type": "function", "function": {"name": "look", "parameters": {"type": "object"}}}
+CONVERSATIONS = [
+    Conversation.of(("system", "Be brief."), ("user", "Hi\u2028"), ("assistant", "Hello 🦦"), id="a:1", source="mine"),
+    Conversation(
+        (
+            Message("user", "Where?"),
+            Message("assistant", "", (CALL,), train=False),
+            Message("tool", "in the mill", tool_call_id="c1"),
+            Message("assistant", "In the mill.", train=True),
+        ),
+        (TOOL,), id="a:2", source="mine",
+    ),
+]  # fmt: skip
+ASKED = (Message("user", "Why?"),)
+PREFERENCES = [
+    Preference(ASKED, (Message("assistant", "Because."),), (Message("assistant", "No."),), margin=0.5, id="p:1", source="mine"),
+    Preference(ASKED, (Message("assistant", "A."),), (Message("assistant", "B."),), id="p:2", source="mine"),
+]  # fmt: skip
+FEEDBACK = [
+    Preference(ASKED, (Message("assistant", "Because."),), (), id="f:1", source="mine"),
+    Preference(ASKED, (), (Message("assistant", "No."),), id="f:2", source="mine"),
+]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize("items", [CONVERSATIONS, PREFERENCES, FEEDBACK], ids=["messages", "preferences", "feedback"])
+def test_what_is_built_is_read_back_as_it_was(items, suffix, tmp_path, request):
+    if suffix == ".parquet":
+        pytest.importorskip("pyarrow")
+    out = tmp_path / f"mix{suffix}"
+    written = write_items(items, out)
+    assert (written.form, written.rows) == (request.node.callspec.id.split("-")[0], len(items))
+    assert written.sha256 == hashlib.sha256(out.read_bytes()).hexdigest() and written.size_bytes == out.stat().st_size
+    back = list(load_source(DataSource(dataset=written.form, path=str(out)), Plugins().datasets))
+    assert [without_source(item) for item in back] == [without_source(item) for item in items]
+
+
+def without_source(item):
+    import dataclasses
+
+    return dataclasses.replace(item, source="")
+
+
+def test_building_twice_gives_the_same_bytes_and_a_card_that_says_where_they_come_from(harness, recipe, tmp_path):
+    done = harness("data", "build", "r.yaml", "--out", "mix.jsonl")
+    assert done.code == 0 and "mix.jsonl: 6 rows of messages" in done.out, done
+    first, card = (tmp_path / "mix.jsonl").read_bytes(), (tmp_path / "mix.md").read_text()
+    digest = hashlib.sha256(first).hexdigest()
+    for part in (digest, "6 conversations", "not stated", hashlib.sha256((tmp_path / "rows.jsonl").read_bytes()).hexdigest(),
+                 "harness data build r.yaml --out mix.jsonl", "dataset: alpaca", "dataset: messages"):  # fmt: skip
+        assert part in card, part
+    assert harness("data", "build", "r.yaml", "--out", "mix.jsonl").code == 0
+    assert (tmp_path / "mix.jsonl").read_bytes() == first and (tmp_path / "mix.md").read_text() == card
+    back = harness("data", "validate", "mix.jsonl")
+    assert back.code == 0 and "read as messages" in back.err and "6 rows read, 6 kept" in back.out
+    found = json.loads(harness("data", "build", "r.yaml", "--out", "v.jsonl", "--part", "validation", "--json").out)
+    assert (found["rows"], found["recognised"][0]["dataset"]) == (1, "messages")
+    assert "--part validation" in (tmp_path / "v.md").read_text()
+
+
+SLOW = """
+import time
+import harness
+
+def convert(row):
+    if row["n"] == 3:
+        open("reached", "w").close()
+        time.sleep(60)
+    return harness.Conversation.of(("user", "Hi"), ("assistant", str(row["n"])))
+
+@harness.hookimpl
+def register_datasets(register):
+    register(harness.Dataset("slow", "s", convert))
+"""
+
+
+@pytest.mark.parametrize("before", [None, b'{"old": 1}\n'])
+def test_a_build_that_is_killed_leaves_what_was_there(before, write_rows, tmp_path):
+    (tmp_path / "slow.py").write_text(SLOW)
+    path, out = write_rows(*({"n": n} for n in range(5))), tmp_path / "mix.jsonl"
+    if before:
+        out.write_bytes(before)
+        (tmp_path / "mix.md").write_text("# mix\n\n<!-- Written by `harness data build` for mix.jsonl. -->\n")
+    command = [sys.executable, "-m", "harness.cli", "--plugin", "slow.py", "data", "build", str(path), "--dataset", "slow", "--out", str(out)]  # fmt: skip
+    building = subprocess.Popen(command, cwd=tmp_path)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "reached").exists():
+            assert building.poll() is None and time.monotonic() < deadline
+            time.sleep(0.05)
+    finally:
+        building.send_signal(signal.SIGKILL)
+        building.wait()
+    assert (out.read_bytes() if out.exists() else None) == before
+
+
+def test_a_file_that_no_build_made_is_not_replaced(harness, recipe, tmp_path):
+    for name in ("mix.jsonl", "mix.md"):
+        (tmp_path / name).write_text("mine")
+        done = harness("data", "build", "r.yaml", "--out", "mix.jsonl")
+        assert done.code == 1 and f"{name} exists and is not from an earlier" in done.err
+        assert (tmp_path / name).read_text() == "mine"
+        (tmp_path / name).unlink()
+    done = harness("data", "build", "r.yaml", "--out", "rows.jsonl")
+    assert done.code == 1 and "rows.jsonl exists" in done.err
+
+
+@pytest.mark.parametrize(
+    ("out", "told"),
+    [
+        ("mix.csv", "written as .jsonl or .parquet, found '.csv'; name the file mix.jsonl"),
+        ("mix", "found no suffix"),
+        ("rows.jsonl/mix.jsonl", "cannot be written: "),
+        ("folder.jsonl", "is a folder; name a file in it"),
+    ],
+)
+def test_an_out_that_cannot_be_is_told_before_anything_is_read(out, told, harness, write_rows, tmp_path):
+    write_rows(*ALPACA)
+    (tmp_path / "folder.jsonl").mkdir()
+    done = harness("data", "build", "gone.jsonl", "--out", out)
+    assert done.code == 1 and told in done.err and "Traceback" not in done.err
+
+
+def test_one_file_holds_one_kind(harness, recipe, tmp_path, write_rows):
+    (tmp_path / "pairs.py").write_text(PAIRS)
+    write_rows({"prompt": "a", "chosen": "b", "rejected": "c"}, {"prompt": "a", "chosen": "b"}, name="pairs.jsonl")
+    text = recipe.read_text()
+    recipe.write_text(text.replace("  validation:", "  - {dataset: pairs, path: pairs.jsonl}\n  validation:"))
+    done = harness("--plugin", "pairs.py", "data", "build", "r.yaml", "--out", "mix.jsonl")
+    assert done.code == 1 and "Traceback" not in done.err, done
+    assert "pairs.jsonl:1 would be a row of 'preferences', after 6 of 'messages': one file holds one kind" in done.err
+    done = harness("--plugin", "pairs.py", "data", "build", "pairs.jsonl", "--dataset", "pairs", "--out", "mix.jsonl")
+    assert "pairs.jsonl:2 would be a row of 'feedback', after 1 of 'preferences'" in done.err
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "m.jsonl",
+        "pairs.jsonl",
+        "pairs.py",
+        "r.yaml",
+        "rows.jsonl",
+    ]
+
+
+def test_nothing_is_not_written(tmp_path):
+    with pytest.raises(api.DataError, match="there is nothing to write"):
+        write_items([], tmp_path / "mix.jsonl")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_wrong_row_stops_a_build(harness, write_rows, tmp_path):
+    done = harness(
+        "data",
+        "build",
+        write_rows(*ALPACA, {"instruction": 1, "output": "x"}),
+        "--dataset",
+        "alpaca",
+        "--out",
+        "m.jsonl",
+    )
+    assert done.code == 1 and "rows.jsonl, row 6: the field 'instruction' should be text" in done.err
+    assert not (tmp_path / "m.jsonl").exists()
+
+
+def test_half_of_an_emoji_in_a_tools_name_survives(tmp_path):
+    odd = Conversation((Message("assistant", "", (ToolCall("f", {"x": "\ud83d"}),)),))
+    assert write_items([odd], tmp_path / "mix.jsonl").rows == 1
+    form, row = as_row(odd)
+    assert form == "messages" and json.loads((tmp_path / "mix.jsonl").read_text()) == row
+
+
+# Progress
+
+
+def test_a_bar_is_shown_where_somebody_watches_and_it_takes_long(tmp_path, write_rows, harness):
+    (tmp_path / "slow.py").write_text(SLOW.replace("60", "1.5").replace('row["n"] == 3', 'row["n"] in (1, 3)'))
+    path = write_rows(*({"n": n} for n in range(5)))
+    arguments = ("--plugin", "slow.py", "data", "validate", str(path), "--dataset", "slow")
+    assert harness(*arguments).err == ""
+    ours, theirs = pty.openpty()
+    watched = subprocess.Popen(
+        [sys.executable, "-m", "harness.cli", *arguments], cwd=tmp_path, stdout=subprocess.PIPE, stderr=theirs,
+        env=os.environ | {"TERM": "xterm-256color", "COLUMNS": "120"},
+    )  # fmt: skip
+    os.close(theirs)
+    shown = b""
+    while chunk := read_terminal(ours):
+        shown += chunk
+    out, _ = watched.communicate()
+    assert watched.returncode == 0 and b"nothing wrong" in out and b"checking" not in out
+    plain = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    assert re.search(r"checking .* \d rows \d+/s .* left", plain), plain
+
+
+def read_terminal(descriptor: int) -> bytes:
+    """What was written to the other end of a terminal; nothing when that is closed, which Linux tells as an error."""
+    try:
+        return os.read(descriptor, 4096)
+    except OSError:
+        return b""

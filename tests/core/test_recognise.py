@@ -1,0 +1,230 @@
+"""Recognising files: what a file is, why, and how sure; nothing is guessed where it could be wrong."""
+
+import gzip
+import json
+import re
+
+import pytest
+
+import harness
+from harness.data.recognise import choose, recognise
+from harness.options import Options
+from harness.plugins import Plugins
+
+
+@pytest.fixture(scope="module")
+def datasets():
+    return Plugins().datasets
+
+
+def said(row):
+    return harness.Conversation.of(("user", str(row.get("q"))), ("assistant", str(row["a"])))
+
+
+def dataset(name, *fields, convert=said, **more):
+    return harness.Dataset(name, f"what {name} is", convert, fields=fields, **more)
+
+
+def known(*declared):
+    return {one.name: one for one in declared}
+
+
+ROWS = {
+    "alpaca": {"instruction": "Say hi", "input": "", "output": "Hi"},
+    "messages": {"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello."}]},
+    "sharegpt": {"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}]},
+    "text": {"text": "Once upon a time."},
+    "dolly": {"instruction": "Say hi", "context": "", "response": "Hi", "category": "open_qa"},
+    "platypus": {"instruction": "Say hi", "input": "", "output": "Hi", "data_source": "ARB"},
+    "prompt_completion": {"prompt": "Say hi", "completion": "Hi"},
+    "feedback": {"prompt": "Say hi", "completion": "Hi", "label": True},
+    "preferences": {"prompt": "Say hi", "chosen": "Hi", "rejected": "No"},
+    "hh": {"chosen": "\n\nHuman: Hi\n\nAssistant: Hello.", "rejected": "\n\nHuman: Hi\n\nAssistant: No."},
+}
+
+
+@pytest.mark.parametrize("name", ROWS)
+def test_each_format_is_recognised(name, datasets, write_rows):
+    match = choose(str(write_rows(*[ROWS[name]] * 3)), datasets)
+    assert (match.dataset, match.rows, match.error, match.sureness) == (name, 3, None, 1.0)
+    assert "100% of 3 sampled rows" in match.why
+
+
+def test_the_one_that_knows_more_of_the_row_wins(write_rows):
+    both = known(dataset("plain", ("q?", "a")), dataset("graded", ("q?", "a", "grade")))
+    path = write_rows({"q": "1+1?", "a": "2", "grade": 5})
+    assert [match.dataset for match in recognise(str(path), both)] == ["graded", "plain"]
+    assert choose(str(path), both).dataset == "graded"
+    assert choose(str(write_rows({"q": "1+1?", "a": "2", "grade": None})), both).dataset == "plain"
+
+
+def test_what_is_not_known_of_a_row_makes_it_less_sure_and_is_named(write_rows):
+    match = choose(
+        str(write_rows({"q": "1+1?", "a": "2", "when": 3, "who": "me"})), known(dataset("plain", ("q", "a")))
+    )
+    assert match.sureness == 0.75 and "they have a, q, and it does not know when, who" in match.why
+
+
+def test_some_wrong_rows_make_it_less_sure_and_the_first_is_told(write_rows):
+    path = write_rows(*[{"q": "?", "a": "2"}] * 3, {"q": "?"})
+    match = choose(str(path), known(dataset("plain", ("q", "a"))))
+    assert match.sureness == 0.75 and match.error == "row 4: it lacks a"
+
+
+def test_two_that_fit_equally_are_refused_with_both_and_how_to_choose(write_rows):
+    both = known(dataset("one", ("q", "a")), dataset("two", ("q", "a")))
+    with pytest.raises(harness.DataError) as caught:
+        choose(str(write_rows({"q": "?", "a": "!"})), both)
+    told = str(caught.value)
+    assert "'one' and 'two' fit equally well" in told and "dataset: one" in told and "--dataset one" in told
+    assert "what one is" in told and "what two is" in told
+
+
+def test_of_two_with_the_same_fields_the_one_that_reads_the_rows_is_chosen(write_rows):
+    def refuse(row):
+        raise harness.DataError("not a transcript")
+
+    both = known(dataset("one", ("q", "a")), dataset("two", ("q", "a"), convert=refuse))
+    assert choose(str(write_rows({"q": "?", "a": "!"})), both).dataset == "one"
+
+
+def test_one_that_knows_more_but_cannot_read_the_rows_is_not_passed_over_in_silence(write_rows):
+    def refuse(row):
+        raise harness.DataError("the label should be true or false")
+
+    both = known(dataset("plain", ("a",)), dataset("labelled", ("a", "label"), convert=refuse))
+    with pytest.raises(harness.DataError, match=r"'labelled' knows more .* row 1: the label should be true or false"):
+        choose(str(write_rows({"a": "!", "label": "maybe"})), both)
+
+
+def test_where_nothing_fits_the_nearest_and_what_is_missing_are_named(write_rows):
+    path = write_rows({"instrction": "Say hi", "output": "Hi"})
+    with pytest.raises(harness.DataError) as caught:
+        choose(str(path), known(dataset("plain", ("q", "a")), dataset("alpaca", ("instruction", "output", "input?"))))
+    assert re.match(
+        re.escape(str(path)) + r": no data set fits: row 1 has instrction, output\. The nearest is 'alpaca' .*"
+        r"also needs instruction\. .*`columns: \{instruction: instrction\}`", str(caught.value)
+    ), caught.value  # fmt: skip
+
+
+def test_where_the_fields_fit_but_not_the_rows_the_reason_is_told(write_rows):
+    def refuse(row):
+        raise harness.DataError("nobody answers")
+
+    with pytest.raises(harness.DataError, match=r"nearest is 'plain'.* 0% of the rows: row 1: nobody answers"):
+        choose(str(write_rows({"a": "!"})), known(dataset("plain", ("a",), convert=refuse)))
+
+
+def test_one_that_leaves_every_row_out_is_not_chosen(write_rows):
+    with pytest.raises(harness.DataError, match="it leaves every row out"):
+        choose(str(write_rows({"a": "!"})), known(dataset("picky", ("a",), convert=lambda row: None)))
+
+
+def test_one_that_must_be_told_more_is_not_guessed(write_rows):
+    class Task(Options):
+        task: str
+
+    told = known(dataset("tasks", ("a",), convert=lambda row, options: said(row), options=Task))
+    with pytest.raises(harness.DataError, match="cannot be used without being told: task"):
+        choose(str(write_rows({"a": "!"})), told)
+
+
+def test_rows_that_belong_together_are_tried_together(write_rows):
+    def pairs(rows):
+        asked = {}
+        for number, row in rows:
+            if row["id"] in asked:
+                yield number, {"q": asked.pop(row["id"]), "a": row["said"]}
+            else:
+                asked[row["id"]] = row["said"]
+
+    path = write_rows(*({"id": n % 100, "said": "text"} for n in range(200)))
+    match = choose(str(path), known(dataset("pairs", ("id", "said"), gather=pairs)))
+    assert (match.dataset, match.sureness) == ("pairs", 1.0)
+
+
+def test_a_gather_that_trips_over_rows_of_another_format_does_not_matter(write_rows):
+    def trips(rows):
+        yield from ((number, row["nothing"]["like"]) for number, row in rows)
+
+    both = known(dataset("plain", ("q", "a")), dataset("trees", ("q",), gather=trips))
+    assert choose(str(write_rows({"q": "?", "a": "!"})), both).dataset == "plain"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [("", "there are no rows in it"), ("not JSON", "row 1: not valid JSON"), ("[1]", "a row should be an object")],
+)
+def test_a_file_without_rows_is_told_as_such(content, told, tmp_path, datasets):
+    (tmp_path / "any.json").write_text(content)
+    with pytest.raises(harness.DataError, match=told):
+        choose(str(tmp_path / "any.json"), datasets)
+
+
+def test_a_data_set_without_fields_is_never_guessed(write_rows):
+    assert recognise(str(write_rows({"a": "!"})), known(harness.Dataset("quiet", "", said))) == []
+
+
+def test_auto_stands_in_for_what_fits(write_rows, datasets):
+    from harness.data import SourceReport, load_source
+    from harness.recipe import DataSource
+
+    path = write_rows(ROWS["alpaca"])
+    (item,) = load_source(DataSource(dataset="auto", path=str(path)), datasets, SourceReport("auto", str(path)))
+    assert item.source == "alpaca" and item.messages[1].content == "Hi"
+
+
+# Real files. What holds evaluation items without answers is nobody's, and must be refused; so must empty files.
+
+REAL = {
+    "flan-cot/creak_train.tsv": "flan",
+    "flan-cot/gsm8k_train.tsv": "flan",
+    "flan-cot/strategyqa_train.tsv": "flan",
+    "flan-cot/flan_collection_info.csv": None,
+    "gpteacher/roleplay-simple-deduped-roleplay-dataset.json": "alpaca",
+    "gpteacher/toolformer-similarity-0.6-dataset.json": "alpaca",
+    "gsm8k/test.jsonl": "flan",
+    "hh-rlhf/test.jsonl.gz": "hh",
+    "ifeval/input_data.jsonl": None,
+    "llamafactory-demo/alpaca_en_demo.json": "alpaca",
+    "llamafactory-demo/c4_demo.jsonl": "text",
+    "llamafactory-demo/dpo_en_demo.json": "preferences",
+    "llamafactory-demo/glaive_toolcall_en_demo.json": "sharegpt",
+    "llamafactory-demo/identity.json": "alpaca",
+    "llamafactory-demo/kto_en_demo.json": "feedback",
+    "llamafactory-demo/reason_tool_use_demo_50.jsonl": "messages",
+    "mt-bench/mt_bench_question.jsonl": None,
+    "mt-bench/mt_bench_reference_gpt-4.jsonl": None,
+    "oasst/en_100_message.jsonl": "oasst",
+    "oasst/en_100_tree.jsonl": "oasst",
+    "p3-rendered/xsum_summarize_DOC.jsonl": "prompt_completion",
+    "p3-rendered/*.jsonl": "prompt_completion",
+    "p3-rendered/trec_fine_grained_ABBR.jsonl": None,
+    "self-instruct/seed_tasks.jsonl": "seed_tasks",
+    "self-instruct/user_oriented_instructions.jsonl": "seed_tasks",
+    "sharegpt/dialogstudio_sharegpt_converted_example.json": "sharegpt",
+    "sharegpt/dialogstudio_sharegpt_original_example.json": "sharegpt",
+    "sharegpt/dummy_conversation.json": "sharegpt",
+}
+
+
+@pytest.mark.parametrize("file", REAL)
+def test_real_files_are_recognised_as_what_they_are(file, real_data, datasets):
+    path = str(real_data / file)
+    if (expected := REAL[file]) is None:
+        with pytest.raises(harness.DataError, match=r"no data set fits|no rows"):
+            choose(path, datasets)
+        return
+    match = choose(path, datasets)
+    assert match.dataset == expected, match
+
+
+def test_a_folder_of_different_kinds_is_told_file_by_file(real_data, datasets):
+    with pytest.raises(harness.DataError, match=r"its files are of different kinds: .*alpaca"):
+        choose(str(real_data / "llamafactory-demo" / "*.json*"), datasets)
+
+
+def test_compressed_rows_are_recognised_too(tmp_path, datasets):
+    with gzip.open(tmp_path / "rows.jsonl.gz", "wt") as file:
+        file.write(json.dumps(ROWS["alpaca"]) + "\n")
+    assert choose(str(tmp_path / "rows.jsonl.gz"), datasets).dataset == "alpaca"
