@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,9 @@ def cli(ctx: click.Context, plugin: tuple[Path, ...], runs: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command. A user's mistake prints one message and exits 1; ours shows its traceback."""
+    # Read by OpenMP when torch loads it. Its threads wait for each other spinning; where another program has one of the cores, they
+    # would spin most of the time away (a tenth of the speed was seen). This is long enough for what is quick, and then they sleep.
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         return cli.main(args=arguments, prog_name="harness", standalone_mode=True)
     except HarnessError as error:
