@@ -67,11 +67,13 @@ def write_json(target: Path, value: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The JSON value in `path`. Raises HarnessError, naming the file, where it is not JSON."""
+    """The JSON value in `path`. Raises HarnessError, naming the file, where it cannot be read or is not JSON."""
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise HarnessError(f"{path}: not valid JSON: {error}") from None
+    except OSError as error:
+        raise HarnessError(f"{path}: cannot be read: {error.strerror}") from None
 
 
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:

@@ -5,13 +5,13 @@ torch, transformers and peft are imported when something is loaded, not before.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import ModelError
 from harness.extras import require
+from harness.files import read_json
 from harness.template import BoundTemplate
 
 if TYPE_CHECKING:
@@ -129,7 +129,11 @@ def _check_folder(folder: Path) -> None:
         raise ModelError(f"{folder}: a model folder without weights: no *.safetensors in it{hint}")
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        shards = set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+        weights = read_json(index)
+        weights = weights.get("weight_map") if isinstance(weights, dict) else None
+        if not isinstance(weights, dict):
+            raise ModelError(f"{index}: not an index of weight files: it has no `weight_map`")
+        shards = set(weights.values())
         if missing := sorted(shard for shard in shards if not (folder / shard).is_file()):
             raise ModelError(
                 f"{folder}: {len(missing)} of {len(shards)} weight files are missing: {', '.join(missing[:3])}"

@@ -2,10 +2,32 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
 
 
 class Options(BaseModel):
     """Base class of every recipe section and of what plugins let a recipe set."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True, protected_namespaces=())
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number_is_guessed(cls, value: Any, info: ValidationInfo) -> Any:
+        """Neither `true` nor `'8'` is a number, though pydantic would make one of it."""
+        kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
+        if isinstance(value, bool | str) and type(value) not in kinds and kinds <= {int, float, type(None)}:
+            raise ValueError(f"input should be a {'valid integer' if float not in kinds else 'number'}")
+        return value
+
+
+def _kinds(annotation: Any) -> set[Any]:
+    """The types that an annotation allows."""
+    if get_origin(annotation) is Annotated:
+        return _kinds(get_args(annotation)[0])
+    if isinstance(annotation, type) or not get_args(annotation):
+        return {annotation}
+    if get_origin(annotation) in (list, tuple, dict):
+        return {get_origin(annotation)}
+    return {kind for part in get_args(annotation) for kind in _kinds(part)}

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import inspect
 import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -95,6 +96,8 @@ class Registry(Mapping[str, T], Generic[T]):
             raise PluginError(f"register was given {item!r}, which has no name")
         if not name.isprintable() or " " in name:
             raise PluginError(f"{name!r} cannot be typed as a name: leave out spaces and control characters")
+        if self.kind != "commands":
+            _check_declared(item)
         if self.kind == "commands" and name in CORE_COMMANDS:
             raise PluginError(f"{name!r} is a command of the harness itself; give yours another name")
         if name in self._items:
@@ -107,6 +110,24 @@ class Registry(Mapping[str, T], Generic[T]):
     def _forget(self, plugin: str) -> None:
         for name in self.owned_by(plugin):
             del self._items[name], self._owners[name]
+
+
+def _check_declared(item: Any) -> None:
+    """Raises PluginError for a declaration that would break where a recipe uses it."""
+    from harness.options import Options
+
+    options = getattr(item, "options", Options)
+    optional = type(item).__name__ == "Dataset" and options is None
+    if not optional and not (isinstance(options, type) and issubclass(options, Options)):
+        raise PluginError(f"{item.name!r} has the options {options!r}, expected a subclass of harness.Options")
+    for part in ("convert", "jinja", "stop_tokens", "apply", "save", "loss", "run", "start", "create"):
+        if hasattr(item, part) and not callable(getattr(item, part)):
+            raise PluginError(f"{item.name!r}: {part} should be a function, found {getattr(item, part)!r}")
+    if getattr(item, "produces", "model") not in ("adapter", "model"):
+        raise PluginError(f"{item.name!r} produces {item.produces!r}, expected 'adapter' or 'model'")
+    source = getattr(item, "source", None)
+    if source is not None and not isinstance(source, str | os.PathLike):
+        raise PluginError(f"{item.name!r}: the source should be a path, found {source!r}")
 
 
 def _class_of(kind: str) -> type:
@@ -128,7 +149,8 @@ class Plugins:
         """Args: files: single-file plugins, loaded after the installed ones."""
         self.loaded: dict[str, PluginInfo] = {}
         self.failed: dict[str, PluginInfo] = {}
-        self.disabled: set[str] = {name.strip() for name in os.environ.get("HARNESS_DISABLE_PLUGINS", "").split(",")}
+        disabled = os.environ.get("HARNESS_DISABLE_PLUGINS", "").split(",")
+        self.disabled: set[str] = {name.strip() for name in disabled if name.strip()}
         self.strict = os.environ.get("HARNESS_STRICT_PLUGINS", "") not in ("", "0")
         self._registries: dict[str, Registry[Any]] = {kind: Registry(kind) for kind in KINDS}
         self._asked: set[str] = set()
@@ -250,8 +272,14 @@ class Plugins:
     def _check_hooks(self, plugin: object) -> None:
         known = {name for name in vars(hookspecs) if self._manager.parse_hookspec_opts(hookspecs, name) is not None}
         for name in dir(plugin):
-            if self._manager.parse_hookimpl_opts(plugin, name) is not None and name not in known:
-                raise PluginError(f"there is no hook {name!r}.{nearest(name, known)} Hooks: {known_names(known)}")
+            options = self._manager.parse_hookimpl_opts(plugin, name)
+            if options is None:
+                if name in known and inspect.isfunction(getattr(plugin, name)):
+                    raise PluginError(f"{name} is not marked: put @harness.hookimpl above it")
+                continue
+            hook = options.get("specname") or name
+            if hook not in known:
+                raise PluginError(f"there is no hook {hook!r}.{nearest(hook, known)} Hooks: {known_names(known)}")
 
     # Calling
 
@@ -313,6 +341,8 @@ def configured_files(start: Path | None = None) -> list[Path]:
             tables = tomllib.loads(pyproject.read_text(encoding="utf-8"))
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise PluginError(f"{pyproject}: not valid TOML: {error}") from None
+        except OSError as error:
+            raise PluginError(f"{pyproject}: cannot be read: {error.strerror}") from None
         table: Any = tables
         for key in ("tool", "harness"):
             table = table.get(key, {})

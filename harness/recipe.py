@@ -14,7 +14,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import pydantic
 from pydantic import Field
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of recipes and runs: a folder, and a model name in the served endpoint
 
+T = TypeVar("T", bound=Options)
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
 
@@ -45,7 +46,7 @@ class ModelSpec(Options):
 
     @property
     def is_local(self) -> bool:
-        return Path(self.path).is_dir()
+        return os.path.isdir(self.path)  # noqa: PTH112 - Path's raises for a name that is too long
 
     @property
     def short_name(self) -> str:
@@ -71,9 +72,20 @@ class DataSource(Options):
     epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
+def _combined(base: type[T], *added: type[Options]) -> type[T]:
+    """A section with the keys of `base` and those that plugins add. Raises RecipeError where one adds a key that is there."""
+    own = [options for options in added if options is not Options]
+    for options in own:
+        if taken := sorted(set(options.model_fields) & set(base.model_fields)):
+            raise RecipeError(
+                f"{options.__module__}.{options.__name__} declares {taken[0]!r}, a key that recipes have already"
+            )
+    return type(base.__name__, (*own, base), {}) if own else base
+
+
 def source_model(dataset: Dataset) -> type[DataSource]:
     """DataSource with the keys that `dataset` adds to it."""
-    return type("DataSource", (dataset.options, DataSource), {}) if dataset.options else DataSource
+    return _combined(DataSource, dataset.options) if dataset.options else DataSource
 
 
 class CleanStep(Options):
@@ -285,11 +297,11 @@ def _validate(written: _Written, plugins: Plugins, to_tune: bool) -> Recipe:
     if isinstance(tune := sections.get("tune"), dict):
         objective = named(("tune",), tune, "objective", plugins.objectives, "sft")
         method = named(("tune",), tune, "method", plugins.methods, "lora")
-        combined = type("TuneSpec", (objective.options, method.options, TuneSpec), {})
+        combined = _combined(TuneSpec, objective.options, method.options)
         sections["tune"] = section(("tune",), tune, combined)
     if isinstance(serve := sections.get("serve"), dict):
         engine = named(("serve",), serve, "engine", plugins.engines, "vllm")
-        sections["serve"] = section(("serve",), serve, type("ServeSpec", (engine.options, ServeSpec), {}))
+        sections["serve"] = section(("serve",), serve, _combined(ServeSpec, engine.options))
     for key, field, registry, base in (
         ("evaluate", "evaluation", plugins.evaluations, EvaluateSpec),
         ("track", "tracker", plugins.trackers, TrackSpec),
@@ -297,7 +309,7 @@ def _validate(written: _Written, plugins: Plugins, to_tune: bool) -> Recipe:
         specs = []
         for index, spec in enumerate(sections.get(key, ())):
             declared: Any = named((key, index), spec, field, registry)
-            specs.append(section((key, index), spec, type(base.__name__, (declared.options, base), {})))
+            specs.append(section((key, index), spec, _combined(base, declared.options)))
         sections[key] = tuple(specs)
     if isinstance(data := sections.get("data"), dict):
         sections["data"] = data | {
@@ -392,7 +404,7 @@ def _resolve_paths(recipe: Recipe, written: _Written, must_exist: bool) -> Recip
         if "://" in source.path:
             return source
         source = source.model_copy(update={"path": absolute(source.path)})
-        if must_exist and not glob.has_magic(str(source.path)) and not Path(str(source.path)).exists():
+        if must_exist and not glob.has_magic(str(source.path)) and not _exists(str(source.path)):
             place = written.place(*where, "path")
             raise RecipeError(f"{place}: no such file: {source.path}.{_file_near(Path(str(source.path)))}")
         return source
@@ -406,6 +418,10 @@ def _resolve_paths(recipe: Recipe, written: _Written, must_exist: bool) -> Recip
         changes: dict[str, Any] = {
             key: absolute(getattr(spec, key)) for key in _path_fields(spec) if getattr(spec, key)
         }
+        for key, value in changes.items():
+            if must_exist and not _exists(value):
+                near = _file_near(Path(value))
+                raise RecipeError(f"{written.place('evaluate', index, key)}: no such file or folder: {value}.{near}")
         for key in type(spec).model_fields:  # an evaluation's own data, read as the recipe's data are
             found = getattr(spec, key)
             if isinstance(found, tuple) and found and all(isinstance(item, DataSource) for item in found):
@@ -419,7 +435,11 @@ def _resolve_paths(recipe: Recipe, written: _Written, must_exist: bool) -> Recip
 def _may_be_hub_id(path: str, folder: Path) -> bool:
     """Whether a model's path is to be looked up on the hub: `name` or `owner/name`, and no such folder in `folder`."""
     is_id = re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", path) is not None
-    return is_id and not (folder / path).is_dir()
+    return is_id and not os.path.isdir(folder / path)  # noqa: PTH112 - as above
+
+
+def _exists(path: str) -> bool:
+    return os.path.exists(path)  # noqa: PTH110 - Path's raises for a name that is too long, or a folder one may not read
 
 
 def _path_fields(spec: Options) -> list[str]:
@@ -443,7 +463,8 @@ def _explain(error: pydantic.ValidationError, written: _Written, where: tuple[An
         elif problem["type"] == "missing":
             lines[key] = f"{about}{key!r} is missing"
         else:
-            expected = problem["msg"][0].lower() + problem["msg"][1:].replace("valid tuple", "list")
+            expected = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
+            expected = expected[0].lower() + expected[1:]
             lines[key] = f"{lines[key]}, or {expected}" if key in lines else (
                 f"{about}{key!r} is {problem['input']!r}: {expected}"
             )  # fmt: skip

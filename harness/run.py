@@ -129,6 +129,8 @@ class Run:
 
     def require_finished(self) -> None:
         """Raises RunError where the run has not finished tuning."""
+        if self.outcome != "finished" and self.in_use():
+            raise RunError(f"the run {self.name} is being tuned right now; wait until it has finished")
         if self.outcome != "finished":
             raise RunError(
                 f"the run {self.name} has not finished (its outcome is {self.outcome!r}): "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 
+# A shell that starts the tests in the background has Ctrl-C ignored in them, and in every process that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # No test asks the network for a model, whatever the machine's settings are.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 

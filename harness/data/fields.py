@@ -41,6 +41,8 @@ def take(row: Row, name: str, kind: type[T], default: T = _MISSING) -> T:
     value = row.get(name)
     if value is None:
         if default is _MISSING:
+            if name in row:
+                raise DataError(f"the field {name!r} is null")
             raise DataError(
                 f"the field {name!r} is missing.{nearest(name, row)} The row has: {', '.join(map(str, row)) or 'nothing'}"
             )

@@ -333,15 +333,20 @@ class Asker:
         return [message("system", self.wording(wordings)), message("user", question), message("assistant", answer)]
 
     def follow_up(self) -> list[dict[str, str]]:
-        """Two questions, the second of which leans on the first: another villager, or another fact of "it"."""
+        """Two questions. The second asks the same of another villager, or more about "it", or something else altogether."""
         one, fact = self.someone(), self.rng.choice(FACTS)
         question = self.wording(PROPERTY[fact.key]).format(x=the(one))
-        if self.rng.random() < 0.5:
+        lot = self.rng.random()
+        if lot < 0.35:
             other = self.rng.choice([v for v in self.villagers if v != one])
-            then, answer = upper_first(self.wording(FOLLOW_UPS).format(x=the(other))), sentence(plain(other, fact))
-        else:
+            then = upper_first(self.wording(FOLLOW_UPS).format(x=the(other)))
+            answer = sentence(plain(other, fact))
+        elif lot < 0.65:
             second = self.rng.choice([f for f in FACTS if f != fact])
             then, answer = self.wording(PROPERTY[second.key]).format(x="it"), sentence(plain(one, second))
+        else:
+            item = self.ask(self.rng.choice(CATEGORIES))
+            then, answer = item.prompt, item.answer
         return [
             message("user", question),
             message("assistant", sentence(plain(one, fact))),

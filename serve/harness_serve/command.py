@@ -137,7 +137,7 @@ def _serve(
 
 def _wait_while_it_answers(endpoint: Endpoint) -> None:
     """Until Ctrl-C. Raises HarnessError where the engine has ended."""
-    import urllib.error
+    import http.client
     import urllib.request
 
     headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
@@ -147,7 +147,7 @@ def _wait_while_it_answers(endpoint: Endpoint) -> None:
         try:
             with urllib.request.urlopen(urllib.request.Request(f"{endpoint.url}/models", headers=headers), timeout=60):
                 missed = 0
-        except (TimeoutError, urllib.error.URLError):
+        except (OSError, http.client.HTTPException):  # no connection, a torn one, or no answer in time
             missed += 1
     raise harness.HarnessError(
         f"the engine does not answer any more; its log: {endpoint.settings.get('log', 'unknown')}"

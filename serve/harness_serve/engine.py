@@ -318,6 +318,8 @@ def _adapter_config(adapter: Path) -> dict[str, Any]:
 
 def _rank(adapter: Path) -> int:
     config = _adapter_config(adapter)
+    if not isinstance(config.get("r"), int):
+        raise harness.HarnessError(f"{adapter}/adapter_config.json says no rank `r`: the adapter is damaged")
     return max(int(config["r"]), *(int(rank) for rank in (config.get("rank_pattern") or {}).values()), 1)
 
 

@@ -38,10 +38,13 @@ class Answer:
 
     @property
     def tokens_per_s(self) -> float | None:
-        """Tokens after the first one by the time they took, or None where there are too few to tell."""
-        if self.first_token_s is None or self.tokens < 2 or self.total_s <= self.first_token_s:
+        """Tokens by the time from asking to the last one, or None where there are too few to tell.
+
+        Not from the first token on: an engine may send several at once, and a short answer then seems to take no time.
+        """
+        if self.first_token_s is None or self.tokens < 2 or self.total_s <= 0:
             return None
-        return (self.tokens - 1) / (self.total_s - self.first_token_s)
+        return self.tokens / self.total_s
 
 
 @dataclass(slots=True)
@@ -74,6 +77,8 @@ class Session:
         system = self.turns[upto].system_prompt
         messages = [{"role": "system", "content": system}] if system else []
         for turn in self.turns[:upto]:
+            if turn.answers[column].error:  # it was never answered, and asking it again would fail again
+                continue
             messages += [
                 {"role": "user", "content": turn.prompt},
                 {"role": "assistant", "content": turn.answers[column].text},

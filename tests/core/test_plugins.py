@@ -42,6 +42,11 @@ BROKEN = {
     "registers what nobody can type": (
         hook("register(harness.Dataset('a' + chr(27) + '[31m', '', lambda row: None))"), r"'a\\x1b\[31m' cannot be typed as a name",
     ),
+    "an unmarked hook": ("def register_datasets(register):\n    pass\n", r"register_datasets is not marked: put @harness.hookimpl above it"),
+    "options that are none": (
+        hook("register(harness.Dataset('e', '', print, options=dict))"), r"'e' has the options <class 'dict'>",
+    ),
+    "a source that is no path": (hook("register(harness.Dataset('d', '', print, 5))"), r"'d': the source should be a path, found 5"),
     "returns instead of registering": (
         hook("return harness.Dataset('x', '', lambda row: None)"), r"register_datasets returned Dataset",
     ),

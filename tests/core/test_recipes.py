@@ -24,23 +24,23 @@ class Probe(harness.Options):
 
 @harness.hookimpl
 def register_methods(register):
-    register(harness.Method("lora", "adapters", Lora, None, None, "adapter"))
+    register(harness.Method("lora", "adapters", Lora, print, print, "adapter"))
 
 @harness.hookimpl
 def register_objectives(register):
-    register(harness.Objective("sft", "next token", Nothing, None))
+    register(harness.Objective("sft", "next token", Nothing, print))
 
 @harness.hookimpl
 def register_evaluations(register):
-    register(harness.Evaluation("probe", "asks", Probe, None))
+    register(harness.Evaluation("probe", "asks", Probe, print))
 
 @harness.hookimpl
 def register_engines(register):
-    register(harness.Engine("vllm", "serves", Nothing, None))
+    register(harness.Engine("vllm", "serves", Nothing, print))
 
 @harness.hookimpl
 def register_trackers(register):
-    register(harness.Tracker("log", "follows", Nothing, None))
+    register(harness.Tracker("log", "follows", Nothing, print))
 """
 
 RECIPE = """\
@@ -222,6 +222,11 @@ def test_overrides_are_yaml_values_at_dotted_keys(load):
         ("data.train.0.path=~nobody-here/x", "no such file"),
         ("evaluate=3", "- evaluation: NAME"),
         ("tune.rank=four", "'tune.rank' is 'four'"),
+        ("tune.rank=true", "'tune.rank' is True: input should be a valid integer"),
+        ("tune.rank='8'", "'tune.rank' is '8': input should be a valid integer"),
+        ("evaluate.0.data_path=nowhere", "no such file or folder"),
+        ("data.train.0.path=" + "x" * 300, "no such file"),
+        ("model.path=/" + "x" * 300, "no such folder"),
     ],
 )
 def test_a_wrong_override_is_explained(load, override, told):

@@ -105,7 +105,7 @@ BAD_ROWS = [
     ("alpaca", {"instrction": "a", "output": "b"}, r"the field 'instruction' is missing\. Did you mean 'instrction'\?"),
     ("alpaca", {"instruction": 3, "output": "b"}, r"'instruction' should be text, found 3"),
     ("alpaca", {"instruction": "a", "output": ["b"]}, r"'output' should be text, found \[\"b\"\]"),
-    ("alpaca", {"instruction": "a", "output": None}, r"the field 'output' is missing"),
+    ("alpaca", {"instruction": "a", "output": None}, r"the field 'output' is null"),
     ("alpaca", {"instruction": "a", "output": " \n"}, r"message 2 \(assistant\) is empty"),
     ("alpaca", {"instruction": "a", "output": "b", "history": [["q"]]}, r"history entry 1 should be \[question, answer\], found \['q'\]"),
     ("messages", {"messages": [{"role": "assistant", "content": "a", "weight": "0"}]}, r"message 1: the weight should be 0 or 1, found '0'"),
