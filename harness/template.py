@@ -7,9 +7,10 @@ server receives. The mask comes from rendering each trained turn's prefix; every
 from __future__ import annotations
 
 import bisect
+import functools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -107,7 +108,7 @@ class BoundTemplate:
                 },
             )
 
-    @property
+    @functools.cached_property
     def stop_tokens(self) -> list[str]:
         """The stop tokens as text."""
         return [self.tokenizer.convert_ids_to_tokens(stop) for stop in self.stop_ids]
@@ -126,22 +127,39 @@ class BoundTemplate:
         """
         if not messages:
             return ""
+        self._check_places(messages, tools)
+        return self._render([message.as_dict() for message in messages], _tools(tools), generation_prompt)
+
+    def _check_places(self, messages: Sequence[Message], tools: Sequence[Any]) -> None:
         if not self.takes_system and any(message.role == "system" for message in messages):
             raise TemplateError(f"template {self.name!r} has no place for a system prompt")
-        if (tools or any(message.tool_calls for message in messages)) and not self.takes_tools:
+        if not self.takes_tools and (tools or any(message.tool_calls for message in messages)):
             raise TemplateError(f"template {self.name!r} has no place for tools")
+
+    def _render(self, messages: list[dict[str, Any]], tools: list[Any] | None, generation_prompt: bool) -> str:
+        """What `apply_chat_template` renders, without what it does around that for each call."""
         import jinja2
 
+        if not messages:
+            return ""
         try:
-            text = self.tokenizer.apply_chat_template(
-                [message.as_dict() for message in messages],
-                tools=[dict(tool) for tool in tools] or None,
-                tokenize=False,
+            (text,), _ = self._render_jinja(
+                conversations=[messages],
+                tools=tools,
+                chat_template=self.tokenizer.get_chat_template(None, tools),
                 add_generation_prompt=generation_prompt,
+                **self.tokenizer.special_tokens_map,
             )
         except (jinja2.TemplateError, ValueError, TypeError, KeyError, AttributeError) as error:
             raise TemplateError(f"template {self.name!r} cannot render this conversation: {error}") from error
         return str(text)
+
+    @functools.cached_property
+    def _render_jinja(self) -> Callable[..., Any]:
+        # Looking it up in the lazy modules of transformers takes as long as rendering a short text.
+        from transformers.utils.chat_template_utils import render_jinja_template
+
+        return render_jinja_template  # type: ignore[no-any-return]
 
     def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:
         """The ids that ask for an answer to `messages`: what training saw, and what the server must receive."""
@@ -171,11 +189,13 @@ class BoundTemplate:
         trained = conversation.trained
         if not trained:
             raise TemplateError(f"{_named(conversation)}nothing to learn from: no assistant message is trained on")
-        text = self.render(messages, tools)
+        self._check_places(messages, tools)
+        turns, offered = [message.as_dict() for message in messages], _tools(tools)
+        text = self._render(turns, offered, False)
         spans = []
         for index in trained:
-            prompt = self.render(messages[:index], tools, generation_prompt=True)
-            upto = text if index == len(messages) - 1 else self.render(messages[: index + 1], tools)
+            prompt = self._render(turns[:index], offered, True)
+            upto = text if index == len(messages) - 1 else self._render(turns[: index + 1], offered, False)
             for name, prefix in (("the prompt of", prompt), ("the text up to", upto)):
                 if not text.startswith(prefix):
                     raise TemplateError(
@@ -217,6 +237,36 @@ class BoundTemplate:
         return self.tokenizer.backend_tokenizer.encode_batch(texts, add_special_tokens=False)
 
     def _example(self, conversation: Conversation, text: str, spans: list[tuple[int, int]], encoding: Any) -> Example:
+        ids = encoding.ids
+        mask = [False] * len(ids)
+        for start, end in spans:
+            if (inside := self._tokens_of(encoding, ids, start, end)) is None:
+                return self._example_by_offsets(conversation, text, spans, encoding)
+            first, last = inside
+            mask[first : last + 1] = [True] * (last + 1 - first)
+        if not any(mask[1:]):
+            raise TemplateError(f"{_named(conversation)}nothing to learn from: no token of an answer is left")
+        return Example(ids, mask, conversation.id)
+
+    def _tokens_of(self, encoding: Any, ids: list[int], start: int, end: int) -> tuple[int, int] | None:
+        """The first and last token of an answer where all is as it should be; None where that needs a closer look.
+
+        Few tokens are asked where they stand: the offsets of all of them would cost a third of what tokenizing does.
+        """
+        first, last = encoding.char_to_token(start), encoding.char_to_token(end - 1)
+        if first is None or last is None or encoding.token_to_chars(first)[0] != start:
+            return None
+        if first and (encoding.token_to_chars(first - 1) or (start,))[0] >= start:
+            return None
+        if ids[last] not in self.stop_ids or encoding.token_to_chars(last)[1] != end:
+            return None
+        if last + 1 < len(ids) and (encoding.token_to_chars(last + 1) or (0,))[0] < end:
+            return None
+        return None if any(stop in ids[first:last] for stop in self.stop_ids) else (first, last)
+
+    def _example_by_offsets(
+        self, conversation: Conversation, text: str, spans: list[tuple[int, int]], encoding: Any
+    ) -> Example:
         ids, offsets = encoding.ids, encoding.offsets
         if _straddling(offsets, spans[-1][0]):
             # An answer that begins with white space can merge with the prompt's last token. Nothing follows the last
@@ -246,6 +296,10 @@ class BoundTemplate:
         """Ids and character offsets of `text` tokenized as two pieces."""
         head, tail = self._tokenize([text[:at], text[at:]])
         return head.ids + tail.ids, head.offsets + [(start + at, end + at) for start, end in tail.offsets]
+
+
+def _tools(tools: Sequence[Any]) -> list[Any] | None:
+    return [dict(tool) for tool in tools] or None
 
 
 def control_tokens(tokenizer: Any) -> list[str]:

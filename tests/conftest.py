@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -19,6 +20,10 @@ ROOT = Path(__file__).resolve().parents[1]
 signal.signal(signal.SIGINT, signal.default_int_handler)
 # No test asks the network for a model, whatever the machine's settings are.
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+
+# No test writes into the home of the person who runs it.
+_CACHE = tempfile.TemporaryDirectory(prefix="harness-cache-")
+os.environ["HARNESS_CACHE"] = _CACHE.name
 
 CORPUS = (
     "The heron keeps a silver key under the willow, and the otter keeps a brass bell by the mill.",
@@ -54,7 +59,7 @@ def harness(tmp_path: Path) -> Callable[..., Done]:
         input: str = "",
     ) -> Done:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("HARNESS_")}
-        environment |= {"COLUMNS": "200", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8"}
+        environment |= {"COLUMNS": "200", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8", "HARNESS_CACHE": _CACHE.name}
         for key, value in (env or {}).items():
             environment.pop(key, None)
             if value is not None:

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import hashlib
-import json
+from array import array
+from collections import deque
 from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.data.examples import Examples, ExampleWriter
 from harness.data.prepare import Account, prepare
 from harness.data.sources import SourceReport, as_conversation, load_conversations, where_of
 from harness.declarations import Dataset
@@ -21,48 +25,54 @@ if TYPE_CHECKING:
 
 SAMPLE = 256  # conversations that are handed back as they were
 BATCH = 256  # conversations that are encoded at once
+AHEAD = 2  # batches that are read while others are tokenized
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedData:
-    """Examples ready for batches, and the account of how they came about. `sample` is where they begin, unencoded."""
+    """Examples ready for batches, and the account of how they came about. `sample` is where they begin, unencoded.
 
-    examples: list[Example]
+    `sha256` is of the ids and masks, in order; `tokens` and `supervised` count the tokens of them all.
+    """
+
+    examples: Examples
     reports: tuple[SourceReport, ...]
     overlong: int
+    tokens: int
+    supervised: int
     sha256: str
     sample: list[Conversation]
     account: Account | None = None
-
-    @property
-    def tokens(self) -> int:
-        return sum(map(len, self.examples))
-
-    @property
-    def supervised(self) -> int:
-        return sum(example.supervised for example in self.examples)
+    from_cache: bool = False
 
 
 def encode_data(
-    spec: DataSpec, plugins: Plugins, template: BoundTemplate, evaluation: Iterable[tuple[str, str]] = ()
+    spec: DataSpec,
+    plugins: Plugins,
+    template: BoundTemplate,
+    evaluation: Iterable[tuple[str, str]] = (),
+    folder: Path | None = None,
 ) -> tuple[EncodedData, EncodedData | None]:
     """What is learnt from and what it is validated with (None where the recipe has nothing for that), encoded.
 
     The training sources are cleaned, decontaminated, split and mixed as `prepare` does it; `data.validation` is taken as
-    it is. `evaluation` are (id, text) of the evaluation items, for `data.decontaminate`.
+    it is. `evaluation` are (id, text) of the evaluation items, for `data.decontaminate`. With a `folder`, the examples
+    are written to Arrow files there and read from these, so that memory does not grow with their number.
 
     Raises:
         DataError: see `prepare` and `encode_sources`.
     """
     account = Account.of(spec, plugins)
-    train, held_out = _Encoder(spec, template), _Encoder(spec, template)
+    files = (folder / "train.arrow", folder / "validation.arrow") if folder else (None, None)
+    train, held_out = (_Encoder(spec, template, file) for file in files)
     for prepared in prepare(spec, plugins, account, evaluation=evaluation):
         part = train if prepared.part == "train" else held_out
         part.add(as_conversation(prepared.item, prepared.report.source), prepared.report, prepared.times)
     encoded = train.finish(account.reports, account)
     if spec.validation_share is None:
-        validation = encode_sources(spec.validation, spec, plugins.datasets, template) if spec.validation else None
-        return encoded, validation
+        if not spec.validation:
+            return encoded, None
+        return encoded, encode_sources(spec.validation, spec, plugins.datasets, template, file=files[1])
     return encoded, _held_out(held_out, account, spec)
 
 
@@ -95,7 +105,7 @@ def encode_sources(
     spec: DataSpec,
     datasets: Registry[Dataset],
     template: BoundTemplate,
-    batch: int = BATCH,
+    file: Path | None = None,
 ) -> EncodedData:
     """Read, convert and encode every row of the sources as it is, and apply `on_overlong`.
 
@@ -103,7 +113,7 @@ def encode_sources(
         DataError: for a row that does not fit; for an overlong conversation where `on_overlong` is `error`; where
             nothing is left.
     """
-    encoder = _Encoder(spec, template, batch)
+    encoder = _Encoder(spec, template, file)
     reports = tuple(SourceReport(source.dataset, where_of(source, datasets[source.dataset])) for source in sources)
     for source, report in zip(sources, reports, strict=True):
         for conversation in load_conversations(source, datasets, report):
@@ -113,37 +123,63 @@ def encode_sources(
 
 
 class _Encoder:
-    """Encodes conversations in batches as they come, and keeps count of them."""
+    """Encodes conversations in batches as they come, and keeps count of them.
 
-    def __init__(self, spec: DataSpec, template: BoundTemplate, batch: int = BATCH) -> None:
-        self.spec, self.template, self.batch = spec, template, batch
-        self.examples: list[Example] = []
+    A batch is tokenized in a thread (on all cores, and without Python's lock) while the next ones are read.
+    """
+
+    def __init__(self, spec: DataSpec, template: BoundTemplate, file: Path | None = None) -> None:
+        self.spec, self.template = spec, template
+        self.writer = ExampleWriter(file)
         self.sample: list[Conversation] = []
-        self.overlong = 0
+        self.overlong = self.tokens = self.supervised = 0
         self.digest = hashlib.sha256()
         self.pending: list[tuple[Conversation, SourceReport, int]] = []
+        self.thread = ThreadPoolExecutor(1)
+        self.running: deque[tuple[list[tuple[Conversation, SourceReport, int]], Future[list[Example]]]] = deque()
 
     def add(self, conversation: Conversation, report: SourceReport, times: int = 1) -> None:
         """Take a conversation that is used `times` times."""
         self.pending.append((conversation, report, times))
-        if len(self.pending) == self.batch:
-            self._flush()
+        if len(self.pending) == BATCH:
+            self._submit()
+            if len(self.running) > AHEAD:
+                self._collect()
 
     def finish(self, reports: tuple[SourceReport, ...], account: Account | None = None) -> EncodedData:
         """Everything that was added. Raises DataError where nothing is left of it."""
-        self._flush()
-        if not self.examples:
+        self._submit()
+        while self.running:
+            self._collect()
+        self.thread.shutdown()
+        if not self.tokens:
             raise DataError(
                 "nothing is left to learn from: every conversation was left out; see `harness data validate`"
                 + "".join(f"\n  {n:,} {reason}" for r in reports for reason, n in r.left_out.items())
             )
-        return EncodedData(self.examples, reports, self.overlong, self.digest.hexdigest(), self.sample, account)
+        examples = self.writer.finish()
+        return EncodedData(
+            examples,
+            reports,
+            self.overlong,
+            self.tokens,
+            self.supervised,
+            self.digest.hexdigest(),
+            self.sample,
+            account,
+        )
 
-    def _flush(self) -> None:
+    def _submit(self) -> None:
+        if not self.pending:
+            return
         conversations = [conversation for conversation, _, _ in self.pending]
         self.sample.extend(conversations[: SAMPLE - len(self.sample)])
-        encoded = self.template.encode_batch(conversations)
-        for (conversation, report, times), example in zip(self.pending, encoded, strict=True):
+        self.running.append((self.pending, self.thread.submit(self.template.encode_batch, conversations)))
+        self.pending = []
+
+    def _collect(self) -> None:
+        batch, encoded = self.running.popleft()
+        for (conversation, report, times), example in zip(batch, encoded.result(), strict=True):
             if len(example) > self.spec.max_tokens:
                 self.overlong += 1
                 example = _shortened(example, self.spec, report)  # type: ignore[assignment]
@@ -152,12 +188,17 @@ class _Encoder:
                     report.used -= times
                     report.leave_out(conversation.id, f"longer than {self.spec.max_tokens} tokens")
                     continue
-            report.tokens += times * len(example)
-            report.supervised += times * example.supervised
+            tokens, supervised = times * len(example), times * example.supervised
+            report.tokens += tokens
+            report.supervised += supervised
+            self.tokens += tokens
+            self.supervised += supervised
+            ids, mask = array("i", example.input_ids), bytes(example.loss_mask)
             for _ in range(times):
-                self.digest.update(json.dumps([example.input_ids, example.loss_mask]).encode())
-                self.examples.append(example)
-        self.pending.clear()
+                self.digest.update(len(ids).to_bytes(4))
+                self.digest.update(ids)
+                self.digest.update(mask)
+            self.writer.add(example, ids, mask, times)
 
 
 def _shortened(example: Example, spec: DataSpec, report: SourceReport) -> Example | None:

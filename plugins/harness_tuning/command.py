@@ -135,11 +135,15 @@ def _tune(context: Context, run: Run) -> None:
 
 
 def _load_data(recipe: Recipe, context: Context, template: Any) -> TuningData:
-    from harness.data import encode_data, evaluation_texts
+    from harness.data import evaluation_texts
+    from harness.data.cache import cached_data
     from harness_tuning.loop import TuningData
 
+    def say(what: str) -> None:
+        context.console.print(what, markup=False, style="dim", soft_wrap=True)
+
     evaluation = evaluation_texts(recipe, context.plugins)  # read only where the recipe compares with it
-    return TuningData(*encode_data(recipe.data, context.plugins, template, evaluation))
+    return TuningData(*cached_data(recipe.data, context.plugins, template, evaluation, say))
 
 
 def _show_plan(context: Context, recipe: Recipe, tuner: Tuner) -> None:
@@ -175,7 +179,10 @@ def _show_plan(context: Context, recipe: Recipe, tuner: Tuner) -> None:
         else ""
     )
     share = data.train.supervised / data.train.tokens
-    plan.add_row("", f"{data.train.tokens:,} tokens, {data.train.supervised:,} of them ({share:.0%}) learnt{cut}")
+    cached = "; from cache" if data.train.from_cache else ""
+    plan.add_row(
+        "", f"{data.train.tokens:,} tokens, {data.train.supervised:,} of them ({share:.0%}) learnt{cut}{cached}"
+    )
     if data.validation:
         plan.add_row(
             "validation",

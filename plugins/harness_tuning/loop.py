@@ -44,8 +44,9 @@ class Tuner:
         self.objective = plugins.objectives[self.spec.objective]
         self.method = plugins.methods[self.spec.method]
         self.progress = Progress()
-        lengths = [len(example) for example in data.train.examples]
-        self.schedule = Schedule(lengths, self.spec.batch_tokens, self.spec.accumulate, self.spec.seed)
+        self.schedule = Schedule(
+            data.train.examples.lengths(), self.spec.batch_tokens, self.spec.accumulate, self.spec.seed
+        )
         self.total_steps = self.spec.steps or self.schedule.total_steps(self.spec.epochs)
 
     def start(self) -> None:
@@ -174,9 +175,7 @@ class Tuner:
         self.model.eval()
         total, supervised = 0.0, 0
         with torch.no_grad():
-            for indices in plan_epoch(
-                [len(example) for example in examples], self._validation_budget(), seed=0, epoch=0
-            ):
+            for indices in plan_epoch(examples.lengths(), self._validation_budget(), seed=0, epoch=0):
                 batch = self._collate([examples[index] for index in indices])
                 total += float(self.objective.loss(self.model, batch.input_ids, batch.loss_mask, self.spec))
                 supervised += batch.supervised
@@ -230,7 +229,7 @@ class Tuner:
 
     def _validation_budget(self) -> int:
         assert self.data.validation is not None
-        return max(self.spec.batch_tokens, *map(len, self.data.validation.examples))
+        return max(self.spec.batch_tokens, max(self.data.validation.examples.lengths()))
 
     def _rewind_metrics(self) -> None:
         """Forget the metrics of steps that came after the checkpoint: they are made again."""

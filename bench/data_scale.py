@@ -1,0 +1,106 @@
+"""Whether rate and memory stay what they are as rows grow: 10,000, 100,000 and 1,000,000 generated rows.
+
+    python bench/data_scale.py [--rows 10000 100000 1000000]
+
+Each number of rows is prepared in a process of its own, which reports rows per second and its peak memory, libraries and
+mapped pages and all; then a second process reads the same from the cache. The limit of the rate is the tokenizer
+(`bench/data.py`). The rows are the seedling's, numbered so that no two are the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+SIZES = (10_000, 100_000, 1_000_000)
+
+
+def main() -> None:
+    """Generate, prepare and read again each number of rows; write bench/results/data-scale.json."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", type=int, nargs="+", default=SIZES, help="numbers of rows")
+    parser.add_argument("--side", type=Path, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.side:
+        print(json.dumps(prepare(arguments.side)))
+        return
+    from data import make_inputs
+
+    sizes: dict[int, dict[str, Any]] = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        make_inputs(folder, None, None)
+        for rows in arguments.rows:
+            generate(folder / "rows.jsonl", rows)
+            os.environ["HARNESS_CACHE"] = str(folder / f"cache-{rows}")
+            made, again = _in_process(folder), _in_process(folder)
+            sizes[rows] = {**made, "again_seconds": again["seconds"], "again_from_cache": again["from_cache"]}
+            print(
+                f"{rows:>9,} rows   {made['rows_per_s']:>7,.0f} rows/s   peak {made['peak_bytes'] / 2**20:>6,.0f} MiB   "
+                f"again from cache in {again['seconds']:.2f} s",
+                flush=True,
+            )
+    rates = [size["rows_per_s"] for size in sizes.values()]
+    figures: dict[str, Any] = {"slowest_of_quickest": min(rates) / max(rates)}
+    largest, before = ([None, None, *sizes])[-1], ([None, None, *sizes])[-2]
+    if largest and before:
+        figures["peak_of_the_size_before"] = sizes[largest]["peak_bytes"] / sizes[before]["peak_bytes"]
+        print(
+            f"the slowest rate is {figures['slowest_of_quickest']:.2f} of the quickest; peak memory at {largest:,} rows is "
+            f"{figures['peak_of_the_size_before']:.2f} x that at {before:,}"
+        )
+    target = Path(__file__).with_name("results") / "data-scale.json"
+    target.parent.mkdir(exist_ok=True)
+    target.write_text(json.dumps({"cores": os.cpu_count(), **figures, "sizes": sizes}, indent=2) + "\n")
+    print(f"written to {target}")
+
+
+def generate(path: Path, rows: int) -> None:
+    """Alpaca-type JSONL: the seedling's rows over and over, each with its number."""
+    source = Path(__file__).parents[1] / "recipes" / "seedling" / "data" / "train.alpaca.jsonl"
+    seeds = [json.loads(line) for line in source.read_text().splitlines()]
+    with path.open("w") as file:
+        for number in range(rows):
+            seed = seeds[number % len(seeds)]
+            row = {**seed, "instruction": f"{number}: {seed['instruction']}"}
+            file.write(json.dumps(row) + "\n")
+
+
+def prepare(folder: Path) -> dict[str, Any]:
+    """`cached_data` once, as `harness tune` calls it."""
+    from harness.data.cache import cached_data
+    from harness.models import bind_template
+    from harness.plugins import Plugins
+    from harness.recipe import DataSource, DataSpec, ModelSpec
+
+    plugins = Plugins()
+    template = bind_template("chatml", ModelSpec(path=str(folder / "model")), plugins)
+    spec = DataSpec(train=(DataSource(dataset="alpaca", path=str(folder / "rows.jsonl")),))
+    began = time.perf_counter()
+    data, _ = cached_data(spec, plugins, template)
+    seconds = time.perf_counter() - began
+    return {
+        "rows": len(data.examples), "tokens": data.tokens, "from_cache": data.from_cache, "seconds": seconds,
+        "rows_per_s": len(data.examples) / seconds,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }  # fmt: skip
+
+
+def _in_process(folder: Path) -> dict[str, Any]:
+    done = subprocess.run(
+        [sys.executable, __file__, "--side", str(folder)], stdout=subprocess.PIPE, text=True, check=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,300 @@
+"""Encoded data that are kept in Arrow files, addressed by the content of everything they were made from.
+
+Under `HARNESS_CACHE` (~/.cache/harness): `encoded/KEY/` has the examples and the account of one recipe's data, and
+`files/` the hash of each source file with the size and time it had then. Whatever changes gives another key; what is no
+longer wanted may be deleted at any time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import sys
+import time
+import zlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import asdict, fields, replace
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import harness
+from harness.data.decontamination import Overlap
+from harness.data.encoded import EncodedData, encode_data
+from harness.data.examples import Examples
+from harness.data.files import HUB, files_of, is_remote, local_path
+from harness.data.prepare import Account
+from harness.data.sources import SourceReport, where_of
+from harness.files import DiskFullError, replacing, write_json
+from harness.nouns import Conversation, Message, ToolCall
+from harness.template import fingerprint
+
+if TYPE_CHECKING:
+    from harness.plugins import Plugins
+    from harness.recipe import DataSpec
+    from harness.template import BoundTemplate
+
+Both = tuple[EncodedData, EncodedData | None]
+
+_CHUNK = 1 << 20
+_SETTLED_NS = 2 * 10**9  # a file written to more recently could change again without a new time
+_CODE = (".py", ".yaml", ".yml", ".json", ".toml", ".txt")
+_PARTS = ("train", "validation")
+
+
+class _Changed(Exception):
+    """The sources changed while they were read; what was made of them is used, but not kept."""
+
+    def __init__(self, made: Both) -> None:
+        self.made = made
+
+
+def cache_folder() -> Path:
+    """Where prepared data are kept: `HARNESS_CACHE`, or ~/.cache/harness."""
+    return Path(os.environ.get("HARNESS_CACHE") or Path.home() / ".cache" / "harness")
+
+
+def cached_data(
+    spec: DataSpec,
+    plugins: Plugins,
+    template: BoundTemplate,
+    evaluation: Iterable[tuple[str, str]] = (),
+    say: Callable[[str], None] = lambda what: None,
+) -> Both:
+    """What `encode_data` gives, from the cache if it is there; else it is made, once, and kept.
+
+    Of two processes that want the same, one waits for the other. Without pyarrow, and for what is read from the network,
+    nothing is kept. `say` is told, for people, what keeps the cache from being used, and what is being waited for.
+
+    Raises:
+        DataError: see `encode_data`.
+    """
+    items = list(evaluation) if spec.decontaminate else []
+    root = cache_folder()
+    try:
+        import filelock
+        import pyarrow.ipc  # type: ignore[import-untyped]  # noqa: F401 - is it there?
+
+        (root / "encoded").mkdir(parents=True, exist_ok=True)
+        (root / "files").mkdir(exist_ok=True)
+        if (key := _key(spec, plugins, template, items, root)) is None:
+            return encode_data(spec, plugins, template, items)
+        lock = filelock.FileLock(root / "encoded" / f"{key}.lock")
+        try:
+            lock.acquire(timeout=0.05)
+        except filelock.Timeout:
+            say("another process prepares the same data; waiting for it")
+            lock.acquire()
+    except ImportError:
+        return encode_data(spec, plugins, template, items)
+    except OSError as error:
+        say(f"{root}: prepared data are not kept: {error.strerror or error}. HARNESS_CACHE names another folder")
+        return encode_data(spec, plugins, template, items)
+    try:
+        folder = root / "encoded" / key
+        if folder.exists():
+            try:
+                return _read(folder)
+            except Exception as error:  # Arrow has errors of its own for what cannot be in a file that is whole
+                say(f"{folder}: the prepared data are damaged ({_first_line(error)}); they are made again")
+                shutil.rmtree(folder, ignore_errors=True)
+        try:
+            with replacing(folder) as temporary:
+                temporary.mkdir()
+                made = encode_data(spec, plugins, template, items, temporary)
+                if _key(spec, plugins, template, items, root) != key:
+                    raise _Changed(made)
+                _write_account(made, temporary)
+        except _Changed as changed:
+            return changed.made
+        except DiskFullError:
+            say(f"{root}: prepared data are not kept: the disk is full. HARNESS_CACHE names another folder")
+            return encode_data(spec, plugins, template, items)
+        return made
+    finally:
+        lock.release()
+
+
+# The address
+
+
+def _key(
+    spec: DataSpec, plugins: Plugins, template: BoundTemplate, evaluation: list[tuple[str, str]], root: Path
+) -> str | None:
+    """A hash of everything that decides what is made; None where that cannot be known."""
+    files: list[tuple[str, str]] = []
+    for source in (*spec.train, *spec.validation):
+        where = where_of(source, plugins.datasets[source.dataset])
+        if where.startswith(HUB) or is_remote(where):
+            return None
+        names = [where] if where.startswith("file://") else files_of(where, source.revision)
+        files += ((name, _hash_of_source(local_path(name), root)) for name in names)
+    options = spec.model_dump(mode="json")
+    named = sorted({text for text in _texts(options) if _is_file(text)})
+    if (code := _code_of(spec, plugins)) is None:
+        return None
+    made_from = {
+        "files": files,
+        "options": options,
+        "named": [(name, _hash_of_source(Path(name), root)) for name in named],
+        "template": [
+            fingerprint(template), template.name, template.stop_ids, template.takes_system, template.takes_tools,
+            template.tokenizer.special_tokens_map,
+        ],
+        "evaluation": evaluation,
+        "code": code,
+        "versions": [harness.__version__, sys.version_info[:2], *map(version, ("tokenizers", "transformers", "jinja2"))],
+    }  # fmt: skip
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, dict | list):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from _texts(inner)
+
+
+def _is_file(text: str) -> bool:
+    try:
+        return Path(text).is_file()
+    except (OSError, ValueError):  # too long, or with a NUL: no name of a file
+        return False
+
+
+def _hash_of_source(path: Path, root: Path) -> str:
+    """The hash of a file; of a SQLite file with what its write-ahead log adds."""
+    log = path.with_name(f"{path.name}-wal")
+    return _hash_of(path, root) + (_hash_of(log, root) if log.is_file() else "")
+
+
+def _hash_of(path: Path, root: Path) -> str:
+    """The hash of a file's bytes, remembered for as long as its size and time stay as they are."""
+    found, name = path.stat(), str(path.resolve())
+    state = [name, found.st_size, found.st_mtime_ns]
+    memo = root / "files" / f"{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()}.json"
+    try:
+        kept = json.loads(memo.read_text(encoding="utf-8"))
+        if kept["state"] == state:
+            return str(kept["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if time.time_ns() - found.st_mtime_ns > _SETTLED_NS:
+        write_json(memo, {"state": state, "sha256": sha256})
+    return sha256
+
+
+def _code_of(spec: DataSpec, plugins: Plugins) -> str | None:
+    """A hash of the code that makes the data: of the core, and of the plugins that have a part in it."""
+    sources = (*spec.train, *spec.validation)
+    datasets = [plugins.datasets[source.dataset] for source in sources]
+    if any(dataset.resolve for dataset in datasets):  # it chooses among all
+        datasets = [plugins.datasets[name] for name in plugins.datasets]
+    parts: list[Any] = [
+        part for dataset in datasets for part in (dataset.convert, dataset.gather, dataset.resolve) if part
+    ]
+    parts += [plugins.filters[step.filter].create for step in spec.clean]
+    core = Path(__file__).parents[1]
+    files = {*core.glob("*.py"), *core.glob("data/*.py")}
+    for part in parts:
+        module = sys.modules.get(getattr(part, "__module__", None) or type(part).__module__)
+        if (file := getattr(module, "__file__", None)) is None:
+            return None
+        folder = Path(file).parent
+        if (folder / "__init__.py").is_file():
+            files.update(path for path in folder.rglob("*") if path.suffix in _CODE and path.is_file())
+        else:
+            files.add(Path(file))
+    digest = hashlib.sha256()
+    for path in sorted(files):
+        content = path.read_bytes()
+        digest.update(f"{path}\0{len(content)}\0".encode() + content)
+    return digest.hexdigest()
+
+
+# What is kept beside the examples
+
+
+def _write_account(made: Both, folder: Path) -> None:
+    account = made[0].account
+    kept: dict[str, Any] = {
+        part: _as_dict(data, folder / f"{part}.arrow") for part, data in zip(_PARTS, made, strict=True) if data
+    }
+    if account:
+        kept["account"] = {
+            "held_out": list(map(_fields, account.held_out)),
+            "overlapping": account.overlapping,
+            "overlaps": list(map(asdict, account.overlaps)),
+        }
+    write_json(folder / "account.json", kept)
+
+
+def _as_dict(data: EncodedData, file: Path) -> dict[str, Any]:
+    return {
+        "reports": list(map(_fields, data.reports)),
+        "overlong": data.overlong,
+        "tokens": data.tokens,
+        "supervised": data.supervised,
+        "sha256": data.sha256,
+        "sample": list(map(asdict, data.sample)),
+        "bytes": file.stat().st_size,
+        "crc32": _crc32(file),
+    }
+
+
+def _read(folder: Path) -> Both:
+    kept = json.loads((folder / "account.json").read_text(encoding="utf-8"))
+    train, told = _data(kept["train"], folder / "train.arrow"), kept["account"]
+    held_out = tuple(map(_report, told["held_out"]))
+    account = Account(train.reports, held_out, told["overlapping"], [Overlap(**one) for one in told["overlaps"]])
+    validation = _data(kept["validation"], folder / "validation.arrow") if "validation" in kept else None
+    return replace(train, account=account), validation
+
+
+def _data(kept: dict[str, Any], file: Path) -> EncodedData:
+    if file.stat().st_size != kept["bytes"] or _crc32(file) != kept["crc32"]:
+        raise ValueError(f"{file.name} is not as it was written")
+    return EncodedData(
+        examples=Examples.open(file),
+        reports=tuple(map(_report, kept["reports"])),
+        overlong=kept["overlong"],
+        tokens=kept["tokens"],
+        supervised=kept["supervised"],
+        sha256=kept["sha256"],
+        sample=list(map(_conversation, kept["sample"])),
+        from_cache=True,
+    )
+
+
+def _fields(report: SourceReport) -> dict[str, Any]:
+    return {field.name: getattr(report, field.name) for field in fields(report)}  # `asdict` cannot copy a Counter
+
+
+def _report(kept: dict[str, Any]) -> SourceReport:
+    return SourceReport(**kept | {"left_out": Counter(kept["left_out"])})
+
+
+def _conversation(kept: dict[str, Any]) -> Conversation:
+    messages = tuple(
+        Message(**message | {"tool_calls": tuple(ToolCall(**call) for call in message["tool_calls"])})
+        for message in kept["messages"]
+    )
+    return Conversation(messages, tuple(kept["tools"]), kept["id"], kept["source"])
+
+
+def _crc32(path: Path) -> int:
+    value = 0
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            value = zlib.crc32(chunk, value)
+    return value
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

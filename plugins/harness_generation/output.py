@@ -1,0 +1,206 @@
+"""The file that generated rows go to, and how a run that was killed goes on with it.
+
+The rows are the truth: each is one line, on the disk before it counts as kept. Beside the file lies a small hidden state,
+replaced as a whole: which round comes next, which instructions still wait for their instances, what was spent and dropped.
+A kill therefore costs the answers that were under way, and no row.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError, RunError
+from harness.files import explain_full_disk, read_json, write_text
+from harness_generation.endpoint import Spent
+
+STATE_EVERY_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """A new instruction: which round made it, its place there, and what was spent to learn about it."""
+
+    round: int
+    place: int
+    instruction: str
+
+    @property
+    def key(self) -> tuple[int, int]:
+        return self.round, self.place
+
+
+@dataclass
+class State:
+    """What the rows do not say."""
+
+    settings: dict[str, Any]
+    round: int = 0
+    waiting: list[Task] = field(default_factory=list)
+    spent: Spent = field(default_factory=Spent)
+    asked_for: int = 0  # instructions that were read out of answers
+    dropped: Counter[str] = field(default_factory=Counter)
+    elapsed_s: float = 0.0
+
+    def as_dict(self) -> dict[str, Any]:
+        waiting, spent = [asdict(task) for task in self.waiting], asdict(self.spent)
+        return vars(self) | {"waiting": waiting, "spent": spent}
+
+
+class Output:
+    """Rows kept so far by task, and the state. Made by `opened`."""
+
+    def __init__(self, path: Path, state: State, kept: dict[tuple[int, int], str], rows: int, told: list[str]) -> None:
+        self.path, self.state, self.kept, self.rows, self.told = path, state, kept, rows, told
+        self._written = 0.0
+
+    def instructions(self) -> list[str]:
+        """What was kept, in the order of the rounds (rows may have been written in another)."""
+        return [self.kept[key] for key in sorted(self.kept)]
+
+    def append(self, task: Task, rows: Sequence[Mapping[str, Any]]) -> None:
+        """Write all rows of a task and wait until they are on the disk."""
+        text = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        with explain_full_disk(self.path), self.path.open("ab") as file:
+            file.write(text.encode("utf-8", "replace"))
+            file.flush()
+            os.fsync(file.fileno())
+        self.kept[task.key] = task.instruction
+        self.rows += len(rows)
+
+    def save(self, soon: bool = False) -> None:
+        """Replace the state; with `soon`, only if that was not done a moment ago."""
+        if soon and time.monotonic() - self._written < STATE_EVERY_S:
+            return
+        write_text(_state_path(self.path), json.dumps(self.state.as_dict(), ensure_ascii=False) + "\n")
+        self._written = time.monotonic()
+
+
+@contextmanager
+def opened(path: Path, settings: dict[str, Any]) -> Iterator[Output]:
+    """The output, new or to go on with, held for this process alone.
+
+    Raises:
+        RunError: where another process writes to it, or it was begun with other `settings`.
+        HarnessError: where the file is there and no `harness generate` made it.
+    """
+    import filelock
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(path.with_name(f".{path.name}.lock"), timeout=0.2)
+        lock.acquire()
+    except filelock.Timeout:
+        raise RunError(f"{path}: another process is writing to it; wait for it to end, or name another --out") from None
+    except OSError as error:
+        raise HarnessError(f"{path}: it cannot be written: {error.strerror}") from None
+    try:
+        output = _read(path, settings)
+        try:
+            output.save()
+            yield output
+        finally:
+            output.save()
+    finally:
+        lock.release()
+
+
+def _state_path(path: Path) -> Path:
+    return path.with_name(f".{path.name}.state.json")
+
+
+def _read(path: Path, settings: dict[str, Any]) -> Output:
+    if path.is_dir():
+        raise HarnessError(f"{path} is a folder; --out names the JSONL file to write")
+    rows, told = _whole_rows(path) if path.exists() else ([], [])
+    state = _state(path, settings, rows) if rows or _state_path(path).exists() else State(settings)
+    kept = {(row["generator"]["round"], row["generator"]["task"]): row["instruction"] for row in rows}
+    state.waiting = [task for task in state.waiting if task.key not in kept]
+    return Output(path, state, kept, len(rows), told)
+
+
+def _whole_rows(path: Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The rows of the file, after cutting off what a kill left at its end: a torn line, or a task that lacks rows."""
+    rows: list[dict[str, Any]] = []
+    starts: list[int] = []
+    told = []
+    position = 0
+    with path.open("rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                break
+            if line.strip():
+                rows.append(_row(line, path, number))
+                starts.append(position)
+            position += len(line)
+    size = path.stat().st_size
+    end = position
+    if rows and (lacking := rows[-1]["generator"])["instance"] < lacking["instances"]:
+        whole = len(rows) - lacking["instance"]
+        end, rows = starts[whole], rows[:whole]
+    if end < size:
+        with path.open("r+b") as file:
+            file.truncate(end)
+            os.fsync(file.fileno())
+        told.append(f"{path}: the last {size - end:,} bytes were torn by a kill and are cut off")
+    return rows, told
+
+
+def _row(line: bytes, path: Path, number: int) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+        made = row["generator"]
+        if isinstance(row["instruction"], str) and all(
+            isinstance(made[name], int) for name in ("round", "task", "instance", "instances")
+        ):
+            return dict(row)
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise HarnessError(
+        f"{path}, row {number}: this is no row of `harness generate`, so nothing is added to the file; name another --out"
+    )
+
+
+def _state(path: Path, settings: dict[str, Any], rows: Sequence[Mapping[str, Any]]) -> State:
+    """The state as saved; made anew from the rows where it is lost."""
+    if not _state_path(path).exists():
+        made = [row["generator"] for row in rows]
+        had = {name: made[-1][name] for name in settings if name in made[-1]}
+        state = State(settings, 1 + max(one["round"] for one in made))
+        for one in made:
+            state.spent.prompt_tokens += one["tokens"]["prompt"]
+            state.spent.completion_tokens += one["tokens"]["completion"]
+    else:
+        try:
+            saved = read_json(_state_path(path))
+            had = saved["settings"]
+            state = State(
+                settings,
+                saved["round"],
+                [Task(**task) for task in saved["waiting"]],
+                Spent(**saved["spent"]),
+                saved["asked_for"],
+                Counter(saved["dropped"]),
+                saved["elapsed_s"],
+            )
+        except (KeyError, TypeError) as error:
+            raise HarnessError(f"{_state_path(path)}: not a state of `harness generate` ({error!r}); remove it to go on from the rows alone") from None  # fmt: skip
+    for name, value in settings.items():
+        if name in had and had[name] != value:
+            raise RunError(
+                f"{path} was begun with {name} {_short(had[name])}, not {_short(value)}; "
+                f"go on as it was begun, or name another --out"
+            )
+    return state
+
+
+def _short(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 200 else text[:199] + "…"
