@@ -147,7 +147,7 @@ def test_a_disabled_plugin_is_not_even_imported(plugin, harness):
         env={"HARNESS_DISABLE_PLUGINS": "bad, text"},
     )
     assert done.code == 0 and done.err == ""
-    gone = harness("data", "list", "--json", env={"HARNESS_DISABLE_PLUGINS": "datasets"})
+    gone = harness("data", "list", "--json", env={"HARNESS_DISABLE_PLUGINS": "datasets, generation"})
     assert json.loads(gone.out) == []
 
 

@@ -535,8 +535,8 @@ def test_positive_examples_come_first_and_never_tell_the_instance_itself():
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"Definition": None}, r"the field 'Definition' is missing"),
-        ({"Instances": None}, r"the field 'Instances' is missing"),
+        ({"Definition": None}, r"the field 'Definition' is null"),
+        ({"Instances": None}, r"the field 'Instances' is null"),
         ({"Instances": {}}, r"'Instances' should be a list, found \{\}"),
         ({"Instances": [3]}, r"instance 1 should be an object with input and output, found 3"),
         ({"Instances": [{"input": "a"}]}, r"instance 1: the field 'output' is missing"),

@@ -71,7 +71,7 @@ def test_what_both_sides_share_is_the_prompt():
 
 @pytest.mark.parametrize(("changes", "told"), [
     ({"verdict": "better"}, "the verdict is 'better', expected left, right, tie or both_bad"),
-    ({"verdict": None}, "the field 'verdict' is missing"),
+    ({"verdict": None}, "the field 'verdict' is null"),
     ({"left_messages": "["}, "the field 'left_messages' is not valid JSON"),
     ({"left_messages": {}}, "the field 'left_messages' should be a list, found {}"),
     ({"right_messages": [{"role": "human", "content": "a"}]}, "right_messages: message 1 has the role 'human'"),
