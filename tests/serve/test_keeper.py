@@ -54,7 +54,7 @@ def _alive(pids: Path) -> list[int]:
 def test_closing_the_pipe_ends_every_process(engine: tuple[list[str], Path], wait_until) -> None:  # type: ignore[no-untyped-def]
     arguments, pids = engine
     keeper = subprocess.Popen([sys.executable, "-I", *arguments], stdin=subprocess.PIPE, start_new_session=True)
-    assert wait_until(pids.exists) and len(_alive(pids)) == 3
+    assert wait_until(lambda: pids.exists() and len(_alive(pids)) == 3)
     assert keeper.stdin is not None
     keeper.stdin.close()
     keeper.wait(20)
@@ -65,7 +65,7 @@ def test_closing_the_pipe_ends_every_process(engine: tuple[list[str], Path], wai
 def test_killing_the_parent_ends_every_process(engine: tuple[list[str], Path], number: int, wait_until) -> None:  # type: ignore[no-untyped-def]
     arguments, pids = engine
     parent = subprocess.Popen([sys.executable, "-c", PARENT, *arguments])
-    assert wait_until(pids.exists) and len(_alive(pids)) == 3
+    assert wait_until(lambda: pids.exists() and len(_alive(pids)) == 3)
     os.kill(parent.pid, number)
     parent.wait(20)
     assert wait_until(lambda: not _alive(pids)), _alive(pids)
