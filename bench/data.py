@@ -16,12 +16,13 @@ import argparse
 import json
 import os
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from _sides import in_process
 
 ROWS = 5000
 CHATML = (  # as ours renders it, with what TRL's `assistant_only_loss` needs
@@ -56,7 +57,7 @@ def main() -> None:
         for _ in range(arguments.times):
             for side in SIDES:
                 python = arguments.trl_python if side.startswith("trl") else sys.executable
-                runs[side].append(_in_process(python, side, folder))
+                runs[side].append(in_process(python, __file__, side, folder))
     report(runs, str(arguments.rows.name) if arguments.rows else "made")
 
 
@@ -192,16 +193,6 @@ def _pairs(path: Path | None) -> list[tuple[str, str]]:
 
 def _answer(row: dict[str, str]) -> str:
     return row.get("output") or row.get("response") or ""
-
-
-def _in_process(python: str, side: str, folder: Path) -> dict[str, Any]:
-    if not Path(python).exists():
-        raise SystemExit(f"{python} is not there: `make bench` makes TRL's environment")
-    done = subprocess.run(
-        [python, __file__, "--side", side, "--folder", str(folder)], stdout=subprocess.PIPE, text=True, check=True
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 if __name__ == "__main__":

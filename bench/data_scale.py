@@ -13,12 +13,13 @@ import argparse
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from _sides import in_process
 
 SIZES = (10_000, 100_000, 1_000_000)
 
@@ -27,10 +28,11 @@ def main() -> None:
     """Generate, prepare and read again each number of rows; write bench/results/data-scale.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=SIZES, help="numbers of rows")
-    parser.add_argument("--side", type=Path, help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=("ours",), help=argparse.SUPPRESS)
+    parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
-        print(json.dumps(prepare(arguments.side)))
+        print(json.dumps(prepare(arguments.folder)))
         return
     from data import make_inputs
 
@@ -41,7 +43,7 @@ def main() -> None:
         for rows in arguments.rows:
             generate(folder / "rows.jsonl", rows)
             os.environ["HARNESS_CACHE"] = str(folder / f"cache-{rows}")
-            made, again = _in_process(folder), _in_process(folder)
+            made, again = (in_process(sys.executable, __file__, "ours", folder) for _ in range(2))
             sizes[rows] = {**made, "again_seconds": again["seconds"], "again_from_cache": again["from_cache"]}
             print(
                 f"{rows:>9,} rows   {made['rows_per_s']:>7,.0f} rows/s   peak {made['peak_bytes'] / 2**20:>6,.0f} MiB   "
@@ -92,14 +94,6 @@ def prepare(folder: Path) -> dict[str, Any]:
         "rows_per_s": len(data.examples) / seconds,
         "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
     }  # fmt: skip
-
-
-def _in_process(folder: Path) -> dict[str, Any]:
-    done = subprocess.run(
-        [sys.executable, __file__, "--side", str(folder)], stdout=subprocess.PIPE, text=True, check=True
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 if __name__ == "__main__":

@@ -14,12 +14,13 @@ import argparse
 import json
 import os
 import resource
-import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
 from typing import Any
+
+from _sides import in_process
 
 BATCH_TOKENS = 4096
 RANK = 16
@@ -47,8 +48,8 @@ def main() -> None:
         folder = Path(temporary)
         make_inputs(folder, arguments.rows)
         sides = {
-            "ours": _in_process(sys.executable, "ours", folder),
-            "trl": _in_process(arguments.trl_python, "trl", folder),
+            "ours": in_process(sys.executable, __file__, "ours", folder),
+            "trl": in_process(arguments.trl_python, __file__, "trl", folder),
         }
     report(sides)
 
@@ -239,16 +240,6 @@ def _alpaca_rows(path: Path | None) -> list[dict[str, str]]:
             {"instruction": some[0]["instruction"], "input": "", "output": " ".join(row["output"] for row in some)}
         )
     return rows
-
-
-def _in_process(python: str, side: str, folder: Path) -> dict[str, Any]:
-    if not Path(python).exists():
-        raise SystemExit(f"{python} is not there: `make bench` makes TRL's environment")
-    done = subprocess.run(
-        [python, __file__, "--side", side, "--folder", str(folder)], stdout=subprocess.PIPE, text=True, check=True
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 def _memory_bytes(device: Any) -> int:

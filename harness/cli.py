@@ -80,8 +80,8 @@ def cli(ctx: click.Context, plugin: tuple[Path, ...], runs: Path) -> None:
 
 def main(arguments: list[str] | None = None) -> Any:
     """Run the command. A user's mistake prints one message and exits 1; ours shows its traceback."""
-    # Read by OpenMP when torch loads it. Its threads wait for each other spinning; where another program has one of the cores, they
-    # would spin most of the time away (a tenth of the speed was seen). This is long enough for what is quick, and then they sleep.
+    # Read by OpenMP when torch loads it. Its threads wait for each other spinning; where another program has one of the
+    # cores, they would spin most of the time away. This is long enough for what is quick; then they sleep.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
     try:
         return cli.main(args=arguments, prog_name="harness", standalone_mode=True)

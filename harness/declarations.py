@@ -48,12 +48,13 @@ def __getattr__(name: str) -> Any:
 class Dataset:
     """A declared source. `convert(row)` turns one raw row into a Conversation or a Preference, or into several.
 
-    It returns `harness.data.LeftOut(reason)`, or None, to leave a row out, which is counted, and raises `DataError` (or KeyError,
-    TypeError, ValueError) for a row that is wrong; the core adds the file and the row. `source` is the default path for
-    data sets that bring their own data; `licence` is what a person must know before training on it.
+    It returns `harness.data.LeftOut(reason)`, or None, to leave a row out, which is counted, and raises `DataError` (or
+    KeyError, TypeError, ValueError) for a row that is wrong; the core adds the file and the row. `source` is the default
+    path for data sets that bring their own data; `licence` is what a person must know before training on it.
 
-    With `options`, a recipe may set them beside `dataset` and `path`, and it is `convert(row, options)`. `gather(rows)`, or `gather(rows, options)`,
-    puts together raw rows that only make sense as one (the messages of a tree), before they are converted.
+    With `options`, a recipe may set them beside `dataset` and `path`, and it is `convert(row, options)`.
+    `gather(rows)`, or `gather(rows, options)`, puts together raw rows that only make sense as one (the messages of a
+    tree), before they are converted.
 
     `fields` lets `auto` recognise the format: alternatives, each the names that a row has, with `?` after those it may
     lack, as in `(("instruction", "input?", "output"),)`. A data set without it is never guessed.

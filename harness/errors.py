@@ -53,6 +53,12 @@ class MissingExtraError(HarnessError):
     """A command whose optional dependencies are not installed."""
 
 
+def first_line(error: BaseException) -> str:
+    """What a library's message begins with: its first line, or all of them where the first only announces a list."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return " ".join(line.strip() for line in lines) if lines[0].endswith(":") else lines[0]
+
+
 def nearest(word: str, known: Iterable[str]) -> str:
     """` Did you mean 'x'?` for the known word nearest to `word`, or an empty string."""
     import difflib  # only when something went wrong: `harness --help` should not wait for it

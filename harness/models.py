@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ModelError
+from harness.errors import ModelError, first_line
 from harness.extras import require
 from harness.files import read_json
 from harness.template import BoundTemplate
@@ -47,7 +47,7 @@ def load_tokenizer(path: str, revision: str | None = None, *, trust_remote_code:
             path, revision=revision, trust_remote_code=trust_remote_code
         )
     except Exception as error:
-        raise ModelError(f"{path}: no tokenizer could be loaded: {_first_line(error)}") from error
+        raise ModelError(f"{path}: no tokenizer could be loaded: {first_line(error)}") from error
     if not tokenizer.is_fast:
         raise ModelError(f"{path}: its tokenizer is a slow one; the harness needs a fast tokenizer (tokenizer.json)")
     return tokenizer
@@ -74,9 +74,7 @@ def load_model(spec: ModelSpec, *, for_tuning: bool = False) -> Any:
             use_safetensors=True,
         )
     except Exception as error:
-        raise ModelError(
-            f"{spec.path}: the model could not be loaded: {_first_line(error)}{_hub_hint(spec)}"
-        ) from error
+        raise ModelError(f"{spec.path}: the model could not be loaded: {first_line(error)}{_hub_hint(spec)}") from error
     if for_tuning:
         model.config.use_cache = False
     return model
@@ -91,7 +89,7 @@ def load_variant(variant: Variant, plugins: Plugins, device: torch.device | None
             model = peft.PeftModel.from_pretrained(model, str(variant.adapter), autocast_adapter_dtype=False)
         except Exception as error:
             raise ModelError(
-                f"{variant.adapter}: the adapter does not fit {variant.model.path}: {_first_line(error)}"
+                f"{variant.adapter}: the adapter does not fit {variant.model.path}: {first_line(error)}"
             ) from error
     device = device or pick_device()
     return LoadedVariant(variant, model.to(device).eval(), load_template(variant, plugins), device)
@@ -146,9 +144,3 @@ def _hub_hint(spec: ModelSpec) -> str:
         if spec.is_local
         else ". It is no local folder, so it was looked up on the model hub; `harness doctor` says whether that is reachable"
     )
-
-
-def _first_line(error: BaseException) -> str:
-    """What a library's message begins with: its first line, or all of them where the first only announces a list."""
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    return " ".join(line.strip() for line in lines) if lines[0].endswith(":") else lines[0]

@@ -27,7 +27,7 @@ from harness.options import Options
 
 if TYPE_CHECKING:
     from harness.declarations import Dataset, Filter
-    from harness.plugins import Plugins, Registry
+    from harness.plugins import Plugins
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of recipes and runs: a folder, and a model name in the served endpoint
 
@@ -72,9 +72,9 @@ class DataSource(Options):
     epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
-def _combined(base: type[T], *added: type[Options]) -> type[T]:
+def _combined(base: type[T], *added: type[Options] | None) -> type[T]:
     """A section with the keys of `base` and those that plugins add. Raises RecipeError where one adds a key that is there."""
-    own = [options for options in added if options is not Options]
+    own = [options for options in added if options is not None and options is not Options]
     for options in own:
         if taken := sorted(set(options.model_fields) & set(base.model_fields)):
             raise RecipeError(
@@ -85,7 +85,12 @@ def _combined(base: type[T], *added: type[Options]) -> type[T]:
 
 def source_model(dataset: Dataset) -> type[DataSource]:
     """DataSource with the keys that `dataset` adds to it."""
-    return _combined(DataSource, dataset.options) if dataset.options else DataSource
+    return _combined(DataSource, dataset.options)
+
+
+def read_as(source: DataSource, dataset: Dataset) -> DataSource:
+    """The same source, read as `dataset`."""
+    return source_model(dataset)(**source.model_dump() | {"dataset": dataset.name})
 
 
 class CleanStep(Options):
@@ -314,7 +319,9 @@ def _validate(written: _Written, plugins: Plugins, to_tune: bool) -> Recipe:
     if isinstance(data := sections.get("data"), dict):
         sections["data"] = data | {
             part: [
-                section(("data", part, index), source, _source_model(source, plugins.datasets, to_tune))
+                section(
+                    ("data", part, index), source, _model_of(DataSource, source, "dataset", plugins.datasets, to_tune)
+                )
                 if isinstance(source, dict)
                 else source
                 for index, source in enumerate(data[part])
@@ -329,7 +336,7 @@ def _validate(written: _Written, plugins: Plugins, to_tune: bool) -> Recipe:
                 if to_tune and isinstance(step, dict) and "filter" in step:
                     named(where, step, "filter", plugins.filters)
                 steps.append(
-                    section(where, step, _step_model(step, plugins.filters, to_tune))
+                    section(where, step, _model_of(CleanStep, step, "filter", plugins.filters, to_tune))
                     if isinstance(step, dict)
                     else step
                 )
@@ -344,23 +351,15 @@ def _validate(written: _Written, plugins: Plugins, to_tune: bool) -> Recipe:
     return _resolve_paths(recipe, written, to_tune)
 
 
-def _source_model(source: Mapping[str, Any], datasets: Registry[Dataset], to_tune: bool) -> type[DataSource]:
-    """DataSource with the keys that its data set adds; with any keys where the data set is gone and not needed."""
-    name = source.get("dataset")
-    if isinstance(name, str) and name in datasets:
-        return source_model(datasets[name])
+def _model_of(
+    base: type[T], spec: Mapping[str, Any], key: str, registry: Mapping[str, Dataset | Filter], to_tune: bool
+) -> type[T]:
+    """`base` with the keys of what `spec` names under `key`; with any keys where that is gone and not needed."""
+    name = spec.get(key)
+    if isinstance(name, str) and name in registry:
+        return _combined(base, registry[name].options)
     extra: Any = "forbid" if to_tune else "ignore"
-    return type("DataSource", (DataSource,), {"model_config": {"extra": extra}})
-
-
-def _step_model(step: Mapping[str, Any], filters: Registry[Filter], to_tune: bool) -> type[CleanStep]:
-    """CleanStep with the keys that its filter adds; with any keys where the filter is gone and not needed."""
-    name = step.get("filter")
-    if isinstance(name, str) and name in filters:
-        options = filters[name].options
-        return CleanStep if options is Options else type("CleanStep", (options, CleanStep), {})
-    extra: Any = "forbid" if to_tune else "ignore"
-    return type("CleanStep", (CleanStep,), {"model_config": {"extra": extra}})
+    return type(base.__name__, (base,), {"model_config": {"extra": extra}})
 
 
 def _check_data(recipe: Recipe, written: _Written) -> None:

@@ -46,9 +46,7 @@ class Run:
         """Make a new run directory. Raises RunError where one with a manifest is there already."""
         if os.path.exists(folder / "manifest.json"):  # noqa: PTH110 - Path's raises for a name that is too long
             if cls(folder, {}).in_use():
-                raise RunError(
-                    f"another process is working in {folder}; wait for it to end, or name another: --run NAME"
-                )
+                raise _busy(folder)
             raise RunError(
                 f"{folder} holds a run already. Go on with it: `harness tune --resume {folder}`; "
                 f"or name another: --run NAME; or remove it: `harness runs remove {folder.name}`"
@@ -180,9 +178,7 @@ class Run:
         try:
             lock.acquire()
         except filelock.Timeout:
-            raise RunError(
-                f"another process is working in {self.folder}; wait for it to end, or name another run with --run"
-            ) from None
+            raise _busy(self.folder) from None
         try:
             for leftover in self.folder.glob(".*.*/"):  # from a write that was killed half-way
                 shutil.rmtree(leftover, ignore_errors=True)
@@ -203,6 +199,10 @@ class Run:
             return True
         except OSError:  # a folder one may only read
             return False
+
+
+def _busy(folder: Path) -> RunError:
+    return RunError(f"another process is working in {folder}; wait for it to end, or name another run with --run")
 
 
 def list_runs(runs_folder: Path, broken: list[RunError] | None = None) -> list[Run]:

@@ -28,6 +28,7 @@ from harness.data.examples import Examples
 from harness.data.files import HUB, files_of, is_remote, local_path
 from harness.data.prepare import Account
 from harness.data.sources import SourceReport, where_of
+from harness.errors import first_line
 from harness.files import DiskFullError, replacing, write_json
 from harness.nouns import Conversation, Message, ToolCall
 from harness.template import fingerprint
@@ -99,7 +100,7 @@ def cached_data(
             try:
                 return _read(folder)
             except Exception as error:  # Arrow has errors of its own for what cannot be in a file that is whole
-                say(f"{folder}: the prepared data are damaged ({_first_line(error)}); they are made again")
+                say(f"{folder}: the prepared data are damaged ({first_line(error)}); they are made again")
                 shutil.rmtree(folder, ignore_errors=True)
         try:
             with replacing(folder) as temporary:
@@ -294,7 +295,3 @@ def _crc32(path: Path) -> int:
         while chunk := file.read(_CHUNK):
             value = zlib.crc32(chunk, value)
     return value
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]

@@ -79,13 +79,13 @@ def load_rows(
     check: Callable[[Item], None] | None = None,
 ) -> Iterator[LoadedRow]:
     """Like `load_source`, row by row. `check` raises DataError for an item that cannot be used; `check_item` if None."""
-    from harness.recipe import source_model
+    from harness.recipe import read_as
 
     dataset = datasets[source.dataset]
     where = where_of(source, dataset)
     if dataset.resolve:
         dataset = dataset.resolve(where, datasets)
-        source = source_model(dataset)(**source.model_dump() | {"dataset": dataset.name})
+        source = read_as(source, dataset)
     report = report or SourceReport(dataset.name, where)
     report.source = dataset.name  # what `auto` chose
     made = wrong = 0  # not `report.kept`, which falls again where what is made is left out later

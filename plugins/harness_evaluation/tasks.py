@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from pydantic import Field
 
 from harness.declarations import Evaluation, Options
-from harness.errors import HarnessError, known_names, nearest
+from harness.errors import HarnessError, first_line, known_names, nearest
 from harness.extras import require
 from harness.nouns import Result, Sample, Score
 from harness_evaluation import statistics
@@ -125,9 +125,8 @@ def load_tasks(options: LmEvalOptions) -> dict[str, Any]:
     try:
         asked: dict[str, Any] = dict(manager.load(list(options.tasks)))
     except Exception as error:
-        told = str(error).strip().splitlines() or [type(error).__name__]
         raise HarnessError(
-            f"the tasks {', '.join(options.tasks)} could not be loaded: {type(error).__name__}: {told[0]}"
+            f"the tasks {', '.join(options.tasks)} could not be loaded: {type(error).__name__}: {first_line(error)}"
         ) from error
     for name, task in asked["tasks"].items():
         _configure(name, task, options)

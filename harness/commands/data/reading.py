@@ -159,25 +159,21 @@ def is_recipe(path: str) -> bool:
 def _settled(context: Context, source: DataSource) -> tuple[DataSource, Match | None]:
     """A source as it is read, and how that was found out where the source does not say; tells it on standard error."""
     from harness.data.recognise import choose, recognise
-    from harness.data.rows import files_of
     from harness.data.sources import where_of
-    from harness.recipe import source_model
+    from harness.recipe import read_as
 
     datasets = context.plugins.datasets
     if not source.dataset:
         match = choose(str(source.path), datasets)
     elif resolve := datasets[source.dataset].resolve:
         where = where_of(source, datasets[source.dataset])
-        if source.revision is not None:
-            (where,) = files_of(where, source.revision)  # the address with the revision in it
         chosen = resolve(where, datasets)
         match = next(match for match in recognise(where, datasets) if match.dataset == chosen.name)
     else:
         return source, None
-    name = match.dataset
-    told = f"{source.path}: read as {name} (sure: {match.sureness:.0%}): {match.why}"
+    told = f"{source.path}: read as {match.dataset} (sure: {match.sureness:.0%}): {match.why}"
     click.secho(printable(told), dim=True, err=True)
-    return source_model(datasets[name])(**source.model_dump() | {"dataset": name}), match
+    return read_as(source, datasets[match.dataset]), match
 
 
 def template_of(
