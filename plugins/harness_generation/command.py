@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import sys
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     from harness_generation.self_instruct import Settings
 
 
-@click.command(name="generate")
+@click.command(name="generate", short_help="Let a model write instruction data (Self-Instruct).")
 @click.argument("seeds", metavar="SEEDS")
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="The JSONL file to write, or to go on with.")  # fmt: skip
 @click.option("--endpoint", required=True, metavar="URL", help="An OpenAI-compatible endpoint; it usually ends with /v1.")  # fmt: skip
@@ -57,6 +56,8 @@ def command(context: Context, /, seeds: str, out: Path, as_json: bool, **given: 
     harness generate seed_tasks.jsonl --out new.jsonl --endpoint http://127.0.0.1:8000/v1 --model demo --count 500
     harness data preview new.jsonl
     """
+    import asyncio
+
     from harness_generation.endpoint import Limits
     from harness_generation.output import opened
     from harness_generation.prompts import prompt_version, read_seeds
