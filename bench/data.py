@@ -116,10 +116,10 @@ def ours(folder: Path) -> dict[str, Any]:
     from harness.data import encode_data
     from harness.models import bind_template
     from harness.plugins import Plugins
-    from harness.recipe import DataSource, DataSpec, ModelSpec
+    from harness.recipe import DataSource, DataSpec, ModelSpec, TemplateSpec
 
     plugins = Plugins()
-    template = bind_template("chatml", ModelSpec(path=str(folder / "model")), plugins)
+    template = bind_template(TemplateSpec(), ModelSpec(path=str(folder / "model")), plugins)
     source = DataSource(dataset="messages", path=str(folder / "rows.jsonl"))
     encode_data(DataSpec(train=(source.model_copy(update={"limit": 64}),), max_tokens=1 << 20), plugins, template)
     began = time.perf_counter()

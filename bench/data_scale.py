@@ -81,10 +81,10 @@ def prepare(folder: Path) -> dict[str, Any]:
     from harness.data.cache import cached_data
     from harness.models import bind_template
     from harness.plugins import Plugins
-    from harness.recipe import DataSource, DataSpec, ModelSpec
+    from harness.recipe import DataSource, DataSpec, ModelSpec, TemplateSpec
 
     plugins = Plugins()
-    template = bind_template("chatml", ModelSpec(path=str(folder / "model")), plugins)
+    template = bind_template(TemplateSpec(), ModelSpec(path=str(folder / "model")), plugins)
     spec = DataSpec(train=(DataSource(dataset="alpaca", path=str(folder / "rows.jsonl")),))
     began = time.perf_counter()
     data, _ = cached_data(spec, plugins, template)

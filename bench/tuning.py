@@ -109,7 +109,7 @@ def ours(folder: Path) -> dict[str, Any]:
     )
     plugins, device = Plugins(), pick_device()
     recipe = load_recipe(folder / "ours.yaml", plugins)
-    template = bind_template("chatml", recipe.model, plugins)
+    template = bind_template(recipe.template, recipe.model, plugins)
     train = encode_sources(recipe.data.train, recipe.data, plugins.datasets, template)
     run = Run.create(folder / "run", recipe, plugins)
     tuner = Tuner(run, plugins, template, TuningData(train, None), device)

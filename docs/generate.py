@@ -21,7 +21,7 @@ MEANINGS = {
     # The recipe itself
     "name": "the run's folder under `runs/`; the recipe's file name where left out",
     "model": "the base model, see below",
-    "template": "a registered template: `chatml`, `alpaca`, `plain`, or `model` for the one the model brings",
+    "template": "a registered template by its name, or a section, see below",
     "data": "what is trained and validated on, see below",
     "tune": "how to tune, see below",
     "evaluate": "a list of evaluations to run, see below",
@@ -32,7 +32,20 @@ MEANINGS = {
     "model.revision": "branch, tag or commit of a hub id",
     "model.dtype": "what the weights are loaded as",
     "model.trust_remote_code": "run Python code that the model's folder brings; off unless you say so",
+    # template
+    "template.name": "a registered template (`harness template list`), or `model` for the one that the model brings",
+    "template.add_tokens": "add the control tokens that the tokenizer lacks, and train their embeddings: see [Templates](templates.md#base-models-without-chat-tokens)",
+    "chatml.system": "the system prompt of conversations that bring none; `null`: they have none",
+    "qwen2.system": "the system prompt of conversations that bring none",
+    "qwen2.5.system": "the system prompt of conversations that bring none",
+    "vicuna.system": "the system prompt of conversations that bring none",
+    "llama3.1.date": "what the system prompt calls today, in tuning as in serving; `null` leaves its two lines of dates out",
+    "llama3.1.tools_in_user_message": "tools stand in the first question, as published, and not in the system prompt",
+    "llama3.1.builtin_tools": "tools that are called behind `<|python_tag|>`: `brave_search`, `wolfram_alpha`, `code_interpreter`",
+    "llama3.1.trim": "cut white space off the edges of what is said, as published",
+    "model.variables": "set before the template reads them, and saved with the run: `{enable_thinking: false}`",
     # data
+    "data.train_on": "which answers are learnt: `all` that the data do not exclude, the `last` of these in each conversation, or `none-but-marked` ones (`train: true`)",
     "data.train": "what is learnt from: a list of sources, in this order",
     "data.validation": "what is measured while tuning, and by `val_loss`: a list of sources",
     "data.max_tokens": "the longest conversation, in tokens",
@@ -104,6 +117,7 @@ MEANINGS = {
     "vllm.enforce_eager": "no compilation: quicker to start, slower to answer; yes on a CPU, no on a GPU where left out",
     "vllm.seed": "of sampling",
     "vllm.start_timeout_s": "seconds to wait for the engine",
+    "vllm.tool_parser": "what reads tool calls from answers, by vLLM's name; the template's where left out, `none` for none",
     "vllm.extra_args": "further options for vLLM, passed on as they are",
 }  # fmt: skip
 
@@ -136,11 +150,22 @@ def _walk(command: click.Command, context: click.Context) -> Iterator[tuple[tupl
 def recipe_keys() -> str:
     """A table of keys for each section of a recipe and for the options of each first-party part."""
     from harness.plugins import Plugins
-    from harness.recipe import DataSource, DataSpec, EvaluateSpec, ModelSpec, Recipe, ServeSpec, TrackSpec, TuneSpec
+    from harness.recipe import (
+        DataSource,
+        DataSpec,
+        EvaluateSpec,
+        ModelSpec,
+        Recipe,
+        ServeSpec,
+        TemplateSpec,
+        TrackSpec,
+        TuneSpec,
+    )
 
     plugins = Plugins()
     out = ["### The recipe\n", _table("", Recipe)]
     out += ["### `model`\n", _table("model", ModelSpec)]
+    out += ["### `template`\n", _table("template", TemplateSpec), *_options("name", plugins.templates)]
     out += [
         "### `data`\n",
         _table("data", DataSpec),
@@ -158,10 +183,10 @@ def recipe_keys() -> str:
 def _options(kind: str, registry: Any) -> list[str]:
     out = []
     for name, part in registry.items():
-        if part.options.model_fields:
+        if part.options and part.options.model_fields:
             out += [f"With `{kind}: {name}`, also:\n", _table(name, part.options)]
-        else:
-            out += [f"`{kind}: {name}` adds no keys.\n"]
+    if none := [f"`{name}`" for name, part in registry.items() if not (part.options and part.options.model_fields)]:
+        out += [f"No keys are added by `{kind}:` {', '.join(none)}.\n"]
     return out
 
 

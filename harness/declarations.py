@@ -16,6 +16,7 @@ from harness.nouns import Conversation, Preference, Result, Row
 if TYPE_CHECKING:
     import torch
 
+    from harness.data.recognise import Match
     from harness.models import LoadedVariant
     from harness.options import Options
     from harness.recipe import Recipe
@@ -58,7 +59,8 @@ class Dataset:
 
     `fields` lets `auto` recognise the format: alternatives, each the names that a row has, with `?` after those it may
     lack, as in `(("instruction", "input?", "output"),)`. A data set without it is never guessed.
-    `resolve(path, datasets)` makes a data set a stand-in for another, chosen when the file is seen.
+    `resolve(path, datasets)`, or `resolve(path, datasets, columns)` to see what is renamed, makes a data set a stand-in for
+    another, chosen when the file is seen.
     """
 
     name: str
@@ -69,7 +71,7 @@ class Dataset:
     options: type[Options] | None = None
     gather: Callable[..., Iterable[tuple[int, Row]]] | None = None
     fields: tuple[tuple[str, ...], ...] = ()
-    resolve: Callable[[str, Mapping[str, Dataset]], Dataset] | None = None
+    resolve: Callable[..., Dataset | Match] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,16 +92,27 @@ class Filter:
 class Template:
     """A chat template: its Jinja source for a given tokenizer, and the tokens that end an assistant's turn.
 
-    `jinja(tokenizer)` returns the source in the form that transformers and vLLM take (`messages`, `tools`,
-    `add_generation_prompt`). `stop_tokens(tokenizer)` returns token strings of the tokenizer's own vocabulary.
+    `jinja(tokenizer)`, or `jinja(tokenizer, options)` where it declares `options`, returns the source in the form that
+    transformers and vLLM take (`messages`, `tools`, `add_generation_prompt`, `bos_token`, `eos_token`). Control-token
+    strings in messages and tools are made ordinary text before it sees them. `stop_tokens(tokenizer)` returns token
+    strings of the tokenizer's own vocabulary.
+
+    `control_tokens` are those it writes, besides bos and eos: a tokenizer fits that has them. `takes_system`, `takes_tools`
+    and `takes_turns` say whether it has a place for system prompts, tools and more than one exchange; None: what it
+    renders shows it. `tool_parser` is vLLM's name for the parser that reads its tool calls, or a function that
+    finds it from the source.
     """
 
     name: str
     description: str
-    jinja: Callable[[Any], str]
+    jinja: Callable[..., str]
     stop_tokens: Callable[[Any], tuple[str, ...]]
-    takes_system: bool = True
-    takes_tools: bool = False
+    control_tokens: tuple[str, ...] = ()
+    takes_system: bool | None = True
+    takes_tools: bool | None = False
+    takes_turns: bool | None = True
+    tool_parser: str | Callable[[str], str | None] | None = None
+    options: type[Options] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,8 +30,7 @@ def explain_full_disk(target: Path) -> Iterator[None]:
         full = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT)
         if full or "no space left" in text or "disk quota" in text:
             raise DiskFullError(
-                f"{target}: the disk is full. What was there before is untouched; free some space and run again "
-                f"(`harness tune --resume RUN` goes on from the last checkpoint)."
+                f"{target}: the disk is full. What was there before is untouched; free some space and run the same command again."
             ) from error
         raise
 

@@ -5,18 +5,21 @@ torch, transformers and peft are imported when something is loaded, not before.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ModelError, first_line
+from harness.errors import ModelError, TemplateError, first_line
 from harness.extras import require
 from harness.files import read_json
-from harness.template import BoundTemplate
+from harness.recipe import TemplateSpec
+from harness.template import BoundTemplate, fitting, missing_tokens
 
 if TYPE_CHECKING:
     import torch
 
+    from harness.declarations import Template
     from harness.plugins import Plugins
     from harness.recipe import ModelSpec
     from harness.variants import Variant
@@ -53,8 +56,11 @@ def load_tokenizer(path: str, revision: str | None = None, *, trust_remote_code:
     return tokenizer
 
 
-def load_model(spec: ModelSpec, *, for_tuning: bool = False) -> Any:
+def load_model(spec: ModelSpec, *, for_tuning: bool = False, added_ids: Sequence[int] = ()) -> Any:
     """The causal language model of `spec`, in its dtype, on the CPU.
+
+    `added_ids` are tokens that its tokenizer was given and that it was not trained with: their embeddings begin as the mean of
+    the others (https://nlp.stanford.edu/~johnhew/vocab-expansion.html), the same each time.
 
     Raises:
         ModelError: naming the folder or hub id, and what is missing or does not fit.
@@ -75,6 +81,8 @@ def load_model(spec: ModelSpec, *, for_tuning: bool = False) -> Any:
         )
     except Exception as error:
         raise ModelError(f"{spec.path}: the model could not be loaded: {first_line(error)}{_hub_hint(spec)}") from error
+    if added_ids:
+        _begin_embeddings(model, list(added_ids))
     if for_tuning:
         model.config.use_cache = False
     return model
@@ -82,7 +90,7 @@ def load_model(spec: ModelSpec, *, for_tuning: bool = False) -> Any:
 
 def load_variant(variant: Variant, plugins: Plugins, device: torch.device | None = None) -> LoadedVariant:
     """The variant's model, adapter and template, as they were tuned."""
-    model = load_model(variant.model)
+    model = load_model(variant.model, added_ids=variant.added_ids)
     if variant.adapter is not None:
         peft = require("peft", "tuning")
         try:
@@ -99,13 +107,38 @@ def load_template(variant: Variant, plugins: Plugins) -> BoundTemplate:
     """The template the variant is asked through: the run's own, or the named one on the model's tokenizer."""
     if variant.chat_folder is not None:
         return BoundTemplate.load(variant.chat_folder)
-    return bind_template(variant.template or "model", variant.model, plugins)
+    return bind_template(TemplateSpec(name=variant.template or "model"), variant.model, plugins)
 
 
-def bind_template(name: str, spec: ModelSpec, plugins: Plugins) -> BoundTemplate:
-    """The registered template `name` on the tokenizer of a model."""
-    tokenizer = load_tokenizer(spec.path, spec.revision, trust_remote_code=spec.trust_remote_code)
-    return BoundTemplate.bind(plugins.templates[name], tokenizer)
+def bind_template(spec: TemplateSpec, model: ModelSpec, plugins: Plugins) -> BoundTemplate:
+    """A registered template, with its options, on the tokenizer of a model.
+
+    Raises:
+        TemplateError: where the tokenizer lacks control tokens of the template and `spec.add_tokens` is off; it names the choices.
+    """
+    template = plugins.templates[spec.name]
+    tokenizer = load_tokenizer(model.path, model.revision, trust_remote_code=model.trust_remote_code)
+    if missing := missing_tokens(template, tokenizer):
+        if not spec.add_tokens:
+            raise TemplateError(_choices(template, missing, tokenizer, model, plugins))
+        add_tokens(tokenizer, missing)
+    has_options = template.options is not None and isinstance(spec, template.options)  # a recipe's spec has them
+    return BoundTemplate.bind(template, tokenizer, spec if has_options else None)
+
+
+def add_tokens(tokenizer: Any, tokens: Sequence[str]) -> None:
+    """Give the tokenizer control tokens: never split, and left out of an answer's text."""
+    from tokenizers import AddedToken
+
+    added = [AddedToken(token, special=True, normalized=False) for token in tokens]
+    tokenizer.add_special_tokens({"extra_special_tokens": added}, replace_extra_special_tokens=False)
+
+
+def added_tokens(template: BoundTemplate, model: ModelSpec) -> dict[str, int]:
+    """The tokens that the template's tokenizer has and the model's own has not, with their ids, in the order of these."""
+    own = load_tokenizer(model.path, model.revision, trust_remote_code=model.trust_remote_code).get_vocab()
+    added = {token: id for token, id in template.tokenizer.get_vocab().items() if token not in own}
+    return dict(sorted(added.items(), key=lambda item: item[1]))
 
 
 def token_logprobs(model: Any, input_ids: list[int]) -> list[float]:
@@ -116,6 +149,31 @@ def token_logprobs(model: Any, input_ids: list[int]) -> list[float]:
         logits = model(input_ids=ids).logits[0, :-1].float()
     chosen: list[float] = torch.log_softmax(logits, -1).gather(1, ids[0, 1:, None])[:, 0].tolist()
     return chosen
+
+
+def _choices(template: Template, missing: tuple[str, ...], tokenizer: Any, model: ModelSpec, plugins: Plugins) -> str:
+    return (
+        f"template {template.name!r} writes {', '.join(missing)}, which the tokenizer of {model.path} does not have. The choices:\n"
+        f"  a template that fits it as it is: {', '.join(fitting(plugins.templates, tokenizer)) or 'there is none'}\n"
+        f"  `template: {{name: {template.name}, add_tokens: true}}` in a recipe: they are added and their embeddings trained, and the "
+        f"run saves a whole model instead of an adapter\n"
+        f"  a model whose tokenizer has them, such as an instruct model of that family"
+    )
+
+
+def _begin_embeddings(model: Any, ids: list[int]) -> None:
+    """Set the rows `ids` of the embeddings, and of an output head of its own, to the mean of the rows before them.
+
+    Rows that the model has to spare (many vocabularies are padded) are used; where they do not suffice, it gets more.
+    """
+    torch = require("torch", "tuning")
+    if max(ids) >= model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(max(ids) + 1, mean_resizing=False)
+    with torch.no_grad():
+        for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+            for weight in (module.weight, getattr(module, "bias", None)):
+                if weight is not None:  # in float64, so that the number of threads makes no difference
+                    weight[ids] = weight[: min(ids)].mean(0, dtype=torch.float64).to(weight.dtype)
 
 
 def _check_folder(folder: Path) -> None:

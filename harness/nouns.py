@@ -46,12 +46,15 @@ class Message:
         return self.role == "assistant" if self.train is None else self.train
 
     def as_dict(self) -> dict[str, Any]:
-        """The message as chat templates and OpenAI-compatible endpoints take it."""
+        """The message as chat templates and OpenAI-compatible endpoints take it.
+
+        The keys of a call are in the order in which vLLM 0.32 passes them on: some templates print whole calls as JSON.
+        """
         out: dict[str, Any] = {"role": self.role, "content": self.content}
         if self.tool_calls:
             out["tool_calls"] = [
-                {"type": "function", "function": {"name": call.name, "arguments": dict(call.arguments)}}
-                | ({"id": call.id} if call.id else {})
+                ({"id": call.id} if call.id else {})
+                | {"function": {"arguments": dict(call.arguments), "name": call.name}, "type": "function"}
                 for call in self.tool_calls
             ]
         if self.tool_call_id is not None:

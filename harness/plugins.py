@@ -114,11 +114,11 @@ class Registry(Mapping[str, T], Generic[T]):
 
 def _check_declared(item: Any) -> None:
     """Raises PluginError for a declaration that would break where a recipe uses it."""
-    from harness.declarations import Dataset
+    from harness.declarations import Dataset, Template
     from harness.options import Options
 
     options = getattr(item, "options", Options)
-    optional = isinstance(item, Dataset) and options is None
+    optional = isinstance(item, Dataset | Template) and options is None
     if not optional and not (isinstance(options, type) and issubclass(options, Options)):
         raise PluginError(f"{item.name!r} has the options {options!r}, expected a subclass of harness.Options")
     for part in ("convert", "jinja", "stop_tokens", "apply", "save", "loss", "run", "start", "create"):

@@ -26,7 +26,7 @@ from harness.errors import HarnessError, RecipeError, known_names, nearest
 from harness.options import Options
 
 if TYPE_CHECKING:
-    from harness.declarations import Dataset, Filter
+    from harness.declarations import Dataset, Filter, Template
     from harness.plugins import Plugins
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of recipes and runs: a folder, and a model name in the served endpoint
@@ -52,6 +52,16 @@ class ModelSpec(Options):
     def short_name(self) -> str:
         """The last part of the path or hub id, for model names and tables."""
         return Path(self.path.rstrip("/")).name or "model"
+
+
+class TemplateSpec(Options):
+    """How conversations become text: a registered template, by its name alone or with the keys that it adds to these.
+
+    `add_tokens` gives the tokenizer the control tokens that the template needs and it lacks, and trains their embeddings.
+    """
+
+    name: str = "chatml"
+    add_tokens: bool = False
 
 
 class DataSource(Options):
@@ -122,6 +132,7 @@ class DataSpec(Options):
     decontaminate: DecontaminateSpec | None = None
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     seed: int = 0
+    train_on: Literal["all", "last", "none-but-marked"] = "all"
     max_tokens: Positive = 2048
     on_overlong: Literal["error", "drop", "truncate"] = "error"
 
@@ -172,7 +183,7 @@ class Recipe(Options):
 
     name: Annotated[str, Field(pattern=f"^{NAME}$")]
     model: ModelSpec
-    template: str = "chatml"
+    template: pydantic.SerializeAsAny[TemplateSpec] = TemplateSpec()
     data: DataSpec
     tune: pydantic.SerializeAsAny[TuneSpec]
     evaluate: tuple[pydantic.SerializeAsAny[EvaluateSpec], ...] = ()
@@ -263,7 +274,7 @@ def _validate(written: _Written, plugins: Plugins, to_tune: bool) -> Recipe:
 
     def section(where: tuple[Any, ...], value: Any, model: type[Options]) -> Any:
         try:
-            return model.model_validate(value)
+            return model.model_validate(value, context={"folder": written.path.resolve().parent})
         except pydantic.ValidationError as error:
             raise RecipeError(_explain(error, written, where, model)) from None
 
@@ -291,6 +302,10 @@ def _validate(written: _Written, plugins: Plugins, to_tune: bool) -> Recipe:
             raise RecipeError(
                 f"{written.place(key)}: `{key}` is a section with keys of its own, found {sections[key]!r}"
             )
+    if "template" in sections and not isinstance(sections["template"], str | dict):
+        raise RecipeError(
+            f"{written.place('template')}: 'template' is {sections['template']!r}: expected a name, or a section with a `name`"
+        )
     for key, field in (("evaluate", "evaluation"), ("track", "tracker")):
         found = sections.get(key)
         if key in sections and not (isinstance(found, list) and all(isinstance(item, dict) for item in found)):
@@ -340,8 +355,14 @@ def _validate(written: _Written, plugins: Plugins, to_tune: bool) -> Recipe:
                     if isinstance(step, dict)
                     else step
                 )
-    if to_tune and "template" in sections:
-        named((), sections, "template", plugins.templates)
+    if isinstance(template := sections.get("template", {}), str):
+        template = {"name": template}
+    if isinstance(template, dict):
+        if to_tune:
+            named(("template",), template, "name", plugins.templates, TemplateSpec().name)
+        spec = {"name": TemplateSpec().name} | template
+        model = _model_of(TemplateSpec, spec, "name", plugins.templates, to_tune)
+        sections["template"] = section(("template",), spec, model)
     recipe: Recipe = section((), sections, Recipe)
     if to_tune:
         _check_data(recipe, written)
@@ -352,7 +373,7 @@ def _validate(written: _Written, plugins: Plugins, to_tune: bool) -> Recipe:
 
 
 def _model_of(
-    base: type[T], spec: Mapping[str, Any], key: str, registry: Mapping[str, Dataset | Filter], to_tune: bool
+    base: type[T], spec: Mapping[str, Any], key: str, registry: Mapping[str, Dataset | Filter | Template], to_tune: bool
 ) -> type[T]:
     """`base` with the keys of what `spec` names under `key`; with any keys where that is gone and not needed."""
     name = spec.get(key)
@@ -449,9 +470,16 @@ def _path_fields(spec: Options) -> list[str]:
 def _explain(error: pydantic.ValidationError, written: _Written, where: tuple[Any, ...], model: type[Options]) -> str:
     """Every problem of a section, each with file, line, key, what was found and what was expected."""
     lines: dict[str, str] = {}
-    for problem in error.errors():
+    problems = error.errors()
+    parents = {problem["loc"][:end] for problem in problems for end in range(len(problem["loc"]))}
+    for problem in problems:
+        if problem["type"] == "too_short" and problem["loc"] in parents:
+            continue  # its items are wrong, not too few
         # Of a choice between types pydantic names the type as if it were a key: `target_modules.tuple[str, ...]`.
-        location = (*where, *(part for part in problem["loc"] if part != "str" and "[" not in str(part)))
+        location = (
+            *where,
+            *(part for part in problem["loc"] if part not in ("str", "constrained-int") and "[" not in str(part)),
+        )
         key = ".".join(str(part) for part in location)
         about = f"{written.place(*location)}: "
         if problem["type"] == "extra_forbidden":

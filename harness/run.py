@@ -2,7 +2,7 @@
 
 recipe.yaml     the resolved recipe              metrics.jsonl   one line an optimizer step
 manifest.json   versions, hashes, seed, outcome  loss.png        the loss curve
-adapter/        what was learnt, in PEFT's format (or model/: every weight)
+adapter/        what was learnt, in PEFT's format (or model/: a whole model)
 chat/           tokenizer, chat template and generation defaults: what evaluation and serving load
 probes.json     log-probabilities that serving must reproduce
 checkpoints/    to go on from                    evaluations/    results and per-sample records
@@ -124,6 +124,12 @@ class Run:
     def outcome(self) -> str:
         """`started`, `interrupted`, `failed` or `finished`."""
         return str(self.manifest["outcome"])
+
+    @property
+    def added_tokens(self) -> dict[str, int]:
+        """The tokens that tuning gave the tokenizer, with their ids; the base model's files have no embeddings for them."""
+        added: dict[str, int] = (self.manifest.get("template") or {}).get("added_tokens") or {}
+        return added
 
     def require_finished(self) -> None:
         """Raises RunError where the run has not finished tuning."""

@@ -21,7 +21,8 @@ class Variant:
     """A base model, or a run's adapter on it.
 
     `chat_folder` holds the tokenizer, chat template and generation defaults the variant was tuned with; None means the
-    model's own. For a run that tuned every weight, `model` is the run's model folder and `adapter` is None.
+    model's own. For a run that saved a whole model, `model` is the run's model folder and `adapter` is None. `added_ids` are the
+    tokens of the tokenizer in `chat_folder` that the model's files have no embeddings for: `load_model` begins them.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Variant:
     chat_folder: Path | None = None
     run: Run | None = None
     template: str | None = None
+    added_ids: tuple[int, ...] = ()
 
     @property
     def is_tuned(self) -> bool:
@@ -88,7 +90,8 @@ def tuned_of(run: Run) -> Variant:
 def base_of(run: Run) -> Variant:
     """The base model of the run, asked through the run's own template."""
     run.require_finished()
-    return replace(tuned_of(run), name=f"{run.name}@base", model=run.recipe.model, adapter=None)
+    added_ids = tuple(run.added_tokens.values())
+    return replace(tuned_of(run), name=f"{run.name}@base", model=run.recipe.model, adapter=None, added_ids=added_ids)
 
 
 def _run_folder(name: str, runs_folder: Path) -> Path | None:

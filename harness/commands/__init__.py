@@ -7,4 +7,5 @@ CORE_COMMANDS = {
     "doctor": ("harness.commands.doctor", "Say what was found on this machine and what will not work."),
     "plugins": ("harness.commands.plugins", "List plugins, what they register, and the failed ones."),
     "runs": ("harness.commands.runs", "List, show and remove runs."),
+    "template": ("harness.commands.template", "See, compare and check chat templates."),
 }

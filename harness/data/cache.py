@@ -1,8 +1,8 @@
 """Encoded data that are kept in Arrow files, addressed by the content of everything they were made from.
 
 Under `HARNESS_CACHE` (~/.cache/harness): `encoded/KEY/` has the examples and the account of one recipe's data, and
-`files/` the hash of each source file with the size and time it had then. Whatever changes gives another key; what is no
-longer wanted may be deleted at any time.
+`files/` the hash of each source file with the size and time it had then. Whatever changes gives another key. What was not
+used for long is removed when something is added; `entries` has the rest of what can be done with them.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import asdict, fields, replace
 from importlib.metadata import version
 from pathlib import Path
@@ -24,11 +25,12 @@ from typing import TYPE_CHECKING, Any
 import harness
 from harness.data.decontamination import Overlap
 from harness.data.encoded import EncodedData, encode_data
+from harness.data.entries import ACCOUNT, UNUSED_DAYS, cache_folder, lock_of, remove, total
 from harness.data.examples import Examples
 from harness.data.files import HUB, files_of, is_remote, local_path
 from harness.data.prepare import Account
 from harness.data.sources import SourceReport, where_of
-from harness.errors import first_line
+from harness.errors import HarnessError, first_line
 from harness.files import DiskFullError, replacing, write_json
 from harness.nouns import Conversation, Message, ToolCall
 from harness.template import fingerprint
@@ -53,11 +55,6 @@ class _Changed(Exception):
         self.made = made
 
 
-def cache_folder() -> Path:
-    """Where prepared data are kept: `HARNESS_CACHE`, or ~/.cache/harness."""
-    return Path(os.environ.get("HARNESS_CACHE") or Path.home() / ".cache" / "harness")
-
-
 def cached_data(
     spec: DataSpec,
     plugins: Plugins,
@@ -79,11 +76,11 @@ def cached_data(
         import filelock
         import pyarrow.ipc  # type: ignore[import-untyped]  # noqa: F401 - is it there?
 
-        (root / "encoded").mkdir(parents=True, exist_ok=True)
-        (root / "files").mkdir(exist_ok=True)
+        for part in ("encoded", "files", "locks"):
+            (root / part).mkdir(parents=True, exist_ok=True)
         if (key := _key(spec, plugins, template, items, root)) is None:
             return encode_data(spec, plugins, template, items)
-        lock = filelock.FileLock(root / "encoded" / f"{key}.lock")
+        lock = lock_of(root, key)
         try:
             lock.acquire(timeout=0.05)
         except filelock.Timeout:
@@ -112,11 +109,42 @@ def cached_data(
         except _Changed as changed:
             return changed.made
         except DiskFullError:
-            say(f"{root}: prepared data are not kept: the disk is full. HARNESS_CACHE names another folder")
+            say(
+                f"{root}: prepared data are not kept: the disk is full. `harness data cache` shows what is there and removes it; "
+                f"HARNESS_CACHE names another folder"
+            )
             return encode_data(spec, plugins, template, items)
+        _remove_old(root, say)
         return made
     finally:
         lock.release()
+
+
+def kept_validation(spec: DataSpec, plugins: Plugins, template: BoundTemplate) -> EncodedData | None:
+    """The validation data that `cached_data` has kept of the same recipe; None where it has not.
+
+    What the training data were compared with (`data.decontaminate`) does not matter for them.
+    """
+    root = cache_folder()
+    try:
+        if not (root / "files").is_dir() or (key := _key(spec, plugins, template, [], root)) is None:
+            return None
+        for folder in sorted((root / "encoded").glob(f"{key.partition('-')[0]}-*")):
+            with lock_of(root, folder.name):
+                return _read_part(folder, "validation")
+    except (ImportError, HarnessError, OSError, ValueError, KeyError, TypeError):
+        return None  # sources that are gone, or an entry that is damaged: who needs it makes it, and tells
+    return None
+
+
+def _remove_old(root: Path, say: Callable[[str], None]) -> None:
+    try:
+        removed = remove(root, UNUSED_DAYS)
+    except HarnessError as error:
+        say(str(error))
+        return
+    if removed:
+        say(f"{root}: removed {total(removed)} of prepared data that were not used for {UNUSED_DAYS:.0f} days")
 
 
 # The address
@@ -125,15 +153,20 @@ def cached_data(
 def _key(
     spec: DataSpec, plugins: Plugins, template: BoundTemplate, evaluation: list[tuple[str, str]], root: Path
 ) -> str | None:
-    """A hash of everything that decides what is made; None where that cannot be known."""
+    """A hash of everything that decides what is made, in two parts; None where that cannot be known.
+
+    The second is of what only the training data are compared with.
+    """
     files: list[tuple[str, str]] = []
     for source in (*spec.train, *spec.validation):
         where = where_of(source, plugins.datasets[source.dataset])
         if where.startswith(HUB) or is_remote(where):
             return None
         names = [where] if where.startswith("file://") else files_of(where, source.revision)
+        if not all(local_path(name).is_file() for name in names):  # a device has no end to hash; reading it says so
+            return None
         files += ((name, _hash_of_source(local_path(name), root)) for name in names)
-    options = spec.model_dump(mode="json")
+    options = spec.model_dump(mode="json", exclude={"decontaminate"})
     named = sorted({text for text in _texts(options) if _is_file(text)})
     if (code := _code_of(spec, plugins)) is None:
         return None
@@ -145,11 +178,15 @@ def _key(
             fingerprint(template), template.name, template.stop_ids, template.takes_system, template.takes_tools,
             template.tokenizer.special_tokens_map,
         ],
-        "evaluation": evaluation,
         "code": code,
         "versions": [harness.__version__, sys.version_info[:2], *map(version, ("tokenizers", "transformers", "jinja2"))],
     }  # fmt: skip
-    return hashlib.sha256(json.dumps(made_from, sort_keys=True, default=str).encode()).hexdigest()
+    compared = spec.decontaminate and [spec.decontaminate.model_dump(mode="json"), evaluation]
+    return f"{_hash(made_from)}-{_hash(compared)[:16]}"
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()
 
 
 def _texts(value: Any) -> Iterator[str]:
@@ -202,7 +239,7 @@ def _code_of(spec: DataSpec, plugins: Plugins) -> str | None:
     ]
     parts += [plugins.filters[step.filter].create for step in spec.clean]
     core = Path(__file__).parents[1]
-    files = {*core.glob("*.py"), *core.glob("data/*.py")}
+    files = {*core.glob("*.py"), *core.glob("data/*.py"), *core.glob("template/*.py")}
     for part in parts:
         module = sys.modules.get(getattr(part, "__module__", None) or type(part).__module__)
         if (file := getattr(module, "__file__", None)) is None:
@@ -233,7 +270,7 @@ def _write_account(made: Both, folder: Path) -> None:
             "overlapping": account.overlapping,
             "overlaps": list(map(asdict, account.overlaps)),
         }
-    write_json(folder / "account.json", kept)
+    write_json(folder / ACCOUNT, kept)
 
 
 def _as_dict(data: EncodedData, file: Path) -> dict[str, Any]:
@@ -250,15 +287,26 @@ def _as_dict(data: EncodedData, file: Path) -> dict[str, Any]:
 
 
 def _read(folder: Path) -> Both:
-    kept = json.loads((folder / "account.json").read_text(encoding="utf-8"))
-    train, told = _data(kept["train"], folder / "train.arrow"), kept["account"]
+    train = _read_part(folder, "train")
+    assert train is not None
+    told = _account_of(folder)["account"]
     held_out = tuple(map(_report, told["held_out"]))
     account = Account(train.reports, held_out, told["overlapping"], [Overlap(**one) for one in told["overlaps"]])
-    validation = _data(kept["validation"], folder / "validation.arrow") if "validation" in kept else None
-    return replace(train, account=account), validation
+    return replace(train, account=account), _read_part(folder, "validation")
 
 
-def _data(kept: dict[str, Any], file: Path) -> EncodedData:
+def _account_of(folder: Path) -> dict[str, Any]:
+    kept: dict[str, Any] = json.loads((folder / ACCOUNT).read_text(encoding="utf-8"))
+    return kept
+
+
+def _read_part(folder: Path, part: str) -> EncodedData | None:
+    """The train or validation part of an entry, which counts as used now. Raises whatever a damaged one gives rise to."""
+    kept, file = _account_of(folder).get(part), folder / f"{part}.arrow"
+    if kept is None:
+        return None
+    with suppress(OSError):  # a cache that may be read only
+        os.utime(folder / ACCOUNT)
     if file.stat().st_size != kept["bytes"] or _crc32(file) != kept["crc32"]:
         raise ValueError(f"{file.name} is not as it was written")
     return EncodedData(

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator
 from harness.data.sources import Item, messages_of
 from harness.nouns import Message, Preference
 
+_BLANKS = bytes.maketrans(b"\t\n\r\x0b\x0c", b"     ")
 # Scripts written without spaces: Thai and Lao, Myanmar, Khmer, kana, Chinese characters. Each character is a word there.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+")
@@ -57,8 +58,15 @@ def keyed(digest: bytes, purpose: str) -> int:
 
 def _bytes_of(messages: Iterable[Message]) -> Iterator[bytes]:
     for message in messages:
-        text = b" ".join(message.content.encode().split())
-        yield message.role.encode() + b"\x1e" + text
+        yield message.role.encode() + b"\x1e" + _single_blanks(message.content.encode())
         for call in message.tool_calls:
             arguments = json.dumps(dict(call.arguments), sort_keys=True, default=str)
             yield call.name.encode() + b"\x1f" + arguments.encode()
+
+
+def _single_blanks(text: bytes) -> bytes:
+    """`b" ".join(text.split())`, without an object for every word: a text may have a hundred megabytes."""
+    text = text.translate(_BLANKS)
+    while b"  " in text:
+        text = text.replace(b"  ", b" ")
+    return text.strip(b" ")

@@ -174,7 +174,9 @@ class _Encoder:
             return
         conversations = [conversation for conversation, _, _ in self.pending]
         self.sample.extend(conversations[: SAMPLE - len(self.sample)])
-        self.running.append((self.pending, self.thread.submit(self.template.encode_batch, conversations)))
+        self.running.append(
+            (self.pending, self.thread.submit(self.template.encode_batch, conversations, self.spec.train_on))
+        )
         self.pending = []
 
     def _collect(self) -> None:

@@ -1,6 +1,6 @@
 """Which data set a file is for: each one that declares `fields` is tried on a sample of the file's rows.
 
-A data set fits a row that has the fields it needs and that its `convert` takes, with default options. How much of the
+A data set fits a row (its columns renamed as the source says) that has the fields it needs and that its `convert` takes, with default options. How much of the
 row it knows decides between several that fit: `instruction, input, output` fits a row with `data_source` too, but a
 data set that also names `data_source` fits it better. Where two fit equally well, nothing is guessed.
 """
@@ -8,12 +8,13 @@ data set that also names `data_source` fits it better. Where two fit equally wel
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from harness.data.rows import files_of, read_rows
-from harness.data.sources import convert_row
+from harness.data.sources import convert_row, renamed
 from harness.declarations import Dataset
 from harness.errors import DataError, HarnessError, nearest
 from harness.nouns import Row
@@ -21,6 +22,8 @@ from harness.nouns import Row
 SAMPLE = 64  # rows that are tried
 FILES = 8  # of a folder or glob, files that the sample is taken from
 GATHERED = 2048  # rows that a data set with `gather` may read for its sample
+CHARACTERS = 1 << 24  # in the rows that are read for a sample, after which there are enough of them
+NONE_RENAMED: Mapping[str, str] = MappingProxyType({})
 
 # A data set is chosen if it reads at least so many of the sampled rows, and is equal to another if both of these are so:
 LEAST = 0.5
@@ -46,28 +49,44 @@ class Match:
     named: float = 0.0
 
 
-def recognise(path: str, datasets: Mapping[str, Dataset], sample: int = SAMPLE) -> list[Match]:
+def recognise(
+    path: str, datasets: Mapping[str, Dataset], columns: Mapping[str, str] = NONE_RENAMED, sample: int = SAMPLE
+) -> list[Match]:
     """Every data set that declares `fields`, and how well it fits the rows of a file, the best first.
+
+    `columns` renames the columns of the file, as those of a source do.
 
     Raises:
         DataError: where there is nothing to read at `path`, or no row of it can be read.
     """
-    seen = _Sample.of(path, sample)
+    seen = _Sample.of(path, columns, sample)
     matches = [_match(dataset, seen) for dataset in _guessable(datasets)]
     return sorted(matches, key=lambda match: (-match.sureness, -match.named, match.dataset))
 
 
-def choose(path: str, datasets: Mapping[str, Dataset], sample: int = SAMPLE) -> Match:
-    """The one data set that fits a file.
+def choose(
+    path: str, datasets: Mapping[str, Dataset], columns: Mapping[str, str] = NONE_RENAMED, sample: int = SAMPLE
+) -> Match:
+    """The one data set that fits a file. Raises DataError: see `recognise` and `best_of`."""
+    return best_of(recognise(path, datasets, columns, sample), path, datasets, columns, sample)
+
+
+def best_of(
+    matches: list[Match],
+    path: str,
+    datasets: Mapping[str, Dataset],
+    columns: Mapping[str, str] = NONE_RENAMED,
+    sample: int = SAMPLE,
+) -> Match:
+    """The one that fits, of what `recognise` gave for a file.
 
     Raises:
         DataError: where none fits (naming the nearest and what is missing), several fit equally well (naming them), or
             one that knows more of the rows' fields cannot read them.
     """
-    matches = recognise(path, datasets, sample)
     fitting = [match for match in matches if match.read >= LEAST]
     if not fitting:
-        raise DataError(_nothing_fits(path, datasets, sample, matches), path=path)
+        raise DataError(_nothing_fits(path, datasets, columns, sample, matches), path=path)
     first = fitting[0]
     doubtful = [match for match in matches if match.read < LEAST and match.named >= first.named + 1]
     if doubtful:
@@ -93,30 +112,55 @@ class _Sample:
     """Some rows of a file, or of the files that a path stands for; `files` is what each row comes from."""
 
     files: tuple[str, ...]
+    columns: Mapping[str, str]
     rows: tuple[tuple[int, Row], ...]
 
     @classmethod
-    def of(cls, path: str, count: int) -> _Sample:
+    def of(cls, path: str, columns: Mapping[str, str], count: int) -> _Sample:
         files = files_of(path)
         some = files[:: -(-len(files) // FILES)]
-        each = max(1, count // len(some))
         errors: list[DataError] = []
-        rows = [row for file in some for row in itertools.islice(read_rows(file, errors.append), each)]
+        rows = list(_rows(some, columns, max(1, count // len(some)), errors))
         if not rows:
             raise errors[0] if errors else DataError("there are no rows in it", path=path)
-        return cls(tuple(some), tuple(rows))
+        return cls(tuple(some), columns, tuple(rows))
 
     def gathered(self, dataset: Dataset) -> Iterable[tuple[int, Row]]:
         """The rows as the data set puts them together; more are read, since what belongs together may lie far apart."""
         if dataset.gather is None:
             return self.rows
-        ignored: list[DataError] = []
-        rows = itertools.chain.from_iterable(read_rows(file, ignored.append) for file in self.files)
-        some = list(itertools.islice(rows, GATHERED + 1))
-        whole = itertools.islice(dataset.gather(some[:GATHERED]), len(self.rows) + 1)
-        found = list(whole)
+        rows = _rows(self.files, self.columns, None, [])
+        some = list(itertools.islice(rows, GATHERED))
+        found = list(itertools.islice(dataset.gather(some), len(self.rows) + 1))
+        is_all = len(some) < GATHERED and sum(_characters(row) for _, row in some) < CHARACTERS
         # What is put together last may be cut off where the reading stopped.
-        return found[: len(self.rows)] if len(some) <= GATHERED or len(found) > len(self.rows) else found[:-1]
+        return found[: len(self.rows)] if is_all or len(found) > len(self.rows) else found[:-1]
+
+
+def _rows(
+    files: Iterable[str], columns: Mapping[str, str], each: int | None, errors: list[DataError]
+) -> Iterator[tuple[int, Row]]:
+    """The first `each` rows of each file, renamed, until they have CHARACTERS."""
+    characters = 0
+    for file in files:
+        for number, row in itertools.islice(read_rows(file, errors.append), each):
+            try:
+                yield number, renamed(row, columns)
+            except DataError as error:
+                errors.append(DataError(error.reason, path=file, row=number))
+            characters += _characters(row)
+            if characters >= CHARACTERS:
+                return
+
+
+def _characters(value: Any) -> int:
+    if isinstance(value, str):
+        return len(value)
+    if isinstance(value, Mapping):
+        value = value.values()
+    elif not isinstance(value, list):
+        return 0
+    return sum(map(_characters, value))
 
 
 def _match(dataset: Dataset, seen: _Sample) -> Match:
@@ -214,11 +258,13 @@ def _lacks(dataset: Dataset, row: Row) -> str:
 # Saying so
 
 
-def _nothing_fits(path: str, datasets: Mapping[str, Dataset], sample: int, matches: list[Match]) -> str:
+def _nothing_fits(
+    path: str, datasets: Mapping[str, Dataset], columns: Mapping[str, str], sample: int, matches: list[Match]
+) -> str:
     files = files_of(path)
-    if len(files) > 1 and (differ := _by_file(files, datasets, sample)):
+    if len(files) > 1 and (differ := _by_file(files, datasets, columns, sample)):
         return f"its files are of different kinds: {differ}. Give each kind a source of its own"
-    number, row = _Sample.of(path, 1).rows[0]
+    number, row = _Sample.of(path, columns, 1).rows[0]
     has = _listed(_fields(row), 12) or "no fields"
     told = f"no data set fits: row {number} has {has}."
     if refused := [match for match in matches if match.named]:
@@ -229,7 +275,8 @@ def _nothing_fits(path: str, datasets: Mapping[str, Dataset], sample: int, match
         near = max(guessable, key=lambda dataset: _missing(dataset, row)[0])
         score, missing, alternative = _missing(near, row)
         if score[0]:
-            renames = ", ".join(f"{name}: {_alike(name, row) or 'NAME'}" for name in missing)
+            meant = {**columns, **{name: _alike(name, row) or "NAME" for name in missing}}
+            renames = ", ".join(f"{name}: {theirs}" for name, theirs in meant.items())
             told += (
                 f" The nearest is {near.name!r} ({', '.join(alternative)}), which also needs {_listed(missing)}. If that only "
                 f"has another name, say so in a recipe: `dataset: {near.name}` with `columns: {{{renames}}}`."
@@ -242,12 +289,12 @@ def _alike(name: str, row: Row) -> str:
     return nearest(name, _fields(row)).rpartition("Did you mean ")[2].strip("?'\" ")
 
 
-def _by_file(files: list[str], datasets: Mapping[str, Dataset], sample: int) -> str:
+def _by_file(files: list[str], datasets: Mapping[str, Dataset], columns: Mapping[str, str], sample: int) -> str:
     """What each of several files is, where that differs; an empty string where it does not."""
     kinds: dict[str, list[str]] = {}
     for file in files[:: -(-len(files) // FILES)]:
         try:
-            kinds.setdefault(choose(file, datasets, sample).dataset, []).append(file)
+            kinds.setdefault(choose(file, datasets, columns, sample).dataset, []).append(file)
         except HarnessError:
             kinds.setdefault("nothing known", []).append(file)
     return "; ".join(f"{_listed(found, 2)}: {kind}" for kind, found in kinds.items()) if len(kinds) > 1 else ""

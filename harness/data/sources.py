@@ -19,6 +19,7 @@ from harness.errors import DataError, nearest
 from harness.nouns import Conversation, Message, Preference, Row
 
 if TYPE_CHECKING:
+    from harness.data.recognise import Match
     from harness.plugins import Registry
     from harness.recipe import DataSource
 
@@ -79,13 +80,8 @@ def load_rows(
     check: Callable[[Item], None] | None = None,
 ) -> Iterator[LoadedRow]:
     """Like `load_source`, row by row. `check` raises DataError for an item that cannot be used; `check_item` if None."""
-    from harness.recipe import read_as
-
-    dataset = datasets[source.dataset]
+    dataset, source, _ = resolved(source, datasets)
     where = where_of(source, dataset)
-    if dataset.resolve:
-        dataset = dataset.resolve(where, datasets)
-        source = read_as(source, dataset)
     report = report or SourceReport(dataset.name, where)
     report.source = dataset.name  # what `auto` chose
     made = wrong = 0  # not `report.kept`, which falls again where what is made is left out later
@@ -123,6 +119,26 @@ def load_rows(
             return
     if made == 0 and not wrong:
         on_error(DataError(f"the data set is empty: {report.rows} rows read, none kept", path=where))
+
+
+def resolved(source: DataSource, datasets: Registry[Dataset]) -> tuple[Dataset, DataSource, Match | None]:
+    """The data set that a source is read as, and the source for that; where it was recognised, also how.
+
+    That is its own, unless this is a stand-in for others (`auto`). Raises DataError where none fits.
+    """
+    from harness.data.recognise import Match
+    from harness.recipe import read_as
+
+    dataset = datasets[source.dataset]
+    if dataset.resolve is None:
+        return dataset, source, None
+    resolve: Callable[..., Dataset | Match] = dataset.resolve
+    where = where_of(source, dataset)
+    takes_columns = len(inspect.signature(resolve).parameters) > 2
+    found = resolve(where, datasets, source.columns) if takes_columns else resolve(where, datasets)
+    match = found if isinstance(found, Match) else None
+    chosen = datasets[found.dataset] if isinstance(found, Match) else found
+    return chosen, read_as(source, chosen), match
 
 
 def where_of(source: DataSource, dataset: Dataset) -> str:
@@ -241,14 +257,14 @@ def _gathered(
         for path in files_of(where, source.revision):
             for number, row in read_rows(path, on_error):
                 try:
-                    renamed = _renamed(row, source.columns)
+                    placed_row = renamed(row, source.columns)
                 except DataError as error:
                     report.rows += 1
                     on_error(DataError(str(error), path=path, row=number))
                     continue
                 place = _Place(number)
                 place.path = path
-                yield place, renamed
+                yield place, placed_row
 
     if dataset.gather is None:
         for place, row in placed():
@@ -262,8 +278,11 @@ def _gathered(
         on_error(error if error.path else DataError(error.reason, path=where))
 
 
-def _renamed(row: Row, columns: Mapping[str, str]) -> Row:
-    """The row with its columns under the names that the data set knows: `{instruction: question}` reads `question`."""
+def renamed(row: Row, columns: Mapping[str, str]) -> Row:
+    """The row with its columns under the names that the data set knows: `{instruction: question}` reads `question`.
+
+    Raises DataError for a row without a column that is to be renamed.
+    """
     if not columns:
         return row
     if absent := [theirs for theirs in columns.values() if theirs not in row]:

@@ -1,6 +1,7 @@
-"""What data hold, in figures: rows, turns, roles, lengths, scripts, sources, duplicates.
+"""What data hold, in figures: rows, turns, roles, lengths, languages, scripts, sources, duplicates.
 
-Read in one pass. What is kept grows with the number of different lengths, and by one digest of 16 bytes an item.
+Read in one pass. What is kept grows with the number of different lengths, and by one digest of 16 bytes an item. Languages
+are told of a sample, since that takes a millisecond an item.
 """
 
 from __future__ import annotations
@@ -8,15 +9,19 @@ from __future__ import annotations
 import functools
 import json
 import math
+import random
 import re
 from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from harness.data.content import digest_of
+from harness.data.language import Languages, said_in
 from harness.nouns import Conversation, Example, Message, Preference
 
 SCRIPT_SAMPLE = 2000  # characters of an item that its script is told from
+LANGUAGE_SAMPLE = 2000  # items whose language is told, drawn at random where there are more
+IN_DOUBT = "in doubt"
 
 
 @dataclass(slots=True)
@@ -58,7 +63,7 @@ class Lengths:
         if not self.counts:
             return []
         low, high, top = min(self.counts), max(self.counts), self.quantile(0.99)
-        width = _round_width((top - low + 1) / max(1, most - 2))
+        width = round_width((top - low + 1) / max(1, most - 2))
         start = low // width * width
         edges = list(range(start, top + width, width))
         counted: Counter[int] = Counter()
@@ -107,9 +112,13 @@ class Statistics:
     tokens: Lengths = field(default_factory=Lengths)
     supervised_tokens: int = 0
     roles: Counter[str] = field(default_factory=Counter)
+    languages: Counter[str] = field(default_factory=Counter)
     scripts: Counter[str] = field(default_factory=Counter)
     sources: Counter[str] = field(default_factory=Counter)
     _seen: set[bytes] = field(default_factory=set)
+    _added: int = 0
+    _sample: list[tuple[str, int]] = field(default_factory=list)
+    _random: random.Random = field(default_factory=lambda: random.Random(0))
 
     @property
     def items(self) -> int:
@@ -145,11 +154,35 @@ class Statistics:
         digest = digest_of(item)
         self.duplicates += digest in self._seen
         self._seen.add(digest)
+        self._draw(item, times)
 
     def add_encoded(self, example: Example, times: int = 1) -> None:
         """Count the tokens of a sequence."""
         self.tokens.add(len(example), times)
         self.supervised_tokens += times * example.supervised
+
+    def tell_languages(self) -> None:
+        """Fill `languages`, once everything was added: all items, or LANGUAGE_SAMPLE of them, drawn at random.
+
+        Raises:
+            MissingExtraError: without the extra `cleaning`.
+        """
+        told = Languages()
+        self.languages.clear()
+        for text, times in self._sample:
+            self.languages[told.of(text) or IN_DOUBT] += times
+
+    @property
+    def is_language_sampled(self) -> bool:
+        """Whether there are more items than the languages are told of."""
+        return self._added > LANGUAGE_SAMPLE
+
+    def _draw(self, item: Conversation | Preference, times: int) -> None:
+        """Keep each item with the same probability (Algorithm R of Vitter 1985)."""
+        self._added += 1
+        at = len(self._sample) if self._added <= LANGUAGE_SAMPLE else self._random.randrange(self._added)
+        if at < LANGUAGE_SAMPLE:
+            self._sample[at : at + 1] = [(said_in(item), times)]
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -166,6 +199,8 @@ class Statistics:
             "supervised_tokens": self.supervised_tokens if self.tokens.n else None,
             "supervised_characters": self.supervised_characters,
             "supervised_share": round(self.supervised_share, 4),
+            "languages": dict(self.languages.most_common()) or None,
+            "languages_told_of": len(self._sample) if self.languages else None,
             "scripts": dict(self.scripts.most_common()),
             "sources": dict(self.sources.most_common()),
         }
@@ -227,7 +262,7 @@ def _length(message: Message) -> int:
     return len(message.content) + calls
 
 
-def _round_width(least: float) -> int:
+def round_width(least: float) -> int:
     """The smallest of 1, 2, 5, 10, 20, 50, … that is at least `least`."""
     if least <= 1:
         return 1

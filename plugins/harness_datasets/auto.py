@@ -8,13 +8,13 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 import harness
-from harness.data.recognise import choose
+from harness.data.recognise import Match, choose
 from harness.nouns import Row
 
 
-def resolve(path: str, datasets: Mapping[str, harness.Dataset]) -> harness.Dataset:
-    """The data set that fits the file. Raises DataError where none does, or several do."""
-    return datasets[choose(path, datasets).dataset]
+def resolve(path: str, datasets: Mapping[str, harness.Dataset], columns: Mapping[str, str]) -> Match:
+    """The data set that fits the file with its columns renamed. Raises DataError where none does, or several do."""
+    return choose(path, datasets, columns)
 
 
 def convert(row: Row) -> NoReturn:

@@ -54,7 +54,8 @@ class FlanOptions(harness.Options):
 
     @pydantic.field_validator("task")
     @classmethod
-    def _task_is_known(cls, task: str | None) -> str | None:
+    def _task_is_known(cls, task: str | None, info: pydantic.ValidationInfo) -> str | None:
+        task = _in_recipe(task, info) if task and info.context else task
         file, _ = _file_and_name(task or "")
         if task and (file is None or Path(file).is_file()):  # else it may lie beside the data: seen when they are read
             try:
@@ -256,9 +257,22 @@ def _file_and_name(task: str) -> tuple[str | None, str]:
     return None, task
 
 
+def _in_recipe(task: str, info: pydantic.ValidationInfo) -> str:
+    """A `task` of a recipe with the path of its file made absolute: from the recipe's folder, or from the data's."""
+    named, name = _file_and_name(task)
+    if named is None:
+        return task
+    folder, data = Path(info.context["folder"]), info.data.get("path")
+    folders = [folder, *([(folder / data).parent] if data and "://" not in data else [])]
+    places = (place / os.path.expanduser(named) for place in folders)  # noqa: PTH111 - Path's raises for an unknown user
+    path = next((str(place) for place in places if place.is_file()), named)
+    return f"{path}:{name}" if name else path
+
+
 @cache
 def _load(task: str, data: str | None) -> tuple[TaskFile, str]:
-    """The file that a `task` names, and the task in it. A relative path is that from here, or from the data's folder."""
+    """The file that a `task` names, and the task in it. A path that is still relative is that from here, or from the data's
+    folder; a recipe's have been made absolute."""
     named, name = _file_and_name(task)
     if named is None:
         path = OURS

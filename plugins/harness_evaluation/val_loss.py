@@ -156,13 +156,14 @@ def _encoded(
     """The sources that are measured on, encoded."""
     from harness.context import current_plugins
     from harness.data import encode_held_out, encode_sources
+    from harness.data.cache import kept_validation
 
     plugins = current_plugins()
     limits = {"max_tokens": options.max_tokens, "on_overlong": options.on_overlong}
     chosen = {key: value for key, value in limits.items() if value is not None}
     if recipe is not None and not options.data and recipe.data.validation_share:
         spec = recipe.data.model_copy(update=chosen)
-        return spec.train, encode_held_out(spec, plugins, template)
+        return spec.train, kept_validation(spec, plugins, template) or encode_held_out(spec, plugins, template)
     sources = options.data or (recipe.data.validation if recipe is not None else ())
     if not sources:
         raise HarnessError(

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from harness_generation.output import Output
     from harness_generation.prompts import Api, Seed
     from harness_generation.self_instruct import Settings
+
+WARN_EVERY_S, LOG_EVERY_S = 5.0, 30.0
 
 
 @click.command(name="generate", short_help="Let a model write instruction data (Self-Instruct).")
@@ -88,15 +91,14 @@ def command(context: Context, /, seeds: str, out: Path, as_json: bool, **given: 
             click.echo(line, err=True)
         if output.rows:
             click.echo(f"{out}: goes on with {len(output.kept)} of {settings.count} instructions", err=True)
-        started = time.monotonic()
-        before = output.state.elapsed_s
         stopped: HarnessError | KeyboardInterrupt | None = None
         try:
             if len(output.kept) < settings.count:
                 asyncio.run(_generate(read, output, settings, limits, given))
         except (HarnessError, KeyboardInterrupt) as error:
             stopped = error
-        output.state.elapsed_s = before + time.monotonic() - started
+    if isinstance(stopped, HarnessError) and not (output.rows or output.state.spent.requests):
+        raise stopped
     if as_json:
         click.echo(json.dumps(_summary(output, settings), indent=2, ensure_ascii=False))
     else:
@@ -117,7 +119,8 @@ async def _generate(
     from harness_generation.self_instruct import SelfInstruct
 
     api: Api = given["api"]
-    asker = Asker(given["endpoint"], given["model"], api, given["api_key"], limits, output.state.spent)
+    warn = _seldom(lambda told: click.echo(f"warning: {told}", err=True), WARN_EVERY_S)
+    asker = Asker(given["endpoint"], given["model"], api, given["api_key"], limits, output.state.spent, warn)
     async with asker:
         await asker.check()
         with _progress(output, settings.count) as tell:
@@ -173,7 +176,7 @@ def _print(context: Context, output: Output, settings: Settings) -> None:
 
 @contextmanager
 def _progress(output: Output, count: int) -> Iterator[Any]:
-    """A bar on a terminal's stderr. What it shows of speed and time left is of this session."""
+    """A bar on a terminal's stderr, and elsewhere a line now and then. Speed and time left are those of this session."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -182,14 +185,16 @@ def _progress(output: Output, count: int) -> Iterator[Any]:
         TextColumn,
         TimeRemainingColumn,
     )
+    from rich.table import Column
 
     console = Console(stderr=True)
     columns = (
         TextColumn("kept"), BarColumn(bar_width=12), MofNCompleteColumn(), TextColumn("left"), TimeRemainingColumn(),
-        TextColumn("{task.fields[said]}"),  # last: on a narrow terminal it is what is cut
+        TextColumn("{task.fields[said]}", table_column=Column(ratio=1, no_wrap=True, overflow="ellipsis")),
     )  # fmt: skip
+    log = _seldom(lambda line: click.echo(line, err=True), LOG_EVERY_S, first=False)
     started, tokens = time.monotonic(), output.state.spent.tokens
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
+    with Progress(*columns, console=console, transient=True, expand=True, disable=not console.is_terminal) as progress:
         task = progress.add_task("", total=count, completed=len(output.kept), said="")
 
         def tell() -> None:
@@ -198,6 +203,22 @@ def _progress(output: Output, count: int) -> Iterator[Any]:
             rate = (used - tokens) / max(1e-3, time.monotonic() - started)
             dropped = ", ".join(f"{reason} {number:,}" for reason, number in state.dropped.most_common(2))
             said = f"asked {state.spent.requests:,}, {used:,} tokens, {rate:,.0f}/s, dropped {state.dropped.total():,}"
-            progress.update(task, completed=len(output.kept), said=said + (f" ({dropped})" if dropped else ""))
+            said += f" ({dropped})" if dropped else ""
+            progress.update(task, completed=len(output.kept), said=said)
+            if not console.is_terminal:
+                log(f"kept {len(output.kept):,} of {count:,}; {said}")
 
         yield tell
+
+
+def _seldom(call: Callable[[str], None], every_s: float, first: bool = True) -> Callable[[str], None]:
+    """`call`, but left out where the last one was less than `every_s` ago; `first`: the first is not left out."""
+    last = -math.inf if first else time.monotonic()
+
+    def maybe(text: str) -> None:
+        nonlocal last
+        if (now := time.monotonic()) - last >= every_s:
+            last = now
+            call(text)
+
+    return maybe

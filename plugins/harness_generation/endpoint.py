@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit, urlunsplit
@@ -73,7 +73,10 @@ def without_secrets(url: str) -> str:
 
 @dataclass
 class Asker:
-    """One model behind one endpoint. Use it as an async context, so that its connections are closed."""
+    """One model behind one endpoint. Use it as an async context, so that its connections are closed.
+
+    `warn(told)` is called before each pause with what failed.
+    """
 
     url: str
     model: str
@@ -81,6 +84,8 @@ class Asker:
     api_key: str | None
     limits: Limits
     spent: Spent
+    warn: Callable[[str], None] = lambda told: None
+    _gave_up: EndpointError | None = None
     _reserved: int = 0
     _next_start: float = 0.0
     _length_name: str = "max_tokens"
@@ -130,6 +135,8 @@ class Asker:
             EndpointError: where it is refused, or fails more often than `max_retries`.
         """
         async with self._free:
+            if self._gave_up:
+                raise self._gave_up  # what waited while another request failed for good is not tried as well
             worst = len(prompt) // CHARACTERS_A_TOKEN + int(settings["max_tokens"])
             budget = self.limits.budget_tokens
             if budget is not None and self.spent.tokens + self._reserved + worst > budget:
@@ -137,6 +144,9 @@ class Asker:
             self._reserved += worst
             try:
                 answer = await self._patiently(prompt, seed, settings)
+            except EndpointError as error:
+                self._gave_up = error
+                raise
             finally:
                 self._reserved -= worst
             self.spent.prompt_tokens += answer.prompt_tokens
@@ -161,7 +171,9 @@ class Asker:
                 told, asked_wait = f"an answer that is not OpenAI's format: {error}"[:200], None
             if tried < self.limits.max_retries:
                 self.spent.retries += 1
-                await asyncio.sleep(self._pause(tried, asked_wait))
+                pause = self._pause(tried, asked_wait)
+                self.warn(f"{self._where}: {told}; asked again in {pause:.1f} s")
+                await asyncio.sleep(pause)
         raise EndpointError(
             f"{self._where} went on failing, {self.limits.max_retries + 1} times in a row; the last was {told}"
         )
@@ -210,7 +222,9 @@ class Asker:
         if status in _AGAIN or status >= 500:
             return
         hint = ""
-        if status == 404:
+        if status == 404 and "model" not in said.lower() and not self._where.endswith("/v1"):
+            hint = "; does --endpoint lack a /v1 at its end?"
+        elif status == 404:
             hint = f"; is {self.model!r} the name of a model there, and does --api {self.api} fit it?"
         elif "context" in said.lower() or "max_tokens" in said or "length" in said.lower():
             hint = "; ask for less: a smaller --max-tokens, or fewer --examples"

@@ -2,7 +2,8 @@
 
 The rows are the truth: each is one line, on the disk before it counts as kept. Beside the file lies a small hidden state,
 replaced as a whole: which round comes next, which instructions still wait for their instances, what was spent and dropped.
-A kill therefore costs the answers that were under way, and no row.
+A kill therefore costs the tasks that were under way, and no row. The rows are then those of a run that was not killed, if the
+endpoint answers alike.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ class State:
     asked_for: int = 0  # instructions that were read out of answers
     dropped: Counter[str] = field(default_factory=Counter)
     elapsed_s: float = 0.0
+    unusable: list[str] = field(default_factory=list)  # instructions without a row: what is similar is not new either
 
     def as_dict(self) -> dict[str, Any]:
         waiting, spent = [asdict(task) for task in self.waiting], asdict(self.spent)
@@ -60,6 +62,7 @@ class Output:
     def __init__(self, path: Path, state: State, kept: dict[tuple[int, int], str], rows: int, told: list[str]) -> None:
         self.path, self.state, self.kept, self.rows, self.told = path, state, kept, rows, told
         self._written = 0.0
+        self._opened, self._before_s = time.monotonic(), state.elapsed_s
 
     def instructions(self) -> list[str]:
         """What was kept, in the order of the rounds (rows may have been written in another)."""
@@ -79,6 +82,7 @@ class Output:
         """Replace the state; with `soon`, only if that was not done a moment ago."""
         if soon and time.monotonic() - self._written < STATE_EVERY_S:
             return
+        self.state.elapsed_s = self._before_s + time.monotonic() - self._opened
         write_text(_state_path(self.path), json.dumps(self.state.as_dict(), ensure_ascii=False) + "\n")
         self._written = time.monotonic()
 
@@ -107,7 +111,10 @@ def opened(path: Path, settings: dict[str, Any]) -> Iterator[Output]:
             output.save()
             yield output
         finally:
-            output.save()
+            if output.rows or output.state.spent.requests:
+                output.save()
+            else:  # nothing was asked, so there is nothing to go on with
+                _state_path(path).unlink(missing_ok=True)
     finally:
         lock.release()
 
@@ -121,8 +128,10 @@ def _read(path: Path, settings: dict[str, Any]) -> Output:
         raise HarnessError(f"{path} is a folder; --out names the JSONL file to write")
     rows, told = _whole_rows(path) if path.exists() else ([], [])
     state = _state(path, settings, rows) if rows or _state_path(path).exists() else State(settings)
-    kept = {(row["generator"]["round"], row["generator"]["task"]): row["instruction"] for row in rows}
-    state.waiting = [task for task in state.waiting if task.key not in kept]
+    kept = {_key(row): row["instruction"] for row in rows}
+    unknown = {task.key for task in state.waiting} & kept.keys()  # rows on the disk that the state had not heard of
+    _account(state, [row for row in rows if _key(row) in unknown])
+    state.waiting = [task for task in state.waiting if task.key not in unknown]
     return Output(path, state, kept, len(rows), told)
 
 
@@ -174,9 +183,7 @@ def _state(path: Path, settings: dict[str, Any], rows: Sequence[Mapping[str, Any
         made = [row["generator"] for row in rows]
         had = {name: made[-1][name] for name in settings if name in made[-1]}
         state = State(settings, 1 + max(one["round"] for one in made))
-        for one in made:
-            state.spent.prompt_tokens += one["tokens"]["prompt"]
-            state.spent.completion_tokens += one["tokens"]["completion"]
+        _account(state, rows)
     else:
         try:
             saved = read_json(_state_path(path))
@@ -189,9 +196,12 @@ def _state(path: Path, settings: dict[str, Any], rows: Sequence[Mapping[str, Any
                 saved["asked_for"],
                 Counter(saved["dropped"]),
                 saved["elapsed_s"],
+                saved.get("unusable", []),
             )
         except (KeyError, TypeError) as error:
             raise HarnessError(f"{_state_path(path)}: not a state of `harness generate` ({error!r}); remove it to go on from the rows alone") from None  # fmt: skip
+    if not rows and had != settings:  # no row says otherwise: begun anew, with what was spent
+        return State(settings, spent=state.spent, elapsed_s=state.elapsed_s)
     for name, value in settings.items():
         if name in had and had[name] != value:
             raise RunError(
@@ -199,6 +209,18 @@ def _state(path: Path, settings: dict[str, Any], rows: Sequence[Mapping[str, Any
                 f"go on as it was begun, or name another --out"
             )
     return state
+
+
+def _key(row: Mapping[str, Any]) -> tuple[int, int]:
+    return row["generator"]["round"], row["generator"]["task"]
+
+
+def _account(state: State, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Add what rows cost, by what they say: at least two requests a task, and their tokens."""
+    for made in (row["generator"] for row in rows):
+        state.spent.requests += 2 * (made["instance"] == 1)
+        state.spent.prompt_tokens += made["tokens"]["prompt"]
+        state.spent.completion_tokens += made["tokens"]["completion"]
 
 
 def _short(value: object) -> str:

@@ -67,11 +67,19 @@ class SelfInstruct:
     tell: Callable[[], None] = lambda: None
     _index: NoveltyIndex = field(init=False)
     _last_answer: str = field(default="", init=False)
+    _places: asyncio.Semaphore = field(init=False)  # tasks under way at once: what a kill can cost
 
     def __post_init__(self) -> None:
         self._index = NoveltyIndex(self.settings.novelty)
-        waiting = (task.instruction for task in self.output.state.waiting)
-        for text in (*(seed.instruction for seed in self.seeds), *self.output.instructions(), *waiting):
+        self._places = asyncio.Semaphore(self.settings.prompts_a_round)
+        state = self.output.state
+        waiting = [task.instruction for task in state.waiting]
+        for text in (
+            *(seed.instruction for seed in self.seeds),
+            *self.output.instructions(),
+            *waiting,
+            *state.unusable,
+        ):
             self._index.add(text)
 
     async def run(self) -> None:
@@ -88,9 +96,7 @@ class SelfInstruct:
                 await self._new_instructions()
             while state.waiting and len(self.output.kept) < self.settings.count:
                 some = state.waiting[: self.settings.count - len(self.output.kept)]
-                await self._together([self._instances(task) for task in some])
-                state.waiting = state.waiting[len(some) :]
-                self.output.save(soon=True)
+                await self._together([self._finish(task) for task in some])
             barren = 0 if len(self.output.kept) > before else barren + 1
             if barren >= self.settings.patience:
                 raise NothingUsefulError(self._why_nothing(barren))
@@ -132,8 +138,12 @@ class SelfInstruct:
         rng.shuffle(shown)
         return shown
 
+    async def _finish(self, task: Task) -> None:
+        async with self._places:
+            await self._instances(task)
+
     async def _instances(self, task: Task) -> None:
-        """Write the rows of a task, or count why it has none."""
+        """Write the rows of a task that waits, or count why it has none; it waits no longer."""
         settings, state = self.settings, self.output.state
         rng = random.Random(f"{settings.seed}:{task.round}:{task.place}")
         label_prompt = prompts.is_classification(task.instruction, self.seeds, self.asker.api, rng)
@@ -158,6 +168,9 @@ class SelfInstruct:
         else:
             self._last_answer = answer.text
             state.dropped["instruction without a usable instance"] += 1
+            state.unusable.append(task.instruction)
+        state.waiting.remove(task)
+        self.output.save(soon=True)
         self.tell()
 
     def _row(

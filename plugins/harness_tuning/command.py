@@ -164,6 +164,9 @@ def _show_plan(context: Context, recipe: Recipe, tuner: Tuner) -> None:
     )
     stops = " ".join(tuner.template.stop_tokens)
     plan.add_row("template", f"{tuner.template.name}; an answer ends with {stops}; no system prompt is added")
+    if recipe.template.add_tokens:
+        for line in _added_tokens(tuner):
+            plan.add_row(*line)
     for report in data.train.reports:
         out = "".join(f"; {count:,} left out: {reason}" for reason, count in report.left_out.items())
         again = f", used {report.used:,} times" if report.used != report.kept else ""
@@ -201,6 +204,22 @@ def _show_plan(context: Context, recipe: Recipe, tuner: Tuner) -> None:
     context.console.print(plan)
 
 
+def _added_tokens(tuner: Tuner) -> Iterator[tuple[str, str]]:
+    """The rows of the plan that say what the tokenizer was given, and what becomes of it."""
+    if not tuner.added:
+        yield "added tokens", "none: the tokenizer has all that the template writes"
+        return
+    named = ", ".join(f"{token} ({id})" for token, id in tuner.added.items())
+    first = min(tuner.added.values())
+    yield "added tokens", f"{named}: their embeddings begin as the mean of the {first:,} before them, and are trained"
+    if tuner.merges:
+        size = f"{tuner.size_bytes / 1e9:,.1f} GB" if tuner.size_bytes >= 1e9 else f"{tuner.size_bytes / 1e6:,.1f} MB"
+        yield (
+            "",
+            f"the run saves a whole model ({size}), the adapter merged into it: an adapter cannot carry embeddings",
+        )
+
+
 def _learn(context: Context, tuner: Tuner, stop: Any) -> list[float]:
     """Run the steps under a progress bar (or, without a terminal, a line now and then). Returns validation losses."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -236,11 +255,18 @@ def _learn(context: Context, tuner: Tuner, stop: Any) -> list[float]:
 
 def _show_result(context: Context, tuner: Tuner, seconds: float, validation: list[float]) -> None:
     run = tuner.run
+    whole = tuner.merges or tuner.method.produces == "model"
+    merged = run.manifest.get("merging_changed_nats")
+    merging = (
+        f"[dim]merged: rounding to {run.recipe.model.dtype} changed log-probabilities by {merged:.2g} nats[/dim]\n"
+        if merged is not None
+        else ""
+    )
     change = f"; validation loss {validation[0]:.4f} → {validation[-1]:.4f}" if len(validation) > 1 else ""
     context.console.print(
         f"\n[bold green]Tuned[/bold green] {run.name} in {seconds:,.0f} s, {tuner.progress.tokens:,} tokens, peak memory "
         f"{peak_memory_gib(tuner.device):.2f} GiB{change}\n"
-        f"[dim]adapter, chat template, metrics and loss curve are in[/dim] {run.folder}\n\n"
+        f"{merging}[dim]{'model' if whole else 'adapter'}, chat template, metrics and loss curve are in[/dim] {run.folder}\n\n"
         f"  harness evaluate {run.name}@base {run.name}\n  harness compare {run.name}@base {run.name}\n  harness serve {run.name}",
         soft_wrap=True,
     )

@@ -15,16 +15,21 @@ from typing import Any
 
 import harness
 from harness.data import EncodedData
-from harness.files import append_json_line, replacing, write_json
-from harness.models import load_model
+from harness.files import append_json_line, read_json, replacing, write_json
+from harness.models import added_tokens, load_model
 from harness.plugins import Plugins
 from harness.run import Run
 from harness.template import BoundTemplate, fingerprint
 from harness_tuning.batches import Batch, Schedule, collate, plan_epoch
 from harness_tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
+from harness_tuning.methods import save_model
 from harness_tuning.optimizer import MasterAdamW, learning_rate_at
 from harness_tuning.plot import plot_loss
-from harness_tuning.probes import choose_probes, measure_probes
+from harness_tuning.probes import choose_probes, mean_difference, measure_probes
+from harness_tuning.rows import TrainedRows
+
+# In nats, on average. The rows of the head are a product of their own, which may round otherwise than the whole head's.
+LARGEST_DIFFERENCE_OF_ROWS = 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +48,8 @@ class Tuner:
         self.recipe, self.spec = run.recipe, run.recipe.tune
         self.objective = plugins.objectives[self.spec.objective]
         self.method = plugins.methods[self.spec.method]
+        self.added = added_tokens(template, self.recipe.model) if self.recipe.template.add_tokens else {}
+        self.merges = bool(self.added) and self.method.produces == "adapter"  # which cannot carry embeddings
         self.progress = Progress()
         self.schedule = Schedule(
             data.train.examples.lengths(), self.spec.batch_tokens, self.spec.accumulate, self.spec.seed
@@ -54,7 +61,9 @@ class Tuner:
         import torch
 
         torch.manual_seed(self.spec.seed)
-        base = load_model(self.recipe.model, for_tuning=True).to(self.device)
+        base = load_model(self.recipe.model, for_tuning=True, added_ids=tuple(self.added.values())).to(self.device)
+        self.parameters = sum(weight.numel() for weight in base.parameters())
+        self.size_bytes = sum(weight.numel() * weight.element_size() for weight in base.parameters())
         if self.spec.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
@@ -63,6 +72,7 @@ class Tuner:
         self.probes = choose_probes((self.data.validation or self.data.train).sample, self.template)
         self.probes_of_base = measure_probes(base, self.probes)
         self.model = self.method.apply(base, self.spec).train()
+        self.rows = self._train_rows() if self.added else None
         self.optimizer = MasterAdamW(self.model, self.spec)
         if (saved := load_checkpoint(self.run, self.data.train.sha256)) is not None:
             self.progress, tensors = saved
@@ -74,6 +84,7 @@ class Tuner:
                 "name": self.template.name,
                 "stop_tokens": self.template.stop_tokens,
                 "sha256": fingerprint(self.template),
+                "added_tokens": self.added,
             },
             data=[
                 {
@@ -96,10 +107,17 @@ class Tuner:
         """How many weights move."""
         return sum(weight.numel() for weight in self.optimizer.weights.values())
 
-    @property
-    def parameters(self) -> int:
-        """How many weights there are."""
-        return sum(weight.numel() for weight in self.model.parameters())
+    def _train_rows(self) -> TrainedRows:
+        """Let the embeddings of the added tokens move. Raises ModelError where that alone changes what the model says."""
+        before = measure_probes(self.model, self.probes)
+        rows = TrainedRows(self.model, tuple(self.added.values()))
+        difference = mean_difference(measure_probes(self.model, self.probes), before)
+        if not difference <= LARGEST_DIFFERENCE_OF_ROWS:
+            raise harness.ModelError(
+                f"{self.recipe.model.path}: its embeddings are no plain table of rows, so that template.add_tokens cannot train some "
+                f"of them alone (log-probabilities differ by {difference:.3g} on average); use `method: full`, or another template"
+            )
+        return rows
 
     def steps(self, stop: Callable[[], bool]) -> Iterator[dict[str, float]]:
         """Learn, one optimizer step at a time, and yield its metrics, until all are done or `stop()` says so.
@@ -189,15 +207,21 @@ class Tuner:
 
     def finish(self) -> None:
         """Leave adapter (or model), template, probes and loss curve on disk, and let the checkpoints go."""
-        target = self.run.adapter_folder if self.method.produces == "adapter" else self.run.model_folder
+        whole = self.merges or self.method.produces == "model"
+        target = self.run.model_folder if whole else self.run.adapter_folder
         for leftover in (target, self.run.chat_folder):  # of an attempt that was killed after it had saved this much
             shutil.rmtree(leftover, ignore_errors=True)
+        self.template.save(self.run.chat_folder)
+        if self.merges:
+            self._merge()
         with replacing(target) as temporary:
             temporary.mkdir()
-            self.method.save(self.model, temporary)
-            if self.method.produces == "model":
+            (save_model if self.merges else self.method.save)(self.model, temporary)
+            if whole:  # so that the folder can be used by itself
                 self.template.tokenizer.save_pretrained(temporary)
-        self.template.save(self.run.chat_folder)
+                defaults = read_json(self.run.chat_folder / "generation_config.json")
+                del defaults["temperature"]  # transformers warns of it beside do_sample: false
+                write_json(temporary / "generation_config.json", defaults)
         tuned = measure_probes(self.model, self.probes)
         measured = [
             probe | {"base": base, "tuned": after}
@@ -210,6 +234,14 @@ class Tuner:
             f"{self.run.name} · {self.recipe.model.short_name} · {self.method.name}",
         )
         shutil.rmtree(self.run.checkpoints_folder, ignore_errors=True)
+
+    def _merge(self) -> None:
+        """Make one model of base, adapter and rows. What rounding it to the model's dtype changes goes into the manifest."""
+        before = measure_probes(self.model, self.probes)
+        assert self.rows is not None
+        self.rows.fold()
+        self.model = self.model.merge_and_unload(safe_merge=True)
+        self.run.update(merging_changed_nats=mean_difference(measure_probes(self.model, self.probes), before))
 
     def _validated(self) -> Iterator[dict[str, float]]:
         if self.data.validation is None:

@@ -63,7 +63,7 @@ def apply_full(model: Any, options: FullOptions) -> Any:
     return model.requires_grad_(True)
 
 
-def save_full(model: Any, folder: Path) -> None:
+def save_model(model: Any, folder: Path) -> None:
     """Write the whole model as safetensors."""
     model.config.use_cache = True
     model.save_pretrained(str(folder), safe_serialization=True)
@@ -72,4 +72,4 @@ def save_full(model: Any, folder: Path) -> None:
 LORA = harness.Method(
     "lora", "low-rank adapters on the chosen layers, in PEFT's format", LoraOptions, apply_lora, save_lora, "adapter"
 )
-FULL = harness.Method("full", "every weight", FullOptions, apply_full, save_full, "model")
+FULL = harness.Method("full", "every weight", FullOptions, apply_full, save_model, "model")

@@ -39,3 +39,11 @@ def measure_probes(model: Any, probes: list[dict[str, Any]]) -> list[list[float]
     measured = [token_logprobs(model, probe["input_ids"]) for probe in probes]
     model.train(was_training)
     return measured
+
+
+def mean_difference(some: list[list[float]], others: list[list[float]]) -> float:
+    """The mean absolute difference of two measurements, in nats."""
+    differences = [
+        abs(a - b) for left, right in zip(some, others, strict=True) for a, b in zip(left, right, strict=True)
+    ]
+    return sum(differences) / len(differences)

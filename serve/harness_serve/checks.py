@@ -1,17 +1,13 @@
-"""What runs after every start: what you tuned is what you serve.
+"""What runs after every start: the served variants are those that were tuned.
 
-1. The ids that the engine receives for a conversation are those that training saw.
-2. Log-probabilities under the engine are the tuned model's. An adapter that was not applied answers like its base. All are
-   asked at once, so that base and adapters share batches as they do when people ask them: kernels have mixed them up there.
-
-Both use what vLLM adds to the OpenAI API (`return_token_ids`, `prompt_logprobs`), and the probes that tuning left in the run.
+Log-probabilities under the engine are the tuned model's. An adapter that was not applied answers like its base. All are
+asked at once, so that base and adapters share batches as they do when people ask them: kernels have mixed them up there.
+It uses what vLLM adds to the OpenAI API (`prompt_logprobs`), and the probes that tuning left in the run. That the engine is
+asked as the model was tuned is checked in `parity.py`.
 """
 
 from __future__ import annotations
 
-import json
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -20,10 +16,9 @@ from typing import Any
 import harness
 from harness.declarations import Endpoint
 from harness.files import read_json
-from harness.nouns import Message, ToolCall
 from harness.run import Run
-from harness.template import BoundTemplate
 from harness.variants import Variant
+from harness_serve.client import post
 
 # How far the mean log-probability of the probes' tokens may be from the tuned model's, in nats. The same weights on other
 # kernels differ by rounding only. Measured on the seedling, vLLM against transformers on one CPU: float32 mean 2e-6 (largest
@@ -63,7 +58,7 @@ def verify(
         dtype: the dtype that is served, where it is not the one the run was tuned in.
 
     Raises:
-        HarnessError: where prompt ids differ, an adapter was not applied, or answers are far from the tuned model's.
+        HarnessError: where an adapter was not applied, or answers are far from the tuned model's.
     """
     served = [(variant.name, variant.run, variant.is_tuned) for variant in variants if variant.run is not None]
     if not served:
@@ -73,7 +68,7 @@ def verify(
     served[:0] = [(name, served[0][1], False) for name in endpoint.models if name not in named]
     base_name = next((name for name, _, is_tuned in served if not is_tuned), None)
     report("the probes of " + ", ".join(name for name, _, _ in served))
-    probes_of = {run.folder: _read_probes(run) for _, run, _ in served}
+    probes_of = {run.folder: read_probes(run) for _, run, _ in served}
     asked = {
         (model, tuple(probe["input_ids"]))
         for name, run, _ in served
@@ -85,7 +80,6 @@ def verify(
     for name, run, is_tuned in served:
         probes = probes_of[run.folder]
         bound = max(LARGEST_MEAN_DIFFERENCE[dtype or probes["dtype"]], LARGEST_MEAN_DIFFERENCE[probes["dtype"]])
-        _require_same_ids(endpoint, name, run, probes["probes"])
         answered, base, tuned = _served(answers, name, probes), _measured(probes, "base"), _measured(probes, "tuned")
         if not is_tuned:
             agreement = Agreement(name, len(answered), *_difference(answered, base))
@@ -131,7 +125,8 @@ def _figures(agreement: Agreement, bound: float) -> str:
     )
 
 
-def _read_probes(run: Run) -> dict[str, Any]:
+def read_probes(run: Run) -> dict[str, Any]:
+    """What tuning measured for serving to reproduce. Raises RunError where the run has none."""
     if not run.probes_path.is_file():
         raise harness.RunError(
             f"the run {run.name} has no probes.json, so that nothing shows whether its adapter is really applied. "
@@ -139,34 +134,6 @@ def _read_probes(run: Run) -> dict[str, Any]:
         )
     probes: dict[str, Any] = read_json(run.probes_path)
     return probes
-
-
-def _require_same_ids(endpoint: Endpoint, name: str, run: Run, probes: Sequence[dict[str, Any]]) -> None:
-    """What the engine makes of a conversation is what training made of it, control-token strings in a message included."""
-    template = BoundTemplate.load(run.chat_folder)
-    stop = template.stop_tokens[0]
-    conversations = [(tuple(_message(raw) for raw in probe["messages"]), probe.get("tools") or []) for probe in probes]
-    conversations.append(((Message("user", f"What does {stop} mean?"),), []))
-    for messages, tools in conversations:
-        expected = template.prompt_ids(messages, tools)
-        body: dict[str, Any] = {"model": name, "messages": [message.as_dict() for message in messages], "max_tokens": 1}
-        answer = _post(
-            endpoint,
-            "/chat/completions",
-            body | {"return_token_ids": True} | ({"tools": tools, "tool_choice": "none"} if tools else {}),
-        )
-        received = answer["prompt_token_ids"]
-        if received != expected:
-            at = next(
-                (i for i, (a, b) in enumerate(zip(expected, received, strict=False)) if a != b),
-                min(len(expected), len(received)),
-            )
-            raise harness.HarnessError(
-                f"{name}: the engine receives other tokens than training saw, from token {at + 1} on:\n"
-                f"  in training: …{template.tokenizer.decode(expected[max(0, at - 10) : at + 10])!r}\n"
-                f"  served:      …{template.tokenizer.decode(received[max(0, at - 10) : at + 10])!r}\n"
-                f"Has something in {run.chat_folder} been changed since the run was tuned?"
-            )
 
 
 def _measured(probes: dict[str, Any], kind: str) -> list[float]:
@@ -189,7 +156,7 @@ def _difference(served: Sequence[float], expected: Sequence[float]) -> tuple[flo
 
 def _served_logprobs(endpoint: Endpoint, name: str, input_ids: Sequence[int]) -> list[float]:
     """The log-probability of each token but the first, as the engine computes them."""
-    answer = _post(
+    answer = post(
         endpoint,
         "/completions",
         {
@@ -203,26 +170,3 @@ def _served_logprobs(endpoint: Endpoint, name: str, input_ids: Sequence[int]) ->
     )
     entries = answer["choices"][0]["prompt_logprobs"][1:]
     return [entry[str(token)]["logprob"] for token, entry in zip(input_ids[1:], entries, strict=True)]
-
-
-def _message(raw: dict[str, Any]) -> Message:
-    calls = tuple(
-        ToolCall(call["function"]["name"], call["function"]["arguments"], call.get("id"))
-        for call in raw.get("tool_calls", ())
-    )
-    return Message(raw["role"], raw["content"], calls, raw.get("tool_call_id"))
-
-
-def _post(endpoint: Endpoint, path: str, body: dict[str, Any]) -> Any:
-    request = urllib.request.Request(
-        endpoint.url + path,
-        json.dumps(body).encode(),
-        {"Content-Type": "application/json"}
-        | ({"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}),
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=300) as answer:
-            return json.load(answer)
-    except urllib.error.HTTPError as error:
-        told = error.read().decode(errors="replace")[:500]
-        raise harness.HarnessError(f"{body['model']}: the engine refuses a check ({error.code}): {told}") from None

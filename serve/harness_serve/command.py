@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from harness.declarations import Endpoint, Engine
     from harness.variants import Variant
     from harness_serve.checks import Agreement
+    from harness_serve.parity import Parity
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 
@@ -73,6 +74,10 @@ def serve(context: Context, /, variants: tuple[str, ...], **settings: Any) -> No
     harness serve RUN                      the run and its base model
     harness serve RUN-1 RUN-2 RUN-1@base   several runs of one base model
     harness serve ./model --template chatml --no-ui
+
+    Before anyone can ask, the prompt ids that the engine receives are compared with those of training, and the answers'
+    log-probabilities with the tuned model's; a difference stops serving. Tool calls are parsed as the template writes them
+    (--set tool_parser=NAME: otherwise; none: not at all).
     """
     from harness.variants import resolve_variants
 
@@ -90,6 +95,7 @@ def _serve(
     context: Context, variants: tuple[Variant, ...], engine: Engine, options: Any, settings: dict[str, Any]
 ) -> None:
     from harness_serve.checks import verify
+    from harness_serve.parity import require_parity
 
     console, host = context.console, options.host
     is_open = host not in LOOPBACK
@@ -113,9 +119,10 @@ def _serve(
         began = time.monotonic()
         with _waiting(context, needed_later) as report:
             endpoint = stack.enter_context(engine.start(variants, options, report))
+            parity = require_parity(endpoint, variants, report)
             agreements = verify(endpoint, variants, getattr(options, "dtype", None), report)
         console.print(f"Ready after {time.monotonic() - began:.0f} s.\n")
-        _show_agreements(context, agreements)
+        _show_checks(context, parity, agreements)
         page_url = None
         if settings["ui"]:
             from harness_serve.page import serve_page
@@ -258,9 +265,16 @@ def _import(modules: tuple[str, ...]) -> None:
             importlib.import_module(module)
 
 
-def _show_agreements(context: Context, agreements: list[Agreement]) -> None:
+def _show_checks(context: Context, parity: Parity, agreements: list[Agreement]) -> None:
     from rich.table import Table
 
+    context.console.print(
+        f"[bold]parity[/bold]    prompt ids as in training: {', '.join(parity.compared)}", soft_wrap=True
+    )
+    for why in dict.fromkeys(parity.left_out.values()):
+        names = ", ".join(name for name, its in parity.left_out.items() if its == why)
+        context.console.print(f"          not compared: {names}; {why}", soft_wrap=True, markup=False, style="dim")
+    context.console.print()
     if not agreements:
         context.console.print("[dim]No run among the variants, so there are no probes to check against.[/dim]")
         return
@@ -278,7 +292,7 @@ def _show_agreements(context: Context, agreements: list[Agreement]) -> None:
             agreement.variant, str(agreement.tokens), f"{agreement.mean:.1e}", f"{agreement.largest:.1e}", apart, told
         )
     context.console.print(table)
-    context.console.print("[dim]log-probabilities in nats, of the run's probes; prompt ids are those of training[/dim]")
+    context.console.print("[dim]log-probabilities in nats, of the run's probes[/dim]")
 
 
 def _show_endpoint(

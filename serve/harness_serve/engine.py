@@ -1,7 +1,8 @@
 """The engine `vllm`: one base model and every adapter on it, each under its own model name, in one process group.
 
 Everything vLLM needs to answer as the variants were tuned (tokenizer, chat template, stop tokens, sampling defaults)
-comes from the run's `chat/` folder. That the answers really are the tuned model's is checked in `checks.py`.
+comes from the run's `chat/` folder. That prompts and answers really are the tuned model's is checked in `parity.py` and
+`checks.py`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import importlib.metadata
+import importlib.util
 import json
 import os
 import re
@@ -17,7 +19,6 @@ import subprocess
 import sys
 import tempfile
 import time
-import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -33,6 +34,7 @@ from harness.files import read_json
 from harness.options import Options
 from harness.recipe import ModelSpec
 from harness.variants import Variant
+from harness_serve.client import post
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as --max-lora-rank
 CHAT_FILES = ("tokenizer.json", "chat_template.jinja", "template.json")  # what decides prompt ids and stop tokens
@@ -71,6 +73,9 @@ class VllmOptions(Options):
     tensor_parallel_size: Annotated[int, Field(gt=0)] = 1
     cpu_threads: Annotated[int, Field(gt=0)] | None = None  # as many as this process may use
     enforce_eager: bool | None = None  # yes on a CPU, no on a GPU
+    tool_parser: str | None = (
+        None  # the template's; `none`: tool calls stay text. `vllm serve --help` names the parsers
+    )
     seed: int = 0
     start_timeout_s: Annotated[float, Field(gt=0)] = 900.0
     extra_args: tuple[str, ...] = ()  # passed to vLLM as they are
@@ -109,19 +114,21 @@ def start(
     with contextlib.ExitStack() as stack:
         chat_folder = plan.chat_folder or _bind_models_template(variants[0], stack)
         log_path = _log_path(variants, options)
-        arguments = vllm_arguments(plan, chat_folder, options, on_cpu=on_cpu)
+        tool_parser = _tool_parser(chat_folder, options)
+        arguments = vllm_arguments(plan, chat_folder, options, on_cpu=on_cpu, tool_parser=tool_parser)
         report(f"vLLM to load (its log: {log_path})")
         engine = stack.enter_context(_kept(arguments, _environment(plan, options, on_cpu=on_cpu), log_path))
         key = options.api_key.get_secret_value() if options.api_key else None
         reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)
         host = f"[{reachable}]" if ":" in reachable else reachable
-        endpoint = Endpoint(
-            f"http://{host}:{options.port}/v1", plan.names, key, _settings(plan, options, log_path, on_cpu=on_cpu)
-        )
+        settings = _settings(plan, options, on_cpu=on_cpu) | {"tool_parser": tool_parser or "none", "log": log_path}
+        endpoint = Endpoint(f"http://{host}:{options.port}/v1", plan.names, key, settings)
         _wait_until_healthy(endpoint, engine, log_path, options, report)
         for name in plan.names:
             report(f"the first answer of {name}")
-            _ask(endpoint, name, log_path)
+            # So that nobody's first one waits for what the engine does at first use.
+            body = {"model": name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
+            post(endpoint, "/chat/completions", body)
         yield endpoint
 
 
@@ -146,17 +153,27 @@ def plan_engine(variants: Sequence[Variant], options: VllmOptions) -> Plan:
     adapters = {variant.name: variant.adapter for variant in variants if variant.adapter is not None}
     for name, adapter in adapters.items():
         _require_servable(name, adapter)
+    for variant in variants:
+        if variant.added_ids:
+            raise ModelError(
+                f"{variant.name}: tuning added tokens to the vocabulary, and the files of {_model_name(variant.model)} have no "
+                f"embeddings for them, so vLLM cannot serve it. `harness evaluate {variant.name}` measures it"
+            )
     if not bases:
         bases = ("base",) if "base" not in adapters else (f"{first.model.short_name}@base",)
     return Plan(first.model, options.dtype or first.model.dtype, bases, adapters, first.chat_folder)
 
 
-def vllm_arguments(plan: Plan, chat_folder: Path, options: VllmOptions, *, on_cpu: bool) -> list[str]:
+def vllm_arguments(
+    plan: Plan, chat_folder: Path, options: VllmOptions, *, on_cpu: bool, tool_parser: str | None = None
+) -> list[str]:
     """The command line of vLLM's server."""
     chosen: dict[str, Any] = {
         "model": plan.model.path,
         "tokenizer": chat_folder,
+        "tokenizer-mode": "hf",  # whatever the model's family: this tokenizer and this template were tuned with
         "chat-template": chat_folder / "chat_template.jinja",
+        "chat-template-content-format": "string",  # as in training; left alone, vLLM guesses from the template's loops
         "generation-config": chat_folder,  # its eos_token_id are the template's stop tokens
         "dtype": plan.dtype,
         "host": options.host,
@@ -179,6 +196,8 @@ def vllm_arguments(plan: Plan, chat_folder: Path, options: VllmOptions, *, on_cp
         arguments.append("--enforce-eager")
     if plan.model.trust_remote_code:
         arguments.append("--trust-remote-code")
+    if tool_parser is not None:
+        arguments += ["--enable-auto-tool-choice", f"--tool-call-parser={tool_parser}"]
     if plan.adapters:
         rank = max(_rank(adapter) for adapter in plan.adapters.values())
         # One slot more than there are adapters, which stays empty: in a batch that holds base and adapters together, the
@@ -233,7 +252,30 @@ def _environment(plan: Plan, options: VllmOptions, *, on_cpu: bool) -> dict[str,
     return environment
 
 
-def _settings(plan: Plan, options: VllmOptions, log_path: Path, *, on_cpu: bool) -> dict[str, Any]:
+def _tool_parser(chat_folder: Path, options: VllmOptions) -> str | None:
+    """vLLM's name for the parser of tool calls: the template's, unless the options say otherwise."""
+    parser = options.tool_parser
+    if parser is None:
+        parser = read_json(chat_folder / "template.json").get("tool_parser")
+    if parser in (None, "none"):
+        return None
+    known = _tool_parsers()
+    if known and parser not in known and not any("plugin" in argument for argument in options.extra_args):
+        near = harness.errors.nearest(parser, known)
+        raise harness.HarnessError(
+            f"vLLM has no tool parser {parser!r}.{near} It has: {harness.errors.known_names(known)}"
+        )
+    return str(parser)
+
+
+def _tool_parsers() -> list[str]:
+    """The names of vLLM's tool parsers, read from its source: importing it takes ten seconds. None where it keeps them elsewhere."""
+    found = importlib.util.find_spec("vllm")
+    source = Path(found.origin).parent / "tool_parsers/__init__.py" if found and found.origin else None
+    return re.findall(r'^    "([^"]+)": \($', source.read_text(), re.MULTILINE) if source and source.is_file() else []
+
+
+def _settings(plan: Plan, options: VllmOptions, *, on_cpu: bool) -> dict[str, Any]:
     """What is served with, defaults filled in."""
     settings: dict[str, Any] = {
         "model": _model_name(plan.model),
@@ -249,7 +291,7 @@ def _settings(plan: Plan, options: VllmOptions, log_path: Path, *, on_cpu: bool)
             else ("gpu_memory_utilization", options.gpu_memory_utilization)
         )
         settings |= {memory[0]: memory[1], "tensor_parallel_size": options.tensor_parallel_size}
-    return settings | {"seed": options.seed, "log": log_path}
+    return settings | {"seed": options.seed}
 
 
 def _cpu_threads(options: VllmOptions) -> int:
@@ -326,11 +368,29 @@ def _rank(adapter: Path) -> int:
 def _bind_models_template(variant: Variant, stack: contextlib.ExitStack) -> Path:
     """A chat folder for a model that no run brings one for: its own template, or the one named with --template."""
     from harness.context import current_plugins
-    from harness.models import bind_template
+    from harness.models import load_template
 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-chat-"))) / "chat"
-    bind_template(variant.template or "model", variant.model, current_plugins()).save(folder)
+    try:
+        template = load_template(variant, current_plugins())
+    except harness.TemplateError as error:
+        if variant.template is not None:
+            raise
+        raise harness.TemplateError(f"{variant.name}: {error}\n{_fitting(variant)}") from None
+    template.save(folder)
     return folder
+
+
+def _fitting(variant: Variant) -> str:
+    """The option that names a template for a model which brings none that works."""
+    from harness.context import current_plugins
+    from harness.models import load_tokenizer
+    from harness.template import fitting
+
+    model = variant.model
+    tokenizer = load_tokenizer(model.path, model.revision, trust_remote_code=model.trust_remote_code)
+    names = [name for name in fitting(current_plugins().templates, tokenizer) if name != "model"]
+    return f"Name one with --template NAME. These fit its tokenizer: {', '.join(names) or 'none'}"
 
 
 def _log_path(variants: Sequence[Variant], options: VllmOptions) -> Path:
@@ -413,24 +473,6 @@ def _wait_until_healthy(
             seen = reached
             report(MILESTONES[reached][1])
         time.sleep(0.1)
-
-
-def _ask(endpoint: Endpoint, name: str, log_path: Path) -> None:
-    """One short answer, so that nobody's first one waits for what the engine does at first use."""
-    request = urllib.request.Request(
-        f"{endpoint.url}/chat/completions",
-        json.dumps({"model": name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}).encode(),
-        {"Content-Type": "application/json"}
-        | ({"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}),
-    )
-    try:
-        with urllib.request.urlopen(request, timeout=300) as answer:
-            answer.read()
-    except urllib.error.HTTPError as error:
-        told = error.read().decode(errors="replace")
-        raise harness.HarnessError(
-            f"{name} does not answer ({error.code}): {told[:500]}\nThe log: {log_path}"
-        ) from None
 
 
 PREFIX = re.compile(

@@ -5,15 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
+from types import SimpleNamespace
 
 import pytest
 
-from harness import Conversation
-from harness.data.cache import cached_data
-from harness.data.encoded import encode_data
+from harness import Conversation, DataError
+from harness.data.cache import cached_data, kept_validation
+from harness.data.encoded import encode_data, encode_held_out
+from harness.data.entries import Entry, entries, lock_of, remove
 from harness.models import load_tokenizer
 from harness.plugins import Plugins
 from harness.recipe import CleanStep, DataSource, DataSpec, DecontaminateSpec
@@ -60,7 +64,7 @@ def shown(data):
     return dataclasses.replace(data, examples=list(data.examples), from_cache=False)
 
 
-def entries(cache):
+def folders(cache):
     return sorted(path for path in (cache / "encoded").iterdir() if path.is_dir())
 
 
@@ -69,7 +73,7 @@ def test_from_the_cache_come_the_same_examples_and_the_same_account(cache, spec,
     made = cached_data(spec, plugins, template)
     found = cached_data(spec, plugins, template)
     assert not any(data.from_cache for data in made) and all(data.from_cache for data in found)
-    assert len(entries(cache)) == 1
+    assert len(folders(cache)) == 1
     for one, other, third in zip(plain, made, found, strict=True):
         assert shown(one) == shown(other) == shown(third)
         assert list(one.examples.lengths()) == list(third.examples.lengths()) == [len(e) for e in third.examples]
@@ -97,6 +101,139 @@ def test_validation_sources_and_overlaps_are_kept_too(cache, write_rows, plugins
     assert not cached_data(spec, plugins, template, [("item 1", "something else of quite other words")])[0].from_cache
 
 
+def test_what_is_held_out_is_found_again_alone_whatever_was_decontaminated(cache, spec, plugins, template, tmp_path):
+    plain = encode_held_out(spec, plugins, template)
+    assert kept_validation(spec, plugins, template) is None and not cache.exists()
+    compared = spec.model_copy(update={"decontaminate": DecontaminateSpec(ngram=5)})
+    cached_data(compared, plugins, template, [("item 1", "the heron keeps a silver key")])
+    for asked in (compared, spec):
+        found = kept_validation(asked, plugins, template)
+        assert found.from_cache and shown(found) == shown(plain)
+    assert kept_validation(spec.model_copy(update={"max_tokens": 100}), plugins, template) is None
+    file = folders(cache)[0] / "validation.arrow"
+    file.write_bytes(file.read_bytes()[:-1])
+    assert kept_validation(spec, plugins, template) is None
+    (tmp_path / "first.jsonl").unlink()
+    assert kept_validation(spec, plugins, template) is None
+
+
+def test_val_loss_of_a_run_measures_on_what_tuning_has_kept(cache, spec, plugins, template, tmp_path):
+    from harness_evaluation.val_loss import ValLossOptions, _encoded
+
+    template.save(tmp_path / "chat")  # as a run keeps it
+    asked = ValLossOptions(), SimpleNamespace(data=spec), BoundTemplate.load(tmp_path / "chat")
+    _, before = _encoded(*asked)
+    cached_data(spec, plugins, template)
+    sources, after = _encoded(*asked)
+    assert not before.from_cache and after.from_cache and shown(after) == shown(before) and sources == spec.train
+    other = ValLossOptions(max_tokens=100)
+    assert not _encoded(other, *asked[1:])[1].from_cache
+
+
+def test_without_a_held_out_share_there_is_none_to_find(cache, spec, plugins, template):
+    spec = spec.model_copy(update={"validation_share": None})
+    cached_data(spec, plugins, template)
+    assert kept_validation(spec, plugins, template) is None
+
+
+# What is removed
+
+DAY_S = 86400
+
+
+@pytest.fixture
+def kept(cache):
+    """Makes an entry of so many bytes that was used so many days ago."""
+
+    def make(key, size_bytes, days):
+        folder = cache / "encoded" / key
+        folder.mkdir(parents=True)
+        account = {"train": {"reports": [{"source": "alpaca", "path": f"{key}.jsonl"}]}}
+        (folder / "account.json").write_text(json.dumps(account))
+        (folder / "train.arrow").write_bytes(b"x" * (size_bytes - (folder / "account.json").stat().st_size))
+        used = time.time() - days * DAY_S
+        os.utime(folder / "account.json", (used, used))
+        (cache / "locks").mkdir(exist_ok=True)
+        return folder
+
+    return make
+
+
+def test_an_entry_that_was_not_used_for_long_goes_when_one_is_made_and_that_is_told(
+    cache, spec, plugins, template, kept
+):
+    kept("aaa1", 2048, days=31), kept("bbb1", 1024, days=29)
+    memo = cache / "files" / "old.json"
+    memo.parent.mkdir()
+    memo.write_text("{}")
+    os.utime(memo, (0, 0))
+    told = []
+    cached_data(spec, plugins, template, (), told.append)
+    assert told == [f"{cache}: removed 1 entry, 2 KiB of prepared data that were not used for 30 days"]
+    assert [folder.name for folder in folders(cache) if folder.name in ("aaa1", "bbb1")] == ["bbb1"]
+    assert not memo.exists()
+
+
+def test_reading_an_entry_is_using_it(cache, spec, plugins, template):
+    cached_data(spec, plugins, template)
+    (folder,) = folders(cache)
+    for use in (cached_data, kept_validation):
+        os.utime(folder / "account.json", (0, 0))
+        use(spec, plugins, template)
+        assert remove(cache, unused_days=1) == [] and time.time() - Entry.of(folder).used < 60
+
+
+def test_above_a_size_what_was_used_longest_ago_goes_first(cache, kept):
+    for key, days in (("ccc", 3), ("aaa", 1), ("bbb", 2)):
+        kept(key, 1000, days)
+    assert [entry.key for entry in entries(cache)] == ["aaa", "bbb", "ccc"]
+    assert [entry.key for entry in remove(cache, above_bytes=2999)] == ["ccc"]
+    assert remove(cache, above_bytes=2000) == []
+    assert [entry.key for entry in remove(cache, unused_days=1.5)] == ["bbb"]
+    assert [entry.key for entry in remove(cache, above_bytes=0)] == ["aaa"] and entries(cache) == []
+
+
+def test_what_another_process_makes_or_opens_now_is_not_removed(cache, kept):
+    kept("aaa", 1000, 90)
+    half = cache / "encoded" / ".bbb-1.x_y1" / "bbb-1"  # as a process that was killed leaves it
+    half.mkdir(parents=True)
+    os.utime(half.parent, (0, 0))
+    hold = (
+        "from harness.data.entries import lock_of; from pathlib import Path; import sys; "
+        "lock = lock_of(Path(sys.argv[1]), 'aaa'); lock.acquire(); print('held', flush=True); input()"
+    )
+    holding = subprocess.Popen(
+        [sys.executable, "-c", hold, str(cache)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert holding.stdout.readline() == "held\n"
+    with lock_of(cache, "bbb-1"):
+        assert remove(cache, unused_days=30) == []
+    assert [entry.key for entry in remove(cache, unused_days=30)] == ["bbb-1"] and not half.exists()
+    holding.communicate("\n", timeout=60)
+    assert [entry.key for entry in remove(cache, unused_days=30)] == ["aaa"]
+
+
+def test_data_that_were_opened_outlive_their_entry(cache, spec, plugins, template):
+    cached_data(spec, plugins, template)
+    data, _ = cached_data(spec, plugins, template)
+    before = data.examples.lengths()
+    assert len(remove(cache, above_bytes=0)) == 1
+    assert list(map(len, data.examples)) == list(before)
+
+
+def test_the_command_lists_and_removes(cache, kept, harness):
+    kept("aaa", 3 << 20, days=1), kept("bbb", 2048, days=9)
+    env = {"HARNESS_CACHE": str(cache)}
+    shown = harness("data", "cache", env=env).out
+    assert re.search(r"3 MiB +alpaca aaa\.jsonl\n.* 2 KiB +alpaca bbb\.jsonl", shown), shown
+    assert f"{cache}: 2 entries, 3 MiB" in shown
+    found = json.loads(harness("data", "cache", "--unused", 7, "--json", env=env).out)
+    assert found["removed"] == ["bbb"] and [entry["key"] for entry in found["entries"]] == ["aaa"]
+    assert "removed: 1 entry, 3 MiB" in harness("data", "cache", "--above", 0.001, env=env).out
+    empty = harness("data", "cache", env={"HARNESS_CACHE": str(cache / "none")})
+    assert empty.code == 0 and "0 entries, 0 bytes" in empty.out and not (cache / "none").exists()
+
+
 CHANGES = {
     "a limit": lambda spec: {"train": (spec.train[0].model_copy(update={"limit": 50}), spec.train[1])},
     "a weight": lambda spec: {"train": (spec.train[0].model_copy(update={"weight": 3}), spec.train[1])},
@@ -119,7 +256,7 @@ def test_another_option_is_another_entry(change, cache, spec, plugins, template)
         changed = spec.model_copy(update=CHANGES[change](spec))
     assert not cached_data(changed, plugins, template)[0].from_cache
     assert cached_data(changed, plugins, template)[0].from_cache
-    assert len(entries(cache)) == 2
+    assert len(folders(cache)) == 2
 
 
 def test_another_row_template_or_tokenizer_is_another_entry(cache, spec, plugins, template, tiny_model, tmp_path):
@@ -164,9 +301,15 @@ def test_the_code_of_the_plugin_counts(cache, write_rows, template, tmp_path):
     )
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/zero"), reason="no /dev/zero here")  # noqa: PTH110
+def test_what_has_no_end_is_refused_and_not_hashed(cache, plugins, template):
+    with pytest.raises(DataError, match="a pipe or device"):
+        cached_data(DataSpec(train=(DataSource(dataset="alpaca", path="/dev/zero"),)), plugins, template)
+
+
 def test_a_damaged_entry_is_said_and_made_again(cache, spec, plugins, template):
     plain = shown(cached_data(spec, plugins, template)[0])
-    (entry,) = entries(cache)
+    (entry,) = folders(cache)
     told = []
     for damage in ("flip", "cut", "account", "missing"):
         file = entry / ("account.json" if damage == "account" else "train.arrow")
@@ -248,7 +391,7 @@ def test_two_processes_at_once_prepare_it_once(cache, tiny_model, write_rows, tm
     told = [process.communicate(timeout=120)[0].splitlines() for process in (first, second)]
     ((one, from_cache),), ((other, found),) = ([json.loads(line) for line in lines] for lines in told)
     assert one == other and not from_cache and found
-    assert len(entries(cache)) == 1
+    assert len(folders(cache)) == 1
 
 
 def test_killed_while_it_writes_it_leaves_nothing_half(cache, tiny_model, write_rows, tmp_path):
@@ -257,7 +400,7 @@ def test_killed_while_it_writes_it_leaves_nothing_half(cache, tiny_model, write_
     assert killed.stdout.readline() == "made\n"
     killed.kill()
     killed.communicate()
-    assert not [entry for entry in entries(cache) if not entry.name.startswith(".")]
+    assert not [entry for entry in folders(cache) if not entry.name.startswith(".")]
     go.touch()
     out = preparing(tiny_model, path, go).communicate(timeout=120)[0].splitlines()
     assert out[0] == "made" and not json.loads(out[1])[1]

@@ -72,7 +72,60 @@ def test_recognise_says_what_else_was_possible(harness, write_rows):
     assert harness("data", "recognise", "odd.jsonl", "--json").code == 1
 
 
+# --set
+
+NLI = "premise,hypothesis,gold\nA dog runs.,An animal runs.,0\nA cat sleeps.,A dog runs.,2\n"
+FLAN = ("--dataset", "flan", "--set", "task=nli", "--set", "columns.label=gold", "--set", "labels={0: entailment, 2: contradiction}")  # fmt: skip
+
+
+def test_a_file_takes_the_keys_of_its_source(harness, tmp_path):
+    (tmp_path / "nli.csv").write_text(NLI)
+    done = harness("data", "preview", "nli.csv", *FLAN)
+    assert done.code == 0 and "An animal runs." in done.out and "column" not in done.err, done
+    assert "2 rows read, 2 kept" in harness("data", "validate", "nli.csv", *FLAN).out
+    assert json.loads(harness("data", "stats", "nli.csv", *FLAN, "--set", "limit=1", "--json").out)["items"] == 1
+    done = harness("data", "build", "nli.csv", *FLAN, "--out", "mix.jsonl")
+    assert "--dataset flan --set task=nli --set columns.label=gold --set" in (tmp_path / "mix.md").read_text(), done
+
+
+def test_a_file_that_is_recognised_is_with_its_columns_renamed(harness, write_rows):
+    path = write_rows({"q": "Say hi", "a": "Hello there"})
+    done = harness("data", "preview", path, "--set", "columns={instruction: q, output: a}")
+    assert done.code == 0 and "read as alpaca (sure: 100%)" in done.err and "Hello there" in done.out
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("tsk=nli", "--set tsk=nli: unknown key 'tsk'. Did you mean 'task'?"),
+        ("task=nlii", "there is no task 'nlii' in phrasings.yaml. Did you mean 'nli'?"),
+        ("limit=many", "--set limit=many: 'limit' is 'many': input should be a valid integer"),
+        ("columns=3", "--set columns=3: 'columns' is 3"),
+        ("task", "--set task: expected KEY=VALUE"),
+        ("labels={0", "--set labels={0: the value is not valid YAML"),
+        ("dataset=flann", "Did you mean 'flan'?"),
+    ],
+)
+def test_a_wrong_set_says_what_would_be_right(override, told, harness, tmp_path):
+    (tmp_path / "nli.csv").write_text(NLI)
+    done = harness("data", "preview", "nli.csv", "--dataset", "flan", "--set", override)
+    assert done.code == 1 and told in done.err and "Traceback" not in done.err, done
+
+
+def test_with_a_recipe_it_is_the_recipes(harness, recipe):
+    done = harness("data", "stats", recipe, "--set", "data.train.0.limit=2", "--json")
+    assert json.loads(done.out)["items"] == 3
+    assert "unknown key 'data.limit'" in harness("data", "stats", recipe, "--set", "data.limit=2").err
+
+
 # preview
+
+
+def test_preview_of_a_very_long_row_shows_how_it_begins(harness, write_rows):
+    path = write_rows({"instruction": "Say it", "output": "so " * 1_000_000})
+    done = harness("data", "preview", path, timeout=100)
+    assert done.code == 0 and "… and 2,900,000 more characters" in done.out and len(done.out) < 300_000
+    assert json.loads(harness("data", "preview", path, "--json").out)["messages"][1]["content"] == "so " * 1_000_000
 
 
 def test_preview_shows_tokens_what_is_learnt_and_what_is_a_control_token(harness, recipe):
@@ -133,6 +186,64 @@ def test_stats_of_a_recipe_have_tokens_and_what_is_learnt_of_them(harness, recip
     assert sum(bin["count"] for bin in found["tokens"]["histogram"]) == 6
 
 
+TALK = {
+    "en": [{"instruction": f"Who keeps the silver key, number {n}?", "output": "The heron keeps it under the willow by the mill."} for n in range(6)],
+    "de": [{"instruction": f"Wer hütet den Schlüssel Nummer {n}?", "output": "Der Reiher hütet ihn unter der Weide am Fluss."} for n in range(3)],
+    "in doubt": [{"instruction": "Hm?", "output": "Hm."}],
+}  # fmt: skip
+
+
+def test_stats_tell_the_languages(harness, write_rows, tmp_path):
+    pytest.importorskip("py3langid")
+    path = write_rows(*(row for rows in TALK.values() for row in rows))
+    found = json.loads(harness("data", "stats", path, "--json").out)
+    assert found["languages"] == {"en": 6, "de": 3, "in doubt": 1} and found["languages_told_of"] == 10
+    assert found["languages_not_told"] is None
+    done = harness("data", "stats", path, "--html", "page.html")
+    assert re.search(r"language.*\nen +6 +60\.0%\nde +3 +30\.0%\nin doubt +1 +10\.0%", done.out), done
+    assert "<h2>language</h2>" in (tmp_path / "page.html").read_text()
+
+
+def test_without_the_extra_what_to_install_is_told_and_no_language(harness, write_rows, tmp_path):
+    (tmp_path / "py3langid.py").write_text("raise ModuleNotFoundError('none', name='py3langid')")
+    path, env = write_rows(*ALPACA), {"PYTHONPATH": str(tmp_path)}
+    done = harness("data", "stats", path, "--html", "page.html", env=env)
+    assert done.code == 0 and "languages not told: " in done.out and "'instruct-harness[cleaning]'" in done.out, done
+    assert "Languages were not told: " in (tmp_path / "page.html").read_text()
+    found = json.loads(harness("data", "stats", path, "--json", env=env).out)
+    assert found["languages"] is None and "'instruct-harness[cleaning]'" in found["languages_not_told"]
+
+
+def test_of_much_a_sample_is_told_that_is_as_mixed_and_says_its_size(monkeypatch):
+    from harness.commands.data.stats import Measured, shares_of
+    from harness.data import statistics as module
+
+    class Told:
+        def of(self, text):
+            return text
+
+    monkeypatch.setattr(module, "Languages", Told)
+    found = Statistics()
+    for number in range(3 * module.LANGUAGE_SAMPLE):
+        found.add(Conversation.of(("user", "en" if number < 1.5 * module.LANGUAGE_SAMPLE else "de")), 2)
+    found.tell_languages()
+    assert found.languages.total() == 2 * module.LANGUAGE_SAMPLE == 2 * found.as_dict()["languages_told_of"]
+    assert 0.45 < found.languages["en"] / found.languages.total() < 0.55
+    assert "language (of 2,000 items drawn at random)" in dict(shares_of(Measured("", found, [])))
+
+
+def test_what_is_learnt_is_what_the_recipe_trains_on(harness, recipe, write_rows):
+    said = [("user", "Hi"), ("assistant", "Hello."), ("user", "Bye"), ("assistant", "So long.")]
+    write_rows({"messages": [{"role": role, "content": text} for role, text in said]}, name="m.jsonl")
+    last = ("--set", "data.train=[{dataset: messages, path: m.jsonl}]", "--set", "data.train_on=last")
+    row = json.loads(harness("data", "preview", recipe, "--tokens", "--json", *last).out)
+    assert "".join(token["text"] for token in row["tokens"][0]["tokens"] if token["learnt"]) == "So long.<|im_end|>"
+    learnt = sum(len(token["ids"]) for token in row["tokens"][0]["tokens"] if token["learnt"])
+    assert json.loads(harness("data", "stats", recipe, "--json", *last).out)["supervised_tokens"] == learnt
+    (source, _) = json.loads(harness("data", "validate", recipe, "--json", *last).out)["sources"]
+    assert source["supervised_tokens"] == learnt
+
+
 class Outside(HTMLParser):
     """What a page asks others for, and the tags that it leaves open."""
 
@@ -168,19 +279,52 @@ def test_the_page_is_one_file_and_holds_data_as_text(harness, write_rows, tmp_pa
 
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1280])
-def test_the_page_fits_a_phone_and_a_desktop(width, harness, tmp_path):
+def test_the_page_fits_a_phone_and_a_desktop_by_day_and_by_night(width, scheme, harness, tmp_path):
     playwright = pytest.importorskip("playwright.sync_api")
     harness("data", "stats", SEEDLING / "train.alpaca.jsonl", "--html", "page.html")
     with playwright.sync_playwright() as run:
         browser = run.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": width, "height": 900})
+        page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme)
         wrong = []
         page.on("console", lambda message: wrong.append(message.text))
         page.goto((tmp_path / "page.html").as_uri())
         assert page.locator("svg rect").count() > 10 and wrong == []
         assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(OUT_OF_PLACE) == []
+        colours = page.evaluate("['body', 'section', 'section p'].map(q => getComputedStyle(document.querySelector(q)))"
+                                ".map((s, i) => i < 2 ? s.backgroundColor : s.color)")  # fmt: skip
+        assert (luminance(colours[0]) > 0.5) == (scheme == "light")
+        assert contrast(colours[1], colours[2]) >= 4.5  # level AA of WCAG 2
         browser.close()
+
+
+# Labels of plots that are cut off by its edge, or that touch the label before them.
+OUT_OF_PLACE = """
+[...document.querySelectorAll('svg')].flatMap(svg => {
+  const frame = svg.getBoundingClientRect(), wrong = [];
+  const labels = [...svg.querySelectorAll('text')].map(text => [text.textContent, text.getBoundingClientRect()]);
+  labels.forEach(([text, box], i) => {
+    if (box.left < frame.left - 1 || box.right > frame.right + 1 || box.bottom > frame.bottom + 1) wrong.push(text + ' is cut off');
+    for (const [other, its] of labels.slice(0, i))
+      if (box.left < its.right && its.left < box.right && box.top + 3 < its.bottom && its.top + 3 < box.bottom) wrong.push(text + ' touches ' + other);
+  });
+  return wrong;
+})
+"""
+
+
+def luminance(colour):
+    """The relative luminance of `rgb(r, g, b)`, as WCAG 2 defines it."""
+    parts = [int(part) / 255 for part in re.findall(r"\d+", colour)[:3]]
+    linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+    return sum(share * part for share, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(one, other):
+    low, high = sorted((luminance(one), luminance(other)))
+    return (high + 0.05) / (low + 0.05)
 
 
 def test_bins_hold_every_length_once():
@@ -417,3 +561,22 @@ def read_terminal(descriptor: int) -> bytes:
         return os.read(descriptor, 4096)
     except OSError:
         return b""
+
+
+def test_a_task_file_is_relative_to_the_recipe(harness, tmp_path):
+    (tmp_path / "r" / "data").mkdir(parents=True)
+    (tmp_path / "m").mkdir()
+    (tmp_path / "r" / "data" / "nli.csv").write_text(NLI)
+    (tmp_path / "r" / "mine.yaml").write_text(
+        "tasks: {mine: {inputs: [premise], answer: gold, options: {0: yes, 2: no}, phrasings: [{prompt: '{premise}'}]}}"
+    )
+    (tmp_path / "r" / "r.yaml").write_text(
+        "model: {path: ../m}\ndata: {train: [{dataset: flan, path: data/nli.csv, task: mine.yaml}]}\ntune: {method: lora}\n"
+    )
+    assert "A dog runs." in harness("data", "preview", "r/r.yaml").out
+
+
+def test_a_null_source_is_one_error(harness, tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "r.yaml").write_text("model: {path: m}\ndata: {train: [null]}\ntune: {method: lora}\n")
+    assert "at least 1 item" not in harness("data", "preview", "r.yaml").err

@@ -74,6 +74,12 @@ def test_a_full_disk_is_explained(error, tmp_path):
         raise error
 
 
+def test_a_full_disk_is_not_blamed_on_tuning(tmp_path):
+    with pytest.raises(DiskFullError) as caught, explain_full_disk(tmp_path / "rows.jsonl"):
+        raise OSError(errno.ENOSPC, "No space left on device")
+    assert str(caught.value).endswith("free some space and run the same command again.")
+
+
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
 def test_a_really_full_disk_is_explained():
     with pytest.raises(DiskFullError), explain_full_disk(Path("/dev/full")), Path("/dev/full").open("w") as file:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 import harness
 from harness.data import Account, digest_of, encode_data, encode_held_out, encode_sources, prepare
-from harness.data.content import keyed
+from harness.data.content import _single_blanks, keyed
 from harness.data.decontamination import Decontamination
 from harness.data.mixture import draws, needs_counts, repeats
 from harness.plugins import Plugins
@@ -192,7 +192,7 @@ def test_a_file_that_changes_between_the_two_readings_is_an_error(write_rows, pl
 class Letters:
     """Stands for a template: one token a letter, the answer's are learnt."""
 
-    def encode_batch(self, conversations):
+    def encode_batch(self, conversations, train_on="all"):
         for conversation in conversations:
             asked, answer = (message.content for message in conversation.messages)
             ids = [ord(letter) for letter in asked + answer]
@@ -532,3 +532,8 @@ def test_the_resolved_recipe_keeps_what_a_filter_was_given(tmp_path, write_rows,
     assert again.sha256 == recipe.sha256
     assert again.data.clean[0].min_turns == 2
     assert json.loads(again.model_dump_json())["data"]["clean"][0]["filter"] == "length"
+
+
+@given(st.text("ab \t\n\r\x0b\x0c\x1c\x1d\x85\xa0\u2028", max_size=40))
+def test_runs_of_ascii_blanks_count_as_one_and_no_other_character_does(text):
+    assert _single_blanks(text.encode()) == b" ".join(text.encode().split())

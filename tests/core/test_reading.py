@@ -5,6 +5,7 @@ import gzip
 import io
 import json
 import os
+import re
 import threading
 import zlib
 
@@ -13,7 +14,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import harness
-from harness.data import files, load_source, read_rows
+from harness.data import files, jsontext, load_source, read_rows, tables
 from harness.data.files import files_of
 from harness.errors import MissingExtraError
 from harness.plugins import Plugins
@@ -319,6 +320,24 @@ def test_what_is_no_readable_file_is_told(tmp_path):
     assert outcome(tmp_path / "empty") == ([], [])
     (tmp_path / "empty.jsonl.gz").touch()
     assert "too short to be packed" in str(outcome(tmp_path / "empty.jsonl.gz")[1][0])
+
+
+@pytest.mark.parametrize(
+    ("name", "begin"), [("r.jsonl", '{"text": "'), ("r.json", '[{"text": "'), ("r.csv", 'text\n"'), ("r.txt", "")]
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_line_without_end_is_given_up(name, begin, packed, put, monkeypatch):
+    for module in (jsontext, tables):
+        monkeypatch.setattr(module, "MAX_ROW", 3 << 20)
+    text = (begin + "a" * (8 << 20)).encode()
+    rows, (error,) = outcome(put(gzip.compress(text) if packed else text, name))
+    assert rows == [] and re.search("of more than 3 MiB|neither JSON, JSONL, CSV", str(error)), error
+
+
+def test_a_long_line_is_read(put):
+    text = "so " * 5_000_000
+    rows, errors = outcome(put((json.dumps({"text": text}) + "\n") * 2))
+    assert [row["text"] == text for _, row in rows] == [True, True] and errors == []
 
 
 def test_a_missing_package_is_named_with_the_extra(put, monkeypatch):

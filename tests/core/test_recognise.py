@@ -7,9 +7,12 @@ import re
 import pytest
 
 import harness
+from harness.data import SourceReport, load_source, read_rows
 from harness.data.recognise import choose, recognise
+from harness.data.sources import resolved
 from harness.options import Options
 from harness.plugins import Plugins
+from harness.recipe import DataSource
 
 
 @pytest.fixture(scope="module")
@@ -166,12 +169,58 @@ def test_a_data_set_without_fields_is_never_guessed(write_rows):
 
 
 def test_auto_stands_in_for_what_fits(write_rows, datasets):
-    from harness.data import SourceReport, load_source
-    from harness.recipe import DataSource
-
     path = write_rows(ROWS["alpaca"])
     (item,) = load_source(DataSource(dataset="auto", path=str(path)), datasets, SourceReport("auto", str(path)))
     assert item.source == "alpaca" and item.messages[1].content == "Hi"
+
+
+def test_the_columns_are_renamed_before_it_is_judged(write_rows, datasets):
+    path = write_rows(*[{"q": "Say hi", "a": "Hi"}] * 3)
+    columns = {"instruction": "q", "output": "a"}
+    match = choose(str(path), datasets, columns)
+    assert (match.dataset, match.sureness) == ("alpaca", 1.0)
+    (item, *_) = load_source(DataSource(dataset="auto", path=str(path), columns=columns), datasets)
+    assert [message.content for message in item.messages] == ["Say hi", "Hi"]
+
+
+def test_rows_that_belong_together_are_renamed_too(write_rows):
+    both = known(
+        dataset("pairs", ("id", "said"), gather=lambda rows: ((n, {"q": r["said"], "a": "!"}) for n, r in rows))
+    )
+    path = write_rows(*[{"id": 1, "text": "Hi"}] * 3)
+    assert choose(str(path), both, {"said": "text"}).sureness == 1.0
+
+
+def test_what_is_missing_is_asked_for_beside_the_columns_that_are_renamed(write_rows, datasets):
+    path = write_rows({"q": "Say hi", "outputt": "Hi"})
+    with pytest.raises(harness.DataError, match=r"`columns: \{instruction: q, output: outputt\}`"):
+        choose(str(path), datasets, {"instruction": "q"})
+    with pytest.raises(harness.DataError, match=r"row 1: the column 'p' is missing"):
+        choose(str(path), datasets, {"instruction": "p"})
+
+
+def test_auto_reads_the_sample_once(write_rows, datasets, monkeypatch):
+    from harness.data import recognise as module
+
+    read = []
+    monkeypatch.setattr(module, "read_rows", lambda file, told: read.append(file) or read_rows(file, told))
+    path = str(write_rows(ROWS["alpaca"]))
+    _, source, match = resolved(DataSource(dataset="auto", path=path), datasets)
+    assert (source.dataset, match.dataset, read) == ("alpaca", "alpaca", [path])
+
+
+def test_a_plugins_stand_in_may_know_no_columns_and_give_the_data_set_itself(write_rows):
+    plain = dataset("plain", ("q", "a"))
+    declared = known(plain, harness.Dataset("mine", "", said, resolve=lambda path, datasets: datasets["plain"]))
+    chosen, source, match = resolved(DataSource(dataset="mine", path=str(write_rows({"q": "?", "a": "!"}))), declared)
+    assert (chosen, source.dataset, match) == (plain, "plain", None)
+
+
+def test_of_very_long_rows_few_are_sampled(write_rows, datasets, monkeypatch):
+    from harness.data import recognise as module
+
+    monkeypatch.setattr(module, "CHARACTERS", 2500)
+    assert choose(str(write_rows(*[{"instruction": "?", "output": "a" * 1000}] * 9)), datasets).rows == 3
 
 
 # Real files. What holds evaluation items without answers is nobody's, and must be refused; so must empty files.

@@ -146,48 +146,9 @@ def test_a_saved_template_gives_the_same_ids_with_no_plugin(chatml, tmp_path):
         BoundTemplate.load(tmp_path)
 
 
-# Each error has its message
+# Edges of an answer
 
-MESSAGES = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
-PROMPT = "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
-FORGETFUL = "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{% if loop.last %}{{ m['content'] }}{% else %}...{% endif %}<|im_end|>\n{% endfor %}"
 JOINING = "{% for m in messages %}{{ m['content'] }}{% if m['role'] == 'assistant' %}<|im_end|>{% endif %}{% endfor %}"
-REFUSED = {
-    "forgets earlier turns": (
-        FORGETFUL + PROMPT, TALK, r"does not grow by appending: the prompt of message 3 \(assistant\)",
-    ),
-    "ends no turn": (
-        MESSAGES.replace("<|im_end|>", "") + PROMPT, TALK, r"does not end message 3 with a stop token \(<\|im_end\|>\)",
-    ),
-    "writes behind the stop token": (
-        MESSAGES.replace("<|im_end|>\n", "<|im_end|>{{ '!' if m['role'] == 'assistant' }}\n") + PROMPT, TALK,
-        r"writes '!\\n' after the stop token of message 3",
-    ),
-    "lets a stop token through": (
-        MESSAGES + PROMPT, Conversation.of(("user", "q"), ("assistant", "a <|im_end|> b")),
-        r"message 2: the answer holds the stop token '<\|im_end\|>' before its end",
-    ),
-    "refuses": ("{{ raise_exception('users first') }}", TALK, r"cannot render this conversation: users first"),
-    "is not Jinja": ("{% for %}", TALK, r"cannot render this conversation: "),
-    "joins words over the edge": (
-        JOINING, Conversation.of(("user", "the her"), ("assistant", "on keeps"), ("user", "a"), ("assistant", "b")),
-        r"message 2: the token ' heron' holds the end of the prompt and the start of the answer together",
-    ),
-    "changes the answer": (
-        MESSAGES.replace("{{ m['content'] }}", "{{ m['content'] | upper }}") + PROMPT, TALK,
-        r"changes the assistant's words in message 3: 'The heron keeps it.' became 'THE HERON",
-    ),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", REFUSED)
-def test_a_template_that_would_teach_something_else_is_refused(kind, tiny_model):
-    jinja, talk, told = REFUSED[kind]
-    declared = harness.Template("odd", "", lambda tokenizer: jinja, lambda tokenizer: ("<|im_end|>",))
-    template = BoundTemplate.bind(declared, load_tokenizer(str(tiny_model)))
-    with pytest.raises(harness.TemplateError, match=told) as caught:
-        template.encode(talk)
-    assert "odd" in str(caught.value) or "message" in str(caught.value)
 
 
 def test_a_last_answer_that_would_merge_with_its_prompt_is_cut_off_as_serving_does_it(tiny_model):
@@ -208,8 +169,14 @@ def test_a_refused_conversation_is_named(chatml):
         chatml.encode(talk)
 
 
+BARE = (
+    "{% for m in messages %}<|im_start|>{{ m['role'] }}\n{{ m['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+
+
 def test_what_a_template_has_no_place_for_is_refused_instead_of_dropped(tiny_model):
-    declared = harness.Template("bare", "", lambda _: MESSAGES + PROMPT, lambda _: ("<|im_end|>",), takes_system=False)
+    declared = harness.Template("bare", "", lambda _: BARE, lambda _: ("<|im_end|>",), takes_system=False)
     template = BoundTemplate.bind(declared, load_tokenizer(str(tiny_model)))
     calling = Message("assistant", "", (ToolCall("look", {"at": "key"}),))
     with pytest.raises(harness.TemplateError, match="'bare' has no place for a system prompt"):
@@ -226,7 +193,8 @@ def test_a_template_that_does_not_fit_the_tokenizer_says_so(tiny_model, template
         BoundTemplate.bind(templates["model"], tokenizer)
     odd = harness.Template("odd", "", lambda _: "", lambda _: ("<|eot_id|>",))
     with pytest.raises(
-        harness.TemplateError, match=r"'<\|eot_id\|>', but this tokenizer has no such token.*<\|im_end\|>"
+        harness.TemplateError,
+        match=r"writes '<\|eot_id\|>', and this tokenizer has no such token.*<\|im_end\|>.*add_tokens: true",
     ):
         BoundTemplate.bind(odd, tokenizer)
     with pytest.raises(harness.TemplateError, match="has no stop token"):

@@ -182,6 +182,29 @@ def test_a_task_of_ones_own_may_look_into_an_object(tasks_file, write_rows, load
     assert [message.content for message in item.messages] == ["Ja", "Yes"]
 
 
+def test_a_task_file_of_a_recipe_is_looked_for_in_the_recipes_folder_then_in_the_datas(
+    tasks_file, tmp_path, monkeypatch
+):
+    model = source_model(flan.DATASET)
+    text = tasks_file(GOOD).read_text()
+    for folder in ("recipe", "recipe/data", "here"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        (tmp_path / folder / "tasks.yaml").write_text(text)
+    monkeypatch.chdir(tmp_path / "here")
+    recipe = {"folder": tmp_path / "recipe"}
+
+    def task(name, path="data/rows.jsonl"):
+        return model.model_validate({"dataset": "flan", "path": path, "task": name}, context=recipe).task
+
+    assert task("tasks.yaml") == str(tmp_path / "recipe" / "tasks.yaml")
+    assert task("tasks.yaml:mine") == f"{tmp_path / 'recipe' / 'tasks.yaml'}:mine"
+    assert task("nli") == "nli" and task(str(tmp_path / "here" / "tasks.yaml")) == str(tmp_path / "here" / "tasks.yaml")
+    (tmp_path / "recipe" / "tasks.yaml").unlink()
+    assert task("tasks.yaml") == str(tmp_path / "recipe" / "data" / "tasks.yaml")
+    with pytest.raises(pydantic.ValidationError, match="no task 'mien'"):
+        task("tasks.yaml:mien")
+
+
 def test_columns_of_a_recipe_are_renamed_for_the_row_and_for_its_exemplars(write_rows, load):
     rows = [{"claim": f"Claim {n}.", "text": f"Text {n}.", "label": "neutral"} for n in range(5)]
     items = load(write_rows(*rows), task="nli", columns={"premise": "text", "hypothesis": "claim"}, shots=2)

@@ -139,6 +139,6 @@ def finished_run(tiny_model: Path, task_folder: Path, tmp_path: Path) -> Path:
         load_model(recipe.model), LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False)
     )
     adapted.save_pretrained(run.adapter_folder)
-    bind_template("chatml", recipe.model, plugins).save(run.chat_folder)
+    bind_template(recipe.template, recipe.model, plugins).save(run.chat_folder)
     run.update(outcome="finished")
     return run.folder

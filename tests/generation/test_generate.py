@@ -153,10 +153,47 @@ def test_what_cannot_be_asked_is_said(generate, arguments, told):
     assert done.code == 1 and re.search(told, done.err) and "Traceback" not in done.err
 
 
-def test_an_endpoint_that_goes_on_failing_ends_it(generate, endpoint):
+def test_after_a_wrong_name_the_right_one_may_have_the_same_file(generate, tmp_path):
+    done = generate("--count", 2, model="plaid")
+    assert done.code == 1 and done.out == "" and not list(tmp_path.glob(".out.jsonl.state*"))
+    assert generate("--count", 2).code == 0
+
+
+def test_what_was_spent_on_nothing_still_counts_when_it_begins_otherwise(generate, endpoint):
+    endpoint.answer, plausible = (lambda question, sent: ""), endpoint.answer
+    assert generate("--count", 2, "--patience", 2).code == 1
+    endpoint.answer = plausible
+    done = generate("--count", 2, "--temperature", 1, "--json")
+    assert done.code == 0 and json.loads(done.out)["requests"] == len(endpoint.started)
+
+
+def test_a_kill_costs_no_more_tasks_than_are_under_way(generate, endpoint, monkeypatch):
+    """Labels are not asked for all tasks before the first has its instance."""
+    assert generate("--count", 12, "--concurrency", 2).code == 0
+    under_way = most = 0
+    for prompt in endpoint.prompts:
+        under_way += ("Say for the last task" in prompt) - ('after "Output:"' in prompt or 'after "Input:"' in prompt)
+        most = max(most, under_way)
+    assert most <= 2
+
+
+def test_an_endpoint_that_goes_on_failing_ends_it_and_is_said_while_it_does(generate, endpoint):
     endpoint.faults = lambda number: 500
     done = generate("--count", 2, "--max-retries", 2, "--concurrency", 1)
     assert done.code == 1 and "went on failing, 3 times in a row; the last was 500: fault 500" in done.err
+    assert done.err.count("warning:") == 1 and "500: fault 500; asked again in 0.0 s" in done.err
+
+
+def test_once_it_has_given_up_nothing_that_waits_is_tried(generate, endpoint):
+    endpoint.faults = lambda number: 500 if number >= 2 else None
+    assert generate("--count", 50, "--max-retries", 2, "--concurrency", 2).code == 1
+    assert len(endpoint.started) == 2 + 2 * 3
+
+
+def test_a_page_that_is_not_found_asks_for_the_end_of_the_url(generate, endpoint):
+    endpoint.faults = lambda number: 404
+    assert "lack a /v1" in generate("--count", 2, url=endpoint.url.removesuffix("/v1")).err
+    assert "is 'played' the name of a model there" in generate("--count", 2).err
 
 
 def test_a_request_that_is_refused_is_not_repeated(generate, endpoint):
@@ -227,7 +264,7 @@ def started(seeds, endpoint, out, count):
 
 
 def test_killed_again_and_again_it_ends_with_the_rows_of_an_uninterrupted_run(generate, seeds, endpoint, tmp_path):
-    assert generate("--count", 60, out="whole.jsonl").code == 0
+    whole = json.loads(generate("--count", 60, "--json", out="whole.jsonl").out)
     endpoint.delay_s = 0.03
     rng, kills, out = random.Random(7), 0, tmp_path / "killed.jsonl"
     for _ in range(12):
@@ -247,7 +284,13 @@ def test_killed_again_and_again_it_ends_with_the_rows_of_an_uninterrupted_run(ge
     assert kills >= 3 and process.returncode == 0
     rows = rows_of(out)
     assert len(rows) == 60 == len({row["instruction"] for row in rows})
-    assert len({row["id"] for row in rows}) == 60
+    assert facts(out) == facts(tmp_path / "whole.jsonl")
+    told = json.loads(generate("--count", 60, "--json", out="killed.jsonl").out)
+    for name in ("kept", "rows", "instructions_read", "dropped"):
+        assert told[name] == whole[name]
+    for name in ("requests", "prompt_tokens", "completion_tokens"):
+        assert told[name] >= whole[name], "what the rows cost is in the account, however soon after a row the kill came"
+    assert told["elapsed_s"] > 0.03 * whole["requests"] / 4
 
 
 def test_two_processes_on_one_output_are_refused(generate, seeds, endpoint, tmp_path):

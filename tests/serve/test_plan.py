@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -78,6 +79,64 @@ def test_the_engine_gets_the_smallest_rank_it_takes_that_fits(tmp_path: Path, ra
     plan = plan_engine([_variant(tmp_path, "a", rank=1), _variant(tmp_path, "b", rank=rank)], VllmOptions())
     arguments = vllm_arguments(plan, tmp_path, VllmOptions(), on_cpu=True)
     assert f"--max-lora-rank={expected}" in arguments and "--max-loras=3" in arguments
+
+
+@pytest.mark.parametrize(
+    ("declared", "chosen", "expected"),
+    [("hermes", None, "hermes"), ("hermes", "pythonic", "pythonic"), (None, "xlam", "xlam")],
+)
+def test_the_templates_tool_parser_is_used_unless_another_is_named(
+    tmp_path: Path, declared: str | None, chosen: str | None, expected: str
+) -> None:
+    (tmp_path / "template.json").write_text(json.dumps({"name": "T", "tool_parser": declared}))
+    options = VllmOptions(tool_parser=chosen)
+    parser = engine._tool_parser(tmp_path, options)
+    plan = plan_engine([_variant(tmp_path, "a")], options)
+    arguments = vllm_arguments(plan, tmp_path, options, on_cpu=True, tool_parser=parser)
+    assert parser == expected
+    assert f"--tool-call-parser={expected}" in arguments and "--enable-auto-tool-choice" in arguments
+
+
+@pytest.mark.parametrize(("declared", "chosen"), [(None, None), ("hermes", "none")])
+def test_without_a_tool_parser_tool_calls_stay_text(tmp_path: Path, declared: str | None, chosen: str | None) -> None:
+    (tmp_path / "template.json").write_text(json.dumps({"name": "T", "tool_parser": declared}))
+    assert engine._tool_parser(tmp_path, VllmOptions(tool_parser=chosen)) is None
+    arguments = vllm_arguments(
+        plan_engine([_variant(tmp_path, "a")], VllmOptions()), tmp_path, VllmOptions(), on_cpu=True
+    )
+    assert not any("tool" in argument for argument in arguments if argument.startswith("--enable"))
+
+
+@pytest.mark.vllm
+def test_an_unknown_tool_parser_is_refused_before_anything_starts(tmp_path: Path) -> None:
+    with pytest.raises(
+        HarnessError, match=r"no tool parser 'hermse'. Did you mean 'hermes'\? It has: .*, mistral, .*, xlam"
+    ):
+        engine._tool_parser(tmp_path, VllmOptions(tool_parser="hermse"))
+    plugin = VllmOptions(tool_parser="hermse", extra_args=("--tool-parser-plugin=mine.py",))
+    assert engine._tool_parser(tmp_path, plugin) == "hermse"
+
+
+@pytest.mark.vllm
+def test_the_parsers_that_templates_declare_are_vllms() -> None:
+    from harness.plugins import Plugins
+
+    declared = {template.tool_parser for template in Plugins().templates.values()}
+    assert "hermes" in declared and {name for name in declared if isinstance(name, str)} <= set(engine._tool_parsers())
+
+
+def test_a_base_whose_vocabulary_tuning_extended_is_refused(tmp_path: Path) -> None:
+    base = Variant("a@base", MODEL, None, _variant(tmp_path, "a").chat_folder, added_ids=(600,))
+    with pytest.raises(HarnessError, match=r"a@base: tuning added tokens.*harness evaluate a@base"):
+        plan_engine([base], VllmOptions())
+
+
+def test_a_model_without_a_template_is_told_which_fit(tiny_model: Path) -> None:
+    with (
+        contextlib.ExitStack() as stack,
+        pytest.raises(HarnessError, match=r"(?s)no chat template.*--template NAME\. These fit its tokenizer: .*chatml"),
+    ):
+        engine._bind_models_template(Variant("tiny", ModelSpec(path=str(tiny_model))), stack)
 
 
 def test_the_key_is_not_among_the_arguments(tmp_path: Path) -> None:

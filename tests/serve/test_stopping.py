@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import urllib.request
@@ -17,6 +18,27 @@ def test_an_adapter_that_is_not_applied_stops_serving(harness, runs_folder: Path
     port = free_port()
     done = harness("--runs", runs_folder, "serve", "unapplied", f"--port={port}", "--no-ui")
     assert done.code == 1 and "the adapter is not applied" in done.err and "Traceback" not in done.err
+    assert processes_of(f"--port={port}") == []
+
+
+def test_a_template_changed_after_tuning_stops_serving(  # type: ignore[no-untyped-def]
+    harness, runs_folder: Path, tmp_path: Path, free_port, processes_of
+) -> None:
+    """The engine is served the changed file and the harness loads it: that training saw another is in the probes."""
+    shutil.copytree(runs_folder / "beta", tmp_path / "runs/changed")
+    template, port = tmp_path / "runs/changed/chat/chat_template.jinja", free_port()
+    source = template.read_text()
+    template.write_text(source.replace("<|im_start|>assistant\\n", "<|im_start|>assistant\\n\\n"))
+    assert template.read_text() != source
+    done = harness("--runs", tmp_path / "runs", "serve", "changed", f"--port={port}", "--no-ui")
+    assert done.code == 1 and "Traceback" not in done.err
+    lines = done.err.splitlines()
+    (at,) = [number for number, line in enumerate(lines) if line.startswith("  in training  ")]
+    trained, served, caret = lines[at : at + 3]
+    column = caret.index("^")
+    assert caret.strip() == "^" and trained[15:column] == served[15:column] and trained[column:] != served[column:]
+    assert "«<|im_start|>»assistant\\n" in trained and "probe 1 of changed" in lines[at - 1]
+    assert "Has something in" in done.err and str(template.parent) in done.err
     assert processes_of(f"--port={port}") == []
 
 

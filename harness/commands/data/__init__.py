@@ -1,4 +1,4 @@
-"""`harness data`: what data sets there are, what a file is, what its rows become, every row that is wrong, and a build.
+"""`harness data`: what data sets there are, what a file is, what its rows become, every row that is wrong, a build, and the cache.
 
 Needs no torch. What is said of tokens needs transformers, for the tokenizer alone.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import click
 
 from harness.commands.data.build import build
+from harness.commands.data.cache import list_cache
 from harness.commands.data.listing import list_datasets
 from harness.commands.data.preview import preview
 from harness.commands.data.recognise import recognise_file
@@ -20,5 +21,5 @@ def command() -> None:
     pass
 
 
-for part in (list_datasets, recognise_file, preview, validate, stats, build):
+for part in (list_datasets, recognise_file, preview, validate, stats, build, list_cache):
     command.add_command(part)

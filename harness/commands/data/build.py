@@ -20,6 +20,7 @@ from harness.commands.data.reading import (
     part_option,
     path_argument,
     read_items,
+    set_option,
     what_to_read,
 )  # fmt: skip
 from harness.context import Context
@@ -34,11 +35,14 @@ if TYPE_CHECKING:
 @click.command()
 @path_argument
 @dataset_option
+@set_option
 @click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="A .jsonl or .parquet file; the card is FILE with .md.")  # fmt: skip
 @part_option
 @json_option
 @click.pass_obj
-def build(context: Context, path: str | None, dataset: str | None, out: Path, part: Part, as_json: bool) -> None:
+def build(
+    context: Context, path: str | None, dataset: str | None, sets: tuple[str, ...], out: Path, part: Part, as_json: bool
+) -> None:
     """Write the prepared data of RECIPE (or of FILE) as one file of rows, with a data card beside it.
 
     Conversations become rows of `messages`, preferences rows of `preferences`, and completions that are good or bad by
@@ -49,10 +53,11 @@ def build(context: Context, path: str | None, dataset: str | None, out: Path, pa
     check_writable(out)
     card = out.with_suffix(".md")
     _check_may_replace(out, card)
-    reading = what_to_read(context, path, dataset, part)
+    reading = what_to_read(context, path, dataset, part, sets)
     stream = read_items(context, reading, "building")
     written = write_items((prepared.item for prepared in stream.items for _ in range(prepared.times)), out)
-    command = f"harness data build {shlex.join([*([path] if path else []), *(['--dataset', dataset] if dataset else []), '--out', str(out)])}"
+    given = [part for override in sets for part in ("--set", override)]
+    command = f"harness data build {shlex.join([*([path] if path else []), *(['--dataset', dataset] if dataset else []), *given, '--out', str(out)])}"
     command += f" --part {part}" if reading.recipe and part != "train" else ""
     write_text(card, _card(context, reading, stream, written, out, part, command))
     if as_json:

@@ -6,11 +6,13 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from harness.commands.data.stats import Measured, lengths_of, shares_of, summary_of
+from harness.data.statistics import round_width
 
 if TYPE_CHECKING:
     from harness.data.statistics import Bin, Lengths
 
-WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 460, 210, 42, 26, 24  # of a plot, in its own units
+WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 460, 210, 50, 26, 24  # of a plot, in its own units
+WIDEST = 60  # a bar
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1c2128; --soft: #667085; --line: #d8dde4; --page: #f7f8fa; --card: #ffffff; --bar: #2f6fb3; --far: #c27c2c; }
@@ -30,16 +32,25 @@ section { min-width: 0; } section p { margin: 6px 0 0; font-size: .85rem; }
 svg { display: block; width: 100%; height: auto; } svg text { fill: var(--soft); font: 13px system-ui, sans-serif; }
 .bar { fill: var(--bar); } .beyond { fill: var(--far); } .grid { stroke: var(--line); } .limit { stroke: var(--far); stroke-dasharray: 5 4; }
 .scroll { overflow-x: auto; } table { border-collapse: collapse; width: 100%; font-size: .9rem; }
-th, td { text-align: left; padding: 5px 12px 5px 0; border-bottom: 1px solid var(--line); vertical-align: top; overflow-wrap: anywhere; }
+th, td { text-align: left; padding: 5px 12px 5px 0; border-bottom: 1px solid var(--line); vertical-align: top; }
+td:first-child { overflow-wrap: anywhere; }
 th { color: var(--soft); font-weight: 500; } .n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap; }
 .meter { display: inline-block; vertical-align: middle; height: 6px; min-width: 2px; border-radius: 3px; background: var(--bar); }
-.wide { margin-top: 16px; } .wide table { min-width: 620px; }
+tr:last-child td { border-bottom: 0; } td:last-child, th:last-child { padding-right: 0; }
+.shares { table-layout: fixed; } .shares .n { width: 22%; } .shares td:last-child { width: 34%; }
+.wide { margin-top: 16px; }
+@media (max-width: 560px) {
+  svg text { font-size: 17px; } .shares .n { width: 21%; } .shares td:last-child { width: 22%; }
+  .wide tr:first-child { display: none; } .wide td, .wide tr { display: block; border: 0; padding: 0; text-align: left; } .wide tr + tr + tr { margin-top: 12px; }
+  td[data-what]::before { content: attr(data-what) " "; color: var(--soft); } td:empty { display: none; }
+}
 """
 
 
 def page_of(measured: Measured) -> str:
     """The statistics as an HTML page with nothing outside itself: its styles and plots are in it, and it runs no script."""
-    encoded = f" Tokens are those of the template {escape(measured.template)}." if measured.template else ""
+    told = f" Tokens are those of the template {escape(measured.template)}." if measured.template else ""
+    told += f" Languages were not told: {escape(measured.no_languages)}." if measured.no_languages else ""
     plots = [_plot(name, lengths, measured.max_tokens) for name, lengths in lengths_of(measured)]
     shares = [_shares(name, counts) for name, counts in shares_of(measured)]
     figures = "".join(
@@ -49,7 +60,7 @@ def page_of(measured: Measured) -> str:
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         f"<title>{escape(measured.title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{escape(measured.title)}</h1>\n<p>What these data hold, as counted by <code>harness data stats</code>.{encoded}</p>\n"
+        f"<h1>{escape(measured.title)}</h1>\n<p>What these data hold, as counted by <code>harness data stats</code>.{told}</p>\n"
         f'<div class="figures">{figures}</div>\n<div class="plots">\n{"".join(plots + shares)}</div>\n{_files(measured)}'
         "</main>\n</body>\n</html>\n"
     )  # fmt: skip
@@ -69,25 +80,25 @@ def _histogram(name: str, bins: list[Bin], limit: int | None) -> str:
     """Bars over bins of equal width; what is beyond the 99th percentile is the last, in another colour."""
     highest = max(bin.count for bin in bins)
     step = (WIDTH - LEFT - 8) / len(bins)
+    thick = min(step - 2, WIDEST)
     floor = HEIGHT - BOTTOM
     parts = []
-    for share in (0.0, 0.5, 1.0):
-        y = floor - share * (floor - TOP)
+    for count in range(0, highest + 1, round_width(highest / 4)):
+        y = floor - count / highest * (floor - TOP)
         parts.append(f'<line class="grid" x1="{LEFT}" x2="{WIDTH}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        if share != 0.5 or highest > 1:
-            parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_short(highest * share)}</text>')
+        parts.append(f'<text x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{_short(count)}</text>')
     every = max(1, -(-len(bins) // 6))
     for index, bin in enumerate(bins):
         x, height = LEFT + 4 + index * step, bin.count / highest * (floor - TOP)
         height = max(height, 1.5) if bin.count else 0
         parts.append(
-            f'<rect class="{"beyond" if bin.beyond else "bar"}" x="{x:.1f}" y="{floor - height:.1f}" '
-            f'width="{max(step - 2, 1):.1f}" height="{height:.1f}" rx="2"><title>{bin}: {bin.count:,}</title></rect>'
+            f'<rect class="{"beyond" if bin.beyond else "bar"}" x="{x + (step - 2 - thick) / 2:.1f}" y="{floor - height:.1f}" '
+            f'width="{thick:.1f}" height="{height:.1f}" rx="2"><title>{bin}: {bin.count:,}</title></rect>'
         )
         label = f"{_short(bin.low)}+" if bin.beyond else _short(bin.low)
         if bin.beyond or (index % every == 0 and len(bins) - index > every * bins[-1].beyond):
-            middle = x + step / 2 - 1
-            parts.append(f'<text x="{middle:.1f}" y="{HEIGHT - 8}" text-anchor="middle">{label}</text>')
+            at, anchor = (WIDTH, "end") if bin.beyond else (x + step / 2 - 1, "middle")
+            parts.append(f'<text x="{at:.1f}" y="{HEIGHT - 8}" text-anchor="{anchor}">{label}</text>')
     last = bins[-1]
     if limit is not None and bins[0].low <= limit < last.low + (0 if last.beyond else 1):
         width = bins[0].high - bins[0].low + 1
@@ -102,17 +113,17 @@ def _shares(name: str, counts: dict[str, int], most: int = 12) -> str:
     total = sum(counts.values())
     rows = "".join(
         f'<tr><td>{escape(key)}</td><td class="n">{count:,}</td><td class="n">{count / total:.1%}</td>'
-        f'<td style="width:35%"><span class="meter" style="width:{count / max(counts.values()):.1%}"></span></td></tr>'
+        f'<td><span class="meter" style="width:{count / max(counts.values()):.1%}"></span></td></tr>'
         for key, count in list(counts.items())[:most]
     )
     more = f"<p>and {len(counts) - most} more</p>" if len(counts) > most else ""
-    return f"<section><h2>{escape(name)}</h2><table>{rows}</table>{more}</section>\n"
+    return f'<section><h2>{escape(name)}</h2><table class="shares">{rows}</table>{more}</section>\n'
 
 
 def _files(measured: Measured) -> str:
     rows = "".join(
-        f'<tr><td>{escape(report.path)}</td><td>{escape(report.source)}</td><td class="n">{report.rows:,}</td>'
-        f'<td class="n">{report.kept:,}</td><td>{escape("; ".join(f"{count:,}: {reason}" for reason, count in report.left_out.items()))}</td></tr>'
+        f'<tr><td>{escape(report.path)}</td><td data-what="read as">{escape(report.source)}</td><td class="n" data-what="rows">{report.rows:,}</td>'
+        f'<td class="n" data-what="kept">{report.kept:,}</td><td data-what="left out">{escape("; ".join(f"{count:,}: {reason}" for reason, count in report.left_out.items()))}</td></tr>'
         for report in measured.reports
     )  # fmt: skip
     wrong = f"<p>{len(measured.problems):,} rows are wrong and not counted; <code>harness data validate</code> shows them.</p>" if measured.problems else ""  # fmt: skip

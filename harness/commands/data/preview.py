@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
@@ -14,6 +14,7 @@ from harness.commands.data.reading import (
     dataset_option,
     part_option,
     path_argument,
+    set_option,
     template_of,
     template_options,
     what_to_read,
@@ -21,11 +22,15 @@ from harness.commands.data.reading import (
 from harness.commands.data.showing import print_item, print_tokens, shown_tokens
 from harness.context import Context
 from harness.errors import HarnessError
+from harness.nouns import Conversation, Message, Preference
+
+SHOWN = 100_000  # characters of a message; --json has them all
 
 
 @click.command()
 @path_argument
 @dataset_option
+@set_option
 @click.option(
     "--count", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="How many rows of each source."
 )  # fmt: skip
@@ -35,7 +40,7 @@ from harness.errors import HarnessError
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a row.")
 @click.pass_obj
 def preview(
-    context: Context, path: str | None, dataset: str | None, count: int, part: Part, tokens: bool, model: str | None,
+    context: Context, path: str | None, dataset: str | None, sets: tuple[str, ...], count: int, part: Part, tokens: bool, model: str | None,
     template: str, as_json: bool,
 ) -> None:  # fmt: skip
     """Show the first rows of RECIPE or FILE as conversations or preferences, and their tokens on request.
@@ -47,7 +52,7 @@ def preview(
     from harness.data import load_source
     from harness.data.statistics import as_sequences
 
-    reading = what_to_read(context, path, dataset, part)
+    reading = what_to_read(context, path, dataset, part, sets)
     bound = None
     if tokens or model:
         bound, missing = template_of(context, reading.recipe, model, template)
@@ -56,14 +61,30 @@ def preview(
     for source in reading.sources:
         for item in itertools.islice(load_source(source, context.plugins.datasets), count):
             sequences = as_sequences(item) if bound else []
-            encoded = [(part.id, shown_tokens(bound.encode(part), bound)) for part in sequences] if bound else []
+            learnt = reading.train_on(item)
+            encoded = [(one.id, shown_tokens(bound.encode(one, learnt), bound)) for one in sequences] if bound else []
             if as_json:
                 out: dict[str, Any] = asdict(item)
                 if bound:
                     out["tokens"] = [{"id": id, "tokens": [asdict(token) for token in shown]} for id, shown in encoded]
                 click.echo(json.dumps(out, ensure_ascii=False, default=str))
                 continue
-            print_item(context, item)
+            print_item(context, _shortened(item))
             for id, shown in encoded:
                 side = id.rpartition(" ")[2]
                 print_tokens(context, shown, f"tokens of {side}" if side in {"chosen", "rejected"} else "tokens")
+
+
+def _shortened(item: Conversation | Preference) -> Conversation | Preference:
+    """The item with no message longer than SHOWN characters, which a terminal takes a second for."""
+
+    def short(messages: tuple[Message, ...]) -> tuple[Message, ...]:
+        return tuple(
+            message if len(message.content) <= SHOWN
+            else replace(message, content=f"{message.content[:SHOWN]} … and {len(message.content) - SHOWN:,} more characters")
+            for message in messages
+        )  # fmt: skip
+
+    if isinstance(item, Conversation):
+        return replace(item, messages=short(item.messages))
+    return replace(item, prompt=short(item.prompt), chosen=short(item.chosen), rejected=short(item.rejected))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -14,24 +14,28 @@ import click
 from harness.commands.data.progress import followed
 from harness.commands.data.showing import printable
 from harness.context import Context
-from harness.errors import DataError, HarnessError, ModelError, TemplateError
+from harness.errors import DataError, HarnessError, ModelError, RecipeError, TemplateError
 from harness.nouns import Conversation, Example
 
 if TYPE_CHECKING:
     from harness.data import Account, SourceReport
     from harness.data.prepare import Prepared
     from harness.data.recognise import Match
+    from harness.data.sources import Item
     from harness.recipe import DataSource, Recipe
-    from harness.template import BoundTemplate
+    from harness.template import BoundTemplate, TrainOn
 
 Part = Literal["train", "validation"]
-T = TypeVar("T")
+BATCH, BATCH_CHARACTERS = 256, 1 << 24
 F = TypeVar("F", bound=Callable[..., Any])
 
 path_argument = click.argument("path", required=False, metavar="[RECIPE|FILE]")
 dataset_option = click.option(
     "--dataset", metavar="NAME", help="Read FILE as this data set; without it, the one that fits is found and named."
 )
+set_option = click.option(
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A key of RECIPE, as in data.seed=1; of a FILE, one of its source, as in task=nli.",
+)  # fmt: skip
 part_option = click.option(
     "--part", type=click.Choice(["train", "validation"]), default="train", show_default=True, help="Which data of a recipe."
 )  # fmt: skip
@@ -60,6 +64,10 @@ class Reading:
     part: Part | None
     recognised: dict[int, Match]
 
+    def train_on(self, item: Item) -> TrainOn:
+        """Which answers of an item are learnt: of a recipe's conversations, those that it says."""
+        return self.recipe.data.train_on if self.recipe and isinstance(item, Conversation) else "all"
+
     def as_dict(self) -> list[dict[str, Any]]:
         """What was recognised, for JSON."""
         return [
@@ -68,23 +76,24 @@ class Reading:
         ]
 
 
-def what_to_read(context: Context, path: str | None, dataset: str | None, part: Part | None) -> Reading:
-    """The sources that a command's arguments name; `part` None is all of a recipe's.
+def what_to_read(
+    context: Context, path: str | None, dataset: str | None, part: Part | None, sets: Sequence[str] = ()
+) -> Reading:
+    """The sources that a command's arguments name; `part` None is all of a recipe's. `sets` are its `--set KEY=VALUE`.
 
     What had to be recognised is told on standard error: nothing is taken for something else in silence.
 
     Raises:
         HarnessError: where nothing is named, the recipe has no such part, or no data set fits the file.
     """
-    from harness.recipe import DataSource, load_recipe, source_model
+    from harness.recipe import load_recipe
 
     if dataset is not None or (path is not None and not is_recipe(path)):
-        named = source_model(context.plugins.datasets[dataset]) if dataset else DataSource
-        source, match = _settled(context, named(dataset=dataset or "", path=path))
+        source, match = _file_source(context, path, dataset, sets)
         return Reading((source,), None, part, {0: match} if match else {})
     if path is None:
         raise HarnessError("name a recipe, as in `harness data preview recipe.yaml`, or a file of rows")
-    recipe = load_recipe(Path(path), context.plugins)
+    recipe = load_recipe(Path(path), context.plugins, sets)
     if part == "validation" and recipe.data.validation_share is not None:
         names = ["train"]  # what is held out of it
     else:
@@ -156,24 +165,56 @@ def is_recipe(path: str) -> bool:
     return PurePosixPath(path).suffix in {".yaml", ".yml"}
 
 
-def _settled(context: Context, source: DataSource) -> tuple[DataSource, Match | None]:
-    """A source as it is read, and how that was found out where the source does not say; tells it on standard error."""
-    from harness.data.recognise import choose, recognise
-    from harness.data.sources import where_of
-    from harness.recipe import read_as
+def _file_source(
+    context: Context, path: str | None, dataset: str | None, sets: Sequence[str]
+) -> tuple[DataSource, Match | None]:
+    """The source that a file is, as `_settled` gives it; where no data set is named, that is recognised."""
+    from harness.data.recognise import choose
+    from harness.recipe import DataSource, source_model
 
     datasets = context.plugins.datasets
-    if not source.dataset:
-        match = choose(str(source.path), datasets)
-    elif resolve := datasets[source.dataset].resolve:
-        where = where_of(source, datasets[source.dataset])
-        chosen = resolve(where, datasets)
-        match = next(match for match in recognise(where, datasets) if match.dataset == chosen.name)
-    else:
-        return source, None
+    any_keys = type("DataSource", (DataSource,), {"model_config": {"extra": "ignore"}})
+    base = _with_sets(any_keys, sets, dataset or "", path)
+    if base.dataset:
+        return _settled(context, _with_sets(source_model(datasets[base.dataset]), sets, base.dataset, path))
+    match = choose(str(base.path), datasets, base.columns)
+    _tell(base, match)
+    return _with_sets(source_model(datasets[match.dataset]), sets, match.dataset, path), match
+
+
+def _with_sets(model: type[DataSource], sets: Sequence[str], dataset: str, path: str | None) -> DataSource:
+    """A source with what `--set` says. Raises RecipeError, as a recipe with it would."""
+    from pydantic import ValidationError
+    from ruamel.yaml.comments import CommentedMap
+
+    from harness.recipe import _apply_override, _explain, _plain, _Written
+
+    tree = CommentedMap(dataset=dataset, path=path)
+    overridden = {_apply_override(tree, override): override for override in sets}
+    try:
+        return model.model_validate(_plain(tree))
+    except ValidationError as error:
+        about = _Written(Path(f"--dataset {dataset}"), tree, overridden)
+        raise RecipeError(_explain(error, about, (), model)) from None
+
+
+def _settled(context: Context, source: DataSource) -> tuple[DataSource, Match | None]:
+    """A source as it is read, and how that was found out where the source does not say; tells it on standard error."""
+    from harness.data.sources import resolved
+
+    _, settled, match = resolved(source, context.plugins.datasets)
+    if match is not None:
+        _tell(source, match)
+    elif settled is not source:
+        click.secho(
+            printable(f"{source.path}: read as {settled.dataset}, as {source.dataset} says"), dim=True, err=True
+        )
+    return settled, match
+
+
+def _tell(source: DataSource, match: Match) -> None:
     told = f"{source.path}: read as {match.dataset} (sure: {match.sureness:.0%}): {match.why}"
     click.secho(printable(told), dim=True, err=True)
-    return read_as(source, datasets[match.dataset]), match
 
 
 def template_of(
@@ -185,10 +226,14 @@ def template_of(
         HarnessError: where `model` was asked for and cannot be had.
     """
     from harness.models import bind_template
-    from harness.recipe import ModelSpec
+    from harness.recipe import ModelSpec, TemplateSpec
 
     if recipe is None:
-        return (bind_template(template, ModelSpec(path=model), context.plugins), None) if model else (None, None)
+        return (
+            (bind_template(TemplateSpec(name=template), ModelSpec(path=model), context.plugins), None)
+            if model
+            else (None, None)
+        )
     if importlib.util.find_spec("transformers") is None:
         return None, "transformers is not installed: pip install 'instruct-harness[tuning]'"
     try:
@@ -198,15 +243,18 @@ def template_of(
 
 
 def encode_each(
-    template: BoundTemplate, conversations: list[Conversation], on_error: Callable[[Conversation, TemplateError], None]
+    template: BoundTemplate,
+    conversations: list[Conversation],
+    on_error: Callable[[Conversation, TemplateError], None],
+    train_on: TrainOn = "all",
 ) -> Iterator[Example]:
     """Encode conversations as tuning would, all at once; one by one where the template refuses some of them."""
     try:
-        yield from template.encode_batch(conversations)
+        yield from template.encode_batch(conversations, train_on)
     except TemplateError:
         for conversation in conversations:
             try:
-                yield template.encode(conversation)
+                yield template.encode(conversation, train_on)
             except TemplateError as error:
                 on_error(conversation, error)
 
@@ -217,9 +265,18 @@ def row_of(id: str) -> int | None:
     return int(row) if row.isdecimal() else None
 
 
-def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    iterator = iter(items)
-    while batch := list(itertools.islice(iterator, size)):
+def in_batches(items: Iterable[Prepared]) -> Iterator[list[Prepared]]:
+    """Batches to encode: of BATCH items, or of fewer that have BATCH_CHARACTERS or more."""
+    from harness.data import messages_of
+
+    batch, characters = list[Any](), 0
+    for prepared in items:
+        batch.append(prepared)
+        characters += sum(len(message.content) for message in messages_of(prepared.item))
+        if len(batch) == BATCH or characters >= BATCH_CHARACTERS:
+            yield batch
+            batch, characters = [], 0
+    if batch:
         yield batch
 
 

@@ -19,13 +19,13 @@ from harness.errors import DataError
 @click.pass_obj
 def recognise_file(context: Context, path: str, as_json: bool) -> None:
     """Say which data set FILE is for, why, and how sure that is. Exits 1 where none fits, or several fit equally well."""
-    from harness.data.recognise import choose, recognise
+    from harness.data.recognise import best_of, recognise
 
     datasets = context.plugins.datasets
     matches = recognise(path, datasets)
     refusal = None
     try:
-        chosen = choose(path, datasets).dataset
+        chosen = best_of(matches, path, datasets).dataset
     except DataError as error:
         chosen, refusal = None, error
     if as_json:

@@ -68,8 +68,10 @@ class ShownToken:
 def shown_tokens(example: Example, template: BoundTemplate) -> list[ShownToken]:
     """The tokens of an example with their text. Those that are parts of one character are shown together."""
     tokenizer = template.tokenizer
-    added = tokenizer.added_tokens_decoder
-    control = {id for id, token in added.items() if token.special or token.content.strip()}
+    control = set(tokenizer.convert_tokens_to_ids(template.control_tokens))
+    # Alone, a token at the beginning of a text loses its space in some vocabularies (SentencePiece's).
+    anchor = tokenizer.encode("a", add_special_tokens=False)
+    behind = len(tokenizer.decode(anchor))
     shown: list[ShownToken] = []
     ids: list[int] = []
     for position, id in enumerate(example.input_ids):
@@ -78,7 +80,7 @@ def shown_tokens(example: Example, template: BoundTemplate) -> list[ShownToken]:
         # A template's start token may be learnt text's neighbour: control tokens and the edges of the mask end a group.
         last = position + 1 == len(example)
         cut = last or example.input_ids[position + 1] in control or example.loss_mask[position + 1] != learnt
-        text = added[id].content if id in control else tokenizer.decode(ids)
+        text = tokenizer.convert_ids_to_tokens(id) if id in control else tokenizer.decode(anchor + ids)[behind:]
         if id in control or cut or not text.endswith("\ufffd"):
             shown.append(ShownToken(tuple(ids), text, learnt, id in control))
             ids = []

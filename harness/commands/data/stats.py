@@ -11,6 +11,7 @@ import click
 
 from harness.commands.data.reading import (
     Part,
+    Reading,
     dataset_option,
     encode_each,
     in_batches,
@@ -19,22 +20,25 @@ from harness.commands.data.reading import (
     part_option,
     path_argument,
     read_items,
+    set_option,
     template_of,
     template_options,
     what_to_read,
 )  # fmt: skip
 from harness.commands.data.showing import STYLES, printable
 from harness.context import Context
-from harness.errors import DataError, HarnessError
+from harness.errors import DataError, HarnessError, MissingExtraError
 from harness.files import write_text
 
 if TYPE_CHECKING:
     from harness.data import SourceReport
     from harness.data.prepare import Prepared
     from harness.data.statistics import Lengths, Statistics
-    from harness.template import BoundTemplate
+    from harness.nouns import Conversation
+    from harness.template import BoundTemplate, TrainOn
 
 BLOCKS = " ▁▂▃▄▅▆▇█"
+SHAPE_FROM = 110  # columns of a terminal, in which the histograms have a place beside the figures
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,7 @@ class Measured:
     max_tokens: int | None = None
     template: str | None = None
     no_tokens: str | None = None
+    no_languages: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         found = self.statistics.as_dict()
@@ -60,41 +65,48 @@ class Measured:
             ],
             "wrong": len(self.problems),
             "tokens_not_counted": self.no_tokens,
+            "languages_not_told": self.no_languages,
         }  # fmt: skip
 
 
 @click.command()
 @path_argument
 @dataset_option
+@set_option
 @part_option
 @template_options
 @click.option("--html", type=click.Path(path_type=Path), metavar="FILE", help="Write a page with plots, in one file.")
 @json_option
 @click.pass_obj
 def stats(
-    context: Context, path: str | None, dataset: str | None, part: Part, model: str | None, template: str,
+    context: Context, path: str | None, dataset: str | None, sets: tuple[str, ...], part: Part, model: str | None, template: str,
     html: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
-    """Count what RECIPE or FILE holds: rows, turns, lengths, what is learnt, scripts, sources, exact duplicates.
+    """Count what RECIPE or FILE holds: rows, turns, lengths, what is learnt, languages, sources, exact duplicates.
 
     Tokens are counted for a recipe, or for a FILE with --model. Rows that are wrong are counted, and left out.
     """
     from harness.data.statistics import Statistics
 
-    reading = what_to_read(context, path, dataset, part)
+    reading = what_to_read(context, path, dataset, part, sets)
     bound, no_tokens = template_of(context, reading.recipe, model, template)
     statistics, problems = Statistics(), list[DataError]()
     stream = read_items(context, reading, "counting", problems.append)
-    for batch in in_batches(stream.items, 256):
+    for batch in in_batches(stream.items):
         for prepared in batch:
             statistics.add(prepared.item, prepared.times)
         if bound is not None:
-            _count_tokens(statistics, bound, batch, problems)
+            _count_tokens(statistics, bound, batch, reading, problems)
+    no_languages = None
+    try:
+        statistics.tell_languages()
+    except MissingExtraError as error:
+        no_languages = str(error)
     reports = list(stream.reports)
     title = Path(path or reading.sources[0].dataset).name + (f", {part}" if reading.recipe else "")
     measured = Measured(
         title, statistics, reports, problems, reading.recipe.data.max_tokens if reading.recipe else None,
-        bound.name if bound else None, no_tokens,
+        bound.name if bound else None, no_tokens, no_languages,
     )  # fmt: skip
     if not statistics.items:
         raise problems[0] if problems else DataError("there is nothing to count")
@@ -114,15 +126,20 @@ def stats(
 
 
 def _count_tokens(
-    statistics: Statistics, template: BoundTemplate, batch: list[Prepared], problems: list[DataError]
+    statistics: Statistics, template: BoundTemplate, batch: list[Prepared], reading: Reading, problems: list[DataError]
 ) -> None:
     """Add the tokens of some items, each as often as it is used."""
     from harness.data.statistics import as_sequences
 
-    for times in sorted({prepared.times for prepared in batch}):
-        items = [prepared.item for prepared in batch if prepared.times == times]
-        sequences = [sequence for item in items for sequence in as_sequences(item)]
-        for example in encode_each(template, sequences, lambda _, error: problems.append(DataError(str(error)))):
+    def refused(conversation: Conversation, error: Exception) -> None:
+        problems.append(DataError(str(error)))
+
+    alike: dict[tuple[int, TrainOn], list[Conversation]] = {}
+    for prepared in batch:
+        key = prepared.times, reading.train_on(prepared.item)
+        alike.setdefault(key, []).extend(as_sequences(prepared.item))
+    for (times, train_on), sequences in alike.items():
+        for example in encode_each(template, sequences, refused, train_on):
             statistics.add_encoded(example, times)
 
 
@@ -144,7 +161,7 @@ def summary_of(measured: Measured) -> list[tuple[str, str]]:
         (f"{unit} learnt", f"{found.supervised_share:.1%}"),
     ]
     if found.tool_calls or found.with_tools:
-        lines.append(("tool calls", f"{found.tool_calls:,}; tools offered in {found.with_tools:,}"))
+        lines += [("tool calls", f"{found.tool_calls:,}"), ("tools offered in", f"{found.with_tools:,}")]
     if measured.max_tokens and found.tokens.n:
         above = found.tokens.share_above(measured.max_tokens)
         lines.append((f"longer than {measured.max_tokens:,} tokens", f"{above:.1%}"))
@@ -162,10 +179,15 @@ def lengths_of(measured: Measured) -> list[tuple[str, Lengths]]:
 
 
 def shares_of(measured: Measured) -> list[tuple[str, dict[str, int]]]:
-    """What was counted by name: messages by role, items by script and by source."""
+    """What was counted by name: messages by role, items by language, script and source."""
+    from harness.data.statistics import LANGUAGE_SAMPLE
+
     found = measured.statistics
+    drawn = f" (of {LANGUAGE_SAMPLE:,} items drawn at random)" if found.is_language_sampled else ""
+    languages = [(f"language{drawn}", dict(found.languages.most_common()))] if found.languages else []
     return [
         ("messages by role", dict(found.roles.most_common())),
+        *languages,
         ("script", dict(found.scripts.most_common())),
         ("source", dict(found.sources.most_common())),
     ]
@@ -184,15 +206,16 @@ def _print(context: Context, measured: Measured) -> None:
     if measured.no_tokens:
         console.print(f"[yellow]tokens not counted[/yellow]: {escape(measured.no_tokens)}", soft_wrap=True)
     console.print()
-    table = context.table("", "least", "median", "mean", "90 %", "99 %", "most", "least to 99 %")
-    for column in table.columns[1:-1]:
+    shape = ["least to 99 %"] if console.width >= SHAPE_FROM else []
+    table = context.table("", "least", "median", "mean", "90 %", "99 %", "most", *shape)
+    for column in table.columns[1:7]:
         column.justify = "right"
-    for column in table.columns[1:]:
+    for column in table.columns:
         column.no_wrap = True
     for name, lengths in lengths_of(measured):
         figures = [min(lengths.counts), lengths.quantile(0.5), lengths.mean, lengths.quantile(0.9), lengths.quantile(0.99), max(lengths.counts)]  # fmt: skip
         shown = [f"{figure:,.1f}" if isinstance(figure, float) else f"{figure:,}" for figure in figures]
-        table.add_row(name, *shown, f"[cyan]{sparkline(lengths)}[/cyan]")
+        table.add_row(name, *shown, *([f"[cyan]{sparkline(lengths)}[/cyan]"] if shape else []))
     console.print(table)
     for name, counts in shares_of(measured):
         console.print()
@@ -204,6 +227,8 @@ def _print(context: Context, measured: Measured) -> None:
         if len(counts) > 12:
             table.add_row(f"and {len(counts) - 12} more", "", "")
         console.print(table)
+    if measured.no_languages:
+        console.print(f"\n[yellow]languages not told[/yellow]: {escape(measured.no_languages)}", soft_wrap=True)
     left_out = [(count, reason) for report in measured.reports for reason, count in report.left_out.items()]
     for count, reason in left_out:
         console.print(f"[yellow]{count:,} left out[/yellow]: {escape(printable(reason))}", soft_wrap=True)

@@ -19,6 +19,7 @@ from harness.commands.data.reading import (
     path_argument,
     read_items,
     row_of,
+    set_option,
     template_of,
     what_to_read,
 )  # fmt: skip
@@ -38,18 +39,21 @@ SHOWN_ROWS = 5
 @click.command()
 @path_argument
 @dataset_option
+@set_option
 @click.option(
     "--part", type=click.Choice(["train", "validation"]), default=None, help="Check only this data of a recipe."
 )
 @json_option
 @click.pass_obj
-def validate(context: Context, path: str | None, dataset: str | None, part: Part | None, as_json: bool) -> None:
+def validate(
+    context: Context, path: str | None, dataset: str | None, sets: tuple[str, ...], part: Part | None, as_json: bool
+) -> None:
     """Check every row of RECIPE or FILE and show all problems, grouped. Exits 1 if there are any.
 
     A recipe's conversations are also rendered and encoded by its template and measured against data.max_tokens,
     where transformers is installed.
     """
-    reading = what_to_read(context, path, dataset, part)
+    reading = what_to_read(context, path, dataset, part, sets)
     template, not_checked = template_of(context, reading.recipe)
     checks = _check(context, reading, template)
     if as_json:
@@ -99,7 +103,7 @@ def _check(context: Context, reading: Reading, template: BoundTemplate | None) -
     if stream.account:  # what is held out for validation is checked too, with the source that it is from
         for report, held_out in zip(stream.account.reports, stream.account.held_out, strict=True):
             checks[id(held_out)] = checks.setdefault(id(report), Check(report))
-    for batch in in_batches(stream.items, 256):
+    for batch in in_batches(stream.items):
         for report in {id(prepared.report): prepared.report for prepared in batch}.values():
             items = [prepared.item for prepared in batch if prepared.report is report]
             if reading.recipe is not None and template is not None:
@@ -132,7 +136,7 @@ def _check_encoding(check: Check, conversations: list[Conversation], recipe: Rec
     def refused(conversation: Conversation, error: Exception) -> None:
         check.problems.append(DataError(str(error), path=path, row=row_of(conversation.id)))
 
-    for example in encode_each(template, conversations, refused):
+    for example in encode_each(template, conversations, refused, recipe.data.train_on):
         check.lengths.append(len(example))
         check.supervised += example.supervised
         if len(example) > limit and recipe.data.on_overlong == "error":

@@ -1,0 +1,331 @@
+"""A template bound to a tokenizer: renders conversations, encodes them, and proves that the loss sees what it should.
+
+One rendered text is tokenized as one piece, as vLLM does it, so that the ids of a prompt in training are the ids the
+server receives. Every example is checked as it is made, see `masks`.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.errors import TemplateError
+from harness.files import explain_full_disk, replacing, write_json
+from harness.nouns import Conversation, Example, Message
+from harness.template.masks import Rendered, Span, Tokens, divergence, named
+from harness.template.plain_text import BREAK, control_tokens
+from harness.template.rendering import Renderer, made_to_end
+
+if TYPE_CHECKING:
+    from harness.declarations import Template
+
+TrainOn = Literal["all", "last", "none-but-marked"]
+
+# Encoded like this, `Hi` is the only thing to learn from in ("user", "Hello"), ("assistant", "Hi"):
+#
+#   text       <|im_start|> user \n Hello <|im_end|> \n <|im_start|> assistant \n Hi <|im_end|> \n
+#   loss_mask       0        0    0   0       0      0       0          0      0  1      1      0
+
+
+@dataclass(frozen=True)
+class BoundTemplate:
+    """A chat template in the words of one tokenizer.
+
+    `tokenizer` is a transformers fast tokenizer whose `chat_template` is the Jinja source; `stop_ids` end a turn.
+    `tool_parser` is vLLM's name for what reads its tool calls.
+    """
+
+    name: str
+    tokenizer: Any
+    stop_ids: tuple[int, ...]
+    takes_system: bool = True
+    takes_tools: bool = False
+    takes_turns: bool = True
+    tool_parser: str | None = None
+
+    @classmethod
+    def bind(cls, template: Template, tokenizer: Any, options: Any = None) -> BoundTemplate:
+        """Fit a declared template to a tokenizer, with the options that it declares (None: their defaults).
+
+        Raises:
+            TemplateError: where the tokenizer lacks a token that the template needs, or the template does not do what it
+                declares; see `checks`.
+        """
+        from harness.template.checks import checked
+
+        return checked(template, tokenizer, options)
+
+    @classmethod
+    def load(cls, folder: Path) -> BoundTemplate:
+        """The template that a run saved in its `chat/` folder; needs no plugin."""
+        from harness.models import load_tokenizer
+
+        try:
+            saved = json.loads((folder / "template.json").read_text(encoding="utf-8"))
+        except (OSError, json.JSONDecodeError) as error:
+            raise TemplateError(f"{folder}: no saved chat template: {error}") from None
+        return cls(
+            saved["name"],
+            load_tokenizer(str(folder)),
+            tuple(saved["stop_ids"]),
+            saved["takes_system"],
+            saved["takes_tools"],
+            saved.get("takes_turns", True),
+            saved.get("tool_parser"),
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write tokenizer, chat template and generation defaults: what evaluation and serving load."""
+        with explain_full_disk(folder), replacing(folder) as temporary:
+            self.tokenizer.save_pretrained(temporary)
+            write_json(
+                temporary / "template.json",
+                {
+                    "name": self.name,
+                    "stop_ids": list(self.stop_ids),
+                    "stop_tokens": self.stop_tokens,
+                    "takes_system": self.takes_system,
+                    "takes_tools": self.takes_tools,
+                    "takes_turns": self.takes_turns,
+                    "tool_parser": self.tool_parser,
+                },
+            )
+            # Greedy where nobody says otherwise; the stop tokens are what vLLM ends an answer at.
+            write_json(
+                temporary / "generation_config.json",
+                {
+                    "eos_token_id": list(self.stop_ids),
+                    "pad_token_id": self.pad_id,
+                    "do_sample": False,
+                    "temperature": 0.0,
+                },
+            )
+
+    @functools.cached_property
+    def stop_tokens(self) -> list[str]:
+        """The stop tokens as text."""
+        return [self.tokenizer.convert_ids_to_tokens(stop) for stop in self.stop_ids]
+
+    @property
+    def pad_id(self) -> int:
+        """What batches are padded with. Padding is never attended to nor trained on, so any id does."""
+        pad = self.tokenizer.pad_token_id
+        return int(pad if pad is not None else self.stop_ids[0])
+
+    @functools.cached_property
+    def opening(self) -> str:
+        """What stands before the first question where nobody gives a system prompt: a default one, if there is one."""
+        return self._renderer([{"role": "user", "content": "probe two"}], None, True).partition("probe two")[0]
+
+    @functools.cached_property
+    def control_tokens(self) -> list[str]:
+        """The strings that become control tokens where the template writes them, and text where somebody says them."""
+        return control_tokens(self.tokenizer, self.tokenizer.get_chat_template(), self.stop_tokens)
+
+    @functools.cached_property
+    def _renderer(self) -> Renderer:
+        source = self.tokenizer.get_chat_template()
+        return Renderer(self.name, source, self.control_tokens, self.tokenizer.special_tokens_map)
+
+    @functools.cached_property
+    def _tokens(self) -> Tokens:
+        return Tokens(self.name, self.tokenizer, self.stop_ids, self.control_tokens)
+
+    def render(self, messages: Sequence[Message], tools: Sequence[Any] = (), *, generation_prompt: bool = False) -> str:
+        """The conversation as one text, control tokens included; with `generation_prompt`, up to where an answer begins.
+
+        Raises:
+            TemplateError: where the template refuses the conversation, or would drop part of it.
+        """
+        self._check_places(messages, tools)
+        with made_to_end(self.name):
+            return self._renderer(
+                [message.as_dict() for message in messages], as_vllm_has_them(tools), generation_prompt
+            )
+
+    def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:
+        """The ids that ask for an answer to `messages`: what training saw, and what the server must receive."""
+        return self._tokens.ids_of([self.render(messages, tools, generation_prompt=True)])[0]
+
+    def encode(self, conversation: Conversation, train_on: TrainOn = "all") -> Example:
+        """One conversation as ids and mask. See `encode_batch`."""
+        return self.encode_batch([conversation], train_on)[0]
+
+    def encode_batch(self, conversations: Sequence[Conversation], train_on: TrainOn = "all") -> list[Example]:
+        """Conversations as ids and masks: the assistant's words and the stop token of each trained turn are learnt.
+
+        `train_on` says which turns are: all that the conversation does not exclude, the last of these, or those marked
+        with `train=True`.
+
+        Raises:
+            TemplateError: where the template does not grow by appending, drops or changes what somebody says, an answer
+                has no stop token, tokens before an answer would be others in serving, or there is nothing to learn.
+        """
+        with made_to_end(self.name):
+            rendered = [self._rendered(conversation, train_on) for conversation in conversations]
+        return self._tokens.examples(rendered)
+
+    def check_turns(self, conversation: Conversation, train_on: TrainOn = "all") -> int:
+        """Compare the prompt of every learnt turn, tokenized on its own as the server does it, with what training sees.
+
+        Returns how many were compared. Raises TemplateError at the first difference.
+        """
+        ids = self.encode(conversation, train_on).input_ids
+        turns = trained(conversation, train_on)
+        for turn in turns:
+            prompt = self.prompt_ids(conversation.messages[:turn], conversation.tools)
+            if ids[: len(prompt)] != prompt:
+                at = next(i for i, (ours, theirs) in enumerate(zip(ids, prompt, strict=False)) if ours != theirs)
+                decode = self.tokenizer.decode
+                raise TemplateError(
+                    f"{named(conversation)}message {turn + 1}: its prompt has other tokens in serving, from token {at + 1} on:\n"
+                    f"  in training: …{decode(ids[max(0, at - 8) : at + 8])!r}\n"
+                    f"  in serving:  …{decode(prompt[max(0, at - 8) : at + 8])!r}"
+                )
+        return len(turns)
+
+    def _check_places(self, messages: Sequence[Message], tools: Sequence[Any]) -> None:
+        if not self.takes_system and any(message.role == "system" for message in messages):
+            raise TemplateError(f"template {self.name!r} has no place for a system prompt")
+        if not self.takes_tools and (tools or any(message.tool_calls for message in messages)):
+            raise TemplateError(f"template {self.name!r} has no place for tools")
+        if not self.takes_turns and sum(message.role == "user" for message in messages) > 1:
+            raise TemplateError(f"template {self.name!r} has no place for more than one exchange")
+
+    def _rendered(self, conversation: Conversation, train_on: TrainOn) -> Rendered:
+        """The rendered text and what of it is trained: answers and stop tokens."""
+        messages, turns = conversation.messages, trained(conversation, train_on)
+        if not turns:
+            why = "is marked with `train: true`" if train_on == "none-but-marked" else "is trained on"
+            raise TemplateError(f"{named(conversation)}nothing to learn from: no assistant message {why}")
+        try:
+            self._check_places(messages, conversation.tools)
+            dicts, tools = [message.as_dict() for message in messages], as_vllm_has_them(conversation.tools)
+            text = self._renderer(dicts, tools, False)
+            spans = []
+            for turn in turns:
+                prompt = self._renderer(dicts[:turn], tools, True)
+                if not text.startswith(prompt):
+                    raise TemplateError(self._not_a_prefix("the prompt of", turn, messages[turn], prompt, text))
+                end = self._end_of_words(text, len(prompt), messages[turn])
+                if end is None or (turn == len(messages) - 1 and text[end:].strip()):
+                    upto = text if turn == len(messages) - 1 else self._renderer(dicts[: turn + 1], tools, False)
+                    if not text.startswith(upto):
+                        raise TemplateError(self._not_a_prefix("the text up to", turn, messages[turn], upto, text))
+                    end = self._end_of_turn(turn, messages[turn], prompt, upto)
+                spans.append(Span(turn, prompt, end))
+            self._check_nothing_is_dropped(
+                [(i, m) for i, m in enumerate(messages) if m.role != "assistant" or i in turns], text
+            )
+        except TemplateError as error:
+            raise TemplateError(f"{named(conversation)}{error}") from error.__cause__
+        return Rendered(conversation, text, spans)
+
+    def _end_of_words(self, text: str, start: int, message: Message) -> int | None:
+        """Where the stop token ends that follows the message's words; None where that needs a closer look."""
+        if message.tool_calls:
+            return None
+        for words in (message.content, message.content.strip()):
+            at = text.find(words, start, start + len(words) + 4)
+            if at == start or (at > start and text[start:at].isspace()):
+                for stop in self.stop_tokens:
+                    if text.startswith(stop, at + len(words)):
+                        return at + len(words) + len(stop)
+        return None
+
+    def _end_of_turn(self, turn: int, message: Message, prompt: str, upto: str) -> int:
+        """Where the stop token after the answer ends. What the template writes behind it is not learnt."""
+        answer = upto[len(prompt) :]
+        stops = [stop for stop in self.stop_tokens if stop in answer]
+        if not stops:
+            raise TemplateError(
+                f"template {self.name!r} does not end message {turn + 1} with a stop token ({', '.join(self.stop_tokens)}): "
+                f"the model would never learn to stop. It ends with {answer[-40:]!r}"
+            )
+        last = max(answer.rindex(stop) + len(stop) for stop in stops)
+        if answer[last:].strip():
+            raise TemplateError(
+                f"template {self.name!r} writes {answer[last:][:40]!r} after the stop token of message {turn + 1}"
+            )
+        if any(stop in answer[: last - 1] for stop in stops):
+            raise TemplateError(f"message {turn + 1}: the answer holds a stop token before its end: {answer[:80]!r}")
+        said, words = answer[:last].replace(BREAK, ""), message.content.replace(BREAK, "").strip()
+        if not said.lstrip().startswith(words):
+            if words in said:
+                raise TemplateError(
+                    f"template {self.name!r} has no generation prompt that fits: asked for message {turn + 1}, the model would not "
+                    f"be given {said[: said.index(words)]!r}, which stands before the answer in the conversation"
+                )
+            raise TemplateError(
+                f"template {self.name!r} changes the assistant's words in message {turn + 1}: {message.content[:60]!r} became "
+                f"{answer[:60]!r}"
+            )
+        return len(prompt) + last
+
+    def _not_a_prefix(self, what: str, turn: int, message: Message, prefix: str, text: str) -> str:
+        return (
+            f"template {self.name!r} does not grow by appending: {what} message {turn + 1} ({message.role}) is not a prefix of "
+            f"the whole conversation.\n{divergence(prefix, text)}\n"
+            f"Where only earlier answers are concerned, `data.train_on: last` learns the last answer of each conversation"
+        )
+
+    def _check_nothing_is_dropped(self, messages: Sequence[tuple[int, Message]], text: str) -> None:
+        broken = BREAK in text
+        said = text.replace(BREAK, "") if broken else text
+        for index, message in messages:
+            words = message.content.replace(BREAK, "") if broken else message.content
+            if words not in said and words.strip() not in said and not _is_there_as_json(words, said):
+                beside = " beside its tool calls" if message.tool_calls else ""
+                raise TemplateError(
+                    f"template {self.name!r} drops or changes what message {index + 1} ({message.role}) says{beside}: {words[:60]!r}"
+                )
+
+
+def _is_there_as_json(words: str, text: str) -> bool:
+    """Whether the text holds the words as a JSON string, or the JSON that they are."""
+    if json.dumps(words, ensure_ascii=False)[1:-1] in text:
+        return True
+    try:
+        found = json.loads(words)
+    except ValueError:
+        return False
+    return json.dumps(found, ensure_ascii=False) in text
+
+
+def trained(conversation: Conversation, train_on: TrainOn) -> tuple[int, ...]:
+    """Indices of the messages that the loss sees."""
+    if train_on == "none-but-marked":
+        return tuple(index for index, message in enumerate(conversation.messages) if message.train)
+    return conversation.trained[-1:] if train_on == "last" else conversation.trained
+
+
+def as_vllm_has_them(tools: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]] | None:
+    """Tools as vLLM 0.32 passes them to a template, whoever wrote them: which keys, and in which order.
+
+    Raises TemplateError for what is no tool.
+    """
+    return [_tool(number, tool) for number, tool in enumerate(tools, 1)] or None
+
+
+def _tool(number: int, tool: Mapping[str, Any]) -> dict[str, Any]:
+    function = tool.get("function", tool)
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+        raise TemplateError(
+            f"tool {number} is {str(tool)[:80]}: expected {{type: function, function: {{name, description, parameters}}}}"
+        )
+    kept = {key: function.get(key) for key in ("name", "description", "parameters")}
+    strict = {"strict": function["strict"]} if function.get("strict") is not None else {}
+    return {"type": "function", "function": kept | strict}
+
+
+def fingerprint(template: BoundTemplate) -> str:
+    """Hash of what decides the ids of a prompt: the chat template and the vocabulary."""
+    import hashlib
+    import re
+
+    vocabulary = re.sub(r"\s+", "", template.tokenizer.backend_tokenizer.to_str())
+    return hashlib.sha256((str(template.tokenizer.chat_template) + vocabulary).encode()).hexdigest()

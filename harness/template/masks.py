@@ -1,0 +1,168 @@
+"""From rendered texts to ids and masks, and the proof that the mask is the answers.
+
+Tokenizers split a text at its control tokens first, and what lies between two of them is tokenized on its own. So what
+stands between the last control token of a prompt and its end (the tail, `assistant\\n` in ChatML) says where the answer
+begins: its ids are known, and have to be there. If they are, no token holds the end of a prompt and the start of an answer
+together, and the prompt that a server tokenizes on its own has the ids that training saw.
+"""
+
+from __future__ import annotations
+
+import bisect
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import TemplateError
+from harness.nouns import Conversation, Example
+
+_SHORT = 64  # characters of a tail that is worth remembering
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A trained turn: the rendered text up to where its answer begins, and where in the text its stop token ends."""
+
+    turn: int
+    prompt: str
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """A conversation as text, and which parts of it are trained."""
+
+    conversation: Conversation
+    text: str
+    spans: list[Span]
+
+
+class Tokens:
+    """The tokens of one template: a tokenizer, and where in its ids the answers are."""
+
+    def __init__(self, name: str, tokenizer: Any, stop_ids: tuple[int, ...], control: Sequence[str]) -> None:
+        self.name, self.stop_ids = name, stop_ids
+        self.stops = {tokenizer.convert_ids_to_tokens(stop): stop for stop in stop_ids}
+        self._backend = tokenizer.backend_tokenizer
+        self._control = re.compile("|".join(map(re.escape, control))) if control else None
+        self._control_ids = {token: tokenizer.convert_tokens_to_ids(token) for token in control}
+        self._tails: dict[str, tuple[str, list[int]]] = {}  # control token and tail: the control token, the tail's ids
+
+    def ids_of(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of each text, tokenized as it is."""
+        return [encoding.ids for encoding in self._backend.encode_batch_fast(texts, add_special_tokens=False)]
+
+    def examples(self, rendered: Sequence[Rendered]) -> list[Example]:
+        """Ids and masks. Raises TemplateError where an answer has no tokens of its own, or prompts would differ."""
+        known = {span.prompt: self._known_tail(span.prompt) for one in rendered for span in one.spans}
+        if new := {tail for tail in known.values() if tail not in self._tails}:
+            self._learn_tails(sorted(new))
+        # Without offsets, which would cost a third of what tokenizing does.
+        all_ids = self.ids_of([one.text for one in rendered])
+        made = [self._example(one, ids, known) for one, ids in zip(rendered, all_ids, strict=True)]
+        for tail in new:
+            if len(tail) > _SHORT:
+                del self._tails[tail]
+        return made
+
+    def _known_tail(self, prompt: str) -> str:
+        """The prompt from its last control token on; all of it where it has none."""
+        for tail, (control, _) in self._tails.items():
+            if control and prompt.endswith(tail):
+                return tail
+        last = 0
+        for match in self._control.finditer(prompt) if self._control else ():
+            last = match.start()
+        return prompt[last:]
+
+    def _learn_tails(self, tails: Sequence[str]) -> None:
+        for tail, ids in zip(tails, self.ids_of(tails), strict=True):
+            match = self._control.match(tail) if self._control else None
+            self._tails[tail] = (match[0], ids[1:]) if match else ("", ids)
+
+    def _example(self, rendered: Rendered, ids: list[int], known: dict[str, str]) -> Example:
+        text = rendered.text
+        mask = [False] * len(ids)
+        seen, position, before = 0, -1, ""
+        for span in rendered.spans:
+            control, tail_ids = self._tails[known[span.prompt]]
+            start = len(span.prompt)
+            stop = next(stop for stop in self.stops if text.endswith(stop, start, span.end))
+            if any(text.find(other, start, span.end - len(stop)) >= 0 for other in self.stops):
+                raise TemplateError(
+                    f"{named(rendered.conversation)}message {span.turn + 1}: the answer holds a stop token before its end: "
+                    f"{text[start : span.end][:80]!r}"
+                )
+            try:
+                if control:
+                    if control != before:
+                        seen, position, before = 0, -1, control
+                    control_id, count = self._control_ids[control], span.prompt.count(control)
+                    for _ in range(count - seen):
+                        position = ids.index(control_id, position + 1)
+                    seen = count
+                first = position + 1 + len(tail_ids) if control else len(tail_ids)
+                last = ids.index(self.stops[stop], first)
+            except ValueError:  # fewer control tokens among the ids than in the text
+                return self._closer_look(rendered)
+            if ids[first - len(tail_ids) : first] != tail_ids:
+                return self._closer_look(rendered)
+            mask[first : last + 1] = [True] * (last + 1 - first)
+        if not any(mask[1:]):
+            raise TemplateError(f"{named(rendered.conversation)}nothing to learn from: no token of an answer is left")
+        return Example(ids, mask, rendered.conversation.id)
+
+    def _closer_look(self, rendered: Rendered) -> Example:
+        """The example with the offsets of its tokens; an error where a turn cannot be learnt as it would be served."""
+        text, spans = rendered.text, rendered.spans
+        # An answer that begins with white space can merge with the prompt's last token. Nothing follows the last answer, so
+        # it is cut off there: its prompt is then what the server receives.
+        ids, offsets = self._tokenized_as_two(text, len(spans[-1].prompt))
+        starts = [start for start, _ in offsets]
+        mask = [False] * len(ids)
+        prompts = self.ids_of([span.prompt for span in spans])
+        for span, prompt_ids in zip(spans, prompts, strict=True):
+            where = f"{named(rendered.conversation)}message {span.turn + 1}: "
+            start = len(span.prompt)
+            first, last = bisect.bisect_left(starts, start), bisect.bisect_left(starts, span.end) - 1
+            if (token := _straddling(offsets, start)) is not None:
+                raise TemplateError(
+                    f"{where}the token {text[slice(*offsets[token])]!r} holds the end of the prompt and the start of the answer "
+                    f"together, so that training and serving would differ. Start the answer with something else than white space"
+                )
+            if ids[last] not in self.stop_ids or offsets[last][1] != span.end:
+                raise TemplateError(f"{where}the stop token is cut into ordinary tokens")
+            if ids[: len(prompt_ids)] != prompt_ids:
+                raise TemplateError(
+                    f"{where}its prompt ends with other tokens where the answer follows than where it stands alone, so that "
+                    f"training and serving would differ: …{text[max(0, start - 40) : start + 20]!r}"
+                )
+            mask[first : last + 1] = [True] * (last + 1 - first)
+        if not any(mask[1:]):
+            raise TemplateError(f"{named(rendered.conversation)}nothing to learn from: no token of an answer is left")
+        return Example(ids, mask, rendered.conversation.id)
+
+    def _tokenized_as_two(self, text: str, at: int) -> tuple[list[int], list[tuple[int, int]]]:
+        """Ids and character offsets of `text` tokenized as two pieces."""
+        head, tail = self._backend.encode_batch([text[:at], text[at:]], add_special_tokens=False)
+        return head.ids + tail.ids, head.offsets + [(start + at, end + at) for start, end in tail.offsets]
+
+
+def _straddling(offsets: list[tuple[int, int]], at: int) -> int | None:
+    """The token that has characters on both sides of `at`, if there is one."""
+    position = bisect.bisect_left(offsets, at, key=lambda offset: offset[0]) - 1
+    return position if position >= 0 and offsets[position][1] > at else None
+
+
+def named(conversation: Conversation) -> str:
+    """Where a conversation comes from, to begin a message with."""
+    where = " ".join(part for part in (conversation.source, conversation.id) if part)
+    return f"{where}: " if where else ""
+
+
+def divergence(prefix: str, text: str) -> str:
+    """The two texts around the first difference, one above the other."""
+    at = next((i for i, (a, b) in enumerate(zip(prefix, text, strict=False)) if a != b), min(len(prefix), len(text)))
+    begin = max(0, at - 30)
+    return f"  as a prefix: …{prefix[begin : at + 30]!r}\n  in the whole: …{text[begin : at + 30]!r}"

@@ -1,0 +1,129 @@
+"""Text is text: what keeps a control-token string inside somebody's words from becoming a control token.
+
+vLLM parses control tokens wherever they stand in a rendered prompt, so the only thing that holds for training and serving
+alike is to break such strings before the template sees them. A prelude does that, in Jinja, as part of the saved template:
+it goes through every string of `messages`, `tools` and `documents`, keys and nested arguments included, and puts a zero-width space
+behind the first character of each control-token string. All other text is untouched.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
+from typing import Any
+
+BREAK = "\u200b"  # zero-width space: put inside a control-token string, it makes ordinary text of it
+END = "{#- The template itself begins here. -#}\n"
+_PLAIN_TAG = re.compile(r"</?[a-z]+[0-9]*>")
+_MOST_MARKERS = (8, 32)  # as few as there can be; some vocabularies have a thousand control tokens of many kinds
+
+_PRELUDE = """\
+{#- Text is text: control-token strings in messages and tools are broken by a zero-width space. -#}
+{%- set _control = [@CONTROL@] -%}
+{%- macro _broken(value, out) -%}
+  {%- if value is string -%}
+    {%- set out.value = value -%}
+    {%- for token, broken in _control if token in value -%}
+      {%- set out.value = out.value | replace(token, broken) -%}
+    {%- endfor -%}
+  {%- elif value is mapping -%}
+    {%- set found = namespace(pairs=[]) -%}
+    {%- for key, item in value.items() -%}
+      {%- set new = namespace(key=none, value=none) -%}
+      {{- _broken(key, new) -}}{%- set new.key = new.value -%}{{- _broken(item, new) -}}
+      {%- set found.pairs = found.pairs + [(new.key, new.value)] -%}
+    {%- endfor -%}
+    {%- set out.value = dict(found.pairs) -%}
+  {%- elif value is sequence -%}
+    {%- set found = namespace(items=[]) -%}
+    {%- for item in value -%}
+      {%- set new = namespace(value=none) -%}
+      {{- _broken(item, new) -}}
+      {%- set found.items = found.items + [new.value] -%}
+    {%- endfor -%}
+    {%- set out.value = found.items -%}
+  {%- else -%}
+    {%- set out.value = value -%}
+  {%- endif -%}
+{%- endmacro -%}
+{%- set _said = messages | string ~ (tools | default(none)) ~ (documents | default(none)) -%}
+{%- if @GUARD@ -%}
+  {%- set _new = namespace(value=none) -%}
+  {{- _broken(messages, _new) -}}{%- set messages = _new.value -%}
+  {{- _broken(tools | default(none), _new) -}}{%- set tools = _new.value -%}
+  {{- _broken(documents | default(none), _new) -}}{%- set documents = _new.value -%}
+{%- endif -%}
+"""
+
+
+def control_tokens(tokenizer: Any, source: str = "", stops: Sequence[str] = ()) -> list[str]:
+    """The strings that this tokenizer turns into control tokens, wherever they stand, longest first.
+
+    These are its added tokens, but for white space and for plain tags such as <table>, which some vocabularies hold as
+    whole words: a tag is a control token where it is marked special, is one of `stops`, or where the template `source` writes it.
+    """
+    known = {*tokenizer.all_special_tokens, *stops}
+    return sorted(
+        (
+            token.content
+            for token in tokenizer.added_tokens_decoder.values()
+            if len(token.content.strip(" \t\r\n▁")) > 1
+            and (
+                token.special
+                or token.content in known
+                or token.content in source
+                or not _PLAIN_TAG.fullmatch(token.content)
+            )
+        ),
+        key=lambda content: (-len(content), content),
+    )
+
+
+def protected(source: str, tokens: Sequence[str]) -> str:
+    """The template `source` with the prelude before it that breaks `tokens` in what people say."""
+    if not tokens or END in source:
+        return source
+    # A list that Jinja goes through: neither Jinja nor Python nests a thousand calls of a filter.
+    control = ", ".join(f"({_quoted(token)}, {_quoted(token[0] + BREAK + token[1:])})" for token in tokens)
+    found = markers(tokens)
+    guard = "true" if found is None else " or ".join(f"{_quoted(marker)} in _said" for marker in found)
+    return _PRELUDE.replace("@CONTROL@", control).replace("@GUARD@", guard) + END + source
+
+
+def unprotected(source: str) -> str:
+    """The template without its prelude: it renders the same wherever no marker is in what is said."""
+    return source.rpartition(END)[2]
+
+
+def markers(tokens: Iterable[str]) -> tuple[str, ...] | None:
+    """A few strings of which one is in every text that holds one of `tokens`; None where there are none to rely on.
+
+    They are looked for in the `repr` of messages too, so they hold nothing that this would write differently.
+    """
+    tokens = list(tokens)
+    for most, length in product(_MOST_MARKERS, range(max(map(len, tokens), default=0), 1, -1)):
+        found = {token[:length] for token in tokens}
+        if len(found) <= most:
+            safe = all(marker.isprintable() and not set(marker) & set("'\"\\") for marker in found)
+            return tuple(sorted(found)) if safe else None
+    return None
+
+
+def holds_any(found: tuple[str, ...] | None, messages: Sequence[Mapping[str, Any]], tools: Any) -> bool:
+    """Whether a marker is anywhere in what is said; what the prelude's own guard finds out."""
+    if found is None:
+        return True
+    for message in messages:
+        content = message["content"]
+        said = content if len(message) == 2 and isinstance(content, str) else str(message)
+        for marker in found:
+            if marker in said:
+                return True
+    return bool(tools) and any(marker in str(tools) for marker in found)
+
+
+def _quoted(text: str) -> str:
+    """A Jinja string literal."""
+    return json.dumps(text, ensure_ascii=False)

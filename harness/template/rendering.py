@@ -1,0 +1,91 @@
+"""Rendering a chat template in transformers' sandbox, which is vLLM's: it cannot reach out, and is made to end."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from harness.errors import TemplateError, first_line
+from harness.template.plain_text import holds_any, markers, unprotected
+
+TIME_LIMIT_S = 10.0  # for one batch or one check; rendering a conversation takes microseconds
+
+
+class Renderer:
+    """A compiled chat template: messages and tools, as dicts, to one text.
+
+    Args:
+        name: of the template, for messages.
+        source: its Jinja source.
+        control: the control-token strings that it breaks in what is said, see `plain_text`.
+        variables: what else it sees: `bos_token`, `eos_token` and the like.
+
+    Raises:
+        TemplateError: where the source is not Jinja.
+    """
+
+    def __init__(self, name: str, source: str, control: Sequence[str], variables: Mapping[str, Any]) -> None:
+        # Looking it up in the lazy modules of transformers takes as long as rendering a short text.
+        import jinja2
+        from transformers.utils.chat_template_utils import _compile_jinja_template
+
+        self.name = name
+        self._markers = markers(control)
+        try:
+            self._protected = _compile_jinja_template(source)
+            # The prelude changes nothing where no marker is said, and is left out there: it takes longer than the rest.
+            self._plain = _compile_jinja_template(unprotected(source))
+        except jinja2.TemplateSyntaxError as error:
+            raise TemplateError(f"template {name!r}: line {error.lineno} is not valid Jinja: {error.message}") from None
+        # Jinja would put them together anew for every text, which takes as long as rendering a short one.
+        self._variables = {**self._plain.globals, "documents": None, **variables}
+
+    def __call__(self, messages: list[dict[str, Any]], tools: list[Any] | None, generation_prompt: bool) -> str:
+        """Raises TemplateError where the template refuses the messages, or does what it may not."""
+        if not messages:
+            return ""
+        compiled = self._protected if holds_any(self._markers, messages, tools) else self._plain
+        try:
+            seen = self._variables | {"messages": messages, "tools": tools, "add_generation_prompt": generation_prompt}
+            return "".join(compiled.root_render_func(compiled.new_context(seen, shared=True)))
+        except Exception as error:  # whatever Jinja code may raise: it is the template's doing
+            raise self._refusal(error) from error
+
+    def _refusal(self, error: Exception) -> TemplateError:
+        import jinja2
+
+        if isinstance(error, jinja2.exceptions.SecurityError):
+            return TemplateError(f"template {self.name!r} tries to leave its sandbox: {first_line(error)}")
+        kind = "" if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: "
+        return TemplateError(f"template {self.name!r} cannot render this conversation: {kind}{first_line(error)}")
+
+
+class _TookTooLong(BaseException):  # not an Exception: Jinja code must not be able to go on after it
+    pass
+
+
+@contextlib.contextmanager
+def made_to_end(name: str, seconds: float = TIME_LIMIT_S) -> Iterator[None]:
+    """Stops the template `name` that loops: raises TemplateError in the block after `seconds`, in whichever thread it runs."""
+    ending, lock, over = ctypes.c_ulong(threading.get_ident()), threading.Lock(), False
+
+    def stop() -> None:
+        with lock:
+            if not over:
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ending, ctypes.py_object(_TookTooLong))
+
+    timer = threading.Timer(seconds, stop)
+    timer.daemon = True
+    timer.start()
+    try:
+        try:
+            yield
+        finally:
+            timer.cancel()
+            with lock:
+                over = True
+    except _TookTooLong:
+        raise TemplateError(f"template {name!r} does not come to an end: stopped after {seconds:g} s") from None

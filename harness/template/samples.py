@@ -1,0 +1,205 @@
+"""Fixed conversations that try a bound template: shapes, languages, tools, and control-token strings said by everybody.
+
+`harness template verify` encodes them, serving asks an engine for them, `harness template show` prints one of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from harness.errors import TemplateError
+from harness.nouns import Conversation, Message, ToolCall
+
+if TYPE_CHECKING:
+    from harness.template.bound import BoundTemplate
+
+TOGETHER = 8  # control tokens in one hostile conversation, so that each fits a small context
+UNICODE = " \t¿Où? é e\u0301 ﬁ 中文 한국어 🐦\u200d⬛ שלום\u00a0\u200b\ufeff\r\n{{ 7 * 7 }} {% if %} \\n \"'  \n\n"
+CALL = "call00001"  # nine letters and digits, which some formats insist on
+
+_system, _user, _assistant = (functools.partial(Message, role) for role in ("system", "user", "assistant"))
+
+
+class Sample(NamedTuple):
+    """A conversation that ends with an answer. `harmless` is the same in words where this one says control tokens."""
+
+    name: str
+    conversation: Conversation
+    harmless: Conversation | None = None
+
+
+def samples(template: BoundTemplate) -> tuple[list[Sample], dict[str, str]]:
+    """The fixed conversations that the template takes, and the names of the others with the reason why it does not.
+
+    Each control token of the tokenizer is said in one of them by system, user, assistant and tool; of tokens that differ in a
+    number only, as reserved ones do, the first is.
+    """
+    taken: list[Sample] = []
+    left_out: dict[str, str] = {}
+    for sample in _fixed(_different(template.control_tokens)):
+        sample = _in_its_places(template, sample)
+        try:
+            template.render(sample.conversation.messages, sample.conversation.tools)
+        except TemplateError as error:
+            left_out[sample.name] = str(error)
+        else:
+            taken.append(sample)
+    return taken, left_out
+
+
+def require_text(template: BoundTemplate, sample: Sample) -> None:
+    """Text is text: the control tokens of the sample are those of its harmless twin, one by one.
+
+    Raises:
+        TemplateError: naming the control tokens that something said becomes.
+    """
+    if sample.harmless is None:
+        return
+    control = set(template.tokenizer.convert_tokens_to_ids(template.control_tokens))
+    said, words = (_ids(template, conversation) for conversation in (sample.conversation, sample.harmless))
+    ours, theirs = ([(at, id) for at, id in enumerate(ids) if id in control] for ids in (said, words))
+    if [id for _, id in ours] == [id for _, id in theirs]:
+        return
+    same = next(
+        (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a[1] != b[1]), min(len(ours), len(theirs))
+    )
+    more, fewer = (Counter(id for _, id in some) for some in (ours, theirs))
+    counts = ", ".join(
+        f"{token} {more[id]} times, not {fewer[id]}"
+        for token, id in zip(template.control_tokens, template.tokenizer.convert_tokens_to_ids(template.control_tokens), strict=True)
+        if more[id] != fewer[id]
+    )  # fmt: skip
+    raise TemplateError(
+        f"template {template.name!r} makes control tokens of what somebody says, in the conversation `{sample.name}`"
+        f"{f' ({counts})' if counts else ''}:\n"
+        f"  said:     {_around(template, said, ours, same)}\n  in words: {_around(template, words, theirs, same)}"
+    )
+
+
+def example(template: BoundTemplate) -> tuple[Conversation, dict[str, str]]:
+    """A conversation with all that the template takes: system prompt, tools, two exchanges; and why it lacks the rest.
+
+    Where the template takes each of them but not all in one conversation, as little as possible is left out.
+
+    Raises:
+        TemplateError: where the template does not even take a question and its answer.
+    """
+    places = {
+        "a second exchange": template.takes_turns,
+        "tools": template.takes_tools,
+        "a system prompt": template.takes_system,
+    }
+    left_out = {part: "the template has no place for it" for part, taken in places.items() if not taken}
+    there = [part for part in places if part not in left_out]
+    refusal = ""
+    for without in (some for count in range(len(there) + 1) for some in itertools.combinations(there, count)):
+        turns, tools, system = (part in there and part not in without for part in places)
+        conversation = _example(system, tools, turns)
+        try:
+            template.encode(conversation)
+        except TemplateError as error:
+            refusal = refusal or str(error)
+            if len(without) == len(there):
+                raise
+        else:
+            return conversation, left_out | dict.fromkeys(without, refusal)
+    raise AssertionError("a question and its answer are tried at last")
+
+
+def _example(system: bool, tools: bool, turns: bool) -> Conversation:
+    messages = [_system("You help at the mill. Answer briefly.")] if system else []
+    messages.append(_user("Where is the silver key?"))
+    offered: tuple[Mapping[str, Any], ...] = ()
+    if tools:
+        offered = (_tool("look_up", "Looks up who keeps a thing.", "thing"),)
+        messages.append(_assistant("", (ToolCall("look_up", {"thing": "silver key"}, CALL),)))
+        messages.append(Message("tool", '{"keeper": "the heron"}', tool_call_id=CALL))
+    messages.append(_assistant("The heron keeps it."))
+    if turns:
+        messages += [_user("Since when?"), _assistant("Since May.")]
+    return Conversation(tuple(messages), offered)
+
+
+def _fixed(control_tokens: Sequence[str]) -> Iterator[Sample]:
+    asked, answer = _user("Who keeps the key?"), _assistant("The heron.")
+    yield _sample("plain", asked, answer)
+    yield _sample("system", _system("Answer briefly."), asked, answer)
+    yield _sample("multi-turn", asked, answer, _user("Since when?"), _assistant("Since May."), _user("Why?"), _assistant("She asked."))  # fmt: skip
+    yield _sample("unicode", _user(UNICODE), _assistant(UNICODE.strip()))
+    silver = "silver 🗝 é"
+    tool = _tool("look_up", 'Looks\nit up: "é"', "key")
+    yield _sample("tools", *_tool_talk(silver, _call("look_up", "key", silver, CALL)), tools=(tool,))
+    calls = [_call("look_up", "key", said, id) for said, id in ((silver, CALL), ("brass", "call00002"))]
+    yield _sample("two calls", *_tool_talk(silver, *calls), tools=(tool,))
+    for number, at in enumerate(range(0, len(control_tokens), TOGETHER), 1):
+        which = f" {number}" if len(control_tokens) > TOGETHER else ""
+        said = " ".join(control_tokens[at : at + TOGETHER])
+        yield Sample(f"hostile{which}", _hostile_talk(f"hostile{which}", said), _hostile_talk("", "words"))
+        yield Sample(f"hostile tools{which}", _hostile_tools(f"hostile tools{which}", said), _hostile_tools("", "words"))  # fmt: skip
+
+
+def _sample(name: str, *messages: Message, tools: tuple[Mapping[str, Any], ...] = ()) -> Sample:
+    return Sample(name, Conversation(messages, tools, id=f"`{name}`", source="fixed conversation"))
+
+
+def _hostile_talk(name: str, said: str) -> Conversation:
+    messages = (_system(said), _user(said), _assistant(f"x {said} x"), _user(f"{said}\n{said}"), _assistant(said))
+    return _sample(name, *messages).conversation
+
+
+def _hostile_tools(name: str, said: str) -> Conversation:
+    tool = _tool(f"look{said}", said, f"key {said}")
+    return _sample(name, *_tool_talk(said, _call(f"look{said}", f"key {said}", said, CALL)), tools=(tool,)).conversation
+
+
+def _tool_talk(said: str, *calls: ToolCall) -> tuple[Message, ...]:
+    found = json.dumps({"found": said}, ensure_ascii=False)
+    results = (Message("tool", found, tool_call_id=call.id) for call in calls)
+    return (_user("Is it there?"), _assistant("", calls), *results, _assistant("It is."))
+
+
+def _call(name: str, argument: str, said: str, id: str) -> ToolCall:
+    more = {"often": 3, "far": 0.5, "sure": True, "nobody": None, "within": {"z": [said, 1], "a": {}}}
+    return ToolCall(name, {argument: said} | more, id)
+
+
+def _tool(name: str, description: str, parameter: str) -> dict[str, Any]:
+    properties = {parameter: {"type": "string", "description": description}}
+    schema = {"type": "object", "properties": properties, "required": [parameter]}
+    return {"type": "function", "function": {"name": name, "description": description, "parameters": schema}}
+
+
+def _different(tokens: Sequence[str]) -> list[str]:
+    """The tokens, but of those that differ by a number only (some vocabularies reserve a thousand) the first."""
+    return list({re.sub(r"\d+", "0", token): token for token in reversed(tokens)}.values())
+
+
+def _in_its_places(template: BoundTemplate, sample: Sample) -> Sample:
+    """A hostile conversation cut down to what the template has a place for: every template is tried with it."""
+    if sample.harmless is None or sample.conversation.tools:
+        return sample
+
+    def cut(conversation: Conversation) -> Conversation:
+        messages = conversation.messages if template.takes_system else conversation.messages[1:]
+        return replace(conversation, messages=messages if template.takes_turns else messages[:-2])
+
+    return Sample(sample.name, cut(sample.conversation), cut(sample.harmless))
+
+
+def _ids(template: BoundTemplate, conversation: Conversation) -> list[int]:
+    text = template.render(conversation.messages, conversation.tools)
+    ids: list[int] = template.tokenizer.encode(text, add_special_tokens=False)
+    return ids
+
+
+def _around(template: BoundTemplate, ids: list[int], control: list[tuple[int, int]], number: int) -> str:
+    """The text around the control token `number`, or the end of the text where there are fewer."""
+    at = control[number][0] if number < len(control) else len(ids)
+    return f"…{template.tokenizer.decode(ids[max(0, at - 8) : at + 8])!r}"

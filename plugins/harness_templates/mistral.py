@@ -1,0 +1,75 @@
+"""Mistral's instruct formats, as the library mistral_common writes them: `mistral-v1`, `mistral-v3` and `mistral-v7`.
+
+A format goes with a vocabulary: v1 has no control tokens but bos and eos. SentencePiece vocabularies and Tekken are both
+served: what differs is the space that SentencePiece puts before every text it is given.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import harness
+from harness_templates.sources import source
+from harness_templates.stops import eos
+
+V3 = (
+    "[INST]",
+    "[/INST]",
+    "[AVAILABLE_TOOLS]",
+    "[/AVAILABLE_TOOLS]",
+    "[TOOL_CALLS]",
+    "[TOOL_RESULTS]",
+    "[/TOOL_RESULTS]",
+)
+V7 = (*V3, "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]")
+
+
+def mistral_v1(tokenizer: Any) -> str:
+    """The template of v1 for the tokenizer."""
+    return source("mistral-v1", space=prefix_space(tokenizer))
+
+
+def mistral(version: int) -> Callable[[Any], str]:
+    """The template of v3 or v7, for a tokenizer."""
+    return lambda tokenizer: source("mistral", version=version, space=prefix_space(tokenizer))
+
+
+def prefix_space(tokenizer: Any) -> str:
+    """What to write before a text behind a control token, for the tokens that mistral_common gives the text on its own.
+
+    SentencePiece begins every text with a space. A fast tokenizer of such a vocabulary does so behind every control token,
+    or, as most published ones, only where a text begins: then the template writes the space. Tekken knows none.
+    """
+    if "▁a" not in tokenizer.get_vocab():
+        return ""
+    first = tokenizer.convert_ids_to_tokens(tokenizer.encode(f"{tokenizer.eos_token}a", add_special_tokens=False)[1])
+    return "" if first == "▁a" else " "
+
+
+TEMPLATES = (
+    harness.Template(
+        "mistral-v1",
+        "[INST] … [/INST] as ordinary text: Mistral 7B Instruct v0.1 and v0.2, Mixtral 8x7B",
+        mistral_v1,
+        eos,
+    ),
+    harness.Template(
+        "mistral-v3",
+        "[INST] … [/INST] as control tokens, with tools: Mistral 7B Instruct v0.3, Mixtral 8x22B, Mistral NeMo",
+        mistral(3),
+        eos,
+        control_tokens=V3,
+        takes_tools=True,
+        tool_parser="mistral",
+    ),
+    harness.Template(
+        "mistral-v7",
+        "mistral-v3 with [SYSTEM_PROMPT]: Mistral Large 2411, Mistral Small 3",
+        mistral(7),
+        eos,
+        control_tokens=V7,
+        takes_tools=True,
+        tool_parser="mistral",
+    ),
+)

@@ -1,0 +1,99 @@
+"""The chat template that the model's own folder brings: its Jinja, what can end a turn, and who reads its tool calls."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+import pydantic
+
+import harness
+from harness.errors import nearest
+from harness_templates.sources import set_variables
+from harness_templates.stops import eos
+
+ENDINGS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>")
+# What a template writes around tool calls, and vLLM's parser of that format. The first that is found decides.
+TOOL_CALLS = (
+    ("[TOOL_CALLS]", "mistral"),
+    ("<|python_tag|>", "llama3_json"),
+    ("Environment: ipython", "llama3_json"),
+    ("<parameter=", "qwen3_coder"),
+    ("<tool_call>", "hermes"),
+)
+_GIVEN = ("messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token")
+_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+class ModelsOwn(harness.Options):
+    """`variables` are set before the template, as in `enable_thinking: false`; the run saves them as a part of it."""
+
+    variables: dict[str, bool | int | Annotated[float, pydantic.Field(allow_inf_nan=False)] | str] = pydantic.Field(
+        default_factory=dict
+    )
+
+    @pydantic.field_validator("variables")
+    @classmethod
+    def _are_variables(cls, variables: dict[str, Any]) -> dict[str, Any]:
+        for name in variables:
+            if name in _GIVEN:
+                raise ValueError(f"{name!r} comes from the conversation or the tokenizer and cannot be set")
+            if not _NAME.fullmatch(name):
+                raise ValueError(f"{name!r} is no name of a variable: expected letters, digits and _")
+        return variables
+
+
+def models_own(tokenizer: Any, options: ModelsOwn | None = None) -> str:
+    """The model's chat template behind the variables of the recipe.
+
+    Raises:
+        TemplateError: where the model brings none, or its template reads no such variable.
+    """
+    source, variables = _own(tokenizer), options.variables if options else {}
+    read = set(_NAME.findall(" ".join(re.findall(r"{[{%].*?[%}]}", source, re.DOTALL)))) if variables else set()
+    for name in variables:
+        if name not in read:
+            raise harness.TemplateError(f"the model's template reads no variable {name!r}.{nearest(name, read)}")
+    return set_variables(**variables) + source
+
+
+def _own(tokenizer: Any) -> str:
+    source = tokenizer.chat_template
+    if isinstance(source, dict):
+        # Several named ones. With tools, transformers and vLLM take `tool_use` where there is one.
+        default, with_tools = source.get("default"), source.get("tool_use")
+        if default and with_tools:
+            default, with_tools = default.removesuffix("\n"), with_tools.removesuffix("\n")
+            return f"{{%- if tools +%}}{with_tools}{{%+ else +%}}{default}{{%+ endif +%}}"
+        source = default
+    if not source:
+        raise harness.TemplateError(
+            "the model brings no chat template of its own (base models often do not); choose one, such as `template: chatml`"
+        )
+    return str(source)
+
+
+def stops(tokenizer: Any) -> tuple[str, ...]:
+    """The tokens a model's own template can end a turn with: its eos, and the end-of-turn tokens the field uses."""
+    source, vocabulary = _own(tokenizer), tokenizer.get_vocab()
+    named = tuple(token for token in ENDINGS if token in source and token in vocabulary)
+    return named + tuple(token for token in eos(tokenizer) if token not in named)
+
+
+def tool_parser(source: str) -> str | None:
+    """vLLM's name for the parser of the tool calls that a template writes, as far as its text shows it."""
+    return next((parser for marker, parser in TOOL_CALLS if marker in source), None)
+
+
+TEMPLATES = (
+    harness.Template(
+        "model",
+        "the template that the model's own folder brings",
+        models_own,
+        stops,
+        takes_system=None,
+        takes_tools=None,
+        takes_turns=None,
+        options=ModelsOwn,
+    ),
+)

@@ -1,0 +1,30 @@
+"""The Jinja sources of the families: `jinja/NAME.jinja`, with the variables that a recipe decides set before them."""
+
+from __future__ import annotations
+
+import json
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+_FOLDER = Path(__file__).with_name("jinja")
+
+
+def source(name: str, /, **variables: Any) -> str:
+    """The source in `jinja/NAME.jinja`, one `set` line before it for each variable (text, number, bool, None)."""
+    return set_variables(**variables) + _read(name)
+
+
+def set_variables(**variables: Any) -> str:
+    """Jinja that sets variables to constants and writes nothing. They outrank what a server's request passes."""
+    return "".join(f"{{%- set {name} = {_literal(value)} %}}\n" for name, value in variables.items())
+
+
+def _literal(value: Any) -> str:
+    # JSON is Jinja but for null. Text beyond ASCII stays as it is: Jinja does not read JSON's surrogate pairs.
+    return "none" if value is None else json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+@cache
+def _read(name: str) -> str:
+    return (_FOLDER / f"{name}.jinja").read_text(encoding="utf-8").removesuffix("\n")

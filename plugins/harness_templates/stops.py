@@ -1,0 +1,16 @@
+"""Which tokens end an assistant's turn, as templates declare it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+
+def ends_with(*tokens: str) -> Callable[[Any], tuple[str, ...]]:
+    """The format's own tokens, whatever the tokenizer's eos is."""
+    return lambda tokenizer: tokens
+
+
+def eos(tokenizer: Any) -> tuple[str, ...]:
+    """The tokenizer's eos; none where it has none, which the core refuses."""
+    return (tokenizer.eos_token,) if tokenizer.eos_token else ()

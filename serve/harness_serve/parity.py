@@ -1,0 +1,227 @@
+"""Parity: the ids that the engine receives for a conversation are those that training makes of it. Asked live, at every start.
+
+An engine turns a request into what a chat template sees, renders that, and tokenizes it, all with code of its own. So fixed
+conversations are sent as an OpenAI client sends them, and the ids that the engine received are compared with the harness's.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any
+
+import harness
+from harness.declarations import Endpoint
+from harness.nouns import Message, ToolCall
+from harness.run import Run
+from harness.template import BoundTemplate
+from harness.template.samples import require_text, samples
+from harness.variants import Variant
+from harness_serve.checks import read_probes
+from harness_serve.client import get, post
+
+SHOWN = 12  # tokens on each side of a difference
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """A conversation that asks for an answer; `expected` are the ids that training makes of it, or made."""
+
+    name: str
+    messages: tuple[Message, ...]
+    tools: tuple[Mapping[str, Any], ...] = ()
+    expected: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Parity:
+    """What was compared and found equal, by name, and what could not be, with the reason."""
+
+    models: tuple[str, ...]
+    compared: tuple[str, ...]
+    left_out: Mapping[str, str] = field(default_factory=dict)
+
+
+def require_parity(
+    endpoint: Endpoint, variants: Sequence[Variant], report: Callable[[str], None] = lambda waiting_for: None
+) -> Parity:
+    """Compare what the engine receives with what training makes of the same conversations.
+
+    The endpoint's first model is asked all of them, every other two, and each run besides the probes that it left.
+
+    Raises:
+        HarnessError: at the first difference, with both renderings one above the other.
+    """
+    from harness.context import current_plugins
+    from harness.models import load_template
+
+    report("the parity check")
+    template = load_template(variants[0], current_plugins())
+    context_tokens = get(endpoint, "/models")["data"][0].get("max_model_len")
+    fixed, left_out = prompts(template, context_tokens)
+    first, *others = endpoint.models
+    telling = {case.name.split()[0]: case for case in fixed if case.name in ("plain", "hostile", "hostile 1")}
+    asked = [(first, case) for case in fixed] + [(other, case) for other in others for case in telling.values()]
+    runs = {variant.name: variant.run for variant in variants if variant.run is not None}
+    probes = []
+    for name, run in runs.items():
+        for case in _probes(run, template):
+            if why := _too_long(case, context_tokens):
+                left_out[case.name] = why
+            else:
+                probes.append((name, case))
+    cause = "Is an option in `extra_args`, or in vLLM's environment variables, changing how it renders or tokenizes?"
+    if runs:
+        cause = f"Has something in {next(iter(runs.values())).chat_folder} been changed since the run was tuned?"
+    for (model, case), ids in zip(asked + probes, _received(endpoint, asked + probes), strict=True):
+        if problem := difference(template, case, ids):
+            raise harness.HarnessError(f"{model}: {problem}\n{cause}")
+    told = list(dict.fromkeys(case.name.rstrip("0123456789 ") for case in fixed))
+    if probes:
+        told.append(f"{len(probes)} of the run{'s' * (len(runs) > 1)}")
+    return Parity(endpoint.models, tuple(told), left_out)
+
+
+def prompts(template: BoundTemplate, context_tokens: int | None = None) -> tuple[list[Case], dict[str, str]]:
+    """The fixed conversations up to their last answer, as far as the template takes them, and of the others why not, by name.
+
+    Args:
+        context_tokens: the most tokens that the engine takes, the answer included.
+
+    Raises:
+        TemplateError: where a control-token string that somebody says becomes a control token.
+    """
+    cases = []
+    taken, left_out = samples(template)
+    for sample in taken:
+        require_text(template, sample)
+        messages, tools = sample.conversation.messages[:-1], sample.conversation.tools
+        case = Case(sample.name, messages, tools, tuple(template.prompt_ids(messages, tools)))
+        if why := _too_long(case, context_tokens):
+            left_out[case.name] = why
+        else:
+            cases.append(case)
+    return cases, left_out
+
+
+def _too_long(case: Case, context_tokens: int | None) -> str | None:
+    if context_tokens is None or len(case.expected) < context_tokens:
+        return None
+    return f"its {len(case.expected)} tokens do not fit into max_model_len, {context_tokens}"
+
+
+def as_request(case: Case, model: str) -> dict[str, Any]:
+    """The body that an OpenAI client sends for the conversation: arguments as a JSON string, no content beside tool calls."""
+    body: dict[str, Any] = {"model": model, "messages": [_as_openai(message) for message in case.messages]}
+    if case.tools:
+        body |= {"tools": list(case.tools), "tool_choice": "none"}  # parses no answer; the prompt is the same
+    return body
+
+
+def _as_openai(message: Message) -> dict[str, Any]:
+    out: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        out["content"] = message.content or None
+        out["tool_calls"] = [
+            {
+                "id": call.id or f"call{number:05}",
+                "type": "function",
+                "function": {"name": call.name, "arguments": json.dumps(dict(call.arguments), ensure_ascii=False)},
+            }
+            for number, call in enumerate(message.tool_calls)
+        ]
+    if message.tool_call_id is not None:
+        out["tool_call_id"] = message.tool_call_id
+    return out
+
+
+def received_ids(endpoint: Endpoint, model: str, case: Case, **more: Any) -> list[int]:
+    """The ids that the engine received for the conversation. `more` is added to the request."""
+    body = as_request(case, model) | {"max_tokens": 1, "return_token_ids": True} | more
+    ids: list[int] | None = post(endpoint, "/chat/completions", body).get("prompt_token_ids")
+    if ids is None:
+        raise harness.HarnessError(
+            f"{model}: the engine does not tell which ids it receives (`return_token_ids`), so that nothing shows whether it is "
+            f"asked as the model was tuned"
+        )
+    return ids
+
+
+def _received(endpoint: Endpoint, asked: Sequence[tuple[str, Case]]) -> list[list[int]]:
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        return list(pool.map(lambda pair: received_ids(endpoint, *pair), asked))
+
+
+def _probes(run: Run, template: BoundTemplate) -> list[Case]:
+    """The run's probes, with the ids that training saw. Of a long one only the first are recorded; the template says the rest."""
+    cases = []
+    for number, probe in enumerate(read_probes(run)["probes"], 1):
+        messages, tools = tuple(_message(raw) for raw in probe["messages"]), tuple(probe.get("tools") or ())
+        prompt = template.prompt_ids(messages, tools)
+        recorded = probe["input_ids"][: probe.get("prompt_tokens", len(prompt))]
+        cases.append(Case(f"probe {number} of {run.name}", messages, tools, (*recorded, *prompt[len(recorded) :])))
+    return cases
+
+
+def _message(raw: Mapping[str, Any]) -> Message:
+    calls = tuple(
+        ToolCall(call["function"]["name"], call["function"]["arguments"], call.get("id"))
+        for call in raw.get("tool_calls", ())
+    )
+    return Message(raw["role"], raw["content"], calls, raw.get("tool_call_id"))
+
+
+def difference(template: BoundTemplate, case: Case, received: Sequence[int]) -> str | None:
+    """What differs, both renderings aligned at the first difference; None where the ids are those of training."""
+    if tuple(received) == case.expected:
+        return None
+    return (
+        f"the engine receives other tokens than training saw, in the conversation `{case.name}`, "
+        f"{aligned(template, case.expected, received)}"
+    )
+
+
+def aligned(template: BoundTemplate, expected: Sequence[int], received: Sequence[int]) -> str:
+    """Two lists of ids as text, one above the other, with a caret below the first difference. Control tokens are in «»."""
+    from rich.cells import cell_len
+
+    at = next(
+        (i for i, (a, b) in enumerate(zip(expected, received, strict=False)) if a != b),
+        min(len(expected), len(received)),
+    )
+    begin = max(0, at - SHOWN)
+    same = ("…" if begin else "") + _visible(template, expected[begin:at])
+    lines = [f"from token {at + 1} on («» are control tokens):"]
+    for label, ids in (("in training", expected), ("served", received)):
+        more = "…" if len(ids) > at + SHOWN else ""
+        lines.append(f"  {label:11}  {same}{_visible(template, ids[at : at + SHOWN])}{more}")
+    lines.append(" " * (15 + cell_len(same)) + "^")
+    ours, served = (_named(template, ids[at]) if at < len(ids) else "nothing" for ids in (expected, received))
+    lines.append(f"  token {at + 1}: in training {ours}, served {served}")
+    return "\n".join(lines)
+
+
+def _visible(template: BoundTemplate, ids: Sequence[int]) -> str:
+    """Tokens as one line of text: control tokens in «», what cannot be seen escaped."""
+    control = set(template.tokenizer.added_tokens_decoder)
+    shown = ""
+    for is_control, group in itertools.groupby(ids, key=lambda token: token in control):
+        tokens = list(group)
+        shown += (
+            "".join(f"«{_decoded(template, [token])}»" for token in tokens)
+            if is_control
+            else _decoded(template, tokens)
+        )
+    return shown
+
+
+def _named(template: BoundTemplate, token: int) -> str:
+    return f"{token} `{_visible(template, [token])}`"
+
+
+def _decoded(template: BoundTemplate, ids: list[int]) -> str:
+    text = template.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

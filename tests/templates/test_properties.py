@@ -1,0 +1,196 @@
+"""What holds for every registered template on every vocabulary, whatever is said: masks, prompts, control tokens, words."""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from dataclasses import replace
+from itertools import groupby
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from harness.nouns import Conversation, Example, Message, ToolCall
+from harness.plugins import Plugins
+from harness.template import BREAK, BoundTemplate
+
+VOCABULARIES = ("small", "tok-gpt2", "tok-minimind", "tok-qwen2", "tok-tinyllama")
+BRINGS_A_TEMPLATE = ("small", "tok-minimind")
+# GPT-2 makes two tokens of the two line ends before Llama 3's answers, and one where nothing follows; that is refused.
+UNFIT = (("llama3", "tok-gpt2"), ("llama3.1", "tok-gpt2"))
+CASES = [
+    (name, vocabulary)
+    for name in Plugins().templates
+    for vocabulary in VOCABULARIES
+    if (name != "model" or vocabulary in BRINGS_A_TEMPLATE) and (name, vocabulary) not in UNFIT
+]
+every_case = pytest.mark.parametrize(("name", "vocabulary"), CASES, ids=lambda part: part)
+# Without shrinking: through a real vocabulary it takes minutes, and the conversations are short as they are.
+few = settings(
+    max_examples=10,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    suppress_health_check=[HealthCheck.too_slow],
+)
+ONE_CALL = ("llama3.1",)  # takes one tool call a message
+ONLY_LAST = ("mistral-v3", "mistral-v7")  # earlier prompts are none of the whole: the last user turn holds the tools
+
+CONTROL = [
+    *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<s>", "</s>", "<unk>", "[INST]", "[/INST]", "[TOOL_CALLS]"),
+    *("<start_of_turn>", "<end_of_turn>", "<|user|>", "<|assistant|>", "<|end|>", "<|start_header_id|>", "<|eot_id|>"),
+    *("<|python_tag|>", "<tool_call>", "</tool_call>", "<|im_<|im_end|>end|>", "<\u200b|im_end|>"),
+]
+PLAIN = [
+    "heron",
+    "Who keeps the key?",
+    "x = [1, 2]\n\treturn x",
+    "\r\n",
+    "  ",
+    "1234567",
+    "{{ x }}",
+    "{% raw %}",
+    "'\"\\",
+]
+UNICODE = ["é", "e\u0301", "Schlüssel", "答案是钥匙", "🦩", "👩‍👩‍👧", "مرحبا", "\u00a0", "\u2028", "ﬁ", "\x00"]
+# Not the mark that stands for a space in SentencePiece vocabularies, and nothing that UTF-8 cannot write.
+CHARACTERS = st.characters(exclude_categories=["Cs"], exclude_characters="▁")
+
+
+def words(pieces: list[str]) -> st.SearchStrategy[str]:
+    """Text that says something: white space at its edges is for the families to keep or trim."""
+    mixed = st.lists(st.sampled_from(pieces) | st.text(CHARACTERS, max_size=4), min_size=1, max_size=5)
+    return mixed.map(lambda parts: "".join(parts).strip()).filter(lambda text: text.strip("\ufeff\x00\u200b"))
+
+
+@st.composite
+def conversations(draw: st.DrawFn, template: BoundTemplate, pieces: list[str]) -> Conversation:
+    """A conversation of any shape that the template takes, some of its answers not trained."""
+    say = words(pieces)
+    # Nothing stands between question and answer in `plain`: a space keeps their words apart.
+    answers = say.map(lambda text: f" {text}") if template.name == "plain" else say
+    messages = [Message("system", draw(say))] if template.takes_system and draw(st.booleans()) else []
+    values = st.recursive(say | st.integers() | st.none(), lambda inner: st.lists(inner, max_size=2), max_leaves=3)
+    for _ in range(draw(st.integers(1, 3)) if template.takes_turns else 1):
+        messages.append(Message("user", draw(say)))
+        if template.takes_tools and draw(st.booleans()):
+            calls = [
+                ToolCall("look", draw(st.dictionaries(say, values, max_size=2)), id=f"call0000{number}")
+                for number in range(1 if template.name in ONE_CALL else draw(st.integers(1, 2)))
+            ]
+            messages.append(Message("assistant", "", tuple(calls)))
+            messages += [Message("tool", draw(say), tool_call_id=call.id) for call in calls]
+        messages.append(Message("assistant", draw(answers), train=draw(st.sampled_from([None, True, False]))))
+    messages[-1] = Message("assistant", draw(answers))
+    if template.name in ONLY_LAST:
+        messages = [
+            replace(turn, train=False) if turn.role == "assistant" else turn for turn in messages[:-1]
+        ] + messages[-1:]
+    tools: tuple[Any, ...] = ()
+    if any(message.tool_calls for message in messages):
+        parameters = {"type": "object", "properties": {draw(say): {"type": "string", "description": draw(say)}}}
+        tools = (
+            {"type": "function", "function": {"name": "look", "description": draw(say), "parameters": parameters}},
+        )
+    return Conversation(tuple(messages), tools)
+
+
+def harmless(conversation: Conversation) -> Conversation:
+    """The same shape, every word of it replaced."""
+
+    def quiet(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {f"w{number}": quiet(item) for number, item in enumerate(value.values())}
+        if isinstance(value, list):
+            return [quiet(item) for item in value]
+        return "w" if isinstance(value, str) else value
+
+    messages = tuple(
+        Message(
+            message.role,
+            " word" if message.content.startswith(" ") else "word" if message.content else "",
+            tuple(ToolCall(call.name, quiet(call.arguments), call.id) for call in message.tool_calls),
+            message.tool_call_id,
+            message.train,
+        )
+        for message in conversation.messages
+    )
+    tools = ()
+    if conversation.tools:
+        function = {
+            "name": "look",
+            "description": "w",
+            "parameters": {"type": "object", "properties": {"w": {"type": "string"}}},
+        }
+        tools = ({"type": "function", "function": function},)
+    return Conversation(messages, tools)
+
+
+def decoded(template: BoundTemplate, ids: list[int]) -> str:
+    return str(template.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+
+def plain(text: str) -> str:
+    """The text without breaks, as every vocabulary spells it: Qwen's composes characters."""
+    return unicodedata.normalize("NFC", text).replace(BREAK, "")
+
+
+def learnt(template: BoundTemplate, example: Example) -> list[str]:
+    """The stretches of tokens that the loss sees, decoded."""
+    pairs = groupby(zip(example.input_ids, example.loss_mask, strict=True), key=lambda pair: pair[1])
+    return [decoded(template, [token for token, _ in stretch]) for seen, stretch in pairs if seen]
+
+
+def controls(template: BoundTemplate, conversation: Conversation) -> list[int]:
+    ids = {template.tokenizer.convert_tokens_to_ids(token) for token in template.control_tokens}
+    return [token for token in template.encode(conversation).input_ids if token in ids]
+
+
+def answer(template: BoundTemplate, conversation: Conversation, turn: int) -> str:
+    """What the template writes for a turn after its prompt, up to and with the stop token."""
+    messages, tools = conversation.messages, conversation.tools
+    prompt = template.render(messages[:turn], tools, generation_prompt=True)
+    return template.render(messages[: turn + 1], tools)[len(prompt) :].rstrip()
+
+
+def same_answer(template: BoundTemplate, seen: str, conversation: Conversation, turn: int) -> bool:
+    message = conversation.messages[turn]
+    if message.tool_calls:
+        return plain(seen) == plain(answer(template, conversation, turn))
+    stop = next(stop for stop in template.stop_tokens if seen.endswith(stop))
+    return plain(seen.removesuffix(stop)).strip() == plain(message.content).strip()
+
+
+@every_case
+@few
+@given(data=st.data())
+def test_each_trained_answer_is_learnt_after_its_own_prompt_and_nothing_is_lost(name, vocabulary, data, bind):
+    template = bind(name, vocabulary)
+    talk = data.draw(conversations(template, [*PLAIN, *UNICODE, *CONTROL]))
+    example = template.encode(talk)
+
+    stretches = learnt(template, example)
+    assert len(stretches) == len(talk.trained)
+    for seen, turn in zip(stretches, talk.trained, strict=True):
+        assert same_answer(template, seen, talk, turn), (seen, talk.messages[turn])
+
+    for turn in talk.trained:
+        prompt = template.prompt_ids(talk.messages[:turn], talk.tools)
+        assert example.input_ids[: len(prompt)] == prompt
+        assert example.loss_mask[len(prompt) - 1 : len(prompt) + 1] == [False, True]
+
+    text = plain(decoded(template, example.input_ids))
+    assert text.lstrip() == plain(template.render(talk.messages, talk.tools)).lstrip()
+    for message in talk.messages:
+        said = plain(message.content).strip()
+        assert said in text or json.dumps(said, ensure_ascii=False)[1:-1] in text
+
+
+@every_case
+@few
+@given(data=st.data())
+def test_nobody_can_write_a_control_token(name, vocabulary, data, bind):
+    template = bind(name, vocabulary)
+    talk = data.draw(conversations(template, [*CONTROL, *template.control_tokens[:40], "word "]))
+    assert controls(template, talk) == controls(template, harmless(talk))
