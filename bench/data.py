@@ -97,9 +97,10 @@ def make_inputs(folder: Path, rows_path: Path | None, tokenizer_path: Path | Non
 
 def bare(folder: Path) -> dict[str, Any]:
     """The limit: text that is rendered already, through the tokenizer's own batch call, all at once."""
-    from tokenizers import Tokenizer
+    from transformers import AutoTokenizer
 
-    tokenizer = Tokenizer.from_file(str(folder / "model" / "tokenizer.json"))
+    # As transformers loads it: of some models it takes the vocabulary and knows itself how a text is split into words.
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model").backend_tokenizer
     texts = []
     for line in (folder / "rows.jsonl").read_text().splitlines():
         turns = json.loads(line)["messages"]

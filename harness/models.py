@@ -14,7 +14,7 @@ from harness.errors import ModelError, TemplateError, first_line
 from harness.extras import require
 from harness.files import read_json
 from harness.recipe import TemplateSpec
-from harness.template import BoundTemplate, fitting, missing_tokens
+from harness.template import BoundTemplate, control_tokens, fitting, missing_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -153,7 +153,8 @@ def token_logprobs(model: Any, input_ids: list[int]) -> list[float]:
 
 def _choices(template: Template, missing: tuple[str, ...], tokenizer: Any, model: ModelSpec, plugins: Plugins) -> str:
     return (
-        f"template {template.name!r} writes {', '.join(missing)}, which the tokenizer of {model.path} does not have. The choices:\n"
+        f"template {template.name!r} writes {', '.join(missing)}, which the tokenizer of {model.path} does not have. "
+        f"Its control tokens: {', '.join(control_tokens(tokenizer)) or 'none'}. The choices:\n"
         f"  a template that fits it as it is: {', '.join(fitting(plugins.templates, tokenizer)) or 'there is none'}\n"
         f"  `template: {{name: {template.name}, add_tokens: true}}` in a recipe: they are added and their embeddings trained, and the "
         f"run saves a whole model instead of an adapter\n"

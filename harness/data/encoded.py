@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 SAMPLE = 256  # conversations that are handed back as they were
 BATCH = 256  # conversations that are encoded at once
-AHEAD = 2  # batches that are read while others are tokenized
+THREADS = 2  # one renders while the other tokenizes
+AHEAD = 3  # batches that are read while others are encoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +126,7 @@ def encode_sources(
 class _Encoder:
     """Encodes conversations in batches as they come, and keeps count of them.
 
-    A batch is tokenized in a thread (on all cores, and without Python's lock) while the next ones are read.
+    A batch is tokenized in a thread (on all cores, and without Python's lock) while the next ones are read and rendered.
     """
 
     def __init__(self, spec: DataSpec, template: BoundTemplate, file: Path | None = None) -> None:
@@ -135,7 +136,7 @@ class _Encoder:
         self.overlong = self.tokens = self.supervised = 0
         self.digest = hashlib.sha256()
         self.pending: list[tuple[Conversation, SourceReport, int]] = []
-        self.thread = ThreadPoolExecutor(1)
+        self.threads = ThreadPoolExecutor(THREADS)
         self.running: deque[tuple[list[tuple[Conversation, SourceReport, int]], Future[list[Example]]]] = deque()
 
     def add(self, conversation: Conversation, report: SourceReport, times: int = 1) -> None:
@@ -151,7 +152,7 @@ class _Encoder:
         self._submit()
         while self.running:
             self._collect()
-        self.thread.shutdown()
+        self.threads.shutdown()
         if not self.tokens:
             raise DataError(
                 "nothing is left to learn from: every conversation was left out; see `harness data validate`"
@@ -175,7 +176,7 @@ class _Encoder:
         conversations = [conversation for conversation, _, _ in self.pending]
         self.sample.extend(conversations[: SAMPLE - len(self.sample)])
         self.running.append(
-            (self.pending, self.thread.submit(self.template.encode_batch, conversations, self.spec.train_on))
+            (self.pending, self.threads.submit(self.template.encode_batch, conversations, self.spec.train_on))
         )
         self.pending = []
 

@@ -9,7 +9,6 @@ import inspect
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.data.fields import LeftOut, shown
@@ -93,7 +92,7 @@ def load_rows(
 
     for path, number, row in _gathered(dataset, source, where, report, count):
         report.rows += 1
-        name = f"{Path(path).name}:{number}"
+        name = f"{path.rpartition('/')[2]}:{number}"
         try:
             items = convert_row(dataset, row, source, check or check_item)
         except DataError as error:

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import bisect
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import TemplateError
 from harness.nouns import Conversation, Example
+
+Tail = tuple[str, list[int]]  # the control token that a tail begins with, and the ids of what follows it
 
 _SHORT = 64  # characters of a tail that is worth remembering
 
@@ -47,7 +49,7 @@ class Tokens:
         self._backend = tokenizer.backend_tokenizer
         self._control = re.compile("|".join(map(re.escape, control))) if control else None
         self._control_ids = {token: tokenizer.convert_tokens_to_ids(token) for token in control}
-        self._tails: dict[str, tuple[str, list[int]]] = {}  # control token and tail: the control token, the tail's ids
+        self._tails: dict[str, Tail] = {}  # by their text, control token included
 
     def ids_of(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, tokenized as it is."""
@@ -55,20 +57,21 @@ class Tokens:
 
     def examples(self, rendered: Sequence[Rendered]) -> list[Example]:
         """Ids and masks. Raises TemplateError where an answer has no tokens of its own, or prompts would differ."""
-        known = {span.prompt: self._known_tail(span.prompt) for one in rendered for span in one.spans}
-        if new := {tail for tail in known.values() if tail not in self._tails}:
-            self._learn_tails(sorted(new))
+        tails = dict(self._tails)  # others may encode at the same time
+        tail_of = {span.prompt: self._tail(span.prompt, tails) for one in rendered for span in one.spans}
+        if new := sorted({tail for tail in tail_of.values() if tail not in tails}):
+            for tail, ids in zip(new, self.ids_of(new), strict=True):
+                match = self._control.match(tail) if self._control else None
+                tails[tail] = (match[0], ids[1:]) if match else ("", ids)
+            self._tails = {tail: known for tail, known in tails.items() if len(tail) <= _SHORT}
         # Without offsets, which would cost a third of what tokenizing does.
         all_ids = self.ids_of([one.text for one in rendered])
-        made = [self._example(one, ids, known) for one, ids in zip(rendered, all_ids, strict=True)]
-        for tail in new:
-            if len(tail) > _SHORT:
-                del self._tails[tail]
-        return made
+        known = {prompt: tails[tail] for prompt, tail in tail_of.items()}
+        return [self._example(one, ids, known) for one, ids in zip(rendered, all_ids, strict=True)]
 
-    def _known_tail(self, prompt: str) -> str:
+    def _tail(self, prompt: str, known: Mapping[str, Tail]) -> str:
         """The prompt from its last control token on; all of it where it has none."""
-        for tail, (control, _) in self._tails.items():
+        for tail, (control, _) in known.items():
             if control and prompt.endswith(tail):
                 return tail
         last = 0
@@ -76,17 +79,12 @@ class Tokens:
             last = match.start()
         return prompt[last:]
 
-    def _learn_tails(self, tails: Sequence[str]) -> None:
-        for tail, ids in zip(tails, self.ids_of(tails), strict=True):
-            match = self._control.match(tail) if self._control else None
-            self._tails[tail] = (match[0], ids[1:]) if match else ("", ids)
-
-    def _example(self, rendered: Rendered, ids: list[int], known: dict[str, str]) -> Example:
+    def _example(self, rendered: Rendered, ids: list[int], tails: Mapping[str, Tail]) -> Example:
         text = rendered.text
         mask = [False] * len(ids)
         seen, position, before = 0, -1, ""
         for span in rendered.spans:
-            control, tail_ids = self._tails[known[span.prompt]]
+            control, tail_ids = tails[span.prompt]
             start = len(span.prompt)
             stop = next(stop for stop in self.stops if text.endswith(stop, start, span.end))
             if any(text.find(other, start, span.end - len(stop)) >= 0 for other in self.stops):

@@ -50,7 +50,9 @@ class Renderer:
         compiled = self._protected if holds_any(self._markers, messages, tools) else self._plain
         try:
             seen = self._variables | {"messages": messages, "tools": tools, "add_generation_prompt": generation_prompt}
-            return "".join(compiled.root_render_func(compiled.new_context(seen, shared=True)))
+            environment = compiled.environment
+            context = environment.context_class(environment, seen, compiled.name, compiled.blocks)
+            return "".join(compiled.root_render_func(context))
         except Exception as error:  # whatever Jinja code may raise: it is the template's doing
             raise self._refusal(error) from error
 

@@ -58,8 +58,8 @@ def text_of(turn: Mapping[str, Any], name: str, number: int) -> str:
 
 
 def trained(turn: Mapping[str, Any], role: harness.Role, where: str) -> bool | None:
-    """What a turn's `weight` says of training: 0 or 1 for the assistant's, and nothing where it has none."""
-    weight = turn.get("weight")
+    """What a turn's `weight` (0 or 1), or `train` (false or true), says of training; nothing where it has neither."""
+    weight = turn.get("weight", turn.get("train"))
     if weight is None:
         return None
     if isinstance(weight, list | Mapping) or weight not in (0, 1):

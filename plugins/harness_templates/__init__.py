@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
-from pathlib import Path
 
 import harness
 
@@ -27,7 +26,5 @@ FAMILIES = (
 @harness.hookimpl
 def register_templates(register: Callable[[harness.Template], None]) -> None:
     for family in FAMILIES:
-        if not Path(__file__).with_name(f"{family}.py").is_file():
-            continue
         for template in import_module(f"{__name__}.{family}").TEMPLATES:
             register(template)

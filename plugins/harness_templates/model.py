@@ -68,7 +68,7 @@ def _own(tokenizer: Any) -> str:
         source = default
     if not source:
         raise harness.TemplateError(
-            "the model brings no chat template of its own (base models often do not); choose one, such as `template: chatml`"
+            "the model brings no chat template of its own (base models often do not); choose one by name, such as chatml"
         )
     return str(source)
 
@@ -94,6 +94,7 @@ TEMPLATES = (
         takes_system=None,
         takes_tools=None,
         takes_turns=None,
+        tool_parser=tool_parser,
         options=ModelsOwn,
     ),
 )

@@ -26,7 +26,8 @@ def choose_probes(conversations: Sequence[harness.Conversation], template: Bound
             {
                 "messages": [message.as_dict() for message in prompt],
                 "tools": [dict(tool) for tool in conversation.tools],
-                "input_ids": template.encode(conversation).input_ids[:MAX_TOKENS],
+                "prompt_tokens": len(template.prompt_ids(prompt, conversation.tools)),
+                "input_ids": template.encode(conversation, "last").input_ids[:MAX_TOKENS],
             }
         )
     return probes

@@ -128,9 +128,10 @@ def test_tools_may_be_json_text_and_reasoning_a_field(convert):
 
 def test_conversations_of_role_and_content_are_messages_too(datasets):
     (made,) = convert_row(
-        datasets["messages"], {"conversations": [user("q"), assistant("a", weight=0), assistant("b")]}
+        datasets["messages"],
+        {"conversations": [user("q"), assistant("a", weight=0), assistant("a", train=False), assistant("b")]},
     )
-    assert made.trained == (2,)
+    assert made.trained == (3,)
 
 
 @pytest.mark.parametrize(

@@ -29,7 +29,7 @@ CASES = [
 every_case = pytest.mark.parametrize(("name", "vocabulary"), CASES, ids=lambda part: part)
 # Without shrinking: through a real vocabulary it takes minutes, and the conversations are short as they are.
 few = settings(
-    max_examples=10,
+    max_examples=8,
     deadline=None,
     phases=(Phase.explicit, Phase.reuse, Phase.generate),
     suppress_health_check=[HealthCheck.too_slow],
