@@ -519,13 +519,15 @@ def _fields_at(model: type[Options], location: tuple[Any, ...]) -> list[str]:
 def _apply_override(tree: CommentedMap, override: str) -> tuple[str, ...]:
     """Put the value of `KEY=VALUE` into the tree. Returns where it went."""
     key, equals, text = override.partition("=")
-    if not equals or not key:
+    if not equals or not all(key.split(".")):
         raise RecipeError(f"--set {override}: expected KEY=VALUE, as in --set tune.rank=8")
     try:
         value = YAML(typ="safe").load(text)
     except (YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"--set {override}: the value is not valid YAML: {error}") from None
     *parents, last = key.split(".")
+    if parents[:1] == ["template"] and isinstance(name := tree.get("template"), str):
+        tree["template"] = CommentedMap(name=name)  # which is what a name alone stands for
     node: Any = tree
     for part in parents:
         if isinstance(node, CommentedMap):

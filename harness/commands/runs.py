@@ -79,6 +79,7 @@ def show(context: Context, name: str, as_json: bool) -> None:
         "manifest_sha256": hashlib.sha256((run.folder / "manifest.json").read_bytes()).hexdigest(),
         "recipe_sha256": run.manifest.get("recipe_sha256"),
         "versions": (run.manifest.get("sessions") or [{}])[-1].get("versions", {}),
+        "added_tokens": run.added_tokens,
         "metrics": _metrics_summary(run),
         "size_bytes": {part.name: _size_bytes(part) for part in sorted(run.folder.iterdir()) if part.name != ".lock"},
         "recipe": recipe.read_text(encoding="utf-8") if recipe.is_file() else None,
@@ -104,6 +105,8 @@ def show(context: Context, name: str, as_json: bool) -> None:
         "versions": ", ".join(f"{package} {version}" for package, version in details["versions"].items()) or "?",
         "on disk": ", ".join(f"{part} {_size(size)}" for part, size in details["size_bytes"].items()),
     }
+    if details["added_tokens"]:
+        facts["added tokens"] = ", ".join(f"{token} ({id})" for token, id in details["added_tokens"].items())
     for key, value in facts.items():
         console.print(f"  [dim]{key:<12}[/dim] {escape(value)}", soft_wrap=True)
     if details["recipe"]:

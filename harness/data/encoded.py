@@ -191,12 +191,12 @@ class _Encoder:
                     report.used -= times
                     report.leave_out(conversation.id, f"longer than {self.spec.max_tokens} tokens")
                     continue
-            tokens, supervised = times * len(example), times * example.supervised
+            ids, mask = array("i", example.input_ids), bytes(example.loss_mask)
+            tokens, supervised = times * len(ids), times * mask.count(1, 1)
             report.tokens += tokens
             report.supervised += supervised
             self.tokens += tokens
             self.supervised += supervised
-            ids, mask = array("i", example.input_ids), bytes(example.loss_mask)
             for _ in range(times):
                 self.digest.update(len(ids).to_bytes(4))
                 self.digest.update(ids)

@@ -47,7 +47,8 @@ def missing_tokens(template: Template, tokenizer: Any) -> tuple[str, ...]:
 
 
 def _has(tokenizer: Any, token: str) -> bool:
-    return len(tokenizer.encode(token, add_special_tokens=False)) == 1
+    ids = tokenizer.encode(token, add_special_tokens=False)
+    return len(ids) == 1 and (ids[0] != tokenizer.unk_token_id or token == tokenizer.unk_token)
 
 
 def fitting(templates: Mapping[str, Template], tokenizer: Any) -> list[str]:

@@ -15,7 +15,7 @@ from itertools import product
 from typing import Any
 
 BREAK = "\u200b"  # zero-width space: put inside a control-token string, it makes ordinary text of it
-END = "{#- The template itself begins here. -#}\n"
+END = "{#- The template itself begins here. #}\n"
 _PLAIN_TAG = re.compile(r"</?[a-z]+[0-9]*>")
 _MOST_MARKERS = (8, 32)  # as few as there can be; some vocabularies have a thousand control tokens of many kinds
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -71,23 +72,33 @@ class _TookTooLong(BaseException):  # not an Exception: Jinja code must not be a
 
 @contextlib.contextmanager
 def made_to_end(name: str, seconds: float = TIME_LIMIT_S) -> Iterator[None]:
-    """Stops the template `name` that loops: raises TemplateError in the block after `seconds`, in whichever thread it runs."""
-    ending, lock, over = ctypes.c_ulong(threading.get_ident()), threading.Lock(), False
+    """Stops the template `name` that loops: raises TemplateError in the block once it took so much of the processor's time."""
+    thread, lock, done = threading.get_ident(), threading.Lock(), threading.Event()
+    began = _processor_time(thread)
 
-    def stop() -> None:
+    def watch() -> None:
+        left = seconds
+        while left > 0:
+            if done.wait(left):
+                return
+            left = seconds - (_processor_time(thread) - began)
         with lock:
-            if not over:
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(ending, ctypes.py_object(_TookTooLong))
+            if not done.is_set():
+                ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_TookTooLong))
 
-    timer = threading.Timer(seconds, stop)
-    timer.daemon = True
-    timer.start()
+    threading.Thread(target=watch, daemon=True).start()
     try:
         try:
             yield
         finally:
-            timer.cancel()
             with lock:
-                over = True
+                done.set()
     except _TookTooLong:
         raise TemplateError(f"template {name!r} does not come to an end: stopped after {seconds:g} s") from None
+
+
+def _processor_time(thread: int) -> float:
+    """Seconds that a thread has computed for; where the system does not tell, those that have passed."""
+    if hasattr(time, "pthread_getcpuclockid"):
+        return time.clock_gettime(time.pthread_getcpuclockid(thread))
+    return time.monotonic()

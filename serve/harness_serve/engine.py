@@ -135,6 +135,13 @@ def start(
 def plan_engine(variants: Sequence[Variant], options: VllmOptions) -> Plan:
     """How one engine serves the variants. Raises HarnessError where they do not share model, dtype and template."""
     first = variants[0]
+    for variant in variants:
+        if variant.added_ids:
+            raise ModelError(
+                f"{variant.name}: tuning added tokens to the vocabulary, and the files of {_model_name(variant.model)} have no "
+                f"embeddings for them, so vLLM cannot serve it. Serve the run by itself; `harness evaluate {variant.name} "
+                f"{variant.name.removesuffix('@base')}` compares the two"
+            )
     for other in variants[1:]:
         if (other.model.path, other.model.revision) != (first.model.path, first.model.revision):
             raise harness.HarnessError(
@@ -153,12 +160,6 @@ def plan_engine(variants: Sequence[Variant], options: VllmOptions) -> Plan:
     adapters = {variant.name: variant.adapter for variant in variants if variant.adapter is not None}
     for name, adapter in adapters.items():
         _require_servable(name, adapter)
-    for variant in variants:
-        if variant.added_ids:
-            raise ModelError(
-                f"{variant.name}: tuning added tokens to the vocabulary, and the files of {_model_name(variant.model)} have no "
-                f"embeddings for them, so vLLM cannot serve it. `harness evaluate {variant.name}` measures it"
-            )
     if not bases:
         bases = ("base",) if "base" not in adapters else (f"{first.model.short_name}@base",)
     return Plan(first.model, options.dtype or first.model.dtype, bases, adapters, first.chat_folder)

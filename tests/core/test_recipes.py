@@ -255,3 +255,17 @@ def test_a_wrong_recipe_on_the_command_line_shows_no_traceback(harness, tmp_path
     assert done.code == 1 and done.err == (
         "error: r.yaml, line 3: unknown key 'nonsense'. A recipe has: name, model, template, data, tune, evaluate, track, serve\n"
     )
+
+
+def test_set_reaches_the_options_of_a_template_that_is_named_alone(tmp_path):
+    plugins = Plugins()
+    (tmp_path / "m").mkdir()
+    (tmp_path / "rows.jsonl").write_text("")
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "model: {path: m}\ntemplate: chatml\ndata: {train: [{dataset: messages, path: rows.jsonl}]}\ntune: {}\n"
+    )
+    assert load_recipe(path, plugins, ["template.system=Be brief."]).template.system == "Be brief."
+    assert load_recipe(path, plugins, ["template=qwen2.5"]).template.name == "qwen2.5"
+    with pytest.raises(harness.RecipeError, match=r"--set tune\.\.rank=8: expected KEY=VALUE"):
+        load_recipe(path, plugins, ["tune..rank=8"])

@@ -458,7 +458,7 @@ def test_of_several_templates_the_one_for_tools_is_used_with_tools(own, template
 
 
 def test_a_model_without_a_template_is_told_to_choose_one(own, templates):
-    with pytest.raises(harness.TemplateError, match=r"brings no chat template of its own.*`template: chatml`"):
+    with pytest.raises(harness.TemplateError, match=r"brings no chat template of its own.*such as chatml"):
         BoundTemplate.bind(templates["model"], own(None))
 
 
