@@ -94,7 +94,8 @@ def protected(source: str, tokens: Sequence[str]) -> str:
 
 def unprotected(source: str) -> str:
     """The template without its prelude: it renders the same wherever no marker is in what is said."""
-    return source.rpartition(END)[2]
+    begins = source.startswith(_PRELUDE.partition("\n")[0])
+    return source.partition(END)[2] if begins else source
 
 
 def markers(tokens: Iterable[str]) -> tuple[str, ...] | None:
