@@ -42,7 +42,7 @@ def test_base_and_adapters_in_one_batch_answer_as_each_alone(client) -> None:  #
     models = ("base", "alpha", "beta")
     alone = {model: logprobs(model) for model in models}
     for adapter in ("alpha", "beta"):
-        assert max(abs(a - b) for a, b in zip(alone["base"], alone[adapter], strict=True)) > 0.4
+        assert max(abs(a - b) for a, b in zip(alone["base"], alone[adapter], strict=True)) > 0.3
     with ThreadPoolExecutor(12) as pool:
         together = list(pool.map(logprobs, models * 4))
     for model, found in zip(models * 4, together, strict=True):
