@@ -161,8 +161,10 @@ def _probes(run: Run, template: BoundTemplate) -> list[Case]:
     for number, probe in enumerate(read_probes(run)["probes"], 1):
         messages, tools = tuple(_message(raw) for raw in probe["messages"]), tuple(probe.get("tools") or ())
         prompt = template.prompt_ids(messages, tools)
-        recorded = probe["input_ids"][: probe.get("prompt_tokens", len(prompt))]
-        cases.append(Case(f"probe {number} of {run.name}", messages, tools, (*recorded, *prompt[len(recorded) :])))
+        length = probe.get("prompt_tokens", len(prompt))
+        recorded = probe["input_ids"][:length]
+        unrecorded = prompt[len(recorded) :] if len(recorded) < length else ()
+        cases.append(Case(f"probe {number} of {run.name}", messages, tools, (*recorded, *unrecorded)))
     return cases
 
 

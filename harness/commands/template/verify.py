@@ -163,11 +163,12 @@ def _probes(subject: Subject, template: BoundTemplate) -> Check:
         except TemplateError as error:
             check.failures.append(f"probe {number} of {subject.run.name}: {error}")
             continue
-        length = min(
-            probe.get("prompt_tokens", len(prompt)), len(probe["input_ids"])
-        )  # of a long one, the first are written down
+        length = probe.get("prompt_tokens", len(prompt))
         recorded = probe["input_ids"][:length]
-        if recorded == prompt[:length]:
+        seen = (
+            prompt[: len(recorded)] if len(recorded) < length else prompt
+        )  # of a long one, the first are written down
+        if recorded == seen:
             check.equal += 1
         else:
             check.failures.append(f"probe {number} of {subject.run.name}: {_difference(template, recorded, prompt)}")
