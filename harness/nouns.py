@@ -61,6 +61,13 @@ class Message:
             out["tool_call_id"] = self.tool_call_id
         return out
 
+    @classmethod
+    def from_dict(cls, raw: Mapping[str, Any]) -> Message:
+        """The message that `as_dict` gave."""
+        functions = ((call["function"], call.get("id")) for call in raw.get("tool_calls", ()))
+        calls = tuple(ToolCall(function["name"], function["arguments"], id) for function, id in functions)
+        return cls(raw["role"], raw["content"], calls, raw.get("tool_call_id"))
+
 
 @dataclass(frozen=True, slots=True)
 class Conversation:

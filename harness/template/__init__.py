@@ -6,13 +6,14 @@ A template bound to a tokenizer renders conversations (`rendering`), keeps peopl
 
 from harness.template.bound import BoundTemplate, TrainOn, as_vllm_has_them, fingerprint, trained
 from harness.template.checks import fitting, missing_tokens
-from harness.template.masks import divergence
+from harness.template.differences import aligned, divergence
 from harness.template.plain_text import BREAK, control_tokens
 
 __all__ = [
     "BREAK",
     "BoundTemplate",
     "TrainOn",
+    "aligned",
     "as_vllm_has_them",
     "control_tokens",
     "divergence",

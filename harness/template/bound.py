@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from harness.errors import TemplateError
 from harness.files import explain_full_disk, replacing, write_json
 from harness.nouns import Conversation, Example, Message
-from harness.template.masks import Rendered, Span, Tokens, divergence, named
+from harness.template.differences import aligned, divergence
+from harness.template.masks import Rendered, Span, Tokens, named
 from harness.template.plain_text import BREAK, control_tokens
 from harness.template.rendering import Renderer, made_to_end
 
@@ -179,12 +180,9 @@ class BoundTemplate:
         for turn in turns:
             prompt = self.prompt_ids(conversation.messages[:turn], conversation.tools)
             if ids[: len(prompt)] != prompt:
-                at = next(i for i, (ours, theirs) in enumerate(zip(ids, prompt, strict=False)) if ours != theirs)
-                decode = self.tokenizer.decode
+                told = aligned(self, ids, prompt, ("in training", "in serving"))
                 raise TemplateError(
-                    f"{named(conversation)}message {turn + 1}: its prompt has other tokens in serving, from token {at + 1} on:\n"
-                    f"  in training: …{decode(ids[max(0, at - 8) : at + 8])!r}\n"
-                    f"  in serving:  …{decode(prompt[max(0, at - 8) : at + 8])!r}"
+                    f"{named(conversation)}message {turn + 1}: its prompt has other tokens in serving, {told}"
                 )
         return len(turns)
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import TemplateError
-from harness.template.masks import divergence
+from harness.template.differences import divergence
 from harness.template.plain_text import control_tokens, protected
 from harness.template.rendering import made_to_end
 

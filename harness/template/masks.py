@@ -157,10 +157,3 @@ def named(conversation: Conversation) -> str:
     """Where a conversation comes from, to begin a message with."""
     where = " ".join(part for part in (conversation.source, conversation.id) if part)
     return f"{where}: " if where else ""
-
-
-def divergence(prefix: str, text: str) -> str:
-    """The two texts around the first difference, one above the other."""
-    at = next((i for i, (a, b) in enumerate(zip(prefix, text, strict=False)) if a != b), min(len(prefix), len(text)))
-    begin = max(0, at - 30)
-    return f"  as a prefix: …{prefix[begin : at + 30]!r}\n  in the whole: …{text[begin : at + 30]!r}"

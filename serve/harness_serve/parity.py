@@ -6,7 +6,6 @@ conversations are sent as an OpenAI client sends them, and the ids that the engi
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,15 +14,13 @@ from typing import Any
 
 import harness
 from harness.declarations import Endpoint
-from harness.nouns import Message, ToolCall
+from harness.nouns import Message
 from harness.run import Run
-from harness.template import BoundTemplate
+from harness.template import BoundTemplate, aligned
 from harness.template.samples import require_text, samples
 from harness.variants import Variant
 from harness_serve.checks import read_probes
 from harness_serve.client import get, post
-
-SHOWN = 12  # tokens on each side of a difference
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,21 +156,13 @@ def _probes(run: Run, template: BoundTemplate) -> list[Case]:
     """The run's probes, with the ids that training saw. Of a long one only the first are recorded; the template says the rest."""
     cases = []
     for number, probe in enumerate(read_probes(run)["probes"], 1):
-        messages, tools = tuple(_message(raw) for raw in probe["messages"]), tuple(probe.get("tools") or ())
+        messages, tools = tuple(Message.from_dict(raw) for raw in probe["messages"]), tuple(probe.get("tools") or ())
         prompt = template.prompt_ids(messages, tools)
         length = probe.get("prompt_tokens", len(prompt))
         recorded = probe["input_ids"][:length]
         unrecorded = prompt[len(recorded) :] if len(recorded) < length else ()
         cases.append(Case(f"probe {number} of {run.name}", messages, tools, (*recorded, *unrecorded)))
     return cases
-
-
-def _message(raw: Mapping[str, Any]) -> Message:
-    calls = tuple(
-        ToolCall(call["function"]["name"], call["function"]["arguments"], call.get("id"))
-        for call in raw.get("tool_calls", ())
-    )
-    return Message(raw["role"], raw["content"], calls, raw.get("tool_call_id"))
 
 
 def difference(template: BoundTemplate, case: Case, received: Sequence[int]) -> str | None:
@@ -184,46 +173,3 @@ def difference(template: BoundTemplate, case: Case, received: Sequence[int]) -> 
         f"the engine receives other tokens than training saw, in the conversation `{case.name}`, "
         f"{aligned(template, case.expected, received)}"
     )
-
-
-def aligned(template: BoundTemplate, expected: Sequence[int], received: Sequence[int]) -> str:
-    """Two lists of ids as text, one above the other, with a caret below the first difference. Control tokens are in «»."""
-    from rich.cells import cell_len
-
-    at = next(
-        (i for i, (a, b) in enumerate(zip(expected, received, strict=False)) if a != b),
-        min(len(expected), len(received)),
-    )
-    begin = max(0, at - SHOWN)
-    same = ("…" if begin else "") + _visible(template, expected[begin:at])
-    lines = [f"from token {at + 1} on («» are control tokens):"]
-    for label, ids in (("in training", expected), ("served", received)):
-        more = "…" if len(ids) > at + SHOWN else ""
-        lines.append(f"  {label:11}  {same}{_visible(template, ids[at : at + SHOWN])}{more}")
-    lines.append(" " * (15 + cell_len(same)) + "^")
-    ours, served = (_named(template, ids[at]) if at < len(ids) else "nothing" for ids in (expected, received))
-    lines.append(f"  token {at + 1}: in training {ours}, served {served}")
-    return "\n".join(lines)
-
-
-def _visible(template: BoundTemplate, ids: Sequence[int]) -> str:
-    """Tokens as one line of text: control tokens in «», what cannot be seen escaped."""
-    control = set(template.tokenizer.added_tokens_decoder)
-    shown = ""
-    for is_control, group in itertools.groupby(ids, key=lambda token: token in control):
-        tokens = list(group)
-        shown += (
-            "".join(f"«{_decoded(template, [token])}»" for token in tokens)
-            if is_control
-            else _decoded(template, tokens)
-        )
-    return shown
-
-
-def _named(template: BoundTemplate, token: int) -> str:
-    return f"{token} `{_visible(template, [token])}`"
-
-
-def _decoded(template: BoundTemplate, ids: list[int]) -> str:
-    text = template.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)

@@ -382,7 +382,7 @@ def test_a_template_that_was_changed_is_an_error_that_shows_where(harness_here, 
     done = harness_here("template", "verify", "alpha")
     assert done.code == 1 and "probe 1 of alpha: its prompt has other tokens now, from token" in done.err
     assert "from token 1 on" in done.err
-    assert "in training: …'<|im_start|>user" in done.err and "now:         …'Hm. <|im_start|>user" in done.err
+    assert "  in training  «<|im_start|>»user" in done.err and "  now          Hm. «<|im_start|>»user" in done.err
     assert "is not the one in the run's manifest" in done.out and "Traceback" not in done.err
 
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from harness_serve.parity import Case, aligned, as_request, difference, prompts, received_ids, require_parity
+from harness_serve.parity import Case, as_request, difference, prompts, received_ids, require_parity
 
 from harness import HarnessError
 from harness.declarations import Endpoint
 from harness.nouns import Message
 from harness.plugins import Plugins
-from harness.template import BoundTemplate
+from harness.template import BoundTemplate, aligned
 from harness.variants import Variant, resolve_variants
 
 TEMPLATES = Plugins().templates

@@ -20,7 +20,7 @@ from harness.commands.template.subject import Subject, subject_of
 from harness.context import Context
 from harness.errors import HarnessError, TemplateError, first_line
 from harness.files import read_json
-from harness.nouns import Conversation, Message, ToolCall
+from harness.nouns import Conversation, Message
 
 if TYPE_CHECKING:
     from harness.recipe import Recipe
@@ -150,6 +150,8 @@ def _conversations(context: Context, subject: Subject, rows: int) -> Iterator[Co
 
 def _probes(subject: Subject, template: BoundTemplate) -> Check:
     """The prompts whose ids tuning wrote down."""
+    from harness.template import aligned
+
     assert subject.run is not None
     check = Check("probes")
     if not subject.run.probes_path.is_file():
@@ -159,7 +161,9 @@ def _probes(subject: Subject, template: BoundTemplate) -> Check:
     check.of = f"{len(probes)} prompts that tuning wrote down"
     for number, probe in enumerate(probes, 1):
         try:
-            prompt = template.prompt_ids([_message(raw) for raw in probe["messages"]], probe.get("tools") or ())
+            prompt = template.prompt_ids(
+                [Message.from_dict(raw) for raw in probe["messages"]], probe.get("tools") or ()
+            )
         except TemplateError as error:
             check.failures.append(f"probe {number} of {subject.run.name}: {error}")
             continue
@@ -171,27 +175,9 @@ def _probes(subject: Subject, template: BoundTemplate) -> Check:
         if recorded == seen:
             check.equal += 1
         else:
-            check.failures.append(f"probe {number} of {subject.run.name}: {_difference(template, recorded, prompt)}")
+            told = aligned(template, recorded, prompt, ("in training", "now"))
+            check.failures.append(f"probe {number} of {subject.run.name}: its prompt has other tokens now, {told}")
     return check
-
-
-def _message(raw: Mapping[str, Any]) -> Message:
-    calls = tuple(
-        ToolCall(call["function"]["name"], call["function"]["arguments"], call.get("id"))
-        for call in raw.get("tool_calls", ())
-    )
-    return Message(raw["role"], raw["content"], calls, raw.get("tool_call_id"))
-
-
-def _difference(template: BoundTemplate, recorded: Sequence[int], prompt: Sequence[int]) -> str:
-    pairs = itertools.zip_longest(recorded, prompt)
-    at = next(position for position, (ours, theirs) in enumerate(pairs) if ours != theirs)
-    around = slice(max(0, at - 8), at + 8)
-    decode = template.tokenizer.decode
-    return (
-        f"its prompt has other tokens now, from token {at + 1} on:\n"
-        f"  in training: …{decode(list(recorded[around]))!r}\n  now:         …{decode(list(prompt[around]))!r}"
-    )
 
 
 def _fixed(template: BoundTemplate, train_on: TrainOn, taken: list[Sample]) -> Check:
