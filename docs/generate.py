@@ -50,6 +50,7 @@ MEANINGS = {
     "data.validation": "what is measured while tuning, and by `val_loss`: a list of sources",
     "data.max_tokens": "the longest conversation, in tokens",
     "data.on_overlong": "what happens to a longer one: stop with an `error`, `drop` it, or `truncate` its end. The count is shown",
+    "data.processes": "that encode; 0: threads only. Left out, there are as many as cores where cores (more than 4) and rows are many. The data are the same",
     "data.validation_share": "holds out so large a share of the training rows instead, by a hash of what they say",
     "data.clean": "filters that rows pass, in this order: see [Data](data.md#cleaning)",
     "data.decontaminate": "what happens to rows that overlap with evaluation items: see [Data](data.md#decontamination)",

@@ -135,6 +135,7 @@ class DataSpec(Options):
     train_on: Literal["all", "last", "none-but-marked"] = "all"
     max_tokens: Positive = 2048
     on_overlong: Literal["error", "drop", "truncate"] = "error"
+    processes: Annotated[int, Field(ge=0)] | None = None  # that encode; decides nothing but the time it takes
 
 
 class TuneSpec(Options):

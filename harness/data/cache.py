@@ -166,7 +166,7 @@ def _key(
         if not all(local_path(name).is_file() for name in names):  # a device has no end to hash; reading it says so
             return None
         files += ((name, _hash_of_source(local_path(name), root)) for name in names)
-    options = spec.model_dump(mode="json", exclude={"decontaminate"})
+    options = spec.model_dump(mode="json", exclude={"decontaminate", "processes"})
     named = sorted({text for text in _texts(options) if _is_file(text)})
     if (code := _code_of(spec, plugins)) is None:
         return None

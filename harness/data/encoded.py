@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from array import array
 from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING
 from harness.data.examples import Examples, ExampleWriter
 from harness.data.prepare import Account, prepare
 from harness.data.sources import SourceReport, as_conversation, load_conversations, where_of
+from harness.data.workers import Encoded, Workers
 from harness.declarations import Dataset
 from harness.errors import DataError
-from harness.nouns import Conversation, Example
+from harness.nouns import Conversation
 
 if TYPE_CHECKING:
     from harness.plugins import Plugins, Registry
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
 
 SAMPLE = 256  # conversations that are handed back as they were
 BATCH = 256  # conversations that are encoded at once
-THREADS = 2  # one renders while the other tokenizes
-AHEAD = 3  # batches that are read while others are encoded
+
+_Added = tuple[Conversation, SourceReport, int]  # the last: how often it is used
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,16 +65,17 @@ def encode_data(
     """
     account = Account.of(spec, plugins)
     files = (folder / "train.arrow", folder / "validation.arrow") if folder else (None, None)
-    train, held_out = (_Encoder(spec, template, file) for file in files)
-    for prepared in prepare(spec, plugins, account, evaluation=evaluation):
-        part = train if prepared.part == "train" else held_out
-        part.add(as_conversation(prepared.item, prepared.report.source), prepared.report, prepared.times)
-    encoded = train.finish(account.reports, account)
-    if spec.validation_share is None:
-        if not spec.validation:
-            return encoded, None
-        return encoded, encode_sources(spec.validation, spec, plugins.datasets, template, file=files[1])
-    return encoded, _held_out(held_out, account, spec)
+    with Workers(template, spec.train_on, spec.processes) as workers:
+        train, held_out = (_Encoder(spec, workers, file) for file in files)
+        for prepared in prepare(spec, plugins, account, evaluation=evaluation):
+            part = train if prepared.part == "train" else held_out
+            part.add(as_conversation(prepared.item, prepared.report.source), prepared.report, prepared.times)
+        encoded = train.finish(account.reports, account)
+        if spec.validation_share is not None:
+            return encoded, _held_out(held_out, account, spec)
+    if not spec.validation:
+        return encoded, None
+    return encoded, encode_sources(spec.validation, spec, plugins.datasets, template, file=files[1])
 
 
 def encode_held_out(spec: DataSpec, plugins: Plugins, template: BoundTemplate) -> EncodedData:
@@ -84,11 +85,13 @@ def encode_held_out(spec: DataSpec, plugins: Plugins, template: BoundTemplate) -
         DataError: see `prepare`; where no row is held out.
     """
     spec = spec.model_copy(update={"decontaminate": None})  # which concerns only what is learnt
-    account, encoder = Account.of(spec, plugins), _Encoder(spec, template)
-    for prepared in prepare(spec, plugins, account):
-        if prepared.part == "validation":
-            encoder.add(as_conversation(prepared.item, prepared.report.source), prepared.report)
-    return _held_out(encoder, account, spec)
+    account = Account.of(spec, plugins)
+    with Workers(template, spec.train_on, spec.processes) as workers:
+        encoder = _Encoder(spec, workers)
+        for prepared in prepare(spec, plugins, account):
+            if prepared.part == "validation":
+                encoder.add(as_conversation(prepared.item, prepared.report.source), prepared.report)
+        return _held_out(encoder, account, spec)
 
 
 def _held_out(encoder: _Encoder, account: Account, spec: DataSpec) -> EncodedData:
@@ -114,37 +117,34 @@ def encode_sources(
         DataError: for a row that does not fit; for an overlong conversation where `on_overlong` is `error`; where
             nothing is left.
     """
-    encoder = _Encoder(spec, template, file)
     reports = tuple(SourceReport(source.dataset, where_of(source, datasets[source.dataset])) for source in sources)
-    for source, report in zip(sources, reports, strict=True):
-        for conversation in load_conversations(source, datasets, report):
-            report.used += 1
-            encoder.add(conversation, report)
-    return encoder.finish(reports)
+    with Workers(template, spec.train_on, spec.processes) as workers:
+        encoder = _Encoder(spec, workers, file)
+        for source, report in zip(sources, reports, strict=True):
+            for conversation in load_conversations(source, datasets, report):
+                report.used += 1
+                encoder.add(conversation, report)
+        return encoder.finish(reports)
 
 
 class _Encoder:
-    """Encodes conversations in batches as they come, and keeps count of them.
+    """Has conversations encoded in batches as they come, and keeps count of them."""
 
-    A batch is tokenized in a thread (on all cores, and without Python's lock) while the next ones are read and rendered.
-    """
-
-    def __init__(self, spec: DataSpec, template: BoundTemplate, file: Path | None = None) -> None:
-        self.spec, self.template = spec, template
+    def __init__(self, spec: DataSpec, workers: Workers, file: Path | None = None) -> None:
+        self.spec, self.workers = spec, workers
         self.writer = ExampleWriter(file)
         self.sample: list[Conversation] = []
         self.overlong = self.tokens = self.supervised = 0
         self.digest = hashlib.sha256()
-        self.pending: list[tuple[Conversation, SourceReport, int]] = []
-        self.threads = ThreadPoolExecutor(THREADS)
-        self.running: deque[tuple[list[tuple[Conversation, SourceReport, int]], Future[list[Example]]]] = deque()
+        self.pending: list[_Added] = []
+        self.running: deque[tuple[list[_Added], Future[list[Encoded]]]] = deque()
 
     def add(self, conversation: Conversation, report: SourceReport, times: int = 1) -> None:
         """Take a conversation that is used `times` times."""
         self.pending.append((conversation, report, times))
         if len(self.pending) == BATCH:
             self._submit()
-            if len(self.running) > AHEAD:
+            while len(self.running) > self.workers.batches:
                 self._collect()
 
     def finish(self, reports: tuple[SourceReport, ...], account: Account | None = None) -> EncodedData:
@@ -152,7 +152,6 @@ class _Encoder:
         self._submit()
         while self.running:
             self._collect()
-        self.threads.shutdown()
         if not self.tokens:
             raise DataError(
                 "nothing is left to learn from: every conversation was left out; see `harness data validate`"
@@ -175,43 +174,41 @@ class _Encoder:
             return
         conversations = [conversation for conversation, _, _ in self.pending]
         self.sample.extend(conversations[: SAMPLE - len(self.sample)])
-        self.running.append(
-            (self.pending, self.threads.submit(self.template.encode_batch, conversations, self.spec.train_on))
-        )
+        self.running.append((self.pending, self.workers.submit(conversations)))
         self.pending = []
 
     def _collect(self) -> None:
         batch, encoded = self.running.popleft()
-        for (conversation, report, times), example in zip(batch, encoded.result(), strict=True):
-            if len(example) > self.spec.max_tokens:
+        for (_, report, times), made in zip(batch, encoded.result(), strict=True):
+            kept: Encoded | None = made
+            if len(made.ids) > self.spec.max_tokens:
                 self.overlong += 1
-                example = _shortened(example, self.spec, report)  # type: ignore[assignment]
-                if example is None:
-                    report.kept -= 1
-                    report.used -= times
-                    report.leave_out(conversation.id, f"longer than {self.spec.max_tokens} tokens")
-                    continue
-            ids, mask = array("i", example.input_ids), bytes(example.loss_mask)
-            tokens, supervised = times * len(ids), times * mask.count(1, 1)
+                kept = _shortened(made, self.spec, report)
+            if kept is None:
+                report.kept -= 1
+                report.used -= times
+                report.leave_out(made.id, f"longer than {self.spec.max_tokens} tokens")
+                continue
+            tokens, supervised = times * len(kept.ids), times * kept.mask.count(1, 1)
             report.tokens += tokens
             report.supervised += supervised
             self.tokens += tokens
             self.supervised += supervised
             for _ in range(times):
-                self.digest.update(len(ids).to_bytes(4))
-                self.digest.update(ids)
-                self.digest.update(mask)
-            self.writer.add(example, ids, mask, times)
+                self.digest.update(len(kept.ids).to_bytes(4))
+                self.digest.update(kept.ids)
+                self.digest.update(kept.mask)
+            self.writer.add(kept, times)
 
 
-def _shortened(example: Example, spec: DataSpec, report: SourceReport) -> Example | None:
+def _shortened(made: Encoded, spec: DataSpec, report: SourceReport) -> Encoded | None:
     """What `on_overlong` makes of an example that is too long; None leaves it out."""
     if spec.on_overlong == "error":
         raise DataError(
-            f"{report.path}: {example.id} has {len(example)} tokens, more than data.max_tokens = {spec.max_tokens}. Raise that, or "
+            f"{report.path}: {made.id} has {len(made.ids)} tokens, more than data.max_tokens = {spec.max_tokens}. Raise that, or "
             f"choose data.on_overlong: drop (leave such conversations out) or truncate (cut their end off)"
         )
     if spec.on_overlong == "drop":
         return None
-    cut = Example(example.input_ids[: spec.max_tokens], example.loss_mask[: spec.max_tokens], example.id)
-    return cut if cut.supervised else None
+    cut = Encoded(made.id, made.ids[: spec.max_tokens], made.mask[: spec.max_tokens])
+    return cut if cut.mask.count(1, 1) else None

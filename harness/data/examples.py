@@ -9,6 +9,7 @@ from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
+from harness.data.workers import Encoded
 from harness.extras import require
 from harness.nouns import Example
 
@@ -80,10 +81,10 @@ class ExampleWriter:
         self._file: Any = None
         self._clear()
 
-    def add(self, example: Example, ids: array[int], mask: bytes, times: int) -> None:
-        """Take an example, whose ids (int32) and mask (a byte a token) the caller has as bytes already."""
-        self._ids.extend(ids)
-        self._mask.extend(mask)
+    def add(self, example: Encoded, times: int) -> None:
+        """Take an example that is used `times` times."""
+        self._ids.extend(example.ids)
+        self._mask.extend(example.mask)
         self._edges.append(len(self._ids))
         self._names.append(example.id)
         self._times.append(times)

@@ -1,0 +1,110 @@
+"""Encoding batches of conversations while others are read: in threads, and in processes where cores and rows are many.
+
+Tokenizing uses all cores and needs no lock of Python's; rendering and masks do. On few cores the two fit beside each other.
+On many, everything would wait for that lock, so each process renders and tokenizes batches of its own on one core.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import threading
+from array import array
+from collections.abc import Sequence
+from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import replace
+from typing import TYPE_CHECKING, NamedTuple
+
+from harness.nouns import Conversation
+
+if TYPE_CHECKING:
+    from harness.template import BoundTemplate, TrainOn
+
+THREADS = 2  # one renders while the other tokenizes
+FEW_CORES = 4  # up to here threads are as quick
+MOST_PROCESSES = 16  # reading the rows is not quicker than so many encode them
+MANY_ROWS = 16_384  # take longer in threads than processes take to start
+
+
+class Encoded(NamedTuple):
+    """An example as bytes: `ids` are int32, `mask` has a byte a token, 1 where it is learnt."""
+
+    id: str
+    ids: array[int]
+    mask: bytes
+
+
+class Workers:
+    """Encode batches, in the order in which they are asked for their results. A context manager: it ends what it started.
+
+    Args:
+        processes: how many; 0 for threads only. None: as many as there are cores, once there are many rows.
+    """
+
+    def __init__(self, template: BoundTemplate, train_on: TrainOn, processes: int | None = None) -> None:
+        self._template, self._train_on = template, train_on
+        self._from_row = MANY_ROWS if processes is None else 0
+        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        if processes is None:
+            processes = min(cores, MOST_PROCESSES) if cores > FEW_CORES else 0
+        self._processes, self._rows = processes, 0
+        self._threads: Executor = ThreadPoolExecutor(THREADS)
+        self._pool: Executor | None = None
+
+    def __enter__(self) -> Workers:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for pool in (self._threads, self._pool):
+            if pool is not None:
+                pool.shutdown(cancel_futures=True)
+
+    @property
+    def batches(self) -> int:
+        """How many batches keep everybody busy."""
+        return 2 * self._processes if self._pool else THREADS + 1
+
+    def submit(self, conversations: Sequence[Conversation]) -> Future[list[Encoded]]:
+        """Begin to encode a batch. Its result raises what `BoundTemplate.encode_batch` raises."""
+        self._rows += len(conversations)
+        if not self._processes or self._rows <= self._from_row:
+            return self._threads.submit(_encoded, self._template, conversations, self._train_on)
+        if self._pool is None:
+            self._pool = ProcessPoolExecutor(
+                self._processes,
+                multiprocessing.get_context("spawn"),  # a fork would copy the tokenizer's threads in mid-work
+                _become_worker,
+                (replace(self._template), self._train_on),  # without what it has compiled, which cannot be sent
+            )
+        return self._pool.submit(_encoded_here, conversations)
+
+
+def _encoded(template: BoundTemplate, conversations: Sequence[Conversation], train_on: TrainOn) -> list[Encoded]:
+    examples = template.encode_batch(conversations, train_on)
+    return [Encoded(one.id, array("i", one.input_ids), bytes(one.loss_mask)) for one in examples]
+
+
+# In a process of its own
+
+_ours: tuple[BoundTemplate, TrainOn]
+
+
+def _become_worker(template: BoundTemplate, train_on: TrainOn) -> None:
+    global _ours
+    _ours = template, train_on
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"  # every core has a process already
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle, which ends us
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def end_with_parent() -> None:
+        parent.join()
+        os._exit(1)
+
+    threading.Thread(target=end_with_parent, daemon=True).start()
+
+
+def _encoded_here(conversations: Sequence[Conversation]) -> list[Encoded]:
+    template, train_on = _ours
+    return _encoded(template, conversations, train_on)
