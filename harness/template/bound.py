@@ -203,15 +203,16 @@ class BoundTemplate:
         try:
             self._check_places(messages, conversation.tools)
             dicts, tools = [message.as_dict() for message in messages], as_vllm_has_them(conversation.tools)
-            text = self._renderer(dicts, tools, False)
+            render = self._renderer.of(dicts, tools)
+            text = render(dicts, tools, False)
             spans = []
             for turn in turns:
-                prompt = self._renderer(dicts[:turn], tools, True)
+                prompt = render(dicts[:turn], tools, True)
                 if not text.startswith(prompt):
                     raise TemplateError(self._not_a_prefix("the prompt of", turn, messages[turn], prompt, text))
                 end = self._end_of_words(text, len(prompt), messages[turn])
                 if end is None or (turn == len(messages) - 1 and text[end:].strip()):
-                    upto = text if turn == len(messages) - 1 else self._renderer(dicts[: turn + 1], tools, False)
+                    upto = text if turn == len(messages) - 1 else render(dicts[: turn + 1], tools, False)
                     if not text.startswith(upto):
                         raise TemplateError(self._not_a_prefix("the text up to", turn, messages[turn], upto, text))
                     end = self._end_of_turn(turn, messages[turn], prompt, upto)

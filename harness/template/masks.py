@@ -45,7 +45,7 @@ class Tokens:
 
     def __init__(self, name: str, tokenizer: Any, stop_ids: tuple[int, ...], control: Sequence[str]) -> None:
         self.name, self.stop_ids = name, stop_ids
-        self.stops = {tokenizer.convert_ids_to_tokens(stop): stop for stop in stop_ids}
+        self.stops: dict[str, int] = {tokenizer.convert_ids_to_tokens(stop): stop for stop in stop_ids}
         self._backend = tokenizer.backend_tokenizer
         self._control = re.compile("|".join(map(re.escape, control))) if control else None
         self._control_ids = {token: tokenizer.convert_tokens_to_ids(token) for token in control}
@@ -80,18 +80,11 @@ class Tokens:
         return prompt[last:]
 
     def _example(self, rendered: Rendered, ids: list[int], tails: Mapping[str, Tail]) -> Example:
-        text = rendered.text
         mask = [False] * len(ids)
         seen, position, before = 0, -1, ""
         for span in rendered.spans:
             control, tail_ids = tails[span.prompt]
-            start = len(span.prompt)
-            stop = next(stop for stop in self.stops if text.endswith(stop, start, span.end))
-            if any(text.find(other, start, span.end - len(stop)) >= 0 for other in self.stops):
-                raise TemplateError(
-                    f"{named(rendered.conversation)}message {span.turn + 1}: the answer holds a stop token before its end: "
-                    f"{text[start : span.end][:80]!r}"
-                )
+            stop = self._stop_of(rendered, span)
             try:
                 if control:
                     if control != before:
@@ -107,9 +100,21 @@ class Tokens:
             if ids[first - len(tail_ids) : first] != tail_ids:
                 return self._closer_look(rendered)
             mask[first : last + 1] = [True] * (last + 1 - first)
-        if not any(mask[1:]):
+        if True not in mask[1:]:
             raise TemplateError(f"{named(rendered.conversation)}nothing to learn from: no token of an answer is left")
         return Example(ids, mask, rendered.conversation.id)
+
+    def _stop_of(self, rendered: Rendered, span: Span) -> str:
+        """The stop token that ends a trained turn. Raises TemplateError where its answer holds another before."""
+        text, start = rendered.text, len(span.prompt)
+        last = next(stop for stop in self.stops if text.endswith(stop, start, span.end))
+        for stop in self.stops:
+            if text.find(stop, start, span.end - len(last)) >= 0:
+                raise TemplateError(
+                    f"{named(rendered.conversation)}message {span.turn + 1}: the answer holds a stop token before its end: "
+                    f"{text[start : span.end][:80]!r}"
+                )
+        return last
 
     def _closer_look(self, rendered: Rendered) -> Example:
         """The example with the offsets of its tokens; an error where a turn cannot be learnt as it would be served."""
@@ -137,7 +142,7 @@ class Tokens:
                     f"training and serving would differ: …{text[max(0, start - 40) : start + 20]!r}"
                 )
             mask[first : last + 1] = [True] * (last + 1 - first)
-        if not any(mask[1:]):
+        if True not in mask[1:]:
             raise TemplateError(f"{named(rendered.conversation)}nothing to learn from: no token of an answer is left")
         return Example(ids, mask, rendered.conversation.id)
 

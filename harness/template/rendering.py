@@ -6,11 +6,14 @@ import contextlib
 import ctypes
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from harness.errors import TemplateError, first_line
 from harness.template.plain_text import holds_any, markers, unprotected
+
+Render = Callable[[list[dict[str, Any]], list[Any] | None, bool], str]
 
 TIME_LIMIT_S = 10.0  # for one batch or one check; rendering a conversation takes microseconds
 
@@ -46,9 +49,17 @@ class Renderer:
 
     def __call__(self, messages: list[dict[str, Any]], tools: list[Any] | None, generation_prompt: bool) -> str:
         """Raises TemplateError where the template refuses the messages, or does what it may not."""
+        return self.of(messages, tools)(messages, tools, generation_prompt)
+
+    def of(self, messages: list[dict[str, Any]], tools: list[Any] | None) -> Render:
+        """What renders these messages, and the first of them: whether anybody says a control token is looked up once."""
+        return partial(self._render, self._protected if holds_any(self._markers, messages, tools) else self._plain)
+
+    def _render(
+        self, compiled: Any, messages: list[dict[str, Any]], tools: list[Any] | None, generation_prompt: bool
+    ) -> str:
         if not messages:
             return ""
-        compiled = self._protected if holds_any(self._markers, messages, tools) else self._plain
         try:
             seen = self._variables | {"messages": messages, "tools": tools, "add_generation_prompt": generation_prompt}
             environment = compiled.environment
