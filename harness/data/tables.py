@@ -169,7 +169,7 @@ def _quoted_cells(
         if line.count('"') % 2:  # else the quotes are still open
             cells = _parsed("\n".join(parts), delimiter)
     if cells is None:
-        cells = f"{_OPEN} in the {len(taken)} lines that follow"
+        cells = f"{_OPEN} " + (f"in the {len(taken)} lines that follow" if taken else "before the file ends")
     if isinstance(cells, str):
         return DataError(
             f"not a row of a table: {cells}: {shown(text[:200])}. A quote in a quoted cell is written twice"

@@ -82,6 +82,9 @@ def _print_table(context: Context, rows: list[dict[str, Any]], model: str | None
     from rich.markup import escape
 
     table = context.table("template", *(["fits", "stops at"] if model else []), "system", "tools", "turns", "")
+    table.padding = (0, 2, 0, 0)  # in 80 columns no token is broken in two
+    for column in table.columns[:-1]:
+        column.no_wrap = True
     for row in sorted(rows, key=lambda row: not row.get("fits", True)):
         places = (
             _mark(row["takes_system"]),
@@ -91,7 +94,7 @@ def _print_table(context: Context, rows: list[dict[str, Any]], model: str | None
         name = f"[bold]{escape(row['name'])}[/bold]"
         if model:
             fits = "[green]✓[/green]" if row["fits"] else "[dim]–[/dim]"
-            table.add_row(name, fits, escape(" ".join(row["stop_tokens"])), *places, _why_not(row))
+            table.add_row(name, fits, escape("\n".join(row["stop_tokens"])), *places, _why_not(row))
         else:
             writes = escape(" ".join(row["control_tokens"]))
             table.add_row(name, *places, escape(row["description"]) + (f"\n[dim]{writes}[/dim]" if writes else ""))
