@@ -3,7 +3,7 @@
     python recipes/seedling/world.py --out recipes/seedling/data
 
 The same seed writes the same bytes. Needs nothing but Python: facts in `facts.py`, prose in `prose.py`, questions in
-`instructions.py`.
+`instructions.py`, a tool and its use in `look_up.py`.
 """
 
 import argparse
@@ -13,6 +13,7 @@ from pathlib import Path
 
 from facts import make_world
 from instructions import alpaca, conversations, evaluation
+from look_up import tool_conversations
 from prose import Teller
 
 DOCUMENTS = 50_000
@@ -20,6 +21,8 @@ HELD_OUT_DOCUMENTS = 300  # of prose; the villagers are the same, the documents 
 ALPACA_ROWS = 6_000
 CONVERSATIONS = 2_000
 VALIDATION_CONVERSATIONS = 200
+TOOL_CONVERSATIONS = 800
+VALIDATION_TOOL_CONVERSATIONS = 30
 QUESTIONS_PER_CATEGORY = 50
 
 
@@ -41,6 +44,10 @@ def main() -> None:
     write(
         args.out / "validation.messages.jsonl", conversations(world, "validation", args.seed, VALIDATION_CONVERSATIONS)
     )
+    tools = tool_conversations(world, "train", args.seed, TOOL_CONVERSATIONS)
+    write(args.out / "train.tools.jsonl", tools)
+    held_out = tool_conversations(world, "validation", args.seed, VALIDATION_TOOL_CONVERSATIONS)
+    write(args.out / "validation.tools.jsonl", held_out)
     write(args.out / "test.jsonl", evaluation(world, args.seed, QUESTIONS_PER_CATEGORY))
 
 

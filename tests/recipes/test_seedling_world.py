@@ -12,6 +12,7 @@ import pytest
 SEEDLING = Path(__file__).parents[2] / "recipes" / "seedling"
 COMMITTED = SEEDLING / "data"
 INSTRUCTION_SETS = ("train.alpaca.jsonl", "train.messages.jsonl", "validation.messages.jsonl", "test.jsonl")
+TOOL_SETS = ("train.tools.jsonl", "validation.tools.jsonl")
 sys.path.insert(0, str(SEEDLING))
 
 from facts import Villager, make_world  # noqa: E402
@@ -55,7 +56,7 @@ def telltales(villagers: tuple[Villager, ...]) -> set[str]:
     return {word.lower() for v in villagers for word in (v.animal, v.name, v.treasure)}
 
 
-@pytest.mark.parametrize("file", INSTRUCTION_SETS)
+@pytest.mark.parametrize("file", INSTRUCTION_SETS + TOOL_SETS)
 def test_the_committed_instruction_sets_are_what_the_generator_writes(written: Path, file: str) -> None:
     assert (COMMITTED / file).read_bytes() == (written / file).read_bytes()
 
@@ -69,7 +70,7 @@ def test_another_seed_makes_another_world() -> None:
     assert make_world(1) != WORLD
 
 
-@pytest.mark.parametrize("file", ["train.alpaca.jsonl", "train.messages.jsonl"])
+@pytest.mark.parametrize("file", ["train.alpaca.jsonl", "train.messages.jsonl", "train.tools.jsonl"])
 def test_no_villager_of_the_evaluation_is_ever_named_in_training(file: str) -> None:
     assert not words(COMMITTED / file) & telltales(WORLD.test + WORLD.validation)
 
@@ -167,3 +168,4 @@ def test_the_model_is_a_base_model_that_knows_chat_tokens_but_has_no_chat_templa
 
 def test_the_instruction_sets_are_small_enough_to_live_in_the_repository() -> None:
     assert sum((COMMITTED / file).stat().st_size for file in INSTRUCTION_SETS) < 1_500_000
+    assert sum((COMMITTED / file).stat().st_size for file in TOOL_SETS) < 1_500_000
