@@ -122,7 +122,9 @@ def ours(folder: Path) -> dict[str, Any]:
     plugins = Plugins()
     template = bind_template(TemplateSpec(), ModelSpec(path=str(folder / "model")), plugins)
     source = DataSource(dataset="messages", path=str(folder / "rows.jsonl"))
-    encode_data(DataSpec(train=(source.model_copy(update={"limit": 64}),), max_tokens=1 << 20), plugins, template)
+    some = DataSpec(train=(source.model_copy(update={"limit": 64}),), max_tokens=1 << 20)
+    with tempfile.TemporaryDirectory() as temporary:
+        encode_data(some, plugins, template, (), Path(temporary))
     began = time.perf_counter()
     with tempfile.TemporaryDirectory() as temporary:
         data, _ = encode_data(DataSpec(train=(source,), max_tokens=1 << 20), plugins, template, (), Path(temporary))

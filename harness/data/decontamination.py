@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import functools
+import itertools
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -50,7 +51,7 @@ class Decontamination:
     """The n-grams of the evaluation items. `overlap(item)` finds one of them in an item."""
 
     def __init__(self, spec: DecontaminateSpec, evaluation: Iterable[tuple[str, str]]) -> None:
-        """Args: evaluation: (id, text) of each evaluation item.
+        """Args: evaluation: (id, text) of each evaluation item; an item may give several texts, one after the other.
 
         Raises:
             DataError: where there is not one item long enough to compare with.
@@ -61,16 +62,17 @@ class Decontamination:
         self._starts = array("Q")  # where each item's begin, and where the last one's end
         self._ngrams: dict[int, int] = {}  # hash of an n-gram -> where it is in _words
         self._lengths: dict[int, tuple[int, ...]] = {}  # hash of a prefix -> the lengths of the n-grams that begin so
-        self.too_short = 0
+        all_ids: set[str] = set()
         for id, text in evaluation:
             words = words_of(text)
+            all_ids.add(id)
             if len(words) < spec.min_words:
-                self.too_short += 1
                 continue
             self._ids.append(id)
             self._starts.append(len(self._words))
             self._words.extend(self._vocabulary.setdefault(word, len(self._vocabulary)) for word in words)
         self._starts.append(len(self._words))
+        self.too_short = len(all_ids.difference(self._ids))
         if not self._ids:
             raise DataError(
                 "data.decontaminate has nothing to compare with: no evaluation of the recipe tells its items"
@@ -104,8 +106,8 @@ class Decontamination:
     def _index(self, spec: DecontaminateSpec) -> None:
         """Index every n-gram but those of a task's own phrasing, which more than `shared_by` items have."""
         shared: Counter[int] = Counter()
-        for number in range(len(self._ids)):
-            shared.update({key for _, _, key in self._ngrams_of(number, spec.ngram)})
+        for _, numbers in itertools.groupby(range(len(self._ids)), key=self._ids.__getitem__):
+            shared.update({key for number in numbers for _, _, key in self._ngrams_of(number, spec.ngram)})
         lengths: dict[int, int] = {}  # as bits: most prefixes begin one length, and a set each would take 200 bytes
         for number in range(len(self._ids)):
             for at, length, key in self._ngrams_of(number, spec.ngram):

@@ -68,6 +68,14 @@ def _local_files(where: str, path: Path) -> list[str]:
     return sorted({file for name in found for file in (_in_folder(Path(name)) if Path(name).is_dir() else [name])})
 
 
+def passed_over(where: str) -> list[str]:
+    """The names of the files that a folder holds and `files_of` does not take, hidden ones aside: they look like no rows."""
+    if where.startswith(HUB) or is_remote(where) or not (folder := local_path(where)).is_dir():
+        return []
+    names = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and not _is_data(path.name))
+    return sorted(name for name in names if not any(part.startswith(".") for part in Path(name).parts))
+
+
 def is_remote(where: str) -> bool:
     """Whether fsspec is to read it: it is a URL, and not one of a file on this machine."""
     return _REMOTE.match(where) is not None and not where.startswith("file://")

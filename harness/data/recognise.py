@@ -96,6 +96,12 @@ def best_of(
     return first
 
 
+def having_fields(row: Row, datasets: Iterable[Dataset]) -> list[str]:
+    """The names of the data sets that need no field but what the row has; those that know most of its fields first."""
+    known = {one.name: names for one in datasets if one.fields and (names := _known(one, row)) is not None}
+    return sorted(known, key=lambda name: -len(known[name]))
+
+
 def _guessable(datasets: Mapping[str, Dataset]) -> list[Dataset]:
     return [dataset for dataset in datasets.values() if dataset.fields and dataset.resolve is None]
 
@@ -180,7 +186,7 @@ def _match(dataset: Dataset, seen: _Sample) -> Match:
     )  # fmt: skip
     fields = _listed(dict.fromkeys(name for names in fits for name in names))
     of_all = "it knows all their fields" if not unknown else f"it does not know {_listed(unknown)}"
-    why = f"it reads {read:.0%} of {tried} sampled rows; they have {fields}, and {of_all}"
+    why = f"it reads {read:.0%} of the {tried} rows looked at; they have {fields}, and {of_all}"
     return Match(dataset.name, round(read * (1 + share) / 2, 3), why, tried, error, read, named)
 
 

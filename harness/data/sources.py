@@ -96,7 +96,7 @@ def load_rows(
         try:
             items = convert_row(dataset, row, source, check or check_item)
         except DataError as error:
-            count(DataError(str(error), path=path, row=number))
+            count(DataError(f"{error}{_fits_another(dataset, row, datasets)}", path=path, row=number))
             continue
         if not items:
             why = f": {items.reason}" if isinstance(items, LeftOut) else " leaves it out"
@@ -113,7 +113,17 @@ def load_rows(
         if len(named) == left and source.limit is not None:
             return
     if made == 0 and not wrong:
-        on_error(DataError(f"the data set is empty: {report.rows} rows read, none kept", path=where))
+        why = "".join(f"; {count:,} left out: {reason}" for reason, count in report.left_out.items())
+        on_error(DataError(f"the data set is empty: {report.rows} rows read, none kept{why}", path=where))
+
+
+def _fits_another(dataset: Dataset, row: Row, datasets: Registry[Dataset]) -> str:
+    """Of a refused row without the fields that the data set reads: which data sets have these fields."""
+    from harness.data.recognise import having_fields
+
+    ours = not dataset.fields or having_fields(row, [dataset])
+    others = [] if ours else having_fields(row, datasets.values())
+    return f". It has the fields of the data set {' or '.join(map(repr, others[:2]))}" if others else ""
 
 
 def _named(item: Item, id: str, source: str) -> Item:

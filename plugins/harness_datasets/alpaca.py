@@ -15,7 +15,8 @@ def convert(row: Row) -> harness.Conversation:
             raise harness.DataError(f"history entry {number} should be [question, answer], found {pair!r}")
         turns += [("user", pair[0]), ("assistant", pair[1])]
     instruction, extra = take(row, "instruction", str), take(row, "input", str, "")
-    turns += [("user", f"{instruction}\n\n{extra}" if extra else instruction), ("assistant", take(row, "output", str))]
+    asked = "\n\n".join(part for part in (instruction, extra) if part)
+    turns += [("user", asked), ("assistant", take(row, "output", str))]
     return harness.Conversation.of(*turns)
 
 

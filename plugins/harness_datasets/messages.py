@@ -13,6 +13,7 @@ from typing import Any
 
 import harness
 from harness.data import shown, take
+from harness.errors import nearest
 from harness.nouns import ROLES, Row
 from harness_datasets import turns
 
@@ -50,6 +51,8 @@ def _read(raw: Any, number: int) -> list[harness.Message]:
     train = turns.trained(raw, role, where)
     content = raw.get("content")
     calls = take_calls(raw, where)
+    if "content" not in raw and not calls and not any(raw.get(key) for key in ("reasoning_content", *_REASONING)):
+        raise harness.DataError(f"{where} has no content.{nearest('content', raw)} It has: {', '.join(map(str, raw))}")
     if role == "assistant":
         reasoning = next((raw[key] for key in ("reasoning_content", *_REASONING) if isinstance(raw.get(key), str)), "")
         text, more = _said(content, reasoning, where)
@@ -79,7 +82,9 @@ def _role(raw: Mapping[str, Any], number: int) -> harness.Role:
     if said is None and "from" in raw:
         told = " It has from and value: the data set 'sharegpt' reads that"
     else:
-        told = f" Use {_HINTS[said]!r}" if isinstance(said, str) and said in _HINTS else f" Roles: {', '.join(ROLES)}"
+        word = said.lower() if isinstance(said, str) else ""
+        meant = word if word in ROLES else _HINTS.get(word)
+        told = f" Use {meant!r}" if meant else f" Roles: {', '.join(ROLES)}"
     raise harness.DataError(f"message {number} has the role {shown(said)}.{told}")
 
 

@@ -1,12 +1,13 @@
-"""Preferences: a prompt with a chosen and a rejected completion, in the spellings of TRL, LLaMA-Factory, UltraFeedback and Orca.
+"""Preferences: a prompt with a chosen and a rejected completion, in the spellings of TRL, LLaMA-Factory, UltraFeedback, OpenAI and Orca.
 
+UltraFeedback's own rows have several completions with scores: the best and the worst are taken, as its binarized form does.
 Where chosen and rejected are whole conversations, they are parted after the last turn they share.
 """
 
 from __future__ import annotations
 
 import harness
-from harness.data import shown, take
+from harness.data import LeftOut, shown, take
 from harness.nouns import Row
 from harness_datasets.completions import (
     Messages,
@@ -28,8 +29,22 @@ _SCORES = (
 )
 
 
-def convert(row: Row) -> harness.Preference:
+def convert(row: Row) -> harness.Preference | LeftOut:
     """One row as a Preference; `margin` is the row's own, or the difference of its scores."""
+    if row.get("chosen") is None and isinstance(row.get("completions"), list):
+        if len(scored := _scored(row)) < 2 or scored[0][0] == scored[-1][0]:
+            return LeftOut("no two completions with different scores")
+        (high, best), (low, worst) = scored[0], scored[-1]
+        row = {**row, "chosen": best, "rejected": worst, "score_chosen": high, "score_rejected": low}
+    elif row.get("chosen") is None and "preferred_output" in row and "non_preferred_output" in row:
+        asked = take(row, "input", dict)
+        chosen, rejected = row["preferred_output"], row["non_preferred_output"]
+        row = {
+            "messages": take(asked, "messages", list),
+            "tools": asked.get("tools"),
+            "chosen": chosen,
+            "rejected": rejected,
+        }
     for name in ("chosen", "rejected"):
         if row.get(name) is None:
             raise harness.DataError(
@@ -48,6 +63,17 @@ def convert(row: Row) -> harness.Preference:
     return harness.Preference(
         must_ask(prompt), good, bad, _margin(row), 1.0 if weight is None else weight, tools, id, source
     )
+
+
+def _scored(row: Row) -> list[tuple[float, str]]:
+    """UltraFeedback's completions of one instruction with their `overall_score`, the best first."""
+    scored = []
+    for number, one in enumerate(row["completions"], 1):
+        if not isinstance(one, dict):
+            raise harness.DataError(f"completion {number} should be an object with its response, found {shown(one)}")
+        if (score := read_number(one, "overall_score")) is not None:
+            scored.append((score, take(one, "response", str)))
+    return sorted(scored, key=lambda pair: -pair[0])
 
 
 def _is_whole(value: object) -> bool:
@@ -110,5 +136,7 @@ DATASET = harness.Dataset(
         ("conversations", "chosen", "rejected", "system?", "tools?", "margin?", "id?"),
         ("messages", "chosen", "rejected", "tools?", "margin?", "id?"),
         ("chosen", "rejected", "system?", "tools?", "margin?", "id?", "score_chosen?", "score_rejected?"),
+        ("instruction", "completions", "source?", "models?", "correct_answers?", "incorrect_answers?"),
+        ("input", "preferred_output", "non_preferred_output"),
     ),
 )  # fmt: skip

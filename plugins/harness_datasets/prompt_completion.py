@@ -19,6 +19,8 @@ END = "<|endoftext|>"  # dumps of rendered prompts close a completion with it; i
 def convert(row: Row) -> harness.Conversation:
     """The prompt and then the completion, of which only the completion is learnt."""
     name = "response" if "completion" not in row and "response" in row else "completion"
+    if row.get("completion") is not None and row.get("response") is not None:
+        raise harness.DataError("there are two answers, 'completion' and 'response': name one of them with `columns`")
     for needed in ("prompt", name):
         if row.get(needed) is None:
             take(row, needed, str)

@@ -80,19 +80,22 @@ def texts(options: LmEvalOptions, recipe: Recipe) -> Iterator[tuple[str, str]]:
     require("lm_eval", "evaluation")
     with quiet():
         found = [
-            (f"{name} {number}", _text(task, doc))
+            (f"{name} {number}", text)
             for name, task in load_tasks(options)["tasks"].items()
             for number, doc in enumerate(itertools.islice(task.eval_docs, options.limit))
+            for text in _texts(task, doc)
         ]
     yield from found
 
 
-def _text(task: Any, doc: Any) -> str:
+def _texts(task: Any, doc: Any) -> tuple[str, ...]:
+    """Question and answer together, and the question alone: a short one is copied without its answer too."""
     asked, target = task.doc_to_text(doc), task.doc_to_target(doc)
     if task.OUTPUT_TYPE == "multiple_choice" and isinstance(target, int):
         choices = task.doc_to_choice(doc)
         target = choices[target] if 0 <= target < len(choices) else ""
-    return "\n".join(part for part in (asked, target) if isinstance(part, str))
+    told = [part for part in (asked, target) if isinstance(part, str) and part]
+    return tuple(dict.fromkeys(("\n".join(told), told[0]))) if told else ()
 
 
 EVALUATION = Evaluation(

@@ -52,7 +52,7 @@ def test_a_file_needs_no_dataset_and_what_it_is_taken_for_is_always_told(harness
     path = write_rows(*ALPACA)
     for command in ("preview", "stats", "validate"):
         done = harness("data", command, path)
-        assert done.code == 0 and "read as alpaca (sure: 100%): it reads 100% of 5 sampled rows" in done.err, done
+        assert done.code == 0 and "read as alpaca (sure: 100%): it reads 100% of the 5 rows looked at" in done.err, done
         assert "read as" not in harness("data", command, path, "--dataset", "alpaca").err
     assert json.loads(harness("data", "stats", path, "--json").out)["recognised"][0]["dataset"] == "alpaca"
 
@@ -580,3 +580,50 @@ def test_a_null_source_is_one_error(harness, tmp_path):
     (tmp_path / "m").mkdir()
     (tmp_path / "r.yaml").write_text("model: {path: m}\ndata: {train: [null]}\ntune: {method: lora}\n")
     assert "at least 1 item" not in harness("data", "preview", "r.yaml").err
+
+
+def test_rows_that_cleaning_takes_out_are_named(harness_here, tiny_model, write_rows, tmp_path):
+    write_rows(*[{"instruction": "Who?", "output": "The heron."}] * 8)
+    recipe = tmp_path / "clean.yaml"
+    recipe.write_text(
+        f"name: clean\nmodel: {{path: {tiny_model}}}\ntemplate: chatml\n"
+        "data: {train: [{dataset: alpaca, path: rows.jsonl}], clean: [{filter: exact_duplicates}]}\ntune: {}\n"
+    )
+    done = harness_here("data", "validate", recipe)
+    assert "7 left out: exact_duplicates: says the same as an earlier row (rows.jsonl:2, rows.jsonl:3, " in done.out
+    assert "rows.jsonl:6, …)" in done.out and done.code == 0
+    (source,) = json.loads(harness_here("data", "validate", recipe, "--json").out)["sources"]
+    (ids,) = source["left_out_ids"].values()
+    assert ids == [f"rows.jsonl:{number}" for number in range(2, 9)]
+
+
+def test_of_a_folder_the_files_that_are_not_read_are_named(harness_here, tmp_path):
+    row = json.dumps({"instruction": "Who?", "output": "The heron."}) + "\n"
+    for name in ("a.jsonl", "part-00000", "notes.txt", ".hidden.jsonl"):
+        (tmp_path / "folder").mkdir(exist_ok=True)
+        (tmp_path / "folder" / name).write_text(row)
+    for command in (("validate",), ("build", "--out", "out.jsonl")):
+        done = harness_here("data", *command, "folder")
+        assert done.code == 0 and "folder: not read" in done.out and ": notes.txt, part-00000. A glob" in done.out, done
+
+
+def test_a_row_that_another_data_set_could_read_says_which(harness_here, write_rows):
+    write_rows({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]})
+    done = harness_here("data", "validate", "--dataset", "alpaca", "rows.jsonl")
+    assert done.code == 1 and "has the fields of the data set 'sharegpt' or 'messages'" in done.out.replace(
+        "'messages' or 'sharegpt'", "'sharegpt' or 'messages'"
+    )
+    write_rows({"instruction": "Hi"})
+    assert "has the fields of" not in harness_here("data", "validate", "--dataset", "alpaca", "rows.jsonl").out
+
+
+def test_a_file_has_no_part(harness_here, write_rows):
+    write_rows({"instruction": "Hi", "output": "Ho"})
+    done = harness_here("data", "build", "rows.jsonl", "--part", "validation", "--out", "out.jsonl")
+    assert done.code == 1 and "--part chooses between the data of a recipe" in done.err
+
+
+def test_where_every_row_is_left_out_the_reasons_are_told(harness_here, write_rows):
+    write_rows({"source": "s", "instruction": "p", "completions": [{"response": "a", "overall_score": 1}]})
+    done = harness_here("data", "validate", "--dataset", "preferences", "rows.jsonl")
+    assert "none kept; 1 left out: preferences: no two completions with different scores" in done.out

@@ -434,6 +434,14 @@ def test_thirteen_words_in_a_row_are_found_and_twelve_are_not(words, data):
     assert not index.overlap(said(" ".join([*before, *words[start : start + 12], *after])))
 
 
+def test_several_texts_of_an_item_are_found_each_and_count_as_one_item():
+    spec = DecontaminateSpec(shared_by=1)
+    index = Decontamination(spec, [("test 0", "Who keeps the brass bell? The otter."), ("test 0", "Who keeps the brass bell?"), ("test 1", "Why?")])  # fmt: skip
+    assert index.too_short == 1
+    for text in ("Who keeps the brass bell? The otter.", "Say: who keeps the brass bell?"):
+        assert index.overlap(said(text)).evaluation_id == "test 0"
+
+
 def test_a_short_item_counts_whole_and_a_very_short_one_not_at_all():
     index = compared("Who keeps the brass bell?", "Why not?")
     assert index.too_short == 1

@@ -50,7 +50,7 @@ ROWS = {
 def test_each_format_is_recognised(name, datasets, write_rows):
     match = choose(str(write_rows(*[ROWS[name]] * 3)), datasets)
     assert (match.dataset, match.rows, match.error, match.sureness) == (name, 3, None, 1.0)
-    assert "100% of 3 sampled rows" in match.why
+    assert "100% of the 3 rows looked at" in match.why
 
 
 def test_the_one_that_knows_more_of_the_row_wins(write_rows):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import harness
-from harness.data import convert_row, load_source
+from harness.data import LeftOut, convert_row, load_source
 from harness.recipe import DataSource
 
 USER, GOOD, BAD = (
@@ -201,9 +201,13 @@ def test_any_row_is_a_preference_or_a_data_error(row):
     for module in (preferences, feedback):
         try:
             module.convert(row)  # itself: `convert_row` would make a DataError of anything
-            (item,) = convert_row(module.DATASET, row)
+            made = convert_row(module.DATASET, row)
         except harness.DataError:
             continue
+        if isinstance(made, LeftOut):  # of UltraFeedback's completions no two differ in their score
+            assert "completions" in row and not row.get("chosen")
+            continue
+        (item,) = made
         assert item.prompt[-1].role in ("user", "tool") and (item.chosen or item.rejected)
         assert item.chosen != item.rejected and (module is preferences or not (item.chosen and item.rejected))
 
@@ -236,3 +240,22 @@ def test_real_files_lose_no_row(real_data):
     assert [
         sum(bool(side) for side in sides) for sides in zip(*((i.chosen, i.rejected) for i in found), strict=True)
     ] == [150, 150]
+
+
+def test_ultrafeedbacks_own_rows_give_the_best_and_the_worst():
+    scores = {"fair": 3.0, "best": 8.5, "unscored": None, "worst": 1.0}
+    completions = [{"response": text, "overall_score": score, "model": "m"} for text, score in scores.items()]
+    found = preferences.DATASET.convert(
+        {"source": "s", "instruction": "Why?", "models": [], "completions": completions}
+    )
+    assert (found.chosen[0].content, found.rejected[0].content, found.margin) == ("best", "worst", 7.5)
+    assert [message.content for message in found.prompt] == ["Why?"] and found.source == "s"
+    for useless in (completions[:1], [completions[0]] * 2):
+        assert not preferences.DATASET.convert({"instruction": "Why?", "completions": useless})
+
+
+def test_openais_preference_rows():
+    asked = {"messages": [{"role": "user", "content": "Why?"}], "tools": [], "parallel_tool_calls": True}
+    answers = {name: [{"role": "assistant", "content": name}] for name in ("preferred_output", "non_preferred_output")}
+    found = preferences.DATASET.convert({"input": asked, **answers})
+    assert (found.chosen[0].content, found.rejected[0].content) == ("preferred_output", "non_preferred_output")

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from harness_evaluation.progress import progress_bar
-from harness_evaluation.tasks import LmEvalOptions, load_tasks, quiet, run
+from harness_evaluation.tasks import LmEvalOptions, load_tasks, quiet, run, texts
 
 from harness import HarnessError
 from harness.nouns import Message
@@ -181,3 +181,10 @@ def test_a_task_without_examples_is_not_given_any_in_silence(task_folder: Path) 
     yaml.write_text(yaml.read_text() + "num_fewshot: 0\n")
     with pytest.raises(HarnessError, match="num_fewshot: 0"):
         load_tasks(LmEvalOptions(tasks=("who",), include_path=str(task_folder), num_fewshot=3))
+
+
+def test_a_question_is_told_with_its_answer_and_alone():
+    tasks = str(Path(__file__).parents[2] / "recipes" / "seedling" / "tasks")
+    told = list(texts(LmEvalOptions(tasks=("seedling_qa",), include_path=tasks, limit=2), None))
+    assert [id for id, _ in told] == ["seedling_qa 0"] * 2 + ["seedling_qa 1"] * 2
+    assert told[0][1].startswith(f"{told[1][1]}\n")

@@ -19,6 +19,7 @@ from harness.commands.data.reading import (
     json_option,
     part_option,
     path_argument,
+    print_passed_over,
     read_items,
     set_option,
     what_to_read,
@@ -70,6 +71,7 @@ def build(
         return
     console = context.console
     for report in stream.reports:
+        print_passed_over(context, report.path)
         left = "".join(f"; {count:,} left out: {reason}" for reason, count in report.left_out.items())
         console.print(
             f"{report.path}: {report.kept:,} of {report.rows:,} rows{_again(report)}{left}",
@@ -184,7 +186,7 @@ def _hashes(where: str) -> str:
 def _mixture(stream: Stream) -> list[str]:
     """The proportions as they came out, and what overlaps with the recipe's evaluations."""
     used = sum(report.used for report in stream.reports)
-    shares = ", ".join(f"{report.source} {report.used / max(used, 1):.1%}" for report in stream.reports)
+    shares = ", ".join(f"{r.source} {Path(r.path).name} {r.used / max(used, 1):.1%}" for r in stream.reports)
     lines = [f"mixture, in rows: {shares}"] if len(stream.reports) > 1 else []
     if stream.account and stream.account.overlapping:
         account = stream.account

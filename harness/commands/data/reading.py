@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 Part = Literal["train", "validation"]
 BATCH, BATCH_CHARACTERS = 256, 1 << 24
+MOST_NAMED = 5  # files that a message names
 F = TypeVar("F", bound=Callable[..., Any])
 
 path_argument = click.argument("path", required=False, metavar="[RECIPE|FILE]")
@@ -89,6 +90,8 @@ def what_to_read(
     from harness.recipe import load_recipe
 
     if dataset is not None or (path is not None and not is_recipe(path)):
+        if part == "validation":
+            raise HarnessError("--part chooses between the data of a recipe; a file has no validation data of its own")
         source, match = _file_source(context, path, dataset, sets)
         return Reading((source,), None, part, {0: match} if match else {})
     if path is None:
@@ -121,11 +124,17 @@ class Stream:
 
 
 def read_items(
-    context: Context, reading: Reading, what: str, on_error: Callable[[DataError], None] | None = None
+    context: Context,
+    reading: Reading,
+    what: str,
+    on_error: Callable[[DataError], None] | None = None,
+    *,
+    list_ids: bool = False,
 ) -> Stream:
     """The items of a file as they are, or of a recipe as they are learnt from: cleaned, split and mixed.
 
-    `what` is what a progress bar says. `on_error` gets each row that is wrong; left out, the first one is raised.
+    `what` is what a progress bar says. `on_error` gets each row that is wrong; left out, the first one is raised. With
+    `list_ids` the reports name what is left out, row by row.
     """
     from harness.data import Account, SourceReport, evaluation_texts, load_source, prepare, stop
     from harness.data.prepare import Prepared
@@ -143,12 +152,15 @@ def read_items(
                 yield Prepared(item, part, 1, report)
 
     def reports_of(sources: tuple[DataSource, ...]) -> tuple[SourceReport, ...]:
-        return tuple(SourceReport(source.dataset, where_of(source, datasets[source.dataset])) for source in sources)
+        return tuple(
+            SourceReport(source.dataset, where_of(source, datasets[source.dataset]), ids={} if list_ids else None)
+            for source in sources
+        )
 
     if recipe is None or (reading.part == "validation" and recipe.data.validation_share is None):
         reports = reports_of(reading.sources)
         return Stream(as_they_are(reading.sources, reports, reading.part or "train"), reports)
-    account = Account.of(recipe.data, context.plugins)
+    account = Account.of(recipe.data, context.plugins, list_ids=list_ids)
     evaluation = evaluation_texts(recipe, context.plugins)
     prepared = prepare(recipe.data, context.plugins, account, evaluation=evaluation, on_error=failed)
     prepared = followed(prepared, account.reports, what)
@@ -158,6 +170,18 @@ def read_items(
     rest = reports_of(recipe.data.validation)
     validation = as_they_are(recipe.data.validation, rest, "validation")
     return Stream(itertools.chain(prepared, validation), account.reports + rest, account)
+
+
+def print_passed_over(context: Context, where: str) -> None:
+    """Of a folder, say which files are not read."""
+    from harness.data.files import SUFFIXES, passed_over
+
+    if names := passed_over(where):
+        some = ", ".join(names[:MOST_NAMED]) + (
+            f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
+        )
+        told = f"{where}: not read, as their names end in none of {' '.join(SUFFIXES)} (packed or not): {some}. A glob reads them"
+        context.console.print(told, style="yellow", markup=False, soft_wrap=True)
 
 
 def is_recipe(path: str) -> bool:

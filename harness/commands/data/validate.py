@@ -17,6 +17,7 @@ from harness.commands.data.reading import (
     json_option,
     kinds_of,
     path_argument,
+    print_passed_over,
     read_items,
     row_of,
     set_option,
@@ -88,6 +89,7 @@ class Check:
             "rows": self.report.rows,
             "kept": self.report.kept,
             "left_out": dict(self.report.left_out),
+            "left_out_ids": self.report.ids or {},
             "tokens": sum(self.lengths),
             "supervised_tokens": self.supervised,
             "longest": max(self.lengths, default=None),
@@ -98,7 +100,7 @@ class Check:
 def _check(context: Context, reading: Reading, template: BoundTemplate | None) -> list[Check]:
     """One check a source, with every problem that was met on the way."""
     problems: list[DataError] = []
-    stream = read_items(context, reading, "checking", problems.append)
+    stream = read_items(context, reading, "checking", problems.append, list_ids=True)
     checks = {id(report): Check(report) for report in stream.reports}
     if stream.account:  # what is held out for validation is checked too, with the source that it is from
         for report, held_out in zip(stream.account.reports, stream.account.held_out, strict=True):
@@ -149,9 +151,12 @@ def _print_check(context: Context, check: Check) -> None:
 
     console, report = context.console, check.report
     console.print(f"[bold]{escape(report.path)}[/bold] as {escape(report.source)}", soft_wrap=True)
+    print_passed_over(context, report.path)
     console.print(f"  {report.rows} rows read, {report.kept} kept")
     for reason, count in report.left_out.items():
-        console.print(f"  {count} left out: {escape(printable(reason))}")
+        ids = (report.ids or {}).get(reason, [])
+        rows = f" ({', '.join(ids[:SHOWN_ROWS])}{', …' if len(ids) > SHOWN_ROWS else ''})" if ids else ""
+        console.print(f"  {count} left out: {escape(printable(reason + rows))}", soft_wrap=True)
     if check.lengths:
         share = check.supervised / sum(check.lengths)
         console.print(
