@@ -21,7 +21,7 @@ from harness.nouns import Conversation
 if TYPE_CHECKING:
     from harness.template import BoundTemplate, TrainOn
 
-THREADS = 2  # one renders while the other tokenizes
+THREADS = 3  # some render while others tokenize; of two, both would now and then wait for the lock at once
 FEW_CORES = 4  # up to here threads are as quick
 MOST_PROCESSES = 16  # reading the rows is not quicker than so many encode them
 MANY_ROWS = 16_384  # take longer in threads than processes take to start
