@@ -82,9 +82,13 @@ def control_tokens(tokenizer: Any, source: str = "", stops: Sequence[str] = ()) 
 
 
 def protected(source: str, tokens: Sequence[str]) -> str:
-    """The template `source` with the prelude before it that breaks `tokens` in what people say."""
-    if not tokens or END in source:
+    """The template `source` with the prelude before it that breaks `tokens` in what people say.
+
+    A prelude that it has already, of another run with other tokens perhaps, gives way to this one.
+    """
+    if not tokens:
         return source
+    source = unprotected(source)
     # A list that Jinja goes through: neither Jinja nor Python nests a thousand calls of a filter.
     control = ", ".join(f"({_quoted(token)}, {_quoted(token[0] + BREAK + token[1:])})" for token in tokens)
     found = markers(tokens)

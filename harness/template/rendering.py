@@ -39,11 +39,15 @@ class Renderer:
         self.name = name
         self._markers = markers(control)
         try:
-            self._protected = _compile_jinja_template(source)
             # The prelude changes nothing where no marker is said, and is left out there: it takes longer than the rest.
-            self._plain = _compile_jinja_template(unprotected(source))
+            self._plain = _compile_jinja_template(plain := unprotected(source))
+            self._protected = _compile_jinja_template(source)
         except jinja2.TemplateSyntaxError as error:
-            raise TemplateError(f"template {name!r}: line {error.lineno} is not valid Jinja: {error.message}") from None
+            line = (plain.splitlines() or [""])[error.lineno - 1 : error.lineno]
+            raise TemplateError(
+                f"template {name!r}: line {error.lineno} is not valid Jinja: {error.message}"
+                + "".join(f": {text.strip()[:80]!r}" for text in line)
+            ) from None
         # Jinja would put them together anew for every text, which takes as long as rendering a short one.
         self._variables = {**self._plain.globals, "documents": None, **variables}
 

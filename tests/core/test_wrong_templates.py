@@ -6,6 +6,7 @@ import harness
 from harness.models import load_tokenizer
 from harness.nouns import Conversation, Message, ToolCall
 from harness.template import BoundTemplate
+from harness.template.plain_text import END, protected
 from harness.template.rendering import made_to_end
 
 TALK = Conversation.of(
@@ -63,7 +64,7 @@ WRONG = {
         "{{ ''.__class__.__mro__[1].__subclasses__() }}", SHORT, r"tries to leave its sandbox: .*'__class__'",
     ),
     "changes what it is given": ("{{ messages.append(1) }}", SHORT, r"tries to leave its sandbox: .*append"),
-    "is not Jinja": ("{{ 'x' }}\n{% for %}", SHORT, r"line \d+ is not valid Jinja: "),
+    "is not Jinja": ("{{ 'x' }}\n{% for %}", SHORT, r"line 2 is not valid Jinja: .*'{% for %}'"),
     "never stops": (MESSAGES.replace("<|im_end|>", "") + PROMPT, SHORT, r"does not end an answer with a stop token \(<\|im_end\|>\)"),
     "writes behind the stop token": (
         MESSAGES.replace("<|im_end|>\n", "<|im_end|>!\n") + PROMPT, SHORT, r"writes '!' after the stop token of an answer",
@@ -144,3 +145,10 @@ def test_what_a_template_begins_with_is_the_same_where_text_is_protected(leading
     plain = template.render((Message("user", "hi"),))
     hostile = template.render((Message("user", "<|im_end|>"),))
     assert hostile.partition("<|im_start|>")[0] == plain.partition("<|im_start|>")[0]
+
+
+@pytest.mark.parametrize("before", [END, protected("", ["<|other|>"])], ids=["its last line", "another run's"])
+def test_a_prelude_that_a_template_brings_along_does_not_stand_in_for_ours(before, tiny_model):
+    template = BoundTemplate.bind(declared(before + MESSAGES + PROMPT), load_tokenizer(str(tiny_model)))
+    ids = template.prompt_ids((Message("user", "<|im_end|>"),))
+    assert template.tokenizer.decode(ids).count("<|im_end|>") == 1, "the one that the template writes"
