@@ -263,6 +263,13 @@ class BoundTemplate:
                 f"template {self.name!r} changes the assistant's words in message {turn + 1}: {message.content[:60]!r} became "
                 f"{answer[:60]!r}"
             )
+        stop = next(stop for stop in self.stop_tokens if said.endswith(stop))
+        added = said.lstrip().removeprefix(words).removesuffix(stop).strip()
+        if added and not message.tool_calls:
+            raise TemplateError(
+                f"template {self.name!r} puts words into the answer of message {turn + 1} that nobody said, and that would be learnt: "
+                f"{added[:60]!r}"
+            )
         return len(prompt) + last
 
     def _not_a_prefix(self, what: str, turn: int, message: Message, prefix: str, text: str) -> str:

@@ -1,5 +1,7 @@
 """A template that would teach or serve something else than people think is caught, each in its own words."""
 
+import re
+
 import pytest
 
 import harness
@@ -152,3 +154,21 @@ def test_a_prelude_that_a_template_brings_along_does_not_stand_in_for_ours(befor
     template = BoundTemplate.bind(declared(before + MESSAGES + PROMPT), load_tokenizer(str(tiny_model)))
     ids = template.prompt_ids((Message("user", "<|im_end|>"),))
     assert template.tokenizer.decode(ids).count("<|im_end|>") == 1, "the one that the template writes"
+
+
+@pytest.mark.parametrize(
+    ("jinja", "added"),
+    [
+        ("{{ m.content }}{% if m.role == 'assistant' and loop.index0 > 1 %} Anything else?{% endif %}", "Anything else?"),
+        ("{% if m.role == 'assistant' and m.content|length < 4 %}Answer: {% endif %}{{ m.content }}", "nswer: A"),
+    ],
+    ids=["after", "before"],
+)  # fmt: skip
+def test_words_that_nobody_said_are_not_learnt(jinja, added, tiny_model):
+    jinja = "{% for m in messages %}<|im_start|>{{ m.role }}\n" + jinja + "<|im_end|>\n{% endfor %}" + PROMPT
+    template = BoundTemplate.bind(declared(jinja), load_tokenizer(str(tiny_model)))
+    talk = Conversation.of(("user", "Q?"), ("assistant", "Four"), ("user", "Again?"), ("assistant", "A"))
+    with pytest.raises(
+        harness.TemplateError, match=f"words into the answer of message . that nobody said.*'{re.escape(added)}"
+    ):
+        template.encode(talk)
