@@ -90,7 +90,7 @@ def protected(source: str, tokens: Sequence[str]) -> str:
         return source
     source = unprotected(source)
     # A list that Jinja goes through: neither Jinja nor Python nests a thousand calls of a filter.
-    control = ", ".join(f"({_quoted(token)}, {_quoted(token[0] + BREAK + token[1:])})" for token in tokens)
+    control = ", ".join(f"({_quoted(token)}, {_quoted(_broken(token))})" for token in tokens)
     found = markers(tokens)
     guard = "true" if found is None else " or ".join(f"{_quoted(marker)} in _said" for marker in found)
     return _PRELUDE.replace("@CONTROL@", control).replace("@GUARD@", guard) + END + source
@@ -127,6 +127,12 @@ def holds_any(found: tuple[str, ...] | None, messages: Sequence[Mapping[str, Any
             if marker in said:
                 return True
     return bool(tools) and any(marker in str(tools) for marker in found)
+
+
+def _broken(token: str) -> str:
+    """The token as text. One whose end is its beginning (`[[` in `[[[`) must not go on into what follows it either."""
+    overlaps = any(token.endswith(token[:length]) for length in range(1, len(token)))
+    return BREAK.join(token) + BREAK if overlaps else token[0] + BREAK + token[1:]
 
 
 def _quoted(text: str) -> str:

@@ -163,7 +163,10 @@ def _show_plan(context: Context, recipe: Recipe, tuner: Tuner) -> None:
         f"{recipe.model.path}  ({tuner.parameters / 1e6:,.1f} M parameters, {recipe.model.dtype}, on {tuner.device})",
     )
     stops = " ".join(tuner.template.stop_tokens)
-    plan.add_row("template", f"{tuner.template.name}; an answer ends with {stops}; no system prompt is added")
+    plan.add_row("template", escape(f"{tuner.template.name}; an answer ends with {stops}"))
+    plan.add_row(
+        "", escape(f"before the first question, where the data bring no system prompt: {tuner.template.opening!r}")
+    )
     if recipe.template.add_tokens:
         for line in _added_tokens(tuner):
             plan.add_row(*line)

@@ -172,3 +172,11 @@ def test_words_that_nobody_said_are_not_learnt(jinja, added, tiny_model):
         harness.TemplateError, match=f"words into the answer of message . that nobody said.*'{re.escape(added)}"
     ):
         template.encode(talk)
+
+
+@pytest.mark.parametrize(("token", "said"), [("[[", "a [[[[[ b"), ("---", "-----"), ("|x|", "a |x|x|x| b")])
+def test_a_token_that_overlaps_itself_stays_text(token, said, tiny_model):
+    tokenizer = load_tokenizer(str(tiny_model))
+    tokenizer.add_tokens([token], special_tokens=True)
+    template = BoundTemplate.bind(declared(MESSAGES + PROMPT), tokenizer)
+    assert tokenizer.convert_tokens_to_ids(token) not in template.prompt_ids((Message("user", said),))

@@ -75,6 +75,12 @@ def test_an_unfinished_run_is_no_variant(run, tmp_path):
         resolve_variant("small", tmp_path / "runs")
 
 
+def test_the_plan_shows_the_system_prompt_that_a_template_adds(recipe, harness):
+    done = harness("tune", recipe(), "--run", "qwen", "--set", "template=qwen2.5", "--set", "tune.steps=1")
+    assert done.code == 0, done.err
+    assert r"system prompt: '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud." in " ".join(done.out.split())
+
+
 def test_the_plan_shows_what_changes_what_the_model_learns(tmp_path, recipe, harness):
     path = recipe()
     path.write_text(path.read_text().replace("max_tokens: 256", "max_tokens: 30\n  on_overlong: truncate"))
@@ -83,7 +89,7 @@ def test_the_plan_shows_what_changes_what_the_model_learns(tmp_path, recipe, har
     for told in (
         "chatml",
         "<|im_end|>",
-        "no system prompt",
+        r"before the first question, where the data bring no system prompt: '<|im_start|>user\n'",
         "longer than 30 tokens: truncate",
         "rank 4",
         "seed 0",
