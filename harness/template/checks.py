@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import TemplateError
@@ -70,6 +71,7 @@ def checked(template: Template, tokenizer: Any, options: Any = None) -> BoundTem
         TemplateError: naming the template, and what it does to which message.
     """
     from harness.template.bound import BoundTemplate
+    from harness.template.samples import require_text, samples
 
     stops = template.stop_tokens(tokenizer)
     if missing := missing_tokens(template, tokenizer):
@@ -105,7 +107,10 @@ def checked(template: Template, tokenizer: Any, options: Any = None) -> BoundTem
             "takes_tools": tried.takes("tools", template.takes_tools, [[QUESTION, *CALLING]], tools=True),
             "takes_turns": tried.takes("more than one exchange", template.takes_turns, [[QUESTION, ANSWER, *AGAIN]]),
         }
-    return bound(source, **places)
+        made = bound(source, **places)
+        for sample in samples(made)[0]:
+            require_text(made, sample)
+    return replace(made)  # which has rendered nothing yet
 
 
 class _Trial:

@@ -180,3 +180,10 @@ def test_a_token_that_overlaps_itself_stays_text(token, said, tiny_model):
     tokenizer.add_tokens([token], special_tokens=True)
     template = BoundTemplate.bind(declared(MESSAGES + PROMPT), tokenizer)
     assert tokenizer.convert_tokens_to_ids(token) not in template.prompt_ids((Message("user", said),))
+
+
+def test_a_template_that_undoes_the_protection_is_refused_before_anything_is_learnt(tiny_model):
+    jinja = (MESSAGES + PROMPT).replace("m['content']", "m['content'] | replace('\u200b', '')")
+    assert "replace" in jinja
+    with pytest.raises(harness.TemplateError, match="makes control tokens of what somebody says"):
+        BoundTemplate.bind(declared(jinja), load_tokenizer(str(tiny_model)))
