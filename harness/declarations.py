@@ -152,7 +152,8 @@ class Evaluation:
     """Gives a loaded variant scores, per-sample records and standard errors, one Result a task.
 
     `run(variant, options, recipe)`; `recipe` is the one the variant was tuned with, or None. `texts(options, recipe)`
-    gives (id, text) of each item, question and answer (and, under the same id, more texts of it), for `data.decontaminate` to compare the training data with.
+    gives (id, text) of each item, question and answer, and under the same id more texts of it if there are any, for
+    `data.decontaminate` to compare the training data with.
     """
 
     name: str

@@ -67,6 +67,12 @@ def nearest(word: str, known: Iterable[str]) -> str:
     return f" Did you mean {match[0]!r}?" if match else ""
 
 
+def listed(names: Iterable[object], most: int = 6) -> str:
+    """Names in order, the first of them where there are many: `a, b, and 7 more`."""
+    ordered = sorted(map(str, names))
+    return ", ".join(ordered[:most]) + (f", and {len(ordered) - most} more" if len(ordered) > most else "")
+
+
 def known_names(names: Iterable[str]) -> str:
     """The known names as a readable list, for the end of an error message."""
     listed = sorted(names)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from harness.data.examples import Examples, ExampleWriter
 from harness.data.prepare import Account, prepare
-from harness.data.sources import SourceReport, as_conversation, load_conversations, where_of
+from harness.data.sources import SourceReport, as_conversation, load_conversations, reports_of
 from harness.data.workers import Encoded, Workers
 from harness.declarations import Dataset
 from harness.errors import DataError
@@ -117,7 +117,7 @@ def encode_sources(
         DataError: for a row that does not fit; for an overlong conversation where `on_overlong` is `error`; where
             nothing is left.
     """
-    reports = tuple(SourceReport(source.dataset, where_of(source, datasets[source.dataset])) for source in sources)
+    reports = reports_of(sources, datasets)
     with Workers(template, spec.train_on, spec.processes) as workers:
         encoder = _Encoder(spec, workers, file)
         for source, report in zip(sources, reports, strict=True):

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from harness.errors import DataError, HarnessError, nearest
+from harness.errors import DataError, HarnessError, listed, nearest
 from harness.extras import require
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".parquet", ".csv", ".tsv")  # what a folder is searched for
@@ -72,8 +72,7 @@ def passed_over(where: str) -> list[str]:
     """The names of the files that a folder holds and `files_of` does not take, hidden ones aside: they look like no rows."""
     if where.startswith(HUB) or is_remote(where) or not (folder := local_path(where)).is_dir():
         return []
-    names = (str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file() and not _is_data(path.name))
-    return sorted(name for name in names if not any(part.startswith(".") for part in Path(name).parts))
+    return sorted(str(path.relative_to(folder)) for path in _visible_in(folder) if not _is_data(path.name))
 
 
 def is_remote(where: str) -> bool:
@@ -96,16 +95,21 @@ def bare_suffix(path: str) -> str:
 
 
 def _in_folder(folder: Path) -> list[str]:
+    found = sorted(str(path) for path in _visible_in(folder) if _is_data(path.name))
+    if not found:
+        raise DataError(_nothing_in([path.name for path in folder.iterdir()]), path=folder)
+    return found
+
+
+def _visible_in(folder: Path) -> Iterator[Path]:
+    """The files of a folder, at any depth; nothing that is hidden."""
+
     def refuse(error: OSError) -> None:
         raise DataError(f"the folder cannot be read: {error.strerror}", path=error.filename)
 
-    found: list[str] = []
     for parent, folders, names in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [str(Path(parent) / name) for name in names if _is_data(name)]
-    if not found:
-        raise DataError(_nothing_in(sorted(path.name for path in folder.iterdir())), path=folder)
-    return sorted(found)
+        yield from (Path(parent) / name for name in names if not name.startswith("."))
 
 
 def _is_data(name: str) -> bool:
@@ -113,9 +117,8 @@ def _is_data(name: str) -> bool:
 
 
 def _nothing_in(names: list[str]) -> str:
-    there = ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "") if names else "nothing"
     return (
-        f"no data files in this folder. It holds: {there}. Files are taken that end in {', '.join(SUFFIXES)}, or one of "
+        f"no data files in this folder. It holds: {listed(names) or 'nothing'}. Files are taken that end in {', '.join(SUFFIXES)}, or one of "
         f"these with {' or '.join(PACKED)}; name a file itself if it ends otherwise"
     )
 
@@ -151,7 +154,7 @@ def _remote_files(where: str) -> list[str]:
                 name for name in every
                 if _is_data(name.rpartition("/")[2]) and "/." not in name.removeprefix(root)
             ]  # fmt: skip
-            told = _nothing_in(sorted(name.rpartition("/")[2] for name in every))
+            told = _nothing_in([name.rpartition("/")[2] for name in every])
         else:
             found, told = ([root] if files.exists(root) else []), "no such file"
         if not found:

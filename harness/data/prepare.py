@@ -18,7 +18,7 @@ from harness.data.cleaning import Cleaning
 from harness.data.content import digest_of, keyed
 from harness.data.decontamination import Decontamination, Overlap
 from harness.data.rows import OnError, stop
-from harness.data.sources import Item, SourceReport, check_learnable, check_readable, load_rows, where_of
+from harness.data.sources import Item, SourceReport, check_learnable, check_readable, load_rows, reports_of
 from harness.data.splits import is_held_out
 from harness.errors import DataError
 
@@ -49,15 +49,8 @@ class Account:
     def of(cls, spec: DataSpec, plugins: Plugins, *, list_ids: bool = False) -> Account:
         """An account of `data.train`, before anything is read. With `list_ids` it names what is left out, row by row."""
 
-        def reports() -> tuple[SourceReport, ...]:
-            return tuple(
-                SourceReport(
-                    source.dataset, where_of(source, plugins.datasets[source.dataset]), ids={} if list_ids else None
-                )
-                for source in spec.train
-            )
-
-        return cls(reports(), reports())
+        train, held_out = (reports_of(spec.train, plugins.datasets, list_ids=list_ids) for _ in range(2))
+        return cls(train, held_out)
 
     def shares(self) -> list[tuple[SourceReport, float, float]]:
         """Of each source, the share of all rows used and of all supervised tokens (0 before they are encoded)."""

@@ -16,7 +16,7 @@ from typing import Any
 from harness.data.rows import files_of, read_rows
 from harness.data.sources import convert_row, renamed
 from harness.declarations import Dataset
-from harness.errors import DataError, HarnessError, nearest
+from harness.errors import DataError, HarnessError, listed, nearest
 from harness.nouns import Row
 
 SAMPLE = 64  # rows that are tried
@@ -184,8 +184,8 @@ def _match(dataset: Dataset, seen: _Sample) -> Match:
         name for (_, row), names in zip(seen.rows, known, strict=True) if names is not None for name in _fields(row)
         if name not in names
     )  # fmt: skip
-    fields = _listed(dict.fromkeys(name for names in fits for name in names))
-    of_all = "it knows all their fields" if not unknown else f"it does not know {_listed(unknown)}"
+    fields = listed(dict.fromkeys(name for names in fits for name in names))
+    of_all = "it knows all their fields" if not unknown else f"it does not know {listed(unknown)}"
     why = f"it reads {read:.0%} of the {tried} rows looked at; they have {fields}, and {of_all}"
     return Match(dataset.name, round(read * (1 + share) / 2, 3), why, tried, error, read, named)
 
@@ -258,7 +258,7 @@ def _missing(dataset: Dataset, row: Row) -> tuple[tuple[float, int], list[str], 
 
 
 def _lacks(dataset: Dataset, row: Row) -> str:
-    return f"it lacks {_listed(_missing(dataset, row)[1])}"
+    return f"it lacks {listed(_missing(dataset, row)[1])}"
 
 
 # Saying so
@@ -271,7 +271,7 @@ def _nothing_fits(
     if len(files) > 1 and (differ := _by_file(files, datasets, columns, sample)):
         return f"its files are of different kinds: {differ}. Give each kind a source of its own"
     number, row = _Sample.of(path, columns, 1).rows[0]
-    has = _listed(_fields(row), 12) or "no fields"
+    has = listed(_fields(row), 12) or "no fields"
     told = f"no data set fits: row {number} has {has}."
     if refused := [match for match in matches if match.named]:
         best = max(refused, key=lambda match: (match.read, match.named))
@@ -284,7 +284,7 @@ def _nothing_fits(
             meant = {**columns, **{name: _alike(name, row) or "NAME" for name in missing}}
             renames = ", ".join(f"{name}: {theirs}" for name, theirs in meant.items())
             told += (
-                f" The nearest is {near.name!r} ({', '.join(alternative)}), which also needs {_listed(missing)}. If that only "
+                f" The nearest is {near.name!r} ({', '.join(alternative)}), which also needs {listed(missing)}. If that only "
                 f"has another name, say so in a recipe: `dataset: {near.name}` with `columns: {{{renames}}}`."
             )
     return f"{told} `harness data list` shows what is known; another format is a plugin of 15 lines"
@@ -303,7 +303,7 @@ def _by_file(files: list[str], datasets: Mapping[str, Dataset], columns: Mapping
             kinds.setdefault(choose(file, datasets, columns, sample).dataset, []).append(file)
         except HarnessError:
             kinds.setdefault("nothing known", []).append(file)
-    return "; ".join(f"{_listed(found, 2)}: {kind}" for kind, found in kinds.items()) if len(kinds) > 1 else ""
+    return "; ".join(f"{listed(found, 2)}: {kind}" for kind, found in kinds.items()) if len(kinds) > 1 else ""
 
 
 def _several_fit(datasets: Mapping[str, Dataset], rivals: list[Match]) -> str:
@@ -321,8 +321,3 @@ def _better_known(first: Match, other: Match) -> str:
         f"{other.error}. Mend that, or say which it is: `dataset: {first.dataset}` in a recipe, --dataset {first.dataset} on the "
         f"command line ({first.why})"
     )
-
-
-def _listed(names: Iterable[Any], most: int = 6) -> str:
-    listed = sorted(map(str, names))
-    return ", ".join(listed[:most]) + (f", and {len(listed) - most} more" if len(listed) > most else "")

@@ -48,6 +48,16 @@ class SourceReport:
             self.ids.setdefault(reason, []).append(id)
 
 
+def reports_of(
+    sources: Iterable[DataSource], datasets: Registry[Dataset], *, list_ids: bool = False
+) -> tuple[SourceReport, ...]:
+    """A report for each source, before anything is read. With `list_ids` they name what is left out, row by row."""
+    return tuple(
+        SourceReport(source.dataset, where_of(source, datasets[source.dataset]), ids={} if list_ids else None)
+        for source in sources
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class LoadedRow:
     """What one row of a file became: one item or several."""

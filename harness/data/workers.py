@@ -45,11 +45,11 @@ class Workers:
 
     def __init__(self, template: BoundTemplate, train_on: TrainOn, processes: int | None = None) -> None:
         self._template, self._train_on = template, train_on
-        self._from_row = MANY_ROWS if processes is None else 0
-        cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        self._rows = self._from_row = 0
         if processes is None:
-            processes = min(cores, MOST_PROCESSES) if cores > FEW_CORES else 0
-        self._processes, self._rows = processes, 0
+            cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+            processes, self._from_row = min(cores, MOST_PROCESSES) if cores > FEW_CORES else 0, MANY_ROWS
+        self._processes = processes
         self._threads: Executor = ThreadPoolExecutor(THREADS)
         self._pool: Executor | None = None
 

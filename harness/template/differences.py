@@ -15,7 +15,7 @@ SHOWN_TOKENS = 12
 
 def divergence(prefix: str, text: str) -> str:
     """The two texts around the first difference, one above the other."""
-    at = _first_difference(prefix, text)
+    at = first_difference(prefix, text)
     around = slice(max(0, at - SHOWN_CHARACTERS), at + SHOWN_CHARACTERS)
     return f"  as a prefix: …{prefix[around]!r}\n  in the whole: …{text[around]!r}"
 
@@ -29,7 +29,7 @@ def aligned(
     """Two lists of ids as text, one above the other, with a caret below the first difference. Control tokens are in «»."""
     from rich.cells import cell_len
 
-    at = _first_difference(ours, theirs)
+    at = first_difference(ours, theirs)
     begin = max(0, at - SHOWN_TOKENS)
     same = ("…" if begin else "") + _visible(template, ours[begin:at])
     width = max(map(len, labels))
@@ -45,7 +45,7 @@ def aligned(
     return "\n".join([*lines, f"  token {at + 1}: {', '.join(told)}"])
 
 
-def _first_difference(ours: Sequence[object], theirs: Sequence[object]) -> int:
+def first_difference(ours: Sequence[object], theirs: Sequence[object]) -> int:
     """The position of it; where one is the beginning of the other, its length."""
     pairs = enumerate(zip(ours, theirs, strict=False))
     return next((at for at, (one, other) in pairs if one != other), min(len(ours), len(theirs)))

@@ -2,8 +2,9 @@
 
 vLLM parses control tokens wherever they stand in a rendered prompt, so the only thing that holds for training and serving
 alike is to break such strings before the template sees them. A prelude does that, in Jinja, as part of the saved template:
-it goes through every string of `messages`, `tools` and `documents`, keys and nested arguments included, and puts a zero-width space
-behind the first character of each control-token string. All other text is untouched.
+it goes through every string of `messages`, `tools` and `documents`, keys and nested arguments included, and puts a zero-width
+space behind the first character of each control-token string, or behind every one where the string can overlap itself. All
+other text is untouched.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.errors import TemplateError
 from harness.nouns import Conversation, Message, ToolCall
+from harness.template.differences import first_difference
 
 if TYPE_CHECKING:
     from harness.template.bound import BoundTemplate
@@ -65,12 +66,11 @@ def require_text(template: BoundTemplate, sample: Sample) -> None:
     control = set(template.tokenizer.convert_tokens_to_ids(template.control_tokens))
     said, words = (_ids(template, conversation) for conversation in (sample.conversation, sample.harmless))
     ours, theirs = ([(at, id) for at, id in enumerate(ids) if id in control] for ids in (said, words))
-    if [id for _, id in ours] == [id for _, id in theirs]:
+    told = [[id for _, id in some] for some in (ours, theirs)]
+    if told[0] == told[1]:
         return
-    same = next(
-        (i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a[1] != b[1]), min(len(ours), len(theirs))
-    )
-    more, fewer = (Counter(id for _, id in some) for some in (ours, theirs))
+    same = first_difference(*told)
+    more, fewer = map(Counter, told)
     counts = ", ".join(
         f"{token} {more[id]} times, not {fewer[id]}"
         for token, id in zip(template.control_tokens, template.tokenizer.convert_tokens_to_ids(template.control_tokens), strict=True)

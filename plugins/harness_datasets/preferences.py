@@ -1,6 +1,7 @@
-"""Preferences: a prompt with a chosen and a rejected completion, in the spellings of TRL, LLaMA-Factory, UltraFeedback, OpenAI and Orca.
+"""Preferences: a prompt with a chosen and a rejected completion, in several spellings.
 
-UltraFeedback's own rows have several completions with scores: the best and the worst are taken, as its binarized form does.
+Those are TRL's, LLaMA-Factory's, OpenAI's, Orca's, UltraFeedback's binarized and its own, which has several completions with scores:
+of these the best is chosen and the worst rejected.
 Where chosen and rejected are whole conversations, they are parted after the last turn they share.
 """
 
@@ -31,20 +32,10 @@ _SCORES = (
 
 def convert(row: Row) -> harness.Preference | LeftOut:
     """One row as a Preference; `margin` is the row's own, or the difference of its scores."""
-    if row.get("chosen") is None and isinstance(row.get("completions"), list):
-        if len(scored := _scored(row)) < 2 or scored[0][0] == scored[-1][0]:
-            return LeftOut("no two completions with different scores")
-        (high, best), (low, worst) = scored[0], scored[-1]
-        row = {**row, "chosen": best, "rejected": worst, "score_chosen": high, "score_rejected": low}
-    elif row.get("chosen") is None and "preferred_output" in row and "non_preferred_output" in row:
-        asked = take(row, "input", dict)
-        chosen, rejected = row["preferred_output"], row["non_preferred_output"]
-        row = {
-            "messages": take(asked, "messages", list),
-            "tools": asked.get("tools"),
-            "chosen": chosen,
-            "rejected": rejected,
-        }
+    spelt = row if row.get("chosen") is not None else _spelt_out(row)
+    if isinstance(spelt, LeftOut):
+        return spelt
+    row = spelt
     for name in ("chosen", "rejected"):
         if row.get(name) is None:
             raise harness.DataError(
@@ -63,6 +54,20 @@ def convert(row: Row) -> harness.Preference | LeftOut:
     return harness.Preference(
         must_ask(prompt), good, bad, _margin(row), 1.0 if weight is None else weight, tools, id, source
     )
+
+
+def _spelt_out(row: Row) -> Row | LeftOut:
+    """A row without `chosen` as one with it: UltraFeedback's own, and OpenAI's. Any other as it is."""
+    if isinstance(row.get("completions"), list):
+        if len(scored := _scored(row)) < 2 or scored[0][0] == scored[-1][0]:
+            return LeftOut("no two completions with different scores")
+        (high, best), (low, worst) = scored[0], scored[-1]
+        return {**row, "chosen": best, "rejected": worst, "score_chosen": high, "score_rejected": low}
+    if "preferred_output" in row and "non_preferred_output" in row:
+        asked = take(row, "input", dict)
+        completions = {"chosen": row["preferred_output"], "rejected": row["non_preferred_output"]}
+        return {"messages": take(asked, "messages", list), "tools": asked.get("tools"), **completions}
+    return row
 
 
 def _scored(row: Row) -> list[tuple[float, str]]:

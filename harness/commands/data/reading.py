@@ -14,7 +14,7 @@ import click
 from harness.commands.data.progress import followed
 from harness.commands.data.showing import printable
 from harness.context import Context
-from harness.errors import DataError, HarnessError, ModelError, RecipeError, TemplateError
+from harness.errors import DataError, HarnessError, ModelError, RecipeError, TemplateError, listed
 from harness.nouns import Conversation, Example
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
 
 Part = Literal["train", "validation"]
 BATCH, BATCH_CHARACTERS = 256, 1 << 24
-MOST_NAMED = 5  # files that a message names
 F = TypeVar("F", bound=Callable[..., Any])
 
 path_argument = click.argument("path", required=False, metavar="[RECIPE|FILE]")
@@ -136,9 +135,9 @@ def read_items(
     `what` is what a progress bar says. `on_error` gets each row that is wrong; left out, the first one is raised. With
     `list_ids` the reports name what is left out, row by row.
     """
-    from harness.data import Account, SourceReport, evaluation_texts, load_source, prepare, stop
+    from harness.data import Account, evaluation_texts, load_source, prepare, stop
     from harness.data.prepare import Prepared
-    from harness.data.sources import where_of
+    from harness.data.sources import reports_of
 
     datasets, recipe = context.plugins.datasets, reading.recipe
     failed = on_error or stop
@@ -151,14 +150,8 @@ def read_items(
                 report.used += 1
                 yield Prepared(item, part, 1, report)
 
-    def reports_of(sources: tuple[DataSource, ...]) -> tuple[SourceReport, ...]:
-        return tuple(
-            SourceReport(source.dataset, where_of(source, datasets[source.dataset]), ids={} if list_ids else None)
-            for source in sources
-        )
-
     if recipe is None or (reading.part == "validation" and recipe.data.validation_share is None):
-        reports = reports_of(reading.sources)
+        reports = reports_of(reading.sources, datasets, list_ids=list_ids)
         return Stream(as_they_are(reading.sources, reports, reading.part or "train"), reports)
     account = Account.of(recipe.data, context.plugins, list_ids=list_ids)
     evaluation = evaluation_texts(recipe, context.plugins)
@@ -167,7 +160,7 @@ def read_items(
     if reading.part is not None:
         wanted = (item for item in prepared if item.part == reading.part)
         return Stream(wanted, account.reports if reading.part == "train" else account.held_out, account)
-    rest = reports_of(recipe.data.validation)
+    rest = reports_of(recipe.data.validation, datasets, list_ids=list_ids)
     validation = as_they_are(recipe.data.validation, rest, "validation")
     return Stream(itertools.chain(prepared, validation), account.reports + rest, account)
 
@@ -177,10 +170,8 @@ def print_passed_over(context: Context, where: str) -> None:
     from harness.data.files import SUFFIXES, passed_over
 
     if names := passed_over(where):
-        some = ", ".join(names[:MOST_NAMED]) + (
-            f" and {len(names) - MOST_NAMED} more" if len(names) > MOST_NAMED else ""
-        )
-        told = f"{where}: not read, as their names end in none of {' '.join(SUFFIXES)} (packed or not): {some}. A glob reads them"
+        ends = f"their names end in none of {' '.join(SUFFIXES)} (packed or not)"
+        told = f"{where}: not read, as {ends}: {listed(names)}. A glob reads them"
         context.console.print(told, style="yellow", markup=False, soft_wrap=True)
 
 
