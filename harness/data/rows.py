@@ -121,7 +121,10 @@ def _text(head: bytes, path: str, chunks: Iterator[bytes], offset: int) -> Itera
     if suffix in _TABLES and not (first in ("[", "{") or (first[:1] in ("[", "{") and _is_json(first))):
         return table_rows(chunks, _TABLES[suffix], offset)
     if first.startswith("["):
-        by_line = suffix in _LINES and rest.lstrip(_SPACE).startswith("[") and _is_json(first)
+        after = rest.lstrip(_SPACE)[:1]
+        # Rows by the line that begin with a damaged one: it is no beginning of a list, and another row follows.
+        damaged = after == "{" and first.endswith("}") and not _is_json(first + "]")
+        by_line = suffix in _LINES and (damaged or (after == "[" and _is_json(first)))
         return json_lines(chunks, offset) if by_line else json_list(chunks, offset)
     if first.startswith("{"):
         if suffix in _LINES:

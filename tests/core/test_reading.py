@@ -636,3 +636,11 @@ def test_real_tables_are_read_to_the_last_row(real_data):
     assert [row["id"] for _, row in read_rows(real_data / "sharegpt" / "dialogstudio_sharegpt_converted_example.json")][
         :1
     ] == ["ShareGPT--train--1"]
+
+
+def test_a_damaged_first_line_of_jsonl_costs_that_line_alone(put):
+    lines = b'[0{"a": 1}\n{"a": 2}\n{"a": 3}\n'
+    rows, errors = outcome(put(lines, "rows.jsonl"))
+    assert [row for _, row in rows] == [{"a": 2}, {"a": 3}] and [error.row for error in errors] == [1]
+    pretty = b'[{"a": 1},\n{"a": 2}\n,{"a": 3}\n]\n'
+    assert [row for _, row in outcome(put(pretty, "rows.jsonl"))[0]] == [{"a": 1}, {"a": 2}, {"a": 3}]
