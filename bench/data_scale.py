@@ -4,7 +4,8 @@
 
 Each number of rows is prepared in a process of its own, which reports rows per second and its peak memory, libraries and
 mapped pages and all; then a second process reads the same from the cache. The limit of the rate is the tokenizer
-(`bench/data.py`). The rows are the seedling's, numbered so that no two are the same.
+(`bench/data.py`). The rows are the seedling's, numbered so that no two are the same. Then `near_duplicates` cleans the largest
+number of rows of their words in another order, of which every tenth is the one before it with a word more.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import random
 import resource
 import sys
 import tempfile
@@ -28,11 +30,11 @@ def main() -> None:
     """Generate, prepare and read again each number of rows; write bench/results/data-scale.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=SIZES, help="numbers of rows")
-    parser.add_argument("--side", choices=("ours",), help=argparse.SUPPRESS)
+    parser.add_argument("--side", choices=("ours", "near"), help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
-        print(json.dumps(prepare(arguments.folder)))
+        print(json.dumps({"ours": encode, "near": clean}[arguments.side](arguments.folder)))
         return
     from data import make_inputs
 
@@ -50,6 +52,12 @@ def main() -> None:
                 f"again from cache in {again['seconds']:.2f} s",
                 flush=True,
             )
+        generate_near(folder / "near.jsonl", max(arguments.rows))
+        near = in_process(sys.executable, __file__, "near", folder)
+        print(
+            f"near duplicates: {near['left_out']:,} of {near['rows']:,} rows found in {near['seconds']:,.0f} s   "
+            f"peak {near['peak_bytes'] / 2**20:,.0f} MiB"
+        )
     rates = [size["rows_per_s"] for size in sizes.values()]
     figures: dict[str, Any] = {"slowest_of_quickest": min(rates) / max(rates)}
     largest, before = ([None, None, *sizes])[-1], ([None, None, *sizes])[-2]
@@ -61,14 +69,15 @@ def main() -> None:
         )
     target = Path(__file__).with_name("results") / "data-scale.json"
     target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps({"cores": os.cpu_count(), **figures, "sizes": sizes}, indent=2) + "\n")
+    target.write_text(
+        json.dumps({"cores": os.cpu_count(), **figures, "sizes": sizes, "near_duplicates": near}, indent=2) + "\n"
+    )
     print(f"written to {target}")
 
 
 def generate(path: Path, rows: int) -> None:
     """Alpaca-type JSONL: the seedling's rows over and over, each with its number."""
-    source = Path(__file__).parents[1] / "recipes" / "seedling" / "data" / "train.alpaca.jsonl"
-    seeds = [json.loads(line) for line in source.read_text().splitlines()]
+    seeds = _seeds()
     with path.open("w") as file:
         for number in range(rows):
             seed = seeds[number % len(seeds)]
@@ -76,7 +85,43 @@ def generate(path: Path, rows: int) -> None:
             file.write(json.dumps(row) + "\n")
 
 
-def prepare(folder: Path) -> dict[str, Any]:
+def generate_near(path: Path, rows: int) -> None:
+    """Plain text of 40 words each; every tenth row is the one before it with a word more."""
+    words = sorted({word for seed in _seeds() for word in f"{seed['instruction']} {seed['output']}".split()})
+    chance = random.Random(1)
+    text: list[str] = []
+    with path.open("w") as file:
+        for number in range(rows):
+            text = [*text, "again"] if number % 10 == 9 else chance.choices(words, k=40)
+            file.write(json.dumps({"text": " ".join(text)}) + "\n")
+
+
+def _seeds() -> list[dict[str, str]]:
+    source = Path(__file__).parents[1] / "recipes" / "seedling" / "data" / "train.alpaca.jsonl"
+    return [json.loads(line) for line in source.read_text().splitlines()]
+
+
+def clean(folder: Path) -> dict[str, Any]:
+    """`near_duplicates` over the rows of a file, as `harness data build` reads and cleans them."""
+    from harness.data.prepare import Account, prepare
+    from harness.plugins import Plugins
+    from harness.recipe import CleanStep, DataSource, DataSpec
+
+    plugins = Plugins()
+    step = type("Step", (plugins.filters["near_duplicates"].options, CleanStep), {})(filter="near_duplicates")
+    spec = DataSpec(train=(DataSource(dataset="text", path=str(folder / "near.jsonl")),), clean=(step,))
+    account = Account.of(spec, plugins)
+    began = time.perf_counter()
+    kept = sum(1 for _ in prepare(spec, plugins, account))
+    seconds = time.perf_counter() - began
+    left_out = sum(account.reports[0].left_out.values())
+    return {
+        "rows": kept + left_out, "left_out": left_out, "seconds": seconds, "rows_per_s": (kept + left_out) / seconds,
+        "peak_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+    }  # fmt: skip
+
+
+def encode(folder: Path) -> dict[str, Any]:
     """`cached_data` once, as `harness tune` calls it."""
     from harness.data.cache import cached_data
     from harness.models import bind_template
