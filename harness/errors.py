@@ -31,6 +31,10 @@ class TemplateError(HarnessError):
     """A chat template that cannot render or encode a conversation faithfully."""
 
 
+class EndlessTemplateError(HarnessError):
+    """A chat template that does not come to an end. No TemplateError: the next conversation would take as long."""
+
+
 class ModelError(HarnessError):
     """A model folder, hub id or adapter that cannot be loaded."""
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import ModelError, TemplateError, first_line
 from harness.extras import require
 from harness.files import read_json
-from harness.recipe import TemplateSpec
+from harness.recipe import HUB_ID, TemplateSpec
 from harness.template import BoundTemplate, control_tokens, fitting, missing_tokens
 
 if TYPE_CHECKING:
@@ -45,12 +45,17 @@ def pick_device() -> torch.device:
 def load_tokenizer(path: str, revision: str | None = None, *, trust_remote_code: bool = False) -> Any:
     """The fast tokenizer of a model folder or hub id. Raises ModelError where there is none."""
     transformers = require("transformers", "tuning")
+    folder = Path(path)
+    if not folder.is_dir() and (folder.exists() or not HUB_ID.fullmatch(path)):
+        raise ModelError(f"{path}: {'not a model folder but a file' if folder.exists() else 'no such folder'}")
+    if folder.is_dir() and not any(name.is_file() for name in folder.glob("*token*")):
+        raise ModelError(f"{path}: no tokenizer in this folder: it has no tokenizer.json")
     try:
         tokenizer = transformers.AutoTokenizer.from_pretrained(
             path, revision=revision, trust_remote_code=trust_remote_code
         )
     except Exception as error:
-        raise ModelError(f"{path}: no tokenizer could be loaded: {first_line(error)}") from error
+        raise ModelError(f"{path}: no tokenizer could be loaded: {first_line(error)}{_hub_hint(path)}") from error
     if not tokenizer.is_fast:
         raise ModelError(f"{path}: its tokenizer is a slow one; the harness needs a fast tokenizer (tokenizer.json)")
     return tokenizer
@@ -80,7 +85,9 @@ def load_model(spec: ModelSpec, *, for_tuning: bool = False, added_ids: Sequence
             use_safetensors=True,
         )
     except Exception as error:
-        raise ModelError(f"{spec.path}: the model could not be loaded: {first_line(error)}{_hub_hint(spec)}") from error
+        raise ModelError(
+            f"{spec.path}: the model could not be loaded: {first_line(error)}{_hub_hint(spec.path)}"
+        ) from error
     if added_ids:
         _begin_embeddings(model, list(added_ids))
     if for_tuning:
@@ -197,9 +204,9 @@ def _check_folder(folder: Path) -> None:
             )
 
 
-def _hub_hint(spec: ModelSpec) -> str:
+def _hub_hint(path: str) -> str:
     return (
         ""
-        if spec.is_local
+        if Path(path).is_dir()
         else ". It is no local folder, so it was looked up on the model hub; `harness doctor` says whether that is reachable"
     )

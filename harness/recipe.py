@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
-from harness.errors import HarnessError, RecipeError, known_names, nearest
+from harness.errors import HarnessError, RecipeError, first_line, known_names, nearest
 from harness.options import Options
 
 if TYPE_CHECKING:
@@ -34,6 +34,9 @@ NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"  # of recipes and runs: a folder, and a mod
 T = TypeVar("T", bound=Options)
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[int, Field(gt=0)]
+
+
+HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
 
 class ModelSpec(Options):
@@ -455,8 +458,7 @@ def _resolve_paths(recipe: Recipe, written: _Written, must_exist: bool) -> Recip
 
 def _may_be_hub_id(path: str, folder: Path) -> bool:
     """Whether a model's path is to be looked up on the hub: `name` or `owner/name`, and no such folder in `folder`."""
-    is_id = re.fullmatch(r"\w[\w.-]*(/[\w.-]+)?", path) is not None
-    return is_id and not os.path.isdir(folder / path)  # noqa: PTH112 - as above
+    return HUB_ID.fullmatch(path) is not None and not os.path.isdir(folder / path)  # noqa: PTH112 - as above
 
 
 def _exists(path: str) -> bool:
@@ -525,7 +527,10 @@ def _apply_override(tree: CommentedMap, override: str) -> tuple[str, ...]:
     try:
         value = YAML(typ="safe").load(text)
     except (YAMLError, ValueError, RecursionError) as error:
-        raise RecipeError(f"--set {override}: the value is not valid YAML: {error}") from None
+        problem = getattr(error, "problem", None) or first_line(error)
+        raise RecipeError(
+            f"--set {override}: the value is not valid YAML: {problem}. Text that YAML reads otherwise goes in quotes: {key}='\"…\"'"
+        ) from None
     *parents, last = key.split(".")
     if parents[:1] == ["template"] and isinstance(name := tree.get("template"), str):
         tree["template"] = CommentedMap(name=name)  # which is what a name alone stands for

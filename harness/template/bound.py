@@ -7,14 +7,16 @@ server receives. Every example is checked as it is made, see `masks`.
 from __future__ import annotations
 
 import functools
+import hashlib
 import json
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from harness.errors import TemplateError
-from harness.files import explain_full_disk, replacing, write_json
+from harness.files import explain_full_disk, read_json, replacing, write_json
 from harness.nouns import Conversation, Example, Message
 from harness.template.differences import aligned, divergence
 from harness.template.masks import Rendered, Span, Tokens, named
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from harness.declarations import Template
 
 TrainOn = Literal["all", "last", "none-but-marked"]
+SAVED = "template.json"  # what of a template is in no file of the tokenizer
 
 # Encoded like this, `Hi` is the only thing to learn from in ("user", "Hello"), ("assistant", "Hi"):
 #
@@ -62,29 +65,40 @@ class BoundTemplate:
 
     @classmethod
     def load(cls, folder: Path) -> BoundTemplate:
-        """The template that a run saved in its `chat/` folder; needs no plugin."""
+        """The template that a run saved in its `chat/` folder; needs no plugin.
+
+        Raises:
+            HarnessError: where the folder is not what `save` leaves.
+        """
         from harness.models import load_tokenizer
 
+        for name in (SAVED, "tokenizer.json", "chat_template.jinja"):
+            if not (folder / name).is_file():
+                raise TemplateError(f"{folder}: no saved chat template: it has no {name}")
+        saved = read_json(path := folder / SAVED)
         try:
-            saved = json.loads((folder / "template.json").read_text(encoding="utf-8"))
-        except (OSError, json.JSONDecodeError) as error:
-            raise TemplateError(f"{folder}: no saved chat template: {error}") from None
-        return cls(
-            saved["name"],
-            load_tokenizer(str(folder)),
-            tuple(saved["stop_ids"]),
-            saved["takes_system"],
-            saved["takes_tools"],
-            saved.get("takes_turns", True),
-            saved.get("tool_parser"),
-        )
+            stop_ids = tuple(saved["stop_ids"])
+            places = {what: saved[what] for what in ("takes_system", "takes_tools", "takes_turns")}
+            named = saved["name"], saved["stop_tokens"], saved["tool_parser"]
+        except (KeyError, TypeError) as error:
+            lacks = f"it lacks {error}" if isinstance(error, KeyError) else "it is no JSON object of that kind"
+            raise TemplateError(
+                f"{path}: not what a run saves of its template: {lacks}. The run has to be tuned again"
+            ) from None
+        tokenizer = load_tokenizer(str(folder))
+        name, stop_tokens, tool_parser = named
+        if not stop_ids or [tokenizer.convert_tokens_to_ids(token) for token in stop_tokens] != list(stop_ids):
+            raise TemplateError(
+                f"{path}: the stop tokens {stop_tokens} are not the ids {list(stop_ids)} of its tokenizer"
+            )
+        return cls(name, tokenizer, stop_ids, **places, tool_parser=tool_parser)
 
     def save(self, folder: Path) -> None:
         """Write tokenizer, chat template and generation defaults: what evaluation and serving load."""
         with explain_full_disk(folder), replacing(folder) as temporary:
             self.tokenizer.save_pretrained(temporary)
             write_json(
-                temporary / "template.json",
+                temporary / SAVED,
                 {
                     "name": self.name,
                     "stop_ids": list(self.stop_ids),
@@ -186,13 +200,28 @@ class BoundTemplate:
                 )
         return len(turns)
 
+    @functools.cached_property
+    def refusals(self) -> dict[str, str]:
+        """What the template has no place for, and how that is said."""
+        taken = {
+            "a system prompt": self.takes_system,
+            "tools": self.takes_tools,
+            "more than one exchange": self.takes_turns,
+        }
+        return {what: f"template {self.name!r} has no place for {what}" for what, takes in taken.items() if not takes}
+
     def _check_places(self, messages: Sequence[Message], tools: Sequence[Any]) -> None:
-        if not self.takes_system and any(message.role == "system" for message in messages):
-            raise TemplateError(f"template {self.name!r} has no place for a system prompt")
-        if not self.takes_tools and (tools or any(message.tool_calls for message in messages)):
-            raise TemplateError(f"template {self.name!r} has no place for tools")
-        if not self.takes_turns and sum(message.role == "user" for message in messages) > 1:
-            raise TemplateError(f"template {self.name!r} has no place for more than one exchange")
+        """What the prelude of the saved template does in serving."""
+        if not (refusals := self.refusals):
+            return
+        needed = {
+            "a system prompt": any(message.role == "system" for message in messages),
+            "tools": bool(tools) or any(message.tool_calls for message in messages),
+            "more than one exchange": sum(message.role == "user" for message in messages) > 1,
+        }
+        for what, told in refusals.items():
+            if needed[what]:
+                raise TemplateError(told)
 
     def _rendered(self, conversation: Conversation, train_on: TrainOn) -> Rendered:
         """The rendered text and what of it is trained: answers and stop tokens."""
@@ -217,9 +246,7 @@ class BoundTemplate:
                         raise TemplateError(self._not_a_prefix("the text up to", turn, messages[turn], upto, text))
                     end = self._end_of_turn(turn, messages[turn], prompt, upto)
                 spans.append(Span(turn, prompt, end))
-            self._check_nothing_is_dropped(
-                [(i, m) for i, m in enumerate(messages) if m.role != "assistant" or i in turns], text
-            )
+            self._check_nothing_is_dropped(conversation, turns, text)
         except TemplateError as error:
             raise TemplateError(f"{named(conversation)}{error}") from error.__cause__
         return Rendered(conversation, text, spans)
@@ -254,6 +281,11 @@ class BoundTemplate:
             raise TemplateError(f"message {turn + 1}: the answer holds a stop token before its end: {answer[:80]!r}")
         said, words = answer[:last].replace(BREAK, ""), message.content.replace(BREAK, "").strip()
         if not said.lstrip().startswith(words):
+            if words in said and not prompt:
+                raise TemplateError(
+                    f"the conversation begins with an answer, to which template {self.name!r} has no prompt. Let it begin with a question, "
+                    f"or leave that answer out of what is learnt: `train=False`, in `messages` rows `weight: 0`"
+                )
             if words in said:
                 raise TemplateError(
                     f"template {self.name!r} has no generation prompt that fits: asked for message {turn + 1}, the model would not "
@@ -279,22 +311,68 @@ class BoundTemplate:
             f"Where only earlier answers are concerned, `data.train_on: last` learns the last answer of each conversation"
         )
 
-    def _check_nothing_is_dropped(self, messages: Sequence[tuple[int, Message]], text: str) -> None:
+    def _check_nothing_is_dropped(self, conversation: Conversation, turns: Sequence[int], text: str) -> None:
+        """Everybody's words, the tools, and the calls are there, but for answers that are not learnt."""
+        messages = [(i, m) for i, m in enumerate(conversation.messages) if m.role != "assistant" or i in turns]
         broken = BREAK in text
         said = text.replace(BREAK, "") if broken else text
+        before: dict[str, int] = {}
         for index, message in messages:
             words = message.content.replace(BREAK, "") if broken else message.content
-            if words not in said and words.strip() not in said and not _is_there_as_json(words, said):
+            before[words] = times = before.get(words, 0) + 1
+            if words not in said or (times > 1 and said.count(words) < times):
+                if _times(words.strip(), said) >= times or _is_there_as_json(words, said):
+                    continue
                 beside = " beside its tool calls" if message.tool_calls else ""
                 raise TemplateError(
                     f"template {self.name!r} drops or changes what message {index + 1} ({message.role}) says{beside}: {words[:60]!r}"
                 )
+        if conversation.tools or any(message.tool_calls for _, message in messages):
+            self._check_no_tool_is_dropped(conversation.tools, messages, said)
+
+    def _check_no_tool_is_dropped(
+        self, tools: Sequence[Mapping[str, Any]], messages: Sequence[tuple[int, Message]], said: str
+    ) -> None:
+        names: dict[str, int] = {}
+        for tool in tools:
+            name = tool.get("function", tool)["name"].replace(BREAK, "")
+            names[name] = names.get(name, 0) + 1
+            if said.count(name) < names[name]:
+                raise TemplateError(f"template {self.name!r} drops the tool {name!r}")
+        for index, message in messages:
+            for call in message.tool_calls:
+                name = call.name.replace(BREAK, "")
+                names[name] = names.get(name, 0) + 1
+                if said.count(name) < names[name]:
+                    raise TemplateError(f"template {self.name!r} drops a call of {name!r} in message {index + 1}")
+                for words in _leaves(call.arguments):
+                    if _times(words.replace(BREAK, ""), said) == 0:
+                        raise TemplateError(
+                            f"template {self.name!r} drops or changes an argument of the call of {name!r} in message {index + 1}: {words[:60]!r}"
+                        )
+
+
+def _leaves(value: Any) -> Iterator[str]:
+    """Every key and text in a call's arguments."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield str(key)
+            yield from _leaves(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _leaves(item)
+
+
+def _times(words: str, text: str) -> int:
+    """How often the text holds the words, as they are or as a JSON string, or as one within another."""
+    once = json.dumps(words, ensure_ascii=False)[1:-1]
+    return sum(text.count(form) for form in {words, once, json.dumps(once, ensure_ascii=False)[1:-1]})
 
 
 def _is_there_as_json(words: str, text: str) -> bool:
-    """Whether the text holds the words as a JSON string, or the JSON that they are."""
-    if json.dumps(words, ensure_ascii=False)[1:-1] in text:
-        return True
+    """Whether the text holds the JSON that the words are."""
     try:
         found = json.loads(words)
     except ValueError:
@@ -330,8 +408,10 @@ def _tool(number: int, tool: Mapping[str, Any]) -> dict[str, Any]:
 
 def fingerprint(template: BoundTemplate) -> str:
     """Hash of what decides the ids of a prompt: the chat template and the vocabulary."""
-    import hashlib
-    import re
-
     vocabulary = re.sub(r"\s+", "", template.tokenizer.backend_tokenizer.to_str())
     return hashlib.sha256((str(template.tokenizer.chat_template) + vocabulary).encode()).hexdigest()
+
+
+def source_fingerprint(template: BoundTemplate) -> str:
+    """Hash of the chat template alone, which is the same whatever version of tokenizers reads the vocabulary."""
+    return hashlib.sha256(str(template.tokenizer.chat_template).encode()).hexdigest()

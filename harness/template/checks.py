@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import TemplateError
 from harness.template.differences import divergence
+from harness.template.masks import wants_bos
 from harness.template.plain_text import control_tokens, protected
-from harness.template.rendering import made_to_end
+from harness.template.rendering import made_to_end, variables_of
 
 if TYPE_CHECKING:
     from harness.declarations import Template
@@ -83,22 +84,26 @@ def checked(template: Template, tokenizer: Any, options: Any = None) -> BoundTem
             f"`template: {{name: {template.name}, add_tokens: true}}`"
         )
     if not stops:
-        raise TemplateError(f"template {template.name!r} has no stop token: the tokenizer has no eos token")
+        raise TemplateError(
+            f"template {template.name!r} has no stop token: the tokenizer has no eos token (`eos_token` in its tokenizer_config.json)"
+        )
     given = template.options() if template.options and options is None else options
     source = template.jinja(tokenizer, given) if template.options else template.jinja(tokenizer)
     parser = template.tool_parser(source) if callable(template.tool_parser) else template.tool_parser
     declares = template.takes_turns is not None  # and is held to it; a model's own is used as its authors wrote it
 
     def bound(source: str, **places: bool) -> BoundTemplate:
-        tokenizer.chat_template = protected(source, control_tokens(tokenizer, source, stops))
         stop_ids = tuple(tokenizer.encode(stop, add_special_tokens=False)[0] for stop in stops)
-        return BoundTemplate(template.name, tokenizer, stop_ids, **places, tool_parser=parser)
+        made = BoundTemplate(template.name, tokenizer, stop_ids, **places, tool_parser=parser)
+        tokenizer.chat_template = protected(source, control_tokens(tokenizer, source, stops), made.refusals)
+        return made
 
+    _require_that_words_stay_words(template.name, tokenizer, control_tokens(tokenizer, source, stops))
     with made_to_end(template.name):
-        tried = _Trial(bound(source))
-        if declares and tried.lacks_bos():
+        tried = _Trial(bound(source, takes_tools=True))
+        if tried.lacks_bos():
             source = "{{- bos_token -}}" + source
-            tried = _Trial(bound(source))
+            tried = _Trial(bound(source, takes_tools=True))
         tried.require_plain_talk()
         if declares:
             tried.require_strangers_refused()
@@ -113,6 +118,33 @@ def checked(template: Template, tokenizer: Any, options: Any = None) -> BoundTem
     return replace(made)  # which has rendered nothing yet
 
 
+def _require_that_words_stay_words(name: str, tokenizer: Any, control: Sequence[str]) -> None:
+    """No other spelling of a control token becomes one, and none is a single character, which nothing can break.
+
+    Only tokens that a tokenizer looks for in the normalized text have other spellings (small letters, full width).
+    """
+    added = tokenizer.added_tokens_decoder.values()
+    single = [
+        token.content for token in added if token.special and len(token.content) == 1 and not token.content.isspace()
+    ]
+    if single:
+        raise TemplateError(
+            f"template {name!r}: this tokenizer has the control token {single[0]!r}, a single character, which nobody could "
+            f"write any more without it becoming a control token. Take it out of the tokenizer's added tokens"
+        )
+    if tokenizer.backend_tokenizer.normalizer is None:
+        return
+    for token in (token.content for token in added if token.normalized and token.content in control):
+        id = tokenizer.convert_tokens_to_ids(token)
+        wide = "".join(chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else char for char in token)
+        for spelling in {token.upper(), token.lower(), wide} - {token}:
+            if id in tokenizer.encode(spelling, add_special_tokens=False):
+                raise TemplateError(
+                    f"template {name!r}: this tokenizer takes {spelling!r} for its control token {token!r}, because it looks for it "
+                    f'in the normalized text. Give that token `"normalized": false` in tokenizer.json'
+                )
+
+
 class _Trial:
     """Renders small conversations through a template and judges what comes of it."""
 
@@ -123,7 +155,7 @@ class _Trial:
     def lacks_bos(self) -> bool:
         """Whether the tokenizer begins every text with its BOS and the rendering does not."""
         tokenizer = self.template.tokenizer
-        return _wants_bos(tokenizer) and not self.render([QUESTION], None, True).startswith(tokenizer.bos_token)
+        return wants_bos(tokenizer) and not self.render([QUESTION], None, True).startswith(tokenizer.bos_token)
 
     def require_plain_talk(self) -> None:
         """A question and its answer: nothing dropped, a prompt that the answer follows, a stop token, one BOS."""
@@ -134,7 +166,11 @@ class _Trial:
                     f"template {self.name!r} drops or changes what the {message['role']} says: {message['content']!r} became {whole[:80]!r}"
                 )
         bos = self.template.tokenizer.bos_token
-        if bos and (whole.startswith(2 * bos) or (_wants_bos(self.template.tokenizer) and whole.count(bos) > 1)):
+        if (
+            bos
+            and bos not in self.template.stop_tokens
+            and (whole.startswith(2 * bos) or (wants_bos(self.template.tokenizer) and whole.count(bos) > 1))
+        ):
             raise TemplateError(
                 f"template {self.name!r} writes {bos!r}, with which a text begins once, {whole.count(bos)} times: {whole[:80]!r}"
             )
@@ -147,7 +183,7 @@ class _Trial:
         if not answer.lstrip().startswith(ANSWER["content"]):
             raise TemplateError(
                 f"template {self.name!r} has no generation prompt that fits (`add_generation_prompt`): asked for an answer, the model is "
-                f"given {prompt[-30:]!r}, and learns answers that begin with {answer[: answer.index(ANSWER['content'])]!r}"
+                f"given {prompt[-30:]!r}, and learns answers that begin with {answer[: answer.index(ANSWER['content'])]!r}{self._unset()}"
             )
         after = answer.lstrip().removeprefix(ANSWER["content"])
         stops = ", ".join(self.template.stop_tokens)
@@ -159,6 +195,13 @@ class _Trial:
             )
         if behind := after.lstrip().removeprefix(stop).strip():
             raise TemplateError(f"template {self.name!r} writes {behind[:40]!r} after the stop token of an answer")
+
+    def _unset(self) -> str:
+        """The variables that decide what is rendered and that nobody sets, for people."""
+        unset = variables_of(self.template.tokenizer.get_chat_template())
+        if not unset:
+            return ""
+        return f". It reads {', '.join(unset)}, which nobody sets; in a recipe, `variables` sets what the model's own template reads"
 
     def require_strangers_refused(self) -> None:
         """A role that the template does not know is refused or written down, and never dropped without a word."""
@@ -194,8 +237,3 @@ class _Trial:
             said += [("tool", TOOL["function"]["name"]), ("tool call", CALL["function"]["arguments"]["thing"])]  # type: ignore[index]
         dropped = [role for role, words in said if words not in text]
         return f"it drops what the {dropped[0]} says" if dropped else None
-
-
-def _wants_bos(tokenizer: Any) -> bool:
-    bos = tokenizer.bos_token_id
-    return bos is not None and tokenizer.encode("a")[:1] == [bos]

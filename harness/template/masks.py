@@ -50,6 +50,7 @@ class Tokens:
         self._control = re.compile("|".join(map(re.escape, control))) if control else None
         self._control_ids = {token: tokenizer.convert_tokens_to_ids(token) for token in control}
         self._tails: dict[str, Tail] = {}  # by their text, control token included
+        self._bos = tokenizer.bos_token_id if wants_bos(tokenizer) else None
 
     def ids_of(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, tokenized as it is."""
@@ -67,6 +68,9 @@ class Tokens:
         # Without offsets, which would cost a third of what tokenizing does.
         all_ids = self.ids_of([one.text for one in rendered])
         known = {prompt: tails[tail] for prompt, tail in tail_of.items()}
+        if self._bos is not None:
+            for one, ids in zip(rendered, all_ids, strict=True):
+                self._require_one_bos(one, ids)
         return [self._example(one, ids, known) for one, ids in zip(rendered, all_ids, strict=True)]
 
     def _tail(self, prompt: str, known: Mapping[str, Tail]) -> str:
@@ -78,6 +82,15 @@ class Tokens:
         for match in self._control.finditer(prompt) if self._control else ():
             last = match.start()
         return prompt[last:]
+
+    def _require_one_bos(self, rendered: Rendered, ids: list[int]) -> None:
+        """Where the tokenizer begins every text with its BOS. One that ends answers too can be counted by nobody."""
+        if ids[:1] == [self._bos] and (self._bos in self.stop_ids or ids.count(self._bos) == 1):  # type: ignore[arg-type]
+            return
+        raise TemplateError(
+            f"{named(rendered.conversation)}template {self.name!r} writes BOS {ids.count(self._bos)} times, "  # type: ignore[arg-type]
+            f"and this tokenizer begins a text with it, once: {rendered.text[:80]!r}"
+        )
 
     def _example(self, rendered: Rendered, ids: list[int], tails: Mapping[str, Tail]) -> Example:
         mask = [False] * len(ids)
@@ -156,6 +169,12 @@ def _straddling(offsets: list[tuple[int, int]], at: int) -> int | None:
     """The token that has characters on both sides of `at`, if there is one."""
     position = bisect.bisect_left(offsets, at, key=lambda offset: offset[0]) - 1
     return position if position >= 0 and offsets[position][1] > at else None
+
+
+def wants_bos(tokenizer: Any) -> bool:
+    """Whether the tokenizer begins every text with its BOS."""
+    bos = tokenizer.bos_token_id
+    return bos is not None and tokenizer.encode("a")[:1] == [bos]
 
 
 def named(conversation: Conversation) -> str:

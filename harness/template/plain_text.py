@@ -1,4 +1,5 @@
-"""Text is text: what keeps a control-token string inside somebody's words from becoming a control token.
+"""Text is text: what keeps a control-token string inside somebody's words from becoming a control token. And what a template
+has no place for is refused by whoever renders it.
 
 vLLM parses control tokens wherever they stand in a rendered prompt, so the only thing that holds for training and serving
 alike is to break such strings before the template sees them. A prelude does that, in Jinja, as part of the saved template:
@@ -20,7 +21,20 @@ END = "{#- The template itself begins here. #}\n"
 _PLAIN_TAG = re.compile(r"</?[a-z]+[0-9]*>")
 _MOST_MARKERS = (8, 32)  # as few as there can be; some vocabularies have a thousand control tokens of many kinds
 
-_PRELUDE = """\
+_BEGIN = "{#- Written by the harness; the template itself is further down. -#}\n"
+_REFUSE = """\
+{%- for message in messages -%}
+  {%- if message.content is none and message.role != "assistant" -%}
+    {{- raise_exception("message " ~ loop.index ~ " (" ~ message.role ~ ") says nothing: its content is null") -}}
+  {%- endif -%}
+{%- endfor -%}
+"""
+_PLACES = {  # and how a conversation that needs one is told
+    "a system prompt": "messages | selectattr('role', 'equalto', 'system') | list",
+    "tools": "tools or messages | selectattr('tool_calls') | list",
+    "more than one exchange": "messages | selectattr('role', 'equalto', 'user') | list | length > 1",
+}
+_PROTECT = """\
 {#- Text is text: control-token strings in messages and tools are broken by a zero-width space. -#}
 {%- set _control = [@CONTROL@] -%}
 {%- macro _broken(value, out) -%}
@@ -82,25 +96,27 @@ def control_tokens(tokenizer: Any, source: str = "", stops: Sequence[str] = ()) 
     )
 
 
-def protected(source: str, tokens: Sequence[str]) -> str:
-    """The template `source` with the prelude before it that breaks `tokens` in what people say.
+def protected(source: str, tokens: Sequence[str], refusals: Mapping[str, str] | None = None) -> str:
+    """The template `source` with a prelude that breaks `tokens` in what people say, and refuses what has no place.
 
-    A prelude that it has already, of another run with other tokens perhaps, gives way to this one.
+    `refusals` are messages for what that is: "a system prompt", "tools", "more than one exchange". A prelude that it has
+    already, of another run with other tokens perhaps, gives way to this one.
     """
-    if not tokens:
-        return source
-    source = unprotected(source)
-    # A list that Jinja goes through: neither Jinja nor Python nests a thousand calls of a filter.
-    control = ", ".join(f"({_quoted(token)}, {_quoted(_broken(token))})" for token in tokens)
-    found = markers(tokens)
-    guard = "true" if found is None else " or ".join(f"{_quoted(marker)} in _said" for marker in found)
-    return _PRELUDE.replace("@CONTROL@", control).replace("@GUARD@", guard) + END + source
+    prelude = _BEGIN + _REFUSE
+    for what, told in (refusals or {}).items():
+        prelude += f"{{%- if {_PLACES[what]} -%}}{{{{- raise_exception({_quoted(told)}) -}}}}{{%- endif -%}}\n"
+    if tokens:
+        # A list that Jinja goes through: neither Jinja nor Python nests a thousand calls of a filter.
+        control = ", ".join(f"({_quoted(token)}, {_quoted(_broken(token))})" for token in tokens)
+        found = markers(tokens)
+        guard = "true" if found is None else " or ".join(f"{_quoted(marker)} in _said" for marker in found)
+        prelude += _PROTECT.replace("@CONTROL@", control).replace("@GUARD@", guard)
+    return prelude + END + unprotected(source)
 
 
 def unprotected(source: str) -> str:
-    """The template without its prelude: it renders the same wherever no marker is in what is said."""
-    begins = source.startswith(_PRELUDE.partition("\n")[0])
-    return source.partition(END)[2] if begins else source
+    """The template without its prelude: it renders the same wherever no marker is in what is said and nothing is refused."""
+    return source.partition(END)[2] if source.startswith(_BEGIN) else source
 
 
 def markers(tokens: Iterable[str]) -> tuple[str, ...] | None:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from harness.errors import TemplateError, first_line
+from harness.errors import EndlessTemplateError, TemplateError, first_line
 from harness.template.plain_text import holds_any, markers, unprotected
 
 Render = Callable[[list[dict[str, Any]], list[Any] | None, bool], str]
@@ -32,16 +32,16 @@ class Renderer:
     """
 
     def __init__(self, name: str, source: str, control: Sequence[str], variables: Mapping[str, Any]) -> None:
-        # Looking it up in the lazy modules of transformers takes as long as rendering a short text.
         import jinja2
-        from transformers.utils.chat_template_utils import _compile_jinja_template
+
+        from harness.template.sandbox import compiled
 
         self.name = name
         self._markers = markers(control)
         try:
             # The prelude changes nothing where no marker is said, and is left out there: it takes longer than the rest.
-            self._plain = _compile_jinja_template(plain := unprotected(source))
-            self._protected = _compile_jinja_template(source)
+            self._plain = compiled(plain := unprotected(source))
+            self._protected = compiled(source)
         except jinja2.TemplateSyntaxError as error:
             line = (plain.splitlines() or [""])[error.lineno - 1 : error.lineno]
             raise TemplateError(
@@ -81,13 +81,31 @@ class Renderer:
         return TemplateError(f"template {self.name!r} cannot render this conversation: {kind}{first_line(error)}")
 
 
+def variables_of(source: str) -> list[str]:
+    """The variables that a chat template reads, besides those that it is always given or sets itself."""
+    from jinja2 import meta
+
+    from harness.template.sandbox import environment
+
+    given = {
+        "messages",
+        "tools",
+        "documents",
+        "add_generation_prompt",
+        "bos_token",
+        "eos_token",
+        *environment().globals,
+    }
+    return sorted(meta.find_undeclared_variables(environment().parse(unprotected(source))) - given)
+
+
 class _TookTooLong(BaseException):  # not an Exception: Jinja code must not be able to go on after it
     pass
 
 
 @contextlib.contextmanager
 def made_to_end(name: str, seconds: float = TIME_LIMIT_S) -> Iterator[None]:
-    """Stops the template `name` that loops: raises TemplateError in the block once it took so much of the processor's time."""
+    """Stops the template `name` that loops: raises EndlessTemplateError in the block once it took so much of the processor's time."""
     thread, lock, done = threading.get_ident(), threading.Lock(), threading.Event()
     began = _processor_time(thread)
 
@@ -109,7 +127,7 @@ def made_to_end(name: str, seconds: float = TIME_LIMIT_S) -> Iterator[None]:
             with lock:
                 done.set()
     except _TookTooLong:
-        raise TemplateError(f"template {name!r} does not come to an end: stopped after {seconds:g} s") from None
+        raise EndlessTemplateError(f"template {name!r} does not come to an end: stopped after {seconds:g} s") from None
 
 
 def _processor_time(thread: int) -> float:

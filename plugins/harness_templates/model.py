@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from typing import Annotated, Any
 
@@ -9,7 +10,7 @@ import pydantic
 
 import harness
 from harness.errors import nearest
-from harness_templates.sources import set_variables
+from harness_templates.sources import fixed_clock, set_variables
 from harness_templates.stops import eos
 
 ENDINGS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>")
@@ -26,8 +27,12 @@ _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class ModelsOwn(harness.Options):
-    """`variables` are set before the template, as in `enable_thinking: false`; the run saves them as a part of it."""
+    """`variables` are set before the template, as in `enable_thinking: false`; the run saves them as a part of it.
 
+    `date` is what a template gets to know that asks the clock (`strftime_now`): one day, in tuning as in serving.
+    """
+
+    date: datetime.date = datetime.date(2024, 7, 26)
     variables: dict[str, bool | int | Annotated[float, pydantic.Field(allow_inf_nan=False)] | str] = pydantic.Field(
         default_factory=dict
     )
@@ -49,12 +54,14 @@ def models_own(tokenizer: Any, options: ModelsOwn | None = None) -> str:
     Raises:
         TemplateError: where the model brings none, or its template reads no such variable.
     """
-    source, variables = _own(tokenizer), options.variables if options else {}
+    options = options or ModelsOwn()
+    source, variables = _own(tokenizer), options.variables
     read = set(_NAME.findall(" ".join(re.findall(r"{[{%].*?[%}]}", source, re.DOTALL)))) if variables else set()
     for name in variables:
         if name not in read:
             raise harness.TemplateError(f"the model's template reads no variable {name!r}.{nearest(name, read)}")
-    return set_variables(**variables) + source
+    clock = fixed_clock(options.date) if "strftime_now" in source else ""
+    return clock + set_variables(**variables) + source
 
 
 def _own(tokenizer: Any) -> str:

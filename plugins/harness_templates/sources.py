@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 from functools import cache
 from pathlib import Path
 from typing import Any
 
+_CODES = ("-d", "-m", "-y", "-j", "-H", "-I", "-M", "-S", *"aAbBcCdDeFgGhHIjklmMnpPrRStTuUVwWxXyYzZ")  # of strftime
+_PERCENT = "\ue000"  # stands for one while the codes are replaced
 _FOLDER = Path(__file__).with_name("jinja")
 
 
@@ -18,6 +21,13 @@ def source(name: str, /, **variables: Any) -> str:
 def set_variables(**variables: Any) -> str:
     """Jinja that sets variables to constants and writes nothing. They outrank what a server's request passes."""
     return "".join(f"{{%- set {name} = {_literal(value)} %}}\n" for name, value in variables.items())
+
+
+def fixed_clock(day: datetime.date) -> str:
+    """Jinja that stands in for `strftime_now`, which tells the time of the server: here it is always `day`, at midnight."""
+    told = {"%%": _PERCENT} | {f"%{code}": day.strftime(f"%{code}") for code in _CODES} | {_PERCENT: "%"}
+    replaced = "".join(f" | replace({_literal(code)}, {_literal(text)})" for code, text in told.items())
+    return f"{{%- macro strftime_now(format) -%}}{{{{- format{replaced} -}}}}{{%- endmacro %}}\n"
 
 
 def _literal(value: Any) -> str:

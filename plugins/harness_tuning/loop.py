@@ -19,7 +19,7 @@ from harness.files import append_json_line, read_json, replacing, write_json
 from harness.models import added_tokens, load_model
 from harness.plugins import Plugins
 from harness.run import Run
-from harness.template import BoundTemplate, fingerprint
+from harness.template import BoundTemplate, fingerprint, source_fingerprint
 from harness_tuning.batches import Batch, Schedule, collate, plan_epoch
 from harness_tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
 from harness_tuning.methods import save_model
@@ -84,6 +84,7 @@ class Tuner:
                 "name": self.template.name,
                 "stop_tokens": self.template.stop_tokens,
                 "sha256": fingerprint(self.template),
+                "source_sha256": source_fingerprint(self.template),
                 "added_tokens": self.added,
             },
             data=[

@@ -5,6 +5,7 @@ import re
 import pytest
 
 import harness
+from harness.errors import EndlessTemplateError
 from harness.models import load_tokenizer
 from harness.nouns import Conversation, Message, ToolCall
 from harness.template import BoundTemplate
@@ -59,6 +60,14 @@ WRONG = {
     "unknown roles dropped": (KNOWN_ROLES + PROMPT, SHORT, r"drops messages of a role that it does not know \('narrator'\) without a word"),
     "loops": (LOOP + MESSAGES + PROMPT, SHORT, r"does not come to an end: stopped after 0.5 s"),
     "loops over too much": ("{% for a in range(999999) %}{% endfor %}", SHORT, r"cannot render this conversation: OverflowError: "),
+    "makes a number without end": ("{{ 9 ** (9 ** 9) }}", SHORT, r"`\*\*` would make something of a size of 2e\+09"),
+    "makes a text without end": ("{{ 'a' * (10 ** 11) }}", SHORT, r"`\*` would make something of a size of 1e\+11"),
+    "fills a line without end": ("{{ 'a'.center(10 ** 11) }}", SHORT, r"`center` would make something of a size of 1e\+11"),
+    "indents without end": ("{{ 'a' | indent(10 ** 11) }}", SHORT, r"`indent` would make something of a size of 1e\+11"),
+    "formats without end": ("{{ '%99999999999d' % 1 }}", SHORT, r"the format '%99999999999d' has a width that is too large"),
+    "formats without end, by a method": ("{{ '{:{}}'.format(1, 10 ** 11) }}", SHORT, r"the format '{:{}}' has a width that is too large or is not written out"),
+    "asks the clock": (MESSAGES + PROMPT + "{{ strftime_now('%Y') }}", SHORT, r"it asks the clock \(`strftime_now`\), so that a prompt would not be the same"),
+    "draws lots": (MESSAGES + PROMPT + "{{ ['a', 'b'] | random }}", SHORT, r"it draws lots \(`random`\), so that a prompt would not be the same"),
     "raises": ("{{ raise_exception('users first') }}", SHORT, r"cannot render this conversation: users first"),
     "divides by zero": ("{{ 1 / 0 }}", SHORT, r"cannot render this conversation: ZeroDivisionError"),
     "names what is not there": ("{{ messages.of.nobody }}", SHORT, r"cannot render this conversation: .*has no attribute 'of'"),
@@ -99,7 +108,7 @@ def test_a_wrong_template_is_caught_in_its_own_words(kind, tiny_model, monkeypat
     jinja, talk, told = WRONG[kind]
     tokenizer = load_tokenizer(str(tiny_model))
     tokenizer.bos_token = "<|endoftext|>"
-    with pytest.raises(harness.TemplateError, match=told) as caught:
+    with pytest.raises((harness.TemplateError, EndlessTemplateError), match=told) as caught:
         BoundTemplate.bind(declared(jinja), tokenizer).encode(talk)
     assert "odd" in str(caught.value) or "message" in str(caught.value)
 
@@ -137,7 +146,7 @@ def test_a_loop_in_the_middle_of_a_batch_is_stopped(tiny_model):
     jinja = "{% for m in messages if 'bell' in m['content'] %}" + LOOP + "{% endfor %}" + MESSAGES + PROMPT
     template = BoundTemplate.bind(declared(jinja), load_tokenizer(str(tiny_model)))
     assert template.encode(SHORT).supervised
-    with pytest.raises(harness.TemplateError, match="does not come to an end"), made_to_end("odd", 0.5):
+    with pytest.raises(EndlessTemplateError, match="does not come to an end"), made_to_end("odd", 0.5):
         template.encode(TALK)
 
 
@@ -187,3 +196,131 @@ def test_a_template_that_undoes_the_protection_is_refused_before_anything_is_lea
     assert "replace" in jinja
     with pytest.raises(harness.TemplateError, match="makes control tokens of what somebody says"):
         BoundTemplate.bind(declared(jinja), load_tokenizer(str(tiny_model)))
+
+
+FOUND_OUT = {"takes_system": None, "takes_tools": None, "takes_turns": None}
+TOOLS = tuple(
+    {"type": "function", "function": {"name": name, "description": "", "parameters": {}}} for name in ("look", "hear")
+)
+CALLS = (ToolCall("look", {"at": "key"}), ToolCall("look", {"at": "bell", "how": ["twice"]}))
+USING = Conversation(
+    (Message("system", "s"), Message("user", "q"), Message("assistant", "", CALLS), Message("tool", "here"), Message("tool", "here"), Message("assistant", "a")), TOOLS,
+)  # fmt: skip
+OFFERED = "{% if tools %}{% for t in tools %}{{ t | tojson }}{% endfor %}{% endif %}"
+CALLED = "{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}"
+WITH_TOOLS = OFFERED + MESSAGES.replace("{{ m['content'] }}", "{{ m['content'] }}" + CALLED) + PROMPT
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "told"),
+    [
+        ("{% for t in tools %}", "{% for t in tools[:1] %}", "drops the tool 'hear'"),
+        ("{% if tools %}", "{% if tools and messages[0].role != 'system' %}", "drops the tool 'hear'"),
+        ("in m.tool_calls or []", "in (m.tool_calls or [])[:1]", "drops a call of 'look' in message 3"),
+        ("c.function | tojson", "c.function | tojson | replace('twice', '')", "drops or changes an argument of the call of 'look' in message 3: 'twice'"),
+        ("{{ m['content'] }}", "{{ m['content'] if m.role != 'tool' or loop.previtem.role != 'tool' }}", "drops or changes what message 5 .tool. says"),
+    ],
+)  # fmt: skip
+def test_a_model_s_own_template_that_drops_a_tool_or_a_call_is_caught_where_it_does(written, instead, told, tiny_model):
+    def bound(source):
+        return BoundTemplate.bind(declared(source, **FOUND_OUT), load_tokenizer(str(tiny_model)))
+
+    assert bound(WITH_TOOLS).takes_tools
+    assert bound(WITH_TOOLS).encode(USING).supervised
+    assert written in WITH_TOOLS
+    with pytest.raises(harness.TemplateError, match=told):
+        bound(WITH_TOOLS.replace(written, instead)).encode(USING)
+
+
+@pytest.fixture
+def with_bos(tiny_model):
+    """A tokenizer that begins every text with <|bos|>."""
+    from tokenizers.processors import TemplateProcessing
+
+    tokenizer = load_tokenizer(str(tiny_model))
+    tokenizer.add_special_tokens({"bos_token": "<|bos|>"})
+    bos = ("<|bos|>", tokenizer.bos_token_id)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<|bos|> $A", None, [bos])
+    return tokenizer
+
+
+def test_bos_is_written_where_a_template_forgets_it(with_bos):
+    for places in ({}, FOUND_OUT):
+        ids = BoundTemplate.bind(declared(MESSAGES + PROMPT, **places), with_bos).encode(SHORT).input_ids
+        assert ids[0] == with_bos.bos_token_id
+        assert ids.count(with_bos.bos_token_id) == 1
+
+
+@pytest.mark.parametrize(
+    ("jinja", "times"),
+    [
+        ("{% for m in messages %}{{ bos_token if m.role == 'user' }}", 2),
+        ("{{ bos_token }}{{ bos_token if messages[0].role == 'system' }}{% for m in messages %}", 2),
+        ("{{ bos_token if messages[0].role == 'user' }}{% for m in messages %}", 0),
+    ],
+    ids=["in every exchange", "twice with a system prompt", "not with a system prompt"],
+)
+def test_every_example_has_one_bos(jinja, times, with_bos):
+    source = MESSAGES.replace("{% for m in messages %}", jinja) + PROMPT
+    template = BoundTemplate.bind(declared(source, **FOUND_OUT), with_bos)
+    assert template.encode(SHORT).supervised
+    with pytest.raises(
+        harness.TemplateError, match=f"writes BOS {times} times, and this tokenizer begins a text with it, once"
+    ):
+        template.encode(TALK)
+
+
+def test_a_bos_that_ends_answers_too_is_no_second_bos(with_bos):
+    with_bos.add_special_tokens({"eos_token": "<|bos|>"})
+    template = harness.Template(
+        "odd", "", lambda tokenizer: MESSAGES.replace("<|im_end|>", "<|bos|>") + PROMPT, lambda tokenizer: ("<|bos|>",)
+    )
+    assert BoundTemplate.bind(template, with_bos).encode(TALK).supervised
+
+
+def test_a_tokenizer_whose_control_tokens_have_other_spellings_is_refused(tiny_model):
+    from tokenizers import AddedToken, normalizers
+
+    tokenizer = load_tokenizer(str(tiny_model))
+    tokenizer.backend_tokenizer.normalizer = normalizers.NFKC()
+    tokenizer.add_tokens([AddedToken("<|note|>", special=True, normalized=False)])
+    assert BoundTemplate.bind(declared(MESSAGES + PROMPT), tokenizer).encode(SHORT).supervised
+    tokenizer.add_tokens([AddedToken("<|aside|>", special=True, normalized=True)])
+    with pytest.raises(
+        harness.TemplateError,
+        match=r"takes '＜｜ａｓｉｄｅ｜＞' for its control token '<\|aside\|>'.*`\"normalized\": false`",
+    ):
+        BoundTemplate.bind(declared(MESSAGES + PROMPT), tokenizer)
+
+
+def test_a_control_token_of_one_character_is_refused(tiny_model):
+    tokenizer = load_tokenizer(str(tiny_model))
+    tokenizer.add_tokens(["§"], special_tokens=True)
+    with pytest.raises(harness.TemplateError, match="has the control token '§', a single character"):
+        BoundTemplate.bind(declared(MESSAGES + PROMPT), tokenizer)
+
+
+@pytest.mark.parametrize(
+    ("make", "told"),
+    [
+        (lambda path: None, ": no such folder"),
+        (lambda path: path.write_text("{}"), ": not a model folder but a file"),
+        (lambda path: path.mkdir(), ": no tokenizer in this folder: it has no tokenizer.json"),
+    ],
+    ids=["nothing", "a file", "an empty folder"],
+)
+def test_where_there_is_no_tokenizer_it_is_said(make, told, tmp_path):
+    make(tmp_path / "model")
+    with pytest.raises(harness.ModelError, match=told):
+        load_tokenizer(str(tmp_path / "model"))
+
+
+def test_a_conversation_that_begins_with_an_answer_is_told_why(tiny_model):
+    template = BoundTemplate.bind(declared(MESSAGES + PROMPT), load_tokenizer(str(tiny_model)))
+    greeting = (Message("assistant", "Hello."), Message("user", "Hi"), Message("assistant", "Yes?"))
+    with pytest.raises(
+        harness.TemplateError, match=r"begins with an answer, to which template 'odd' has no prompt.*weight: 0"
+    ):
+        template.encode(Conversation(greeting))
+    silent = Message("assistant", "Hello.", train=False)
+    assert template.encode(Conversation((silent, *greeting[1:]))).supervised

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pydantic
 import pytest
+from harness_templates.sources import fixed_clock
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import harness
 from harness.nouns import Message, ToolCall
 from harness.template import BoundTemplate
+from harness.template.sandbox import compiled
 
 TURNS = (Message("user", "Who keeps the key?"), Message("assistant", "The heron."))
 AGAIN = (Message("user", "And the bell?"), Message("assistant", "The otter."))
@@ -267,13 +271,34 @@ def test_an_unknown_role_is_refused_by_the_family(name, bind):
         bind(name)._renderer(turns, None, False)
 
 
-@pytest.mark.parametrize("name", sorted(set(FAMILIES) - set(WITH_TOOLS)))
-def test_tools_are_refused_where_they_have_no_place_also_by_the_server(name, bind):
+@pytest.mark.parametrize("name", FAMILIES)
+def test_what_has_no_place_is_refused_by_the_server_too(name, bind):
+    """As transformers and vLLM render the saved template, which know nothing of ours."""
     template = bind(name)
-    with pytest.raises(harness.TemplateError, match=f"'{name}' has no place for tools"):
-        template.render(TURNS, (LOOK,))
-    with pytest.raises(harness.TemplateError, match=f"the {name} template has no place for tools"):
-        template._renderer([{"role": "user", "content": "q"}], [LOOK], True)
+    render = partial(template.tokenizer.apply_chat_template, tokenize=False, add_generation_prompt=True)
+    question, calls = (
+        [{"role": "user", "content": "q"}],
+        [{"type": "function", "function": {"name": "look", "arguments": {}}}],
+    )
+    called = [*question, {"role": "assistant", "content": None, "tool_calls": calls}]
+    system = [{"role": "system", "content": "s"}, *question]
+    assert render(question)
+    with pytest.raises(Exception, match=r"message 1 \(user\) says nothing: its content is null"):
+        render([{"role": "user", "content": None}])
+    for taken, what, asked in (
+        (template.takes_tools, "tools", partial(render, question, tools=[LOOK])),
+        (template.takes_tools, "tools", partial(render, called)),
+        (template.takes_system, "a system prompt", partial(render, system)),
+        (template.takes_turns, "more than one exchange", partial(render, [*question, {"role": "assistant", "content": "a"}, *question])),
+    ):  # fmt: skip
+        if taken:
+            assert asked()
+        else:
+            with pytest.raises(Exception, match=f"^template '{name}' has no place for {what}$"):
+                asked()
+    if not template.takes_tools:
+        with pytest.raises(harness.TemplateError, match=f"'{name}' has no place for tools"):
+            template.render(TURNS, (LOOK,))
 
 
 @pytest.mark.parametrize("name", ["gemma", "gemma3"])
@@ -442,6 +467,41 @@ def test_a_variable_that_the_models_template_does_not_read_is_refused(name, told
 def test_what_is_no_variable_of_a_template_is_refused(variables, templates):
     with pytest.raises(pydantic.ValidationError):
         templates["model"].options(variables=variables)
+
+
+LLAMA_32_DATE = (  # how Llama 3.2's asks for the day
+    "{%- if not date_string is defined %}{%- if strftime_now is defined %}"
+    '{%- set date_string = strftime_now("%d %b %Y") %}{%- else %}{%- set date_string = "never" %}{%- endif %}{%- endif %}'
+    "{{- 'Today: ' + date_string + '\n' }}"
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "day"),
+    [({}, "26 Jul 2024"), ({"date": "2026-01-05"}, "05 Jan 2026"), ({"variables": {"date_string": "May"}}, "May")],
+)
+def test_a_template_that_asks_the_clock_is_told_one_day_in_tuning_and_serving(given, day, own, templates):
+    model = templates["model"]
+    bound = BoundTemplate.bind(model, own(LLAMA_32_DATE + THINKING), model.options.model_validate(given))
+    assert bound.opening.startswith(f"Today: {day}\n")
+    served = bound.tokenizer.apply_chat_template([TURNS[0].as_dict()], tokenize=False, add_generation_prompt=True)
+    assert served == bound.render(TURNS[:1], generation_prompt=True)
+
+
+@pytest.mark.parametrize("format", ["%d %b %Y", "%A, %B %d, %Y %H:%M", "%-d/%m/%y %%Y %j %I%p", "%F %T %e", "day"])
+def test_a_fixed_clock_writes_the_day_as_strftime_does(format):
+    day = datetime.date(2024, 7, 6)
+    written = compiled(fixed_clock(day) + "{{ strftime_now(format) }}").render(format=format)
+    assert written == day.strftime(format)
+
+
+def test_variables_that_nobody_sets_are_named_where_answers_begin_otherwise(own, templates):
+    thinking = THINKING.replace("{{ thought }}", "<think></think>")
+    with pytest.raises(
+        harness.TemplateError,
+        match=r"no generation prompt that fits .*It reads think, thought, which nobody sets; in a recipe, `variables` sets",
+    ):
+        BoundTemplate.bind(templates["model"], own(thinking))
 
 
 def test_of_several_templates_the_one_for_tools_is_used_with_tools(own, templates):

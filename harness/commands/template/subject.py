@@ -75,7 +75,7 @@ def _run(context: Context, name: str) -> Run:
         folder = Path(name)
         if any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")):
             raise HarnessError(
-                f"{name} is a model folder: `--model {name} --template NAME` shows a template on it"
+                f"{name} is a model folder: `harness template show --model {name} --template NAME` shows a template on it"
             ) from None
         if folder.is_file():
             raise HarnessError(

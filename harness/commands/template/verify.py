@@ -215,7 +215,12 @@ def _text_is_text(template: BoundTemplate, taken: Sequence[Sample]) -> Check:
     hostile = [sample for sample in taken if sample.harmless is not None]
     roles = {message.role for sample in hostile for message in sample.conversation.messages}
     said = ", ".join(role for role in ("system", "user", "assistant", "tool") if role in roles)
-    check.of = f"{len(template.control_tokens)} control tokens, said by {said}"
+    if template.control_tokens and not hostile:
+        check.notes.append("nothing was tried: the template takes none of the conversations that say control tokens")
+        return check
+    check.of = (
+        f"{len(template.control_tokens)} control tokens, said by {said}" if hostile else "it has no control tokens"
+    )
     for sample in hostile:
         try:
             require_text(template, sample)
@@ -239,16 +244,21 @@ def _stop_tokens(template: BoundTemplate, chat: Path) -> Check:
 
 
 def _as_recorded(template: BoundTemplate, run: Run) -> Check:
-    """The fingerprint of the saved template is the one in the run's manifest. Another is told, and no failure."""
-    from harness.template import fingerprint
+    """The saved template is the one that the run's manifest has the fingerprints of."""
+    from harness.template import fingerprint, source_fingerprint
 
     check = Check("saved template")
-    recorded = (run.manifest.get("template") or {}).get("sha256")
-    if recorded is None:
+    recorded = run.manifest.get("template") or {}
+    source = recorded.get("source_sha256")
+    if source is None:
         check.notes.append("the run's manifest has no fingerprint of it")
-    elif recorded != fingerprint(template):
+    elif source != source_fingerprint(template):
+        check.failures.append(
+            f"{run.chat_folder}/chat_template.jinja is not the one that {run.name} was tuned with: it was changed since"
+        )
+    elif recorded.get("sha256") != fingerprint(template):
         check.notes.append(
-            "is not the one in the run's manifest: chat/ was changed since, or another version of tokenizers reads it"
+            "its vocabulary is not written as it was: another version of tokenizers reads it, or it was changed since"
         )
     else:
         check.of = "as it was when the run was tuned"
