@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from collections import deque
 from collections.abc import Iterable
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING
 from harness.data.examples import Examples, ExampleWriter
 from harness.data.prepare import Account, prepare
 from harness.data.sources import SourceReport, as_conversation, load_conversations, reports_of
-from harness.data.workers import Encoded, Workers
+from harness.data.workers import Encoded, Pending, Workers
 from harness.declarations import Dataset
 from harness.errors import DataError
 from harness.nouns import Conversation
@@ -24,7 +23,8 @@ if TYPE_CHECKING:
     from harness.template import BoundTemplate
 
 SAMPLE = 256  # conversations that are handed back as they were
-BATCH = 256  # conversations that are encoded at once
+BATCH = 512  # conversations that are encoded at once
+BATCH_CHARACTERS = 1 << 20  # of what they say, so that long ones do not fill the memory
 
 _Added = tuple[Conversation, SourceReport, int]  # the last: how often it is used
 
@@ -137,12 +137,15 @@ class _Encoder:
         self.overlong = self.tokens = self.supervised = 0
         self.digest = hashlib.sha256()
         self.pending: list[_Added] = []
-        self.running: deque[tuple[list[_Added], Future[list[Encoded]]]] = deque()
+        self.characters = 0
+        self.running: deque[tuple[list[_Added], Pending]] = deque()
 
     def add(self, conversation: Conversation, report: SourceReport, times: int = 1) -> None:
         """Take a conversation that is used `times` times."""
         self.pending.append((conversation, report, times))
-        if len(self.pending) == BATCH:
+        for message in conversation.messages:
+            self.characters += len(message.content)
+        if len(self.pending) == BATCH or self.characters >= BATCH_CHARACTERS:
             self._submit()
             while len(self.running) > self.workers.batches:
                 self._collect()
@@ -175,7 +178,7 @@ class _Encoder:
         conversations = [conversation for conversation, _, _ in self.pending]
         self.sample.extend(conversations[: SAMPLE - len(self.sample)])
         self.running.append((self.pending, self.workers.submit(conversations)))
-        self.pending = []
+        self.pending, self.characters = [], 0
 
     def _collect(self) -> None:
         batch, encoded = self.running.popleft()

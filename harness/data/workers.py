@@ -1,7 +1,8 @@
-"""Encoding batches of conversations while others are read: in threads, and in processes where cores and rows are many.
+"""Encoding batches of conversations while others are read: tokenized in threads, and in processes where cores and rows are many.
 
-Tokenizing uses all cores and needs no lock of Python's; rendering and masks do. On few cores the two fit beside each other.
-On many, everything would wait for that lock, so each process renders and tokenizes batches of its own on one core.
+Tokenizing uses all cores and needs no lock of Python's; rendering and masks do, so they stay in the caller's thread, which would
+otherwise wait for the lock. On few cores the two fit beside each other. On many, everything would wait for the one thread, so
+each process renders and tokenizes batches of its own on one core.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ from array import array
 from collections.abc import Sequence
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from harness.nouns import Conversation
+from harness.errors import HarnessError
+from harness.nouns import Conversation, Example
 
 if TYPE_CHECKING:
     from harness.template import BoundTemplate, TrainOn
+    from harness.template.masks import Rendered
 
-THREADS = 3  # some render while others tokenize; of two, both would now and then wait for the lock at once
+THREADS = 2  # that tokenize: the next batch begins where the one before it leaves a core idle
+WAITING = 4  # batches that are rendered and not collected yet
 FEW_CORES = 4  # up to here threads are as quick
 MOST_PROCESSES = 16  # reading the rows is not quicker than so many encode them
 MANY_ROWS = 16_384  # take longer in threads than processes take to start
@@ -67,13 +71,13 @@ class Workers:
     @property
     def batches(self) -> int:
         """How many batches keep everybody busy."""
-        return 2 * self._processes if self._pool else THREADS + 1
+        return 2 * self._processes if self._pool else WAITING
 
-    def submit(self, conversations: Sequence[Conversation]) -> Future[list[Encoded]]:
+    def submit(self, conversations: Sequence[Conversation]) -> Pending:
         """Begin to encode a batch. Its result raises what `BoundTemplate.encode_batch` raises."""
         self._rows += len(conversations)
         if not self._processes or self._rows <= self._from_row:
-            return self._threads.submit(_encoded, self._template, conversations, self._train_on)
+            return self._submit_to_threads(conversations)
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
                 self._processes,
@@ -83,9 +87,33 @@ class Workers:
             )
         return self._pool.submit(_encoded_here, conversations)
 
+    def _submit_to_threads(self, conversations: Sequence[Conversation]) -> Pending:
+        try:
+            rendered = self._template.rendered(conversations, self._train_on)
+        except HarnessError as error:  # told when its turn comes: a batch before it may have one too
+            refused = Future[list[Encoded]]()
+            refused.set_exception(error)
+            return refused
+        return _Tokenizing(self._template, rendered, self._threads.submit(self._template.tokenized, rendered))
 
-def _encoded(template: BoundTemplate, conversations: Sequence[Conversation], train_on: TrainOn) -> list[Encoded]:
-    examples = template.encode_batch(conversations, train_on)
+
+class Pending(Protocol):
+    """A batch that is being encoded."""
+
+    def result(self) -> list[Encoded]:
+        """The examples, once they are there."""
+
+
+class _Tokenizing(NamedTuple):
+    template: BoundTemplate
+    rendered: list[Rendered]
+    tokenized: Future[list[Any]]
+
+    def result(self) -> list[Encoded]:
+        return _as_bytes(self.template.examples(self.rendered, self.tokenized.result()))
+
+
+def _as_bytes(examples: Sequence[Example]) -> list[Encoded]:
     return [Encoded(one.id, array("i", one.input_ids), bytes(one.loss_mask)) for one in examples]
 
 
@@ -112,4 +140,4 @@ def _become_worker(template: BoundTemplate, train_on: TrainOn) -> None:
 
 def _encoded_here(conversations: Sequence[Conversation]) -> list[Encoded]:
     template, train_on = _ours
-    return _encoded(template, conversations, train_on)
+    return _as_bytes(template.encode_batch(conversations, train_on))

@@ -180,9 +180,23 @@ class BoundTemplate:
             TemplateError: where the template does not grow by appending, drops or changes what somebody says, an answer
                 has no stop token, tokens before an answer would be others in serving, or there is nothing to learn.
         """
+        rendered = self.rendered(conversations, train_on)
+        return self.examples(rendered, self.tokenized(rendered))
+
+    # The same in three steps, for who has other things to do while texts are tokenized.
+
+    def rendered(self, conversations: Sequence[Conversation], train_on: TrainOn = "all") -> list[Rendered]:
+        """The first step of `encode_batch`: conversations as text."""
         with made_to_end(self.name):
-            rendered = [self._rendered(conversation, train_on) for conversation in conversations]
-        return self._tokens.examples(rendered)
+            return [self._rendered(conversation, train_on) for conversation in conversations]
+
+    def tokenized(self, rendered: Sequence[Rendered]) -> list[Any]:
+        """The second, which takes most of the time, all cores, and Python's lock hardly ever."""
+        return self._tokens.tokenized(rendered)
+
+    def examples(self, rendered: Sequence[Rendered], tokenized: Sequence[Any]) -> list[Example]:
+        """The last: ids and masks, verified."""
+        return self._tokens.examples(rendered, tokenized)
 
     def check_turns(self, conversation: Conversation, train_on: TrainOn = "all") -> int:
         """Compare the prompt of every learnt turn, tokenized on its own as the server does it, with what training sees.

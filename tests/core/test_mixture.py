@@ -192,8 +192,14 @@ def test_a_file_that_changes_between_the_two_readings_is_an_error(write_rows, pl
 class Letters:
     """Stands for a template: one token a letter, the answer's are learnt."""
 
-    def encode_batch(self, conversations, train_on="all"):
-        for conversation in conversations:
+    def rendered(self, conversations, train_on="all"):
+        return conversations
+
+    def tokenized(self, rendered):
+        return rendered
+
+    def examples(self, rendered, tokenized):
+        for conversation in tokenized:
             asked, answer = (message.content for message in conversation.messages)
             ids = [ord(letter) for letter in asked + answer]
             yield harness.Example(ids, [False] * len(asked) + [True] * len(answer), conversation.id)
