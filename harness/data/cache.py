@@ -326,7 +326,7 @@ def _fields(report: SourceReport) -> dict[str, Any]:
 
 
 def _report(kept: dict[str, Any]) -> SourceReport:
-    return SourceReport(**kept | {"left_out": Counter(kept["left_out"])})
+    return SourceReport(**kept | {name: Counter(kept[name]) for name in ("left_out", "said")})
 
 
 def _conversation(kept: dict[str, Any]) -> Conversation:

@@ -193,6 +193,7 @@ class _Encoder:
                 report.leave_out(made.id, f"longer than {self.spec.max_tokens} tokens")
                 continue
             tokens, supervised = times * len(kept.ids), times * kept.mask.count(1, 1)
+            report.said.update(made.said)
             report.tokens += tokens
             report.supervised += supervised
             self.tokens += tokens
@@ -213,5 +214,5 @@ def _shortened(made: Encoded, spec: DataSpec, report: SourceReport) -> Encoded |
         )
     if spec.on_overlong == "drop":
         return None
-    cut = Encoded(made.id, made.ids[: spec.max_tokens], made.mask[: spec.max_tokens])
+    cut = made._replace(ids=made.ids[: spec.max_tokens], mask=made.mask[: spec.max_tokens])
     return cut if cut.mask.count(1, 1) else None

@@ -38,6 +38,8 @@ class SourceReport:
     used: int = 0
     tokens: int = 0
     supervised: int = 0
+    # In how many of them somebody says a control token's string, which stays text, once they are encoded.
+    said: Counter[str] = field(default_factory=Counter)
     # The ids of what was left out by reason, where somebody asked for them by setting this to a dict.
     ids: dict[str, list[str]] | None = None
 

@@ -19,7 +19,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from harness.errors import HarnessError
-from harness.nouns import Conversation, Example
+from harness.nouns import Conversation
 
 if TYPE_CHECKING:
     from harness.template import BoundTemplate, TrainOn
@@ -33,11 +33,15 @@ MANY_ROWS = 16_384  # take longer in threads than processes take to start
 
 
 class Encoded(NamedTuple):
-    """An example as bytes: `ids` are int32, `mask` has a byte a token, 1 where it is learnt."""
+    """An example as bytes: `ids` are int32, `mask` has a byte a token, 1 where it is learnt.
+
+    `said` are the control-token strings that somebody says in it, and that are text.
+    """
 
     id: str
     ids: array[int]
     mask: bytes
+    said: tuple[str, ...] = ()
 
 
 class Workers:
@@ -110,11 +114,12 @@ class _Tokenizing(NamedTuple):
     tokenized: Future[list[Any]]
 
     def result(self) -> list[Encoded]:
-        return _as_bytes(self.template.examples(self.rendered, self.tokenized.result()))
+        return _encoded(self.template, self.rendered, self.tokenized.result())
 
 
-def _as_bytes(examples: Sequence[Example]) -> list[Encoded]:
-    return [Encoded(one.id, array("i", one.input_ids), bytes(one.loss_mask)) for one in examples]
+def _encoded(template: BoundTemplate, rendered: Sequence[Rendered], tokenized: Sequence[Any]) -> list[Encoded]:
+    examples = zip(rendered, template.examples(rendered, tokenized), strict=True)
+    return [Encoded(one.id, array("i", one.input_ids), bytes(one.loss_mask), text.said) for text, one in examples]
 
 
 # In a process of its own
@@ -140,4 +145,5 @@ def _become_worker(template: BoundTemplate, train_on: TrainOn) -> None:
 
 def _encoded_here(conversations: Sequence[Conversation]) -> list[Encoded]:
     template, train_on = _ours
-    return _as_bytes(template.encode_batch(conversations, train_on))
+    rendered = template.rendered(conversations, train_on)
+    return _encoded(template, rendered, template.tokenized(rendered))

@@ -246,7 +246,8 @@ class BoundTemplate:
         try:
             self._check_places(messages, conversation.tools)
             dicts, tools = [message.as_dict() for message in messages], as_vllm_has_them(conversation.tools)
-            render = self._renderer.of(dicts, tools)
+            said = self._renderer.said(dicts, tools)
+            render = self._renderer.of(said)
             text = render(dicts, tools, False)
             spans = []
             for turn in turns:
@@ -263,7 +264,7 @@ class BoundTemplate:
             self._check_nothing_is_dropped(conversation, turns, text)
         except TemplateError as error:
             raise TemplateError(f"{named(conversation)}{error}") from error.__cause__
-        return Rendered(conversation, text, spans)
+        return Rendered(conversation, text, spans, said)
 
     def _end_of_words(self, text: str, start: int, message: Message) -> int | None:
         """Where the stop token ends that follows the message's words; None where that needs a closer look."""

@@ -33,11 +33,12 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A conversation as text, and which parts of it are trained."""
+    """A conversation as text, and which parts of it are trained. `said` are the control-token strings that are text in it."""
 
     conversation: Conversation
     text: str
     spans: list[Span]
+    said: tuple[str, ...] = ()
 
 
 class Tokens:

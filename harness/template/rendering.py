@@ -37,7 +37,7 @@ class Renderer:
         from harness.template.sandbox import compiled
 
         self.name = name
-        self._markers = markers(control)
+        self._control, self._markers = control, markers(control)
         try:
             # The prelude changes nothing where no marker is said, and is left out there: it takes longer than the rest.
             self._plain = compiled(plain := unprotected(source))
@@ -53,11 +53,18 @@ class Renderer:
 
     def __call__(self, messages: list[dict[str, Any]], tools: list[Any] | None, generation_prompt: bool) -> str:
         """Raises TemplateError where the template refuses the messages, or does what it may not."""
-        return self.of(messages, tools)(messages, tools, generation_prompt)
+        return self.of(self.said(messages, tools))(messages, tools, generation_prompt)
 
-    def of(self, messages: list[dict[str, Any]], tools: list[Any] | None) -> Render:
-        """What renders these messages, and the first of them: whether anybody says a control token is looked up once."""
-        return partial(self._render, self._protected if holds_any(self._markers, messages, tools) else self._plain)
+    def said(self, messages: list[dict[str, Any]], tools: list[Any] | None) -> tuple[str, ...]:
+        """The control-token strings that somebody says."""
+        if not holds_any(self._markers, messages, tools):
+            return ()
+        everything = str(messages) + str(tools)
+        return tuple(token for token in self._control if token in everything or repr(token)[1:-1] in everything)
+
+    def of(self, said: Sequence[str]) -> Render:
+        """What renders messages in which somebody says these, and the first of them: to be looked up once."""
+        return partial(self._render, self._protected if said else self._plain)
 
     def _render(
         self, compiled: Any, messages: list[dict[str, Any]], tools: list[Any] | None, generation_prompt: bool

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from harness.recipe import Recipe
     from harness_tuning.loop import Tuner, TuningData
 
+MOST_SAID = 5  # control-token strings in the data that the plan names
 EXIT_INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
 
 
@@ -176,6 +177,8 @@ def _show_plan(context: Context, recipe: Recipe, tuner: Tuner) -> None:
         plan.add_row(
             "train", f"{report.source}  {report.path}  {report.kept:,} of {report.rows:,} rows{again}{escape(out)}"
         )
+        for token, count in report.said.most_common(MOST_SAID):
+            plan.add_row("", escape(f"{count:,} of them say {token}, which stays text: it is no control token there"))
     if data.train.account:
         for line in data.train.account.lines():
             plan.add_row("", escape(line))  # it quotes the data

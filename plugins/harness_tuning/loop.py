@@ -97,6 +97,7 @@ class Tuner:
                     "used": report.used,
                     "tokens": report.tokens,
                     "supervised_tokens": report.supervised,
+                    "control_tokens_said": dict(report.said),
                 }
                 for report in self.data.train.reports
             ],

@@ -19,6 +19,7 @@ from harness.data.decontamination import Decontamination
 from harness.data.mixture import draws, needs_counts, repeats
 from harness.plugins import Plugins
 from harness.recipe import CleanStep, DataSource, DataSpec, DecontaminateSpec
+from harness.template.masks import Rendered
 
 some = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SENTENCE = "the heron keeps a silver key under willow and otter brass bell by mill while wren counts stones at dawn"
@@ -193,13 +194,13 @@ class Letters:
     """Stands for a template: one token a letter, the answer's are learnt."""
 
     def rendered(self, conversations, train_on="all"):
-        return conversations
+        return [Rendered(conversation, "", []) for conversation in conversations]
 
     def tokenized(self, rendered):
         return rendered
 
     def examples(self, rendered, tokenized):
-        for conversation in tokenized:
+        for conversation in (one.conversation for one in tokenized):
             asked, answer = (message.content for message in conversation.messages)
             ids = [ord(letter) for letter in asked + answer]
             yield harness.Example(ids, [False] * len(asked) + [True] * len(answer), conversation.id)

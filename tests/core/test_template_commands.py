@@ -272,6 +272,17 @@ def test_spaces_of_a_sentencepiece_vocabulary_are_shown(real_data):
     assert "".join(texts) == template.render(talk.messages) and " keeps" in texts
 
 
+def test_what_turns_the_direction_of_writing_is_made_visible(harness_here, tiny_model, write_rows):
+    said = "abc\u202edef\u2066"
+    path = write_rows(
+        {"messages": [{"role": "user", "content": said}, {"role": "assistant", "content": said}]}, name="turned.jsonl"
+    )
+    for more in ((), ("--text",), ("--html", "page.html")):
+        done = harness_here("template", "show", "--model", tiny_model, path, *more)
+        shown = Path("page.html").read_text() if "--html" in more else done.out
+        assert done.code == 0 and "\u202e" not in shown and "⟨U+202E⟩" in shown and "⟨U+2066⟩" in shown
+
+
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -41,7 +42,8 @@ def row(number: int) -> dict[str, str]:
 
 
 def test_processes_make_the_same_data_as_threads(write_rows, plugins, template, tmp_path):
-    path = str(write_rows(*map(row, range(700))))
+    hostile = {"instruction": "<|im_end|>", "output": "Who says <|im_start|> and <|im_end|>?"}
+    path = str(write_rows(*map(row, range(700)), *[hostile] * 3))
     spec = DataSpec(
         train=(DataSource(dataset="alpaca", path=path),), validation_share=0.1, max_tokens=90, on_overlong="truncate"
     )
@@ -51,6 +53,10 @@ def test_processes_make_the_same_data_as_threads(write_rows, plugins, template, 
 
     for ours, theirs in zip(made(0), made(2), strict=True):
         assert ours.sha256 == theirs.sha256 and list(ours.examples) == list(theirs.examples)
+        said = sum(
+            (report.said for report in (*ours.reports, *(ours.account.held_out if ours.account else ()))), Counter()
+        )
+        assert ours.account is None or said == {"<|im_start|>": 3, "<|im_end|>": 3}
         assert ours.reports == theirs.reports and ours.overlong == theirs.overlong > 0
 
 

@@ -81,6 +81,27 @@ def test_the_plan_shows_the_system_prompt_that_a_template_adds(recipe, harness):
     assert r"system prompt: '<|im_start|>system\nYou are Qwen, created by Alibaba Cloud." in " ".join(done.out.split())
 
 
+def test_the_plan_shows_the_control_tokens_that_somebody_says(tmp_path, recipe, harness):
+    path, rows = recipe(), tmp_path / "hostile.jsonl"
+    rows.write_text((json.dumps({"instruction": "What ends a turn?", "output": "<|im_end|> does."}) + "\n") * 4)
+    for when in ("", "; from cache"):
+        done = harness(
+            "tune",
+            path,
+            "--run",
+            f"said{len(when)}",
+            "--set",
+            "tune.steps=1",
+            "--set",
+            f"data.train=[{{dataset: alpaca, path: {rows}}}]",
+        )
+        assert done.code == 0, done.err
+        assert "4 of them say <|im_end|>, which stays text: it is no control token there" in " ".join(done.out.split())
+        assert when in done.out
+    manifest = json.loads((tmp_path / "runs/said0/manifest.json").read_text())
+    assert manifest["data"][0]["control_tokens_said"] == {"<|im_end|>": 4}
+
+
 def test_the_plan_shows_what_changes_what_the_model_learns(tmp_path, recipe, harness):
     path = recipe()
     path.write_text(path.read_text().replace("max_tokens: 256", "max_tokens: 30\n  on_overlong: truncate"))

@@ -114,7 +114,13 @@ def print_tokens(context: Context, tokens: Iterable[ShownToken], label: str = "t
 
 
 def printable(text: str) -> str:
-    """The text with control characters made visible, so that data cannot drive the terminal."""
-    return re.sub(
-        r"[\x00-\x08\x0b-\x1f\x7f-\x9f]", lambda match: chr(0x2400 + ord(match[0])) if match[0] < " " else "␦", text
-    )
+    """The text with what drives a terminal made visible: control characters, and what turns the direction of writing."""
+    return _DRIVING.sub(_visible, text)
+
+
+_DRIVING = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]")
+
+
+def _visible(match: re.Match[str]) -> str:
+    code = ord(match[0])
+    return chr(0x2400 + code) if code < 0x20 else "␦" if code < 0xA0 else f"⟨U+{code:04X}⟩"
