@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ def main(arguments: list[str] | None = None) -> Any:
     # Read by OpenMP when torch loads it. Its threads wait for each other spinning; where another program has one of the
     # cores, they would spin most of the time away. This is long enough for what is quick; then they sleep.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+    before = signal.signal(signal.SIGTERM, _end)
     try:
         return cli.main(args=arguments, prog_name="harness", standalone_mode=True)
     except HarnessError as error:
@@ -91,6 +93,13 @@ def main(arguments: list[str] | None = None) -> Any:
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(141)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _end(number: int, frame: object) -> None:
+    """Ends the command as Ctrl-C does, with what it began to write taken away."""
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":

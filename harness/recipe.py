@@ -82,7 +82,7 @@ class DataSource(Options):
     limit: Positive | None = None
     cap: Positive | None = None
     weight: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
-    epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    epochs: Annotated[float, Field(gt=0, le=1000)] = 1.0
 
 
 def _combined(base: type[T], *added: type[Options] | None) -> type[T]:
@@ -493,7 +493,13 @@ def _explain(error: pydantic.ValidationError, written: _Written, where: tuple[An
         elif problem["type"] == "missing":
             lines[key] = f"{about}{key!r} is missing"
         else:
-            expected = problem["msg"].removeprefix("Value error, ").replace("valid tuple", "list")
+            expected = (
+                problem["msg"]
+                .removeprefix("Value error, ")
+                .replace("valid tuple", "list")
+                .replace("tuple should", "a list should")
+                .removesuffix(" after validation, not 0")
+            )
             expected = expected[0].lower() + expected[1:]
             lines[key] = f"{lines[key]}, or {expected}" if key in lines else (
                 f"{about}{key!r} is {problem['input']!r}: {expected}"

@@ -54,5 +54,6 @@ def take(row: Row, name: str, kind: type[T], default: T = _MISSING) -> T:
 
 def shown(value: object, limit: int = 60) -> str:
     """A value as an error message shows it, cut where it is long."""
-    text = json.dumps(value, ensure_ascii=False, default=str) if isinstance(value, list | Mapping) else repr(value)
+    as_json = value is None or isinstance(value, bool | list | Mapping)
+    text = json.dumps(value, ensure_ascii=False, default=str) if as_json else repr(value)
     return text if len(text) <= limit else text[: limit - 1] + "…"

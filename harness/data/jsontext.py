@@ -45,6 +45,20 @@ def _twice(key: str, one: object, other: object) -> str:
     return f"the key {key!r} comes twice, as {found(one)} and as {found(other)}: keep one"
 
 
+def loads(text: str) -> Any:
+    """JSON text as data, as rows are read: a key that comes twice with different values is a ValueError."""
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def reason_of(error: Exception) -> str:
+    """What the decoder stumbled over, for people."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if digits := re.search(r"value has (\d+) digits", str(error)):
+        return f"a number of {digits[1]} digits"
+    return str(error)
+
+
 _decode = json.JSONDecoder(object_pairs_hook=_unique).raw_decode
 _skip = json.JSONDecoder(parse_int=len, parse_float=len).raw_decode  # to find where a refused value ends
 
@@ -98,7 +112,7 @@ def json_lines(chunks: Iterator[bytes], offset: int = 0) -> Iterator[Parsed]:
             except json.JSONDecodeError as error:
                 yield number, _bad_line(line, error)
             except (RecursionError, ValueError) as error:
-                yield number, DataError(f"the JSON cannot be read: {error}")
+                yield number, DataError(f"the JSON cannot be read: {reason_of(error)}")
         offset += len(line) + 1
 
 
@@ -227,7 +241,7 @@ class _Text:
                 except json.JSONDecodeError:
                     raise
                 except ValueError as error:  # a key twice, or a number of too many digits
-                    refused = DataError(f"{self.where()}: the JSON cannot be read: {error}")
+                    refused = DataError(f"{self.where()}: the JSON cannot be read: {reason_of(error)}")
                     value, end = _skip(self.text, self.at)
             except json.JSONDecodeError as error:
                 told = f"{self.where(error.pos)}: not valid JSON: {error.msg}{self.but(error.pos)}; what follows cannot be read"
@@ -236,7 +250,7 @@ class _Text:
                 raise DataError(told) from None
             except RecursionError as error:
                 raise DataError(
-                    f"{self.where()}: the JSON cannot be read: {error}; what follows cannot be read"
+                    f"{self.where()}: the JSON cannot be read: {reason_of(error)}; what follows cannot be read"
                 ) from None
             if end == len(self.text) and not isinstance(value, str | list | dict) and self._more():
                 continue  # of a number there may be more

@@ -7,7 +7,7 @@ between is one hash and one byte a row.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -52,20 +52,25 @@ class Account:
         train, held_out = (reports_of(spec.train, plugins.datasets, list_ids=list_ids) for _ in range(2))
         return cls(train, held_out)
 
-    def shares(self) -> list[tuple[SourceReport, float, float]]:
-        """Of each source, the share of all rows used and of all supervised tokens (0 before they are encoded)."""
-        used, supervised = sum(r.used for r in self.reports), sum(r.supervised for r in self.reports)
-        return [(r, r.used / max(used, 1), r.supervised / max(supervised, 1)) for r in self.reports]
-
     def lines(self) -> list[str]:
         """The mixture as it came out, and what overlaps with the evaluations, for people."""
-        out = []
-        if len(self.reports) > 1:
-            shares = (f"{r.source} {Path(r.path).name} {rows:.1%} ({tokens:.1%})" for r, rows, tokens in self.shares())
-            out.append(f"mixture, in rows (in learnt tokens): {', '.join(shares)}")
+        out = mixture_of(self.reports)
         if self.overlapping:
             out.append(f"{self.overlapping:,} rows overlap with evaluation items, such as {self.overlaps[0]}")
         return out
+
+
+def mixture_of(reports: Sequence[SourceReport]) -> list[str]:
+    """What each of several sources gives, for people: its share of all rows and, once they are encoded, of what is learnt."""
+    if len(reports) < 2:
+        return []
+    used, learnt = (sum(getattr(report, what) for report in reports) for what in ("used", "supervised"))
+    shares = (
+        f"{report.source} {Path(report.path).name} {report.used / max(used, 1):.1%}"
+        + (f" ({report.supervised / learnt:.1%})" if learnt else "")
+        for report in reports
+    )
+    return [f"mixture, in rows{' (in learnt tokens)' if learnt else ''}: {', '.join(shares)}"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ SAMPLE = 64  # rows that are tried
 FILES = 8  # of a folder or glob, files that the sample is taken from
 GATHERED = 2048  # rows that a data set with `gather` may read for its sample
 CHARACTERS = 1 << 24  # in the rows that are read for a sample, after which there are enough of them
+LONGEST_LABEL = 100  # characters; what is longer in a row is content
 NONE_RENAMED: Mapping[str, str] = MappingProxyType({})
 
 # A data set is chosen if it reads at least so many of the sampled rows, and is equal to another if both of these are so:
@@ -272,7 +273,7 @@ def _nothing_fits(
         return f"its files are of different kinds: {differ}. Give each kind a source of its own"
     number, row = _Sample.of(path, columns, 1).rows[0]
     has = listed(_fields(row), 12) or "no fields"
-    told = f"no data set fits: row {number} has {has}."
+    told = f"no data set fits: row {number} has {has}.{_not_rows(row)}"
     if refused := [match for match in matches if match.named]:
         best = max(refused, key=lambda match: (match.read, match.named))
         told += f" The nearest is {best.dataset!r}, whose fields are there, but it reads {best.read:.0%} of the rows: {best.error}."
@@ -288,6 +289,22 @@ def _nothing_fits(
                 f"has another name, say so in a recipe: `dataset: {near.name}` with `columns: {{{renames}}}`."
             )
     return f"{told} `harness data list` shows what is known; another format is a plugin of 15 lines"
+
+
+def _not_rows(row: Row) -> str:
+    """Where what was read as a row is more than one, or less: what to do about it."""
+    lists = [
+        name
+        for name, value in row.items()
+        if isinstance(value, list) and any(isinstance(one, Mapping) for one in value)
+    ]
+    if len(lists) == 1 and not any(isinstance(value, str) and len(value) > LONGEST_LABEL for value in row.values()):
+        return f" If the list {lists[0]!r} holds the rows, write that list alone into a file."
+    if _fields(row) >= {"role", "content"}:
+        return (
+            ' A row with role and content is one message: a row of `messages` is {"messages": [...]}, a conversation.'
+        )
+    return ""
 
 
 def _alike(name: str, row: Row) -> str:

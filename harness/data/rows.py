@@ -118,6 +118,10 @@ def _text(head: bytes, path: str, chunks: Iterator[bytes], offset: int) -> Itera
     first, _, rest = text.lstrip(_SPACE).partition("\n")
     first = first.rstrip(_SPACE)
     one_line = is_whole and not rest.strip(_SPACE)
+    if suffix in (*_TABLES, *_LINES) and "\r" in first and "\n" not in text:
+        raise DataError(
+            "its lines end with a carriage return alone, as on old Macs: convert it, as with `tr '\\r' '\\n'`"
+        )
     if suffix in _TABLES and not (first in ("[", "{") or (first[:1] in ("[", "{") and _is_json(first))):
         return table_rows(chunks, _TABLES[suffix], offset)
     if first.startswith("["):

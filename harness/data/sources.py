@@ -43,6 +43,13 @@ class SourceReport:
     # The ids of what was left out by reason, where somebody asked for them by setting this to a dict.
     ids: dict[str, list[str]] | None = None
 
+    def __str__(self) -> str:
+        """How much of it was kept: of rows, or of items where rows became several."""
+        rows = f"{self.rows:,} row{'' if self.rows == 1 else 's'}"
+        if self.kept + self.left_out.total() > self.rows:
+            return f"{self.kept:,} item{'' if self.kept == 1 else 's'} from {rows}"
+        return f"{self.kept:,} of {rows}"
+
     def leave_out(self, id: str, reason: str) -> None:
         """Count a row or item that is left out, and list it if the ids are asked for."""
         self.left_out[reason] += 1
@@ -248,6 +255,8 @@ def as_conversation(item: Item, dataset: str) -> Conversation:
 
 
 def _check_conversation(conversation: Conversation) -> None:
+    if not any(message.role == "assistant" for message in conversation.messages):
+        raise DataError("no message is the assistant's: there is nothing to learn from it")
     for index, message in enumerate(conversation.messages):
         if message.is_trained and not message.content.strip() and not message.tool_calls:
             raise DataError(f"message {index + 1} (assistant) is empty: there is nothing to learn from it")

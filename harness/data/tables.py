@@ -112,11 +112,22 @@ def _header(begun: list[Record]) -> list[str] | None:
     if isinstance(first, DataError) or not any(first):
         return None
     names = first if first[0] else ["1", *first[1:]]
-    if not all(map(_is_name, first if first[0] else first[1:])) or len(set(names)) != len(names):
+    if not all(map(_is_name, first if first[0] else first[1:])):
         return None
     later = [row for _, row in begun[1:] if isinstance(row, list)]
-    again = any(name == cell for row in later for name, cell in zip(first, row, strict=False) if name)
-    return None if again else names
+    if any(name == cell for row in later for name, cell in zip(first, row, strict=False) if name):
+        return None
+    twice = [name for name, times in Counter(names).items() if times > 1]
+    if (
+        twice
+        and len(names) > 2
+        and all(name.isidentifier() for name in first if name)
+        and not any(twice[0] in row for row in later)
+    ):
+        raise DataError(
+            f"the column {twice[0]!r} is there twice: rename one (or, if the first line is no header, add one)"
+        )
+    return None if twice else names
 
 
 def _is_name(cell: str) -> bool:

@@ -37,6 +37,8 @@ def convert(row: Row) -> harness.Preference:
 def _is_good(row: Row) -> bool:
     """What the label says: true or false, 1 or 0 (or -1), or a word such as good or bad, thumbs_up or thumbs_down."""
     name = next((name for name in ("label", "kto_tag") if row.get(name) is not None), None)
+    if name is None and (null := next((name for name in ("label", "kto_tag") if name in row), None)):
+        raise harness.DataError(f"the field {null!r} is null")
     if name is None:
         raise harness.DataError(f"the field 'label' is missing. The row has: {', '.join(map(str, row)) or 'nothing'}")
     label = row[name]

@@ -16,6 +16,7 @@ from typing import Any
 
 import harness
 from harness.data import shown, take
+from harness.data.jsontext import loads
 from harness.errors import nearest
 
 # Who speaks, in the spellings of ShareGPT dumps and what was made after them. `call` is the assistant, calling tools.
@@ -97,7 +98,12 @@ def offered(value: Any, name: str = "tools") -> tuple[Mapping[str, Any], ...]:
 def _tool(raw: Any, number: int) -> Mapping[str, Any]:
     if not isinstance(raw, Mapping):
         raise harness.DataError(f"tool {number} should be an object, found {shown(raw)}")
-    if "function" in raw or "name" not in raw:  # OpenAI's already, or something that only a template can judge
+    function = raw.get("function", raw)
+    if not isinstance(function, Mapping) or not isinstance(function.get("name"), str) or not function["name"]:
+        raise harness.DataError(
+            f"tool {number} has no name: expected {{type: function, function: {{name, description, parameters}}}}, found {shown(raw)}"
+        )
+    if "function" in raw:
         return raw
     if "input_schema" in raw:
         raw = {key: value for key, value in raw.items() if key != "input_schema"} | {"parameters": raw["input_schema"]}
@@ -112,7 +118,7 @@ def decoded(text: str, where: str) -> Any:
         DataError: saying `where`, and what JSON finds wrong with it.
     """
     try:
-        return json.loads(text)
+        return loads(text)
     except (ValueError, RecursionError) as error:
         reason = str(error)
     if quoted := re.fullmatch(r"(\s*\{.*\"arguments\"\s*:\s*)'(.*)'(\s*\}\s*)", text, re.DOTALL):
@@ -157,7 +163,7 @@ def arguments_of(function: Mapping[str, Any], where: str) -> Mapping[str, Any]:
     arguments = function.get("arguments", function.get("parameters"))
     if isinstance(arguments, str) and arguments.strip():
         try:
-            arguments = json.loads(arguments)
+            arguments = loads(arguments)
         except (ValueError, RecursionError) as error:
             raise harness.DataError(f"{where}: the arguments of a tool call are not valid JSON: {error}") from None
     elif arguments is None or isinstance(arguments, str):

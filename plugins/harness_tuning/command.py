@@ -174,9 +174,7 @@ def _show_plan(context: Context, recipe: Recipe, tuner: Tuner) -> None:
     for report in data.train.reports:
         out = "".join(f"; {count:,} left out: {reason}" for reason, count in report.left_out.items())
         again = f", used {report.used:,} times" if report.used != report.kept else ""
-        plan.add_row(
-            "train", f"{report.source}  {report.path}  {report.kept:,} of {report.rows:,} rows{again}{escape(out)}"
-        )
+        plan.add_row("train", f"{report.source}  {report.path}  {report}{again}{escape(out)}")
         for token, count in report.said.most_common(MOST_SAID):
             plan.add_row("", escape(f"{count:,} of them say {token}, which stays text: it is no control token there"))
     if data.train.account:

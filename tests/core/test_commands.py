@@ -89,7 +89,7 @@ def test_validate_shows_every_problem_grouped_with_its_first_rows(harness, write
         file.write('{"instruction": \n')
     done = harness("data", "validate", "--dataset", "alpaca", path)
     assert done.code == 1 and done.err == ""
-    assert "14 rows read, 5 kept" in done.out
+    assert "5 of 14 rows kept" in done.out
     assert "8 × the field 'instruction' should be text, found 0 (row 6, 7, 8, 9, 10, …)" in done.out
     assert "1 × message 2 (assistant) is empty" in done.out and "(row 14)" in done.out
     assert "1 × a row should be an object, found 'no object' (row 15)" in done.out

@@ -82,7 +82,7 @@ def test_a_file_takes_the_keys_of_its_source(harness, tmp_path):
     (tmp_path / "nli.csv").write_text(NLI)
     done = harness("data", "preview", "nli.csv", *FLAN)
     assert done.code == 0 and "An animal runs." in done.out and "column" not in done.err, done
-    assert "2 rows read, 2 kept" in harness("data", "validate", "nli.csv", *FLAN).out
+    assert "2 of 2 rows kept" in harness("data", "validate", "nli.csv", *FLAN).out
     assert json.loads(harness("data", "stats", "nli.csv", *FLAN, "--set", "limit=1", "--json").out)["items"] == 1
     done = harness("data", "build", "nli.csv", *FLAN, "--out", "mix.jsonl")
     assert "--dataset flan --set task=nli --set columns.label=gold --set" in (tmp_path / "mix.md").read_text(), done
@@ -417,7 +417,7 @@ def test_building_twice_gives_the_same_bytes_and_a_card_that_says_where_they_com
     assert harness("data", "build", "r.yaml", "--out", "mix.jsonl").code == 0
     assert (tmp_path / "mix.jsonl").read_bytes() == first and (tmp_path / "mix.md").read_text() == card
     back = harness("data", "validate", "mix.jsonl")
-    assert back.code == 0 and "read as messages" in back.err and "6 rows read, 6 kept" in back.out
+    assert back.code == 0 and "read as messages" in back.err and "6 of 6 rows kept" in back.out
     found = json.loads(harness("data", "build", "r.yaml", "--out", "v.jsonl", "--part", "validation", "--json").out)
     assert (found["rows"], found["recognised"][0]["dataset"]) == (1, "messages")
     assert "--part validation" in (tmp_path / "v.md").read_text()
@@ -439,8 +439,9 @@ def register_datasets(register):
 """
 
 
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("before", [None, b'{"old": 1}\n'])
-def test_a_build_that_is_killed_leaves_what_was_there(before, write_rows, tmp_path):
+def test_a_build_that_is_killed_leaves_what_was_there(before, number, write_rows, tmp_path):
     (tmp_path / "slow.py").write_text(SLOW)
     path, out = write_rows(*({"n": n} for n in range(5))), tmp_path / "mix.jsonl"
     if before:
@@ -454,9 +455,12 @@ def test_a_build_that_is_killed_leaves_what_was_there(before, write_rows, tmp_pa
             assert building.poll() is None and time.monotonic() < deadline
             time.sleep(0.05)
     finally:
-        building.send_signal(signal.SIGKILL)
-        building.wait()
+        building.send_signal(number)
+        code = building.wait(30)
     assert (out.read_bytes() if out.exists() else None) == before
+    if number != signal.SIGKILL:  # and takes away what it had begun
+        assert code == {signal.SIGTERM: 143, signal.SIGINT: 1}[number]
+        assert not list(tmp_path.glob(".mix*"))
 
 
 def test_a_file_that_no_build_made_is_not_replaced(harness, recipe, tmp_path):
@@ -605,6 +609,8 @@ def test_of_a_folder_the_files_that_are_not_read_are_named(harness_here, tmp_pat
     for command in (("validate",), ("build", "--out", "out.jsonl")):
         done = harness_here("data", *command, "folder")
         assert done.code == 0 and "folder: not read" in done.out and ": notes.txt, part-00000. A glob" in done.out, done
+        told = json.loads(harness_here("data", *command, "folder", "--json").out)
+        assert told["sources"][0]["not_read"] == ["notes.txt", "part-00000"]
 
 
 def test_a_row_that_another_data_set_could_read_says_which(harness_here, write_rows):

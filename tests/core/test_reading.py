@@ -644,3 +644,37 @@ def test_a_damaged_first_line_of_jsonl_costs_that_line_alone(put):
     assert [row for _, row in rows] == [{"a": 2}, {"a": 3}] and [error.row for error in errors] == [1]
     pretty = b'[{"a": 1},\n{"a": 2}\n,{"a": 3}\n]\n'
     assert [row for _, row in outcome(put(pretty, "rows.jsonl"))[0]] == [{"a": 1}, {"a": 2}, {"a": 3}]
+
+
+def test_a_header_with_a_column_twice_is_refused(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("instruction,output,output\na,b,c\n")
+    with pytest.raises(harness.DataError, match=r"the column 'output' is there twice: rename one"):
+        list(read_rows(str(path)))
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "rows.jsonl"])
+def test_lines_that_end_as_on_old_macs_are_told(name, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(b"instruction,output\ra,b\r" if name.endswith("csv") else b'{"text": "a"}\r{"text": "b"}\r')
+    with pytest.raises(
+        harness.DataError, match=r"its lines end with a carriage return alone, as on old Macs: .*tr '\\r' '\\n'"
+    ):
+        list(read_rows(str(path)))
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("[" * 100_000 + "]" * 100_000, "the JSON cannot be read: it is nested too deeply"),
+        ("1" * 10_000, "the JSON cannot be read: a number of 10000 digits"),
+    ],
+    ids=["deep", "long"],
+)
+def test_json_that_python_cannot_hold_is_told_in_plain_words(text, told, tmp_path):
+    for name in ("rows.jsonl", "rows.json"):
+        path = tmp_path / name
+        path.write_text(f'{{"text": {text}}}\n' if name.endswith("l") else f'[\n{{"text": {text}}}]\n')
+        errors = []
+        list(read_rows(str(path), errors.append))
+        assert told in str(errors[0])

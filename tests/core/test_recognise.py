@@ -277,3 +277,16 @@ def test_compressed_rows_are_recognised_too(tmp_path, datasets):
     with gzip.open(tmp_path / "rows.jsonl.gz", "wt") as file:
         file.write(json.dumps(ROWS["alpaca"]) + "\n")
     assert choose(str(tmp_path / "rows.jsonl.gz"), datasets).dataset == "alpaca"
+
+
+@pytest.mark.parametrize(
+    ("row", "told"),
+    [
+        ({"version": 1, "data": [{"instruction": "Who?", "output": "The heron."}]}, "If the list 'data' holds the rows, write that list alone into a file"),
+        ({"role": "user", "content": "Who?"}, "A row with role and content is one message"),
+    ],
+    ids=["rows in a list", "messages without a list"],
+)  # fmt: skip
+def test_what_is_more_or_less_than_a_row_is_told(row, told, write_rows):
+    with pytest.raises(harness.DataError, match=told):
+        choose(str(write_rows(row)), Plugins().datasets)

@@ -137,7 +137,7 @@ def test_conversations_of_role_and_content_are_messages_too(datasets):
 @pytest.mark.parametrize(
     ("messages", "told"),
     [
-        ([{"from": "human", "value": "q"}], r"message 1 has the role None\. It has from and value: the data set 'sharegpt'"),
+        ([{"from": "human", "value": "q"}], r"message 1 has the role null\. It has from and value: the data set 'sharegpt'"),
         ([user([{"type": "image_url"}])], r"message 1: content should be text or a list of text parts, found \{\"type\": \"image_url\"\}$"),
         ([user([{"type": "tool_use"}])], r"message 1: .*; a tool_use does not belong here"),
         ([user(["text"])], r"message 1: content should be text or a list of text parts, found 'text'"),
@@ -191,9 +191,15 @@ any_message = st.one_of(
 @settings(max_examples=200, deadline=None)
 @given(
     messages=st.lists(any_message, min_size=1, max_size=8),
-    tools=st.lists(st.dictionaries(st.sampled_from(["name", "type", "function", "parameters"]), texts, max_size=3), max_size=2),
+    tools=st.lists(st.dictionaries(st.sampled_from(["type", "parameters"]), texts, max_size=2), max_size=2),
+    bare=st.booleans(),
 )  # fmt: skip
-def test_a_conversation_survives_the_way_there_and_back(messages, tools, datasets):
+def test_a_conversation_survives_the_way_there_and_back(messages, tools, bare, datasets):
+    tools = [
+        {"name": "look", **tool} if bare else {"type": "function", "function": {"name": "look", **tool}}
+        for tool in tools
+    ]
+    messages = [*messages, {"role": "assistant", "content": "Yes."}]
     (made,) = convert_row(datasets["messages"], {"messages": messages, "tools": tools, "id": "x"})
     row = {"messages": [message.as_dict() for message in made.messages], "tools": list(made.tools), "id": made.id}
     assert convert_row(datasets["messages"], row) == (made,)
@@ -212,3 +218,25 @@ def test_every_row_of_a_real_file_is_read_and_survives_the_way_back(real_data, d
     for one in made:
         row = {"messages": [message.as_dict() for message in one.messages], "tools": list(one.tools)}
         assert convert_row(datasets["messages"], row) == (one,)
+
+
+@pytest.mark.parametrize(
+    ("tool", "told"),
+    [
+        ({"type": "function", "function": {"description": "d"}}, "tool 1 has no name"),
+        ({"description": "d"}, "tool 1 has no name"),
+        ({"type": "function", "function": "look"}, "tool 1 has no name"),
+        ({"name": ""}, "tool 1 has no name"),
+    ],
+)
+def test_a_tool_without_a_name_is_refused(tool, told, datasets):
+    row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}], "tools": [tool]}
+    with pytest.raises(harness.DataError, match=told):
+        convert_row(datasets["messages"], row)
+
+
+def test_an_argument_given_twice_in_text_is_refused(datasets):
+    call = {"type": "function", "function": {"name": "look", "arguments": '{"at": "mill", "at": "pond"}'}}
+    row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": None, "tool_calls": [call]}]}
+    with pytest.raises(harness.DataError, match="not valid JSON: the key 'at' comes twice, as 'mill' and as 'pond'"):
+        convert_row(datasets["messages"], row)

@@ -168,7 +168,7 @@ def test_trees_pass_through_between_single_messages():
 
 
 WRONG = [
-    ({}, "turn 1, message None: the field 'role' is missing"),
+    ({}, "turn 1, message null: the field 'role' is missing"),
     ({"prompt": "Hi"}, "turn 1: a message should be an object, found 'Hi'"),
     (tree(message("p1", message("p2"))), "turn 2, message 'p2': the role is 'prompter', expected 'assistant'"),
     (tree(message("a1")), "turn 1, message 'a1': the role is 'assistant', expected 'prompter'"),

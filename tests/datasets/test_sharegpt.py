@@ -95,7 +95,7 @@ def test_empty_user_turns_and_turns_out_of_order_are_left_to_cleaning(convert):
     ("said", "told"),
     [
         ([("humn", "q")], r"turn 1 is from 'humn'\. Did you mean 'human'\? Known are: system, human"),
-        ([(None, "q")], r"turn 1 is from None"),
+        ([(None, "q")], r"turn 1 is from null"),
         ([("human", "q"), ("gpt", None)], r"turn 2: the field 'value' is null"),
         ([("human", "q"), ("gpt", 3)], r"turn 2: the field 'value' should be text, found 3"),
         ([("human", "q"), ("gpt", " ")], r"message 2 \(assistant\) is empty"),

@@ -17,6 +17,7 @@ from harness.commands.data.reading import (
     Stream,
     dataset_option,
     json_option,
+    not_read,
     part_option,
     path_argument,
     print_passed_over,
@@ -74,11 +75,11 @@ def build(
         print_passed_over(context, report.path)
         left = "".join(f"; {count:,} left out: {reason}" for reason, count in report.left_out.items())
         console.print(
-            f"{report.path}: {report.kept:,} of {report.rows:,} rows{_again(report)}{left}",
+            f"{report.path}: {report}{_again(report)}{left}",
             markup=False,
             soft_wrap=True,
         )
-    for line in _mixture(stream):
+    for line in stream.mixture():
         console.print(line, markup=False, soft_wrap=True)
     console.print(f"{out}: {written.rows:,} rows of {written.form}, {written.size_bytes:,} bytes", markup=False, soft_wrap=True)  # fmt: skip
     console.print(f"{card}: where they come from", markup=False, soft_wrap=True)
@@ -139,7 +140,7 @@ def _card(
     lines += [*(left_out or ["Nothing."]), ""]
     if reading.recipe:
         lines += ["Nothing is measured against `data.max_tokens` here: tuning does that, with its tokenizer.", ""]
-    if mixture := _mixture(stream):
+    if mixture := stream.mixture():
         lines += ["## What it came to", "", *(f"- {line}" for line in mixture), ""]
     if reading.recognised:
         lines += ["## What was recognised", ""]
@@ -183,17 +184,6 @@ def _hashes(where: str) -> str:
     return f"{hashlib.sha256(together.encode()).hexdigest()} ({len(files)} files)"
 
 
-def _mixture(stream: Stream) -> list[str]:
-    """The proportions as they came out, and what overlaps with the recipe's evaluations."""
-    used = sum(report.used for report in stream.reports)
-    shares = ", ".join(f"{r.source} {Path(r.path).name} {r.used / max(used, 1):.1%}" for r in stream.reports)
-    lines = [f"mixture, in rows: {shares}"] if len(stream.reports) > 1 else []
-    if stream.account and stream.account.overlapping:
-        account = stream.account
-        lines.append(f"{account.overlapping:,} rows overlap with evaluation items, such as {account.overlaps[0]}")
-    return lines
-
-
 def _again(report: SourceReport) -> str:
     return f", used {report.used:,} times" if report.used != report.kept else ""
 
@@ -201,6 +191,7 @@ def _again(report: SourceReport) -> str:
 def _account(report: SourceReport) -> dict[str, Any]:
     return {
         "dataset": report.source, "path": report.path, "rows": report.rows, "kept": report.kept, "used": report.used, "left_out": dict(report.left_out),
+        "not_read": not_read(report.path),
     }  # fmt: skip
 
 

@@ -121,6 +121,12 @@ class Stream:
     reports: tuple[SourceReport, ...]
     account: Account | None = None
 
+    def mixture(self) -> list[str]:
+        """The proportions as they came out, and what overlaps with the recipe's evaluations, for people."""
+        from harness.data.prepare import mixture_of
+
+        return self.account.lines() if self.account else mixture_of(self.reports)
+
 
 def read_items(
     context: Context,
@@ -165,11 +171,18 @@ def read_items(
     return Stream(itertools.chain(prepared, validation), account.reports + rest, account)
 
 
+def not_read(where: str) -> list[str]:
+    """The files of a folder that are not read."""
+    from harness.data.files import passed_over
+
+    return passed_over(where)
+
+
 def print_passed_over(context: Context, where: str) -> None:
     """Of a folder, say which files are not read."""
-    from harness.data.files import SUFFIXES, passed_over
+    from harness.data.files import SUFFIXES
 
-    if names := passed_over(where):
+    if names := not_read(where):
         ends = f"their names end in none of {' '.join(SUFFIXES)} (packed or not)"
         told = f"{where}: not read, as {ends}: {listed(names)}. A glob reads them"
         context.console.print(told, style="yellow", markup=False, soft_wrap=True)

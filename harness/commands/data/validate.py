@@ -16,6 +16,7 @@ from harness.commands.data.reading import (
     in_batches,
     json_option,
     kinds_of,
+    not_read,
     path_argument,
     print_passed_over,
     read_items,
@@ -89,6 +90,7 @@ class Check:
             "rows": self.report.rows,
             "kept": self.report.kept,
             "left_out": dict(self.report.left_out),
+            "not_read": not_read(self.report.path),
             "left_out_ids": self.report.ids or {},
             "tokens": sum(self.lengths),
             "supervised_tokens": self.supervised,
@@ -152,7 +154,7 @@ def _print_check(context: Context, check: Check) -> None:
     console, report = context.console, check.report
     console.print(f"[bold]{escape(report.path)}[/bold] as {escape(report.source)}", soft_wrap=True)
     print_passed_over(context, report.path)
-    console.print(f"  {report.rows} rows read, {report.kept} kept")
+    console.print(f"  {report} kept")
     for reason, count in report.left_out.items():
         ids = (report.ids or {}).get(reason, [])
         rows = f" ({', '.join(ids[:SHOWN_ROWS])}{', …' if len(ids) > SHOWN_ROWS else ''})" if ids else ""

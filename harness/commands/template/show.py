@@ -163,11 +163,11 @@ def _shown(
 
 def _row(context: Context, path: str, dataset: str | None, row: int | None, sets: tuple[str, ...]) -> tuple[Any, ...]:
     """What row `row` of a file, or of the first source of a recipe that has it, becomes; without a number, the first kept."""
-    from harness.data.sources import load_rows
+    from harness.data.sources import check_readable, load_rows
 
     wrong: list[DataError] = []
     for source in what_to_read(context, path, dataset, "train", sets).sources:
-        for loaded in load_rows(source, context.plugins.datasets, on_error=wrong.append):
+        for loaded in load_rows(source, context.plugins.datasets, on_error=wrong.append, check=check_readable):
             if row is None or loaded.number == row:
                 return loaded.items
     about = [error for error in wrong if row is None or error.row == row]
