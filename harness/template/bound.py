@@ -168,7 +168,11 @@ class BoundTemplate:
 
     def prompt_ids(self, messages: Sequence[Message], tools: Sequence[Any] = ()) -> list[int]:
         """The ids that ask for an answer to `messages`: what training saw, and what the server must receive."""
-        return self._tokens.ids_of([self.render(messages, tools, generation_prompt=True)])[0]
+        return self.ids_of([self.render(messages, tools, generation_prompt=True)])[0]
+
+    def ids_of(self, texts: Sequence[str]) -> list[list[int]]:
+        """The ids of rendered texts, each tokenized as one piece."""
+        return self._tokens.ids_of(texts)
 
     def encode(self, conversation: Conversation, train_on: TrainOn = "all") -> Example:
         """One conversation as ids and mask. See `encode_batch`."""

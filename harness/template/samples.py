@@ -194,8 +194,7 @@ def _in_its_places(template: BoundTemplate, sample: Sample) -> Sample:
 
 
 def _ids(template: BoundTemplate, conversation: Conversation) -> list[int]:
-    text = template.render(conversation.messages, conversation.tools)
-    ids: list[int] = template.tokenizer.encode(text, add_special_tokens=False)
+    (ids,) = template.ids_of([template.render(conversation.messages, conversation.tools)])
     return ids
 
 

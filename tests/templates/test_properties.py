@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import copy
 import json
+import re
 import unicodedata
 from dataclasses import replace
 from itertools import groupby
+from random import Random
 from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from tokenizers.processors import TemplateProcessing
 
+from harness import Template, TemplateError
+from harness.errors import EndlessTemplateError
 from harness.nouns import Conversation, Example, Message, ToolCall
 from harness.plugins import Plugins
 from harness.template import BREAK, BoundTemplate
@@ -169,7 +175,15 @@ def test_each_trained_answer_is_learnt_after_its_own_prompt_and_nothing_is_lost(
     template = bind(name, vocabulary)
     talk = data.draw(conversations(template, [*PLAIN, *UNICODE, *CONTROL]))
     example = template.encode(talk)
+    require_promises(template, talk, example)
+    assert (
+        plain(decoded(template, example.input_ids)).lstrip()
+        == plain(template.render(talk.messages, talk.tools)).lstrip()
+    )
 
+
+def require_promises(template: BoundTemplate, talk: Conversation, example: Example) -> None:
+    """What is learnt is the answers, each after the prompt that a server makes, and everybody's words are there."""
     stretches = learnt(template, example)
     assert len(stretches) == len(talk.trained)
     for seen, turn in zip(stretches, talk.trained, strict=True):
@@ -181,7 +195,6 @@ def test_each_trained_answer_is_learnt_after_its_own_prompt_and_nothing_is_lost(
         assert example.loss_mask[len(prompt) - 1 : len(prompt) + 1] == [False, True]
 
     text = plain(decoded(template, example.input_ids))
-    assert text.lstrip() == plain(template.render(talk.messages, talk.tools)).lstrip()
     for message in talk.messages:
         said = plain(message.content).strip()
         assert said in text or json.dumps(said, ensure_ascii=False)[1:-1] in text
@@ -194,3 +207,68 @@ def test_nobody_can_write_a_control_token(name, vocabulary, data, bind):
     template = bind(name, vocabulary)
     talk = data.draw(conversations(template, [*CONTROL, *template.control_tokens[:40], "word "]))
     assert controls(template, talk) == controls(template, harmless(talk))
+
+
+# Damaged templates
+
+PIECE = re.compile(r"\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\}|[^{]+|\{", re.DOTALL)
+ADDED = ("{{ 'Well: ' }}", "{{ bos_token }}", "{{ eos_token }}", "{{ messages | length }}")
+FILTERS = (" | upper", " | trim", "[:5]", " | replace('e', '')", " | replace('\u200b', '')")
+WHEN = ("messages | length > 2", "loop.index0 > 1", "tools", "add_generation_prompt", "messages[0].role == 'system'")
+OTHERWISE = {"content": "role", "role": "content", "tool_calls": "nothing", "messages": "messages[1:]", "tools": "tools[:1]", "loop.last": "loop.first"}  # fmt: skip
+
+
+def damaged(source: str, chance: Random) -> str:
+    """The template with a piece lost, moved, doubled, added, filtered, made conditional or renamed."""
+    pieces = PIECE.findall(source)
+    at, other = chance.randrange(len(pieces)), chance.randrange(len(pieces))
+    printed = [index for index, piece in enumerate(pieces) if piece.startswith("{{")]
+    prints = chance.choice(printed) if printed else at
+    match chance.randrange(7):
+        case 0:
+            del pieces[at]
+        case 1:
+            pieces[at], pieces[other] = pieces[other], pieces[at]
+        case 2:
+            pieces.insert(at, pieces[other])
+        case 3:
+            pieces.insert(prints, chance.choice(ADDED))
+        case 4:
+            pieces[prints] = re.sub(r"\s*(-?\}\})$", chance.choice(FILTERS) + r" \1", pieces[prints])
+        case 5:
+            pieces[prints] = f"{{% if {chance.choice(WHEN)} %}}{pieces[prints]}{{% endif %}}"
+        case 6:
+            name = chance.choice(list(OTHERWISE))
+            return source.replace(name, OTHERWISE[name], 1)
+    return "".join(pieces)
+
+
+@settings(max_examples=100, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate), suppress_health_check=list(HealthCheck))  # fmt: skip
+@given(
+    name=st.sampled_from([name for name in Plugins().templates if name not in ("model", "plain")]),
+    chance=st.randoms(use_true_random=False),
+    says_what_it_takes=st.booleans(),
+    data=st.data(),
+)
+def test_a_damaged_template_is_refused_or_keeps_what_is_promised(
+    name, chance, says_what_it_takes, data, bind, templates
+):
+    family = templates[name]
+    tokenizer = copy.deepcopy(bind(name).tokenizer)
+    bos = ("<s>", tokenizer.bos_token_id)
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing("<s> $A", None, [bos])
+    source = damaged(family.jinja(tokenizer, family.options()) if family.options else family.jinja(tokenizer), chance)
+    places = ("takes_system", "takes_tools", "takes_turns")
+    taken = {place: getattr(family, place) if says_what_it_takes else None for place in places}
+    try:
+        template = BoundTemplate.bind(Template(name, "", lambda _: source, family.stop_tokens, **taken), tokenizer)
+    except (TemplateError, EndlessTemplateError):
+        return
+    for _ in range(3):
+        talk = data.draw(conversations(template, [*PLAIN, "<|im_end|>", "</s>"]))
+        try:
+            example = template.encode(talk)
+        except TemplateError:
+            continue
+        require_promises(template, talk, example)
+        assert example.input_ids.count(tokenizer.bos_token_id) == 1
