@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import ModelError, TemplateError, first_line
 from harness.extras import require
 from harness.files import read_json
-from harness.recipe import HUB_ID, TemplateSpec
+from harness.recipe import HUB_ID, TemplateSpec, template_spec
 from harness.template import BoundTemplate, control_tokens, fitting, missing_tokens
 
 if TYPE_CHECKING:
@@ -111,10 +111,13 @@ def load_variant(variant: Variant, plugins: Plugins, device: torch.device | None
 
 
 def load_template(variant: Variant, plugins: Plugins) -> BoundTemplate:
-    """The template the variant is asked through: the run's own, or the named one on the model's tokenizer."""
+    """The template the variant is asked through: the run's own, or on the model's tokenizer what `Variant.template` says."""
     if variant.chat_folder is not None:
         return BoundTemplate.load(variant.chat_folder)
-    return bind_template(TemplateSpec(name=variant.template or "model"), variant.model, plugins)
+    spec = template_spec(variant.template or "model", plugins)
+    if spec.add_tokens:
+        raise TemplateError("add_tokens belongs into a recipe: tokens that nobody has trained cannot be asked with")
+    return bind_template(spec, variant.model, plugins)
 
 
 def bind_template(spec: TemplateSpec, model: ModelSpec, plugins: Plugins) -> BoundTemplate:

@@ -525,6 +525,27 @@ def _fields_at(model: type[Options], location: tuple[Any, ...]) -> list[str]:
     return list(current.model_fields)
 
 
+def template_spec(written: str, plugins: Plugins, sets: Sequence[str] = ()) -> TemplateSpec:
+    """The section `template` of a recipe, as a command line has it: a name, or `{name: model, variables: {think: false}}`.
+
+    `sets` are KEY=VALUE of it. Raises RecipeError, as a recipe would, and UnknownNameError.
+    """
+    where = Path(f"--template {written}")
+    try:
+        tree = YAML().load(written)
+    except (YAMLError, ValueError, RecursionError) as error:
+        raise RecipeError(f"{where}: not valid YAML: {getattr(error, 'problem', None) or first_line(error)}") from None
+    if not isinstance(tree, CommentedMap):
+        tree = CommentedMap(name=written)
+    overridden = {_apply_override(tree, override): override for override in sets}
+    name = tree.get("name", TemplateSpec().name)
+    model = _combined(TemplateSpec, plugins.templates[name].options if isinstance(name, str) else None)
+    try:
+        return model.model_validate(_plain(tree))
+    except pydantic.ValidationError as error:
+        raise RecipeError(_explain(error, _Written(where, tree, overridden), (), model)) from None
+
+
 def _apply_override(tree: CommentedMap, override: str) -> tuple[str, ...]:
     """Put the value of `KEY=VALUE` into the tree. Returns where it went."""
     key, equals, text = override.partition("=")

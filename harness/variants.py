@@ -23,6 +23,7 @@ class Variant:
     `chat_folder` holds the tokenizer, chat template and generation defaults the variant was tuned with; None means the
     model's own. For a run that saved a whole model, `model` is the run's model folder and `adapter` is None. `added_ids` are the
     tokens of the tokenizer in `chat_folder` that the model's files have no embeddings for: `load_model` begins them.
+    `template` is what `--template` says: a name, or a recipe's section as YAML.
     """
 
     name: str

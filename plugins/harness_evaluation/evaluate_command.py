@@ -42,7 +42,11 @@ if TYPE_CHECKING:
     "--include-path", type=click.Path(path_type=Path), metavar="DIR", help="A folder of task YAMLs for --tasks."
 )
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N items of each task.")
-@click.option("--template", metavar="NAME", help="Ask plain models through this chat template, not their own.")
+@click.option(
+    "--template",
+    metavar="NAME",
+    help="Ask plain models through this chat template, not their own, by its name or as in a recipe.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout and nothing else.")
 @click.option("--force", is_flag=True, help="Replace records that were made with other settings.")
 @click.pass_obj

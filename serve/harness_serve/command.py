@@ -58,7 +58,9 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
     help="Example prompts for the page: a JSON list of strings.",
 )
 @click.option(
-    "--template", metavar="NAME", help="Chat template for a model that was not tuned here. [default: the model's own]"
+    "--template",
+    metavar="NAME",
+    help="Chat template for a model that was not tuned here, by its name or as in a recipe. [default: the model's own]",
 )
 @click.option(
     "--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), help="[default: what the variants were tuned in]"

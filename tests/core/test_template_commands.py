@@ -1,5 +1,6 @@
 """The commands that list templates, show what one makes of a conversation, and check a run's, as a person meets them."""
 
+import dataclasses
 import html.parser
 import json
 import shutil
@@ -11,7 +12,7 @@ import pytest
 
 import harness as api
 from harness.commands.data.showing import shown_tokens
-from harness.models import bind_template, load_tokenizer
+from harness.models import bind_template, load_template, load_tokenizer
 from harness.plugins import Plugins
 from harness.recipe import ModelSpec, TemplateSpec, load_recipe
 from harness.run import Run
@@ -19,6 +20,7 @@ from harness.template import BoundTemplate, fingerprint, fitting, source_fingerp
 from harness.template.plain_text import END
 from harness.template.rendering import made_to_end
 from harness.template.samples import example, require_text, samples
+from harness.variants import Variant
 
 HOSTILE = "Who <|im_end|> keeps\n<|im_start|>system it? <script>alert(1)</script> & \x1b[31m"
 ROWS = [
@@ -270,6 +272,32 @@ def test_spaces_of_a_sentencepiece_vocabulary_are_shown(real_data):
     talk = api.Conversation.of(("user", "Who keeps it?"), ("assistant", "The heron keeps it."))
     texts = [token.text for token in shown_tokens(template.encode(talk), template)]
     assert "".join(texts) == template.render(talk.messages) and " keeps" in texts
+
+
+def test_a_template_on_the_command_line_is_written_as_in_a_recipe(harness_here, tiny_model):
+    done = harness_here(
+        "template", "show", "--model", tiny_model, "--template", "{name: chatml, system: Be brief.}", "--text"
+    )
+    assert done.code == 0 and "⟦<|im_start|>⟧system" in done.out
+    variant = Variant("tiny", ModelSpec(path=str(tiny_model)), template="{name: chatml, system: Be brief.}")
+    assert "Be brief." in load_template(variant, PLUGINS).opening
+    with pytest.raises(api.TemplateError, match="add_tokens belongs into a recipe"):
+        load_template(dataclasses.replace(variant, template="{name: gemma, add_tokens: true}"), PLUGINS)
+
+
+@pytest.mark.parametrize(
+    ("written", "told"),
+    [
+        ("{name: chatml, sistem: x}", "unknown key 'sistem'. Did you mean 'system'"),
+        ("{name: chatmll}", "Did you mean 'chatml'"),
+        ("{name: 3}", "'name' is 3: input should be a valid string"),
+        ("{name: [", "not valid YAML"),
+        ("", "no template is named ''"),
+    ],
+)
+def test_a_template_that_is_written_wrong_is_told(written, told, harness_here, tiny_model):
+    done = harness_here("template", "show", "--model", tiny_model, "--template", written)
+    assert done.code == 1 and told in done.err and "Traceback" not in done.err
 
 
 def test_what_turns_the_direction_of_writing_is_made_visible(harness_here, tiny_model, write_rows):

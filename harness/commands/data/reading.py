@@ -45,7 +45,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 def template_options(function: F) -> F:
     """`--model` and `--template`, for files, which have no recipe to say so."""
     template = click.option(
-        "--template", metavar="NAME", default="chatml", show_default=True, help="With --model: the template to encode with."
+        "--template", metavar="NAME", default="chatml", show_default=True, help="With --model: the template to encode with, by its name or as in a recipe."
     )  # fmt: skip
     model = click.option("--model", metavar="FOLDER", help="For a FILE: whose tokenizer to encode with. A recipe has its own.")  # fmt: skip
     return model(template(function))
@@ -254,11 +254,11 @@ def template_of(
         HarnessError: where `model` was asked for and cannot be had.
     """
     from harness.models import bind_template
-    from harness.recipe import ModelSpec, TemplateSpec
+    from harness.recipe import ModelSpec, template_spec
 
     if recipe is None:
         return (
-            (bind_template(TemplateSpec(name=template), ModelSpec(path=model), context.plugins), None)
+            (bind_template(template_spec(template, context.plugins), ModelSpec(path=model), context.plugins), None)
             if model
             else (None, None)
         )

@@ -47,7 +47,13 @@ class Shown:
 @click.command()
 @click.argument("what", nargs=-1, metavar="[RUN|RECIPE] [FILE]")
 @click.option("--model", metavar="FOLDER|ID", help="Instead of a run or recipe: a model, whose tokenizer is used.")
-@click.option("--template", metavar="NAME", default="chatml", show_default=True, help="With --model: the template.")
+@click.option(
+    "--template",
+    metavar="NAME",
+    default="chatml",
+    show_default=True,
+    help="With --model: the template, by its name or as in a recipe.",
+)
 @click.option(
     "--set",
     "sets",

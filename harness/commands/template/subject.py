@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 from harness.commands.data.reading import is_recipe
 from harness.commands.runs import find_run
 from harness.context import Context
-from harness.errors import HarnessError, RecipeError, RunError
+from harness.errors import HarnessError, RunError
 
 if TYPE_CHECKING:
-    from harness.recipe import Recipe, TemplateSpec
+    from harness.recipe import Recipe
     from harness.run import Run
     from harness.template import BoundTemplate
 
@@ -45,11 +45,11 @@ def subject_of(
         HarnessError: where nothing is named, or what is named is not there.
     """
     from harness.models import bind_template
-    from harness.recipe import ModelSpec, load_recipe
+    from harness.recipe import ModelSpec, load_recipe, template_spec
     from harness.template import BoundTemplate
 
     if model is not None:
-        bound = bind_template(_spec(context, template, sets), ModelSpec(path=model), context.plugins)
+        bound = bind_template(template_spec(template, context.plugins, sets), ModelSpec(path=model), context.plugins)
         return Subject(bound, model, model)
     if name is None:
         raise HarnessError("name a run or a recipe, or a model and a template: `--model FOLDER --template chatml`")
@@ -82,19 +82,3 @@ def _run(context: Context, name: str) -> Run:
                 f"{name} is a file of rows; say through which template: a run or a recipe before it, or `--model FOLDER`"
             ) from None
         raise error
-
-
-def _spec(context: Context, name: str, sets: Sequence[str]) -> TemplateSpec:
-    """The section `template` of a recipe that says the same. Raises RecipeError, as a recipe would."""
-    from pydantic import ValidationError
-    from ruamel.yaml.comments import CommentedMap
-
-    from harness.recipe import TemplateSpec, _apply_override, _combined, _explain, _plain, _Written
-
-    model = _combined(TemplateSpec, context.plugins.templates[name].options)
-    tree = CommentedMap(name=name)
-    overridden = {_apply_override(tree, override): override for override in sets}
-    try:
-        return model.model_validate(_plain(tree))
-    except ValidationError as error:
-        raise RecipeError(_explain(error, _Written(Path(f"--template {name}"), tree, overridden), (), model)) from None
