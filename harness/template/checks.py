@@ -10,7 +10,7 @@ from harness.errors import TemplateError
 from harness.template.differences import divergence
 from harness.template.masks import wants_bos
 from harness.template.plain_text import control_tokens, protected
-from harness.template.rendering import made_to_end, variables_of
+from harness.template.rendering import made_to_end, memory_bounded, variables_of
 
 if TYPE_CHECKING:
     from harness.declarations import Template
@@ -99,7 +99,7 @@ def checked(template: Template, tokenizer: Any, options: Any = None) -> BoundTem
         return made
 
     _require_that_words_stay_words(template.name, tokenizer, control_tokens(tokenizer, source, stops))
-    with made_to_end(template.name):
+    with made_to_end(template.name), memory_bounded():
         tried = _Trial(bound(source, takes_tools=True))
         if tried.lacks_bos():
             source = "{{- bos_token -}}" + source
@@ -131,6 +131,13 @@ def _require_that_words_stay_words(name: str, tokenizer: Any, control: Sequence[
         raise TemplateError(
             f"template {name!r}: this tokenizer has the control token {single[0]!r}, a single character, which nobody could "
             f"write any more without it becoming a control token. Take it out of the tokenizer's added tokens"
+        )
+    words = f"{QUESTION['content']} {ANSWER['content']}"
+    back = tokenizer.decode(tokenizer.encode(words, add_special_tokens=False), clean_up_tokenization_spaces=False)
+    if back.strip() != words:
+        raise TemplateError(
+            f"template {name!r}: this tokenizer does not keep what is said: {words!r} comes back as {back!r}. Its vocabulary is not "
+            f"whole, or belongs to another kind of tokenizer than its tokenizer_config.json names"
         )
     if tokenizer.backend_tokenizer.normalizer is None:
         return

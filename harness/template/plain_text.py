@@ -18,6 +18,7 @@ from typing import Any
 
 BREAK = "\u200b"  # zero-width space: put inside a control-token string, it makes ordinary text of it
 END = "{#- The template itself begins here. #}\n"
+_WORDS = re.compile(r"[\w\s.,'’/&+-]+")
 _PLAIN_TAG = re.compile(r"</?[a-z]+[0-9]*>")
 _MOST_MARKERS = (8, 32)  # as few as there can be; some vocabularies have a thousand control tokens of many kinds
 
@@ -76,8 +77,9 @@ _PROTECT = """\
 def control_tokens(tokenizer: Any, source: str = "", stops: Sequence[str] = ()) -> list[str]:
     """The strings that this tokenizer turns into control tokens, wherever they stand, longest first.
 
-    These are its added tokens, but for white space and for plain tags such as <table>, which some vocabularies hold as
-    whole words: a tag is a control token where it is marked special, is one of `stops`, or where the template `source` writes it.
+    These are its added tokens that are marked special or are `stops`, and of the others those that look like control tokens: no
+    white space, no words (of a vocabulary that was given those of a trade), and plain tags such as <table> only where the
+    template `source` writes them.
     """
     known = {*tokenizer.all_special_tokens, *stops}
     return sorted(
@@ -88,8 +90,10 @@ def control_tokens(tokenizer: Any, source: str = "", stops: Sequence[str] = ()) 
             and (
                 token.special
                 or token.content in known
-                or token.content in source
-                or not _PLAIN_TAG.fullmatch(token.content)
+                or not (
+                    _WORDS.fullmatch(token.content)
+                    or (_PLAIN_TAG.fullmatch(token.content) and token.content not in source)
+                )
             )
         ),
         key=lambda content: (-len(content), content),

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from harness.errors import EndlessTemplateError, TemplateError, first_line
@@ -15,6 +16,7 @@ from harness.template.plain_text import holds_any, markers, unprotected
 
 Render = Callable[[list[dict[str, Any]], list[Any] | None, bool], str]
 
+MEMORY_GIB = 4.0  # for one template's trial
 TIME_LIMIT_S = 10.0  # for one batch or one check; rendering a conversation takes microseconds
 
 
@@ -48,6 +50,8 @@ class Renderer:
                 f"template {name!r}: line {error.lineno} is not valid Jinja: {error.message}"
                 + "".join(f": {text.strip()[:80]!r}" for text in line)
             ) from None
+        except (RecursionError, MemoryError):
+            raise TemplateError(f"template {name!r}: its Jinja is nested too deeply") from None
         # Jinja would put them together anew for every text, which takes as long as rendering a short one.
         self._variables = {**self._plain.globals, "documents": None, **variables}
 
@@ -84,6 +88,8 @@ class Renderer:
 
         if isinstance(error, jinja2.exceptions.SecurityError):
             return TemplateError(f"template {self.name!r} tries to leave its sandbox: {first_line(error)}")
+        if isinstance(error, MemoryError):
+            return TemplateError(f"template {self.name!r} makes more text than fits into memory")
         kind = "" if isinstance(error, jinja2.TemplateError) else f"{type(error).__name__}: "
         return TemplateError(f"template {self.name!r} cannot render this conversation: {kind}{first_line(error)}")
 
@@ -135,6 +141,26 @@ def made_to_end(name: str, seconds: float = TIME_LIMIT_S) -> Iterator[None]:
                 done.set()
     except _TookTooLong:
         raise EndlessTemplateError(f"template {name!r} does not come to an end: stopped after {seconds:g} s") from None
+
+
+@contextlib.contextmanager
+def memory_bounded(gib: float = MEMORY_GIB) -> Iterator[None]:
+    """Lets the process take only so much memory more in the block, where the system can do that; else a MemoryError is raised."""
+    try:
+        import resource
+
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+    except (ImportError, OSError):
+        yield
+        return
+    before = resource.getrlimit(resource.RLIMIT_AS)
+    limit = pages * resource.getpagesize() + int(gib * 2**30)
+    if before[0] == resource.RLIM_INFINITY or limit < before[0]:
+        resource.setrlimit(resource.RLIMIT_AS, (limit, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_AS, before)
 
 
 def _processor_time(thread: int) -> float:

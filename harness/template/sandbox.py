@@ -17,7 +17,7 @@ from jinja2.runtime import Context
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 LARGE = 1_000_000  # characters, items or bits that one operation may make
-_SIZED = ("batch", "center", "indent", "round", "slice", "wordwrap")  # filters that are told sizes
+_SIZED = ("batch", "center", "indent", "round", "slice", "tojson", "wordwrap")  # filters that are told sizes
 _WIDTH = re.compile(r"%[^a-zA-Z%]*(\d{7}|\*)|\{[^}]*(\d{7}|\{)")  # in a format: seven digits, or given as an argument
 
 
@@ -83,9 +83,13 @@ def _never_the_same(what: str) -> Callable[..., Any]:
 
 
 def _sized(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(function)  # which keeps what Jinja is to pass it: its context, its environment
+    before = 1 + hasattr(
+        function, "jinja_pass_arg"
+    )  # the value; and its context or environment, where Jinja passes that
+
+    @functools.wraps(function)
     def checked(*args: Any, **kwargs: Any) -> Any:
-        _check_sizes(name, (*args, *kwargs.values()))
+        _check_sizes(name, (*args[before:], *kwargs.values()))
         return function(*args, **kwargs)
 
     return checked

@@ -63,6 +63,9 @@ WRONG = {
     "makes a number without end": ("{{ 9 ** (9 ** 9) }}", SHORT, r"`\*\*` would make something of a size of 2e\+09"),
     "makes a text without end": ("{{ 'a' * (10 ** 11) }}", SHORT, r"`\*` would make something of a size of 1e\+11"),
     "fills a line without end": ("{{ 'a'.center(10 ** 11) }}", SHORT, r"`center` would make something of a size of 1e\+11"),
+    "multiplies text": ("{{ ('a' * 1000000).replace('a', 'b' * 1000000) }}", SHORT, r"makes more text than fits into memory"),
+    "nests too deeply": ("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", SHORT, r"its Jinja is nested too deeply"),
+    "calls itself": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", SHORT, r"RecursionError: maximum recursion depth"),
     "indents without end": ("{{ 'a' | indent(10 ** 11) }}", SHORT, r"`indent` would make something of a size of 1e\+11"),
     "formats without end": ("{{ '%99999999999d' % 1 }}", SHORT, r"the format '%99999999999d' has a width that is too large"),
     "formats without end, by a method": ("{{ '{:{}}'.format(1, 10 ** 11) }}", SHORT, r"the format '{:{}}' has a width that is too large or is not written out"),
@@ -324,3 +327,31 @@ def test_a_conversation_that_begins_with_an_answer_is_told_why(tiny_model):
         template.encode(Conversation(greeting))
     silent = Message("assistant", "Hello.", train=False)
     assert template.encode(Conversation((silent, *greeting[1:]))).supervised
+
+
+def test_large_numbers_are_no_large_sizes(tiny_model):
+    jinja = "{{ 12345678 | round(1) }} {{ 12345678 | tojson }} {{ '%s' % 12345678 }} {{ '{}'.format(12345678) }} {{ 12345678 * 2 }} {{ '-' * 80 }}"
+    template = BoundTemplate.bind(declared(jinja + MESSAGES + PROMPT), load_tokenizer(str(tiny_model)))
+    assert template.opening.startswith("12345678 12345678 12345678 12345678 24691356 " + "-" * 80)
+
+
+def test_words_that_a_vocabulary_was_given_stay_words(tiny_model):
+    tokenizer = load_tokenizer(str(tiny_model))
+    tokenizer.add_tokens(["heron", "assistant", "content"])
+    template = BoundTemplate.bind(declared(MESSAGES + PROMPT), tokenizer)
+    assert "heron" not in template.control_tokens
+    example = template.encode(Conversation.of(("user", "Who?"), ("assistant", "The heron is the assistant.")))
+    assert tokenizer.convert_tokens_to_ids("heron") in example.input_ids
+    assert "\u200b" not in tokenizer.decode(example.input_ids)
+
+
+def test_a_tokenizer_that_loses_words_is_refused(tiny_model):
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    broken = PreTrainedTokenizerFast(tokenizer_object=Tokenizer(models.BPE()), eos_token="<|im_end|>")
+    broken.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+    with pytest.raises(
+        harness.TemplateError, match=r"does not keep what is said: 'probe two probe three' comes back as ''"
+    ):
+        BoundTemplate.bind(declared(MESSAGES + PROMPT), broken)
