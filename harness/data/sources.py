@@ -6,6 +6,7 @@ Reading streams; a row that is left out is counted with its reason, never droppe
 from __future__ import annotations
 
 import inspect
+import json
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -193,13 +194,25 @@ def check_readable(item: Item) -> None:
     elif not item.messages:
         raise DataError("the conversation has no messages")
     for index, message in enumerate(messages_of(item), 1):
-        try:
-            message.content.encode()
-        except UnicodeEncodeError as error:  # JSON can say "\ud83d"; no tokenizer takes it
-            raise DataError(
-                f"message {index} ({message.role}) is not valid Unicode: it holds half of a surrogate pair, "
-                f"{message.content[error.start]!r}"
-            ) from None
+        _check_text(message.content, "message {} ({})", index, message.role)
+        for call in message.tool_calls:
+            _check_text(
+                [call.name, call.arguments], "message {} ({}): the call of {!r}", index, message.role, call.name
+            )
+    for index, tool in enumerate(item.tools, 1):
+        _check_text(tool, "tool {}", index)
+
+
+def _check_text(value: Any, where: str, *about: object) -> None:
+    """Raise DataError, beginning with `where`, for text that is not Unicode, and for JSON that is nested too deeply."""
+    try:
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+        text.encode()
+    except UnicodeEncodeError as error:  # JSON can say "\ud83d"; no tokenizer takes it
+        told = f"is not valid Unicode: it holds half of a surrogate pair, {text[error.start]!r}"
+        raise DataError(f"{where.format(*about)} {told}") from None
+    except RecursionError:
+        raise DataError(f"{where.format(*about)} is nested too deeply") from None
 
 
 def check_learnable(item: Item) -> None:

@@ -195,7 +195,7 @@ class BoundTemplate:
 
     def rendered(self, conversations: Sequence[Conversation], train_on: TrainOn = "all") -> list[Rendered]:
         """The first step of `encode_batch`: conversations as text."""
-        with made_to_end(self.name):
+        with made_to_end(self.name, each=True):
             return [self._rendered(conversation, train_on) for conversation in conversations]
 
     def tokenized(self, rendered: Sequence[Rendered]) -> list[Any]:
@@ -238,7 +238,7 @@ class BoundTemplate:
             return
         needed = {
             "a system prompt": any(message.role == "system" for message in messages),
-            "tools": bool(tools) or any(message.tool_calls for message in messages),
+            "tools": bool(tools) or any(message.tool_calls or message.role == "tool" for message in messages),
             "more than one exchange": sum(message.role == "user" for message in messages) > 1,
         }
         for what, told in refusals.items():
@@ -270,6 +270,10 @@ class BoundTemplate:
             verify.require_all_said(conversation, turns, text)
         except TemplateError as error:
             raise TemplateError(f"{named(conversation)}{error}") from error.__cause__
+        except RecursionError:
+            raise TemplateError(
+                f"{named(conversation)}a tool or the arguments of a call are nested too deeply"
+            ) from None
         return Rendered(conversation, text, spans, said)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,7 @@ def _says(role: str, content: str, **more: Any) -> Turn:
 
 SYSTEM, QUESTION, ANSWER = _says("system", "probe one"), _says("user", "probe two"), _says("assistant", "probe three")
 AGAIN = [_says("user", "probe four"), _says("assistant", "probe five")]
+INVISIBLE = "\0\x7f\u00ad\u200b\u200d\ufeff"  # characters that some tokenizers take out of a text
 STRANGER = _says("narrator", "probe six")
 TOOL = {
     "type": "function",
@@ -92,21 +94,23 @@ def checked(template: Template, tokenizer: Any, options: Any = None) -> BoundTem
     parser = template.tool_parser(source) if callable(template.tool_parser) else template.tool_parser
     declares = template.takes_turns is not None  # and is held to it; a model's own is used as its authors wrote it
 
+    refusals: dict[str, str] = {}
+
     def bound(source: str, **places: bool) -> BoundTemplate:
         stop_ids = tuple(tokenizer.encode(stop, add_special_tokens=False)[0] for stop in stops)
         made = BoundTemplate(template.name, tokenizer, stop_ids, **places, tool_parser=parser)
-        tokenizer.chat_template = protected(source, control_tokens(tokenizer, source, stops), made.refusals)
+        told = made.refusals | refusals
+        tokenizer.chat_template = protected(source, control_tokens(tokenizer, source, stops), told)
         return made
 
     _require_that_words_stay_words(template.name, tokenizer, control_tokens(tokenizer, source, stops))
     with made_to_end(template.name), memory_bounded():
         tried = _Trial(bound(source, takes_tools=True))
         if tried.lacks_bos():
-            source = "{{- bos_token -}}" + source
+            source = "{{- bos_token }}{# which the template forgets #}\n" + source  # as if it began here
             tried = _Trial(bound(source, takes_tools=True))
         tried.require_plain_talk()
-        if declares:
-            tried.require_strangers_refused()
+        refusals = tried.refusals_of_strangers(declares)
         places = {
             "takes_system": tried.takes("system prompts", template.takes_system, [[SYSTEM, QUESTION, ANSWER]]),
             "takes_tools": tried.takes("tools", template.takes_tools, [[QUESTION, *CALLING]], tools=True),
@@ -144,7 +148,9 @@ def _require_that_words_stay_words(name: str, tokenizer: Any, control: Sequence[
     for token in (token.content for token in added if token.normalized and token.content in control):
         id = tokenizer.convert_tokens_to_ids(token)
         wide = "".join(chr(ord(char) + 0xFEE0) if "!" <= char <= "~" else char for char in token)
-        for spelling in {token.upper(), token.lower(), wide} - {token}:
+        hidden = {token[0] + char + token[1:] for char in INVISIBLE}
+        accented = "".join(unicodedata.normalize("NFC", char + "\u0301") for char in token)
+        for spelling in {token.upper(), token.lower(), wide, accented, *hidden} - {token}:
             if id in tokenizer.encode(spelling, add_special_tokens=False):
                 raise TemplateError(
                     f"template {name!r}: this tokenizer takes {spelling!r} for its control token {token!r}, because it looks for it "
@@ -210,17 +216,25 @@ class _Trial:
             return ""
         return f". It reads {', '.join(unset)}, which nobody sets; in a recipe, `variables` sets what the model's own template reads"
 
-    def require_strangers_refused(self) -> None:
-        """A role that the template does not know is refused or written down, and never dropped without a word."""
+    def refusals_of_strangers(self, declares: bool) -> dict[str, str]:
+        """A role that the template does not know is refused or written down, and never dropped without a word.
+
+        A declared template has to do that by itself; for a model's own the harness does it.
+        """
         try:
             text = self.render([QUESTION, STRANGER], None, False)
         except TemplateError:
-            return
-        if STRANGER["content"] not in text:
+            return {}
+        if STRANGER["content"] in text:
+            return {}
+        if declares:
             raise TemplateError(
                 f"template {self.name!r} drops messages of a role that it does not know ({STRANGER['role']!r}) without a word; it "
                 f"should refuse them: raise_exception('unknown role ' + message['role'])"
             )
+        return {
+            "another role": f"template {self.name!r} has no place for another role than system, user, assistant and tool"
+        }
 
     def takes(self, what: str, declared: bool | None, talks: Iterable[list[Turn]], *, tools: bool = False) -> bool:
         """Whether the template has a place for `what`, as it declares or, where it leaves that open, as it renders."""

@@ -32,7 +32,8 @@ _REFUSE = """\
 """
 _PLACES = {  # and how a conversation that needs one is told
     "a system prompt": "messages | selectattr('role', 'equalto', 'system') | list",
-    "tools": "tools or messages | selectattr('tool_calls') | list",
+    "tools": "tools or messages | selectattr('tool_calls') | list or messages | selectattr('role', 'equalto', 'tool') | list",
+    "another role": "messages | rejectattr('role', 'in', ['system', 'user', 'assistant', 'tool']) | list",
     "more than one exchange": "messages | selectattr('role', 'equalto', 'user') | list | length > 1",
 }
 _PROTECT = """\
@@ -103,7 +104,7 @@ def control_tokens(tokenizer: Any, source: str = "", stops: Sequence[str] = ()) 
 def protected(source: str, tokens: Sequence[str], refusals: Mapping[str, str] | None = None) -> str:
     """The template `source` with a prelude that breaks `tokens` in what people say, and refuses what has no place.
 
-    `refusals` are messages for what that is: "a system prompt", "tools", "more than one exchange". A prelude that it has
+    `refusals` are messages for what that is: "a system prompt", "tools", "another role", "more than one exchange". A prelude that it has
     already, of another run with other tokens perhaps, gives way to this one.
     """
     prelude = _BEGIN + _REFUSE

@@ -17,7 +17,7 @@ from harness.template.plain_text import holds_any, markers, unprotected
 Render = Callable[[list[dict[str, Any]], list[Any] | None, bool], str]
 
 MEMORY_GIB = 4.0  # for one template's trial
-TIME_LIMIT_S = 10.0  # for one batch or one check; rendering a conversation takes microseconds
+TIME_LIMIT_S = 10.0  # for a template's trial, and then for one text, which takes microseconds
 
 
 class Renderer:
@@ -75,6 +75,8 @@ class Renderer:
     ) -> str:
         if not messages:
             return ""
+        thread = threading.get_ident()
+        _renders[thread] = _renders.get(thread, 0) + 1
         try:
             seen = self._variables | {"messages": messages, "tools": tools, "add_generation_prompt": generation_prompt}
             environment = compiled.environment
@@ -112,22 +114,30 @@ def variables_of(source: str) -> list[str]:
     return sorted(meta.find_undeclared_variables(environment().parse(unprotected(source))) - given)
 
 
+_renders: dict[int, int] = {}  # by thread, how many texts it has begun to render
+
+
 class _TookTooLong(BaseException):  # not an Exception: Jinja code must not be able to go on after it
     pass
 
 
 @contextlib.contextmanager
-def made_to_end(name: str, seconds: float = TIME_LIMIT_S) -> Iterator[None]:
-    """Stops the template `name` that loops: raises EndlessTemplateError in the block once it took so much of the processor's time."""
+def made_to_end(name: str, seconds: float = TIME_LIMIT_S, *, each: bool = False) -> Iterator[None]:
+    """Stops the template `name` that loops: raises EndlessTemplateError in the block once it took so much of the processor's time.
+
+    The time is for all that is rendered in the block or, with `each`, for every text: of a long conversation there are many.
+    """
     thread, lock, done = threading.get_ident(), threading.Lock(), threading.Event()
     began = _processor_time(thread)
 
     def watch() -> None:
-        left = seconds
+        left, since, seen = seconds, began, _renders.get(thread)
         while left > 0:
             if done.wait(left):
                 return
-            left = seconds - (_processor_time(thread) - began)
+            if each and seen != (seen := _renders.get(thread)):
+                since = _processor_time(thread)
+            left = seconds - (_processor_time(thread) - since)
         with lock:
             if not done.is_set():
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_TookTooLong))

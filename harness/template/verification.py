@@ -128,9 +128,11 @@ class Verification:
 
 
 def _leaves(value: Any) -> Iterator[str]:
-    """Every key and text in a call's arguments."""
+    """Every key, text and number in a call's arguments."""
     if isinstance(value, str):
         yield value
+    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+        yield json.dumps(value)
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield str(key)

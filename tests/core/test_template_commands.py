@@ -459,7 +459,7 @@ def test_a_vocabulary_that_is_written_otherwise_is_told_and_no_error(harness_her
 
 
 def test_a_loop_ends_the_verification_at_once(harness_here, run, monkeypatch):
-    monkeypatch.setattr("harness.template.bound.made_to_end", lambda name: made_to_end(name, 0.5))
+    monkeypatch.setattr("harness.template.bound.made_to_end", lambda name, **more: made_to_end(name, 0.5, **more))
     edit(run, lambda source: source + "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}")
     done = harness_here("template", "verify", "alpha")
     assert done.code == 1 and done.err.count("does not come to an end: stopped after 0.5 s") == 1

@@ -1,5 +1,6 @@
 """A template that would teach or serve something else than people think is caught, each in its own words."""
 
+import dataclasses
 import re
 
 import pytest
@@ -355,3 +356,71 @@ def test_a_tokenizer_that_loses_words_is_refused(tiny_model):
         harness.TemplateError, match=r"does not keep what is said: 'probe two probe three' comes back as ''"
     ):
         BoundTemplate.bind(declared(MESSAGES + PROMPT), broken)
+
+
+def test_the_time_limit_is_one_text_s_and_not_a_batch_s(tiny_model):
+    slow = "{% for i in range(20000) %}{% endfor %}"  # about a millisecond
+    template = BoundTemplate.bind(declared(slow + MESSAGES + PROMPT), load_tokenizer(str(tiny_model)))
+    turns = (Message("user", "q"), Message("assistant", "a")) * 20
+    with made_to_end("odd", 0.05, each=True):
+        rendered = [template._rendered(Conversation(turns), "all") for _ in range(5)]
+    assert len(rendered) == 5
+    with pytest.raises(EndlessTemplateError), made_to_end("odd", 0.05):
+        [template._rendered(Conversation(turns), "all") for _ in range(5)]
+
+
+@pytest.mark.parametrize("role", ["tool", "narrator", "developer"])
+def test_a_model_s_own_template_that_drops_a_role_refuses_it_in_serving(role, tiny_model):
+    template = BoundTemplate.bind(declared(KNOWN_ROLES + PROMPT, **FOUND_OUT), load_tokenizer(str(tiny_model)))
+    talk = [{"role": "user", "content": "q"}, {"role": role, "content": "aside"}]
+    told = "no place for tools" if role == "tool" else "no place for another role than system, user, assistant and tool"
+    with pytest.raises(Exception, match=told):
+        template.tokenizer.apply_chat_template(talk, tokenize=False)
+    keeps = BoundTemplate.bind(declared(MESSAGES + PROMPT, **FOUND_OUT), load_tokenizer(str(tiny_model)))
+    if role != "tool":  # and it is left alone where it is written down
+        assert "aside" in keeps.tokenizer.apply_chat_template(talk, tokenize=False)
+
+
+@pytest.mark.parametrize("leading", ["", "\n", "  ", "\n  \n", "  {% if true %}x{% endif %}\n"])
+def test_bos_is_written_before_what_a_template_begins_with(leading, with_bos, tiny_model):
+    without = BoundTemplate.bind(declared(leading + MESSAGES + PROMPT), load_tokenizer(str(tiny_model)))
+    template = BoundTemplate.bind(declared(leading + MESSAGES + PROMPT), with_bos)
+    assert template.opening == "<|bos|>" + without.opening
+
+
+@pytest.mark.parametrize("arguments", [{"at": 12345}, {"at": {"far": [0.5]}}])
+def test_a_number_in_a_call_is_not_dropped(arguments, tiny_model):
+    talk = Conversation(
+        (*CALLING.messages[:1], Message("assistant", "", (ToolCall("look", arguments),)), *CALLING.messages[2:])
+    )
+    template = BoundTemplate.bind(declared(WITH_TOOLS, **FOUND_OUT), load_tokenizer(str(tiny_model)))
+    assert template.encode(talk).supervised
+    template.tokenizer.chat_template = WITH_TOOLS.replace("c.function | tojson", "c.function.name ~ ' at far'")
+    with pytest.raises(
+        harness.TemplateError, match=r"drops or changes an argument of the call of 'look' in message 2: '(12345|0.5)'"
+    ):
+        dataclasses.replace(template).encode(talk)
+
+
+def test_arguments_that_are_nested_too_deeply_are_told(tiny_model):
+    deep: dict = {}
+    for _ in range(5000):
+        deep = {"x": deep}
+    template = BoundTemplate.bind(declared(WITH_TOOLS, **FOUND_OUT), load_tokenizer(str(tiny_model)))
+    talk = Conversation((Message("user", "q"), Message("assistant", "", (ToolCall("look", deep),))), TOOLS[:1])
+    with pytest.raises(harness.TemplateError, match=r"nested too deeply|RecursionError"):
+        template.encode(talk)
+
+
+def test_accents_and_hidden_characters_that_a_tokenizer_takes_out_make_no_control_token(tiny_model):
+    from tokenizers import AddedToken, normalizers
+
+    for normalizer in (
+        normalizers.Sequence([normalizers.NFD(), normalizers.StripAccents()]),
+        normalizers.BertNormalizer(lowercase=False),
+    ):
+        tokenizer = load_tokenizer(str(tiny_model))
+        tokenizer.backend_tokenizer.normalizer = normalizer
+        tokenizer.add_tokens([AddedToken("<|aside|>", special=True, normalized=True)])
+        with pytest.raises(harness.TemplateError, match=r"for its control token '<\|aside\|>'"):
+            BoundTemplate.bind(declared(MESSAGES + PROMPT), tokenizer)

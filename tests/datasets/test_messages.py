@@ -240,3 +240,22 @@ def test_an_argument_given_twice_in_text_is_refused(datasets):
     row = {"messages": [{"role": "user", "content": "q"}, {"role": "assistant", "content": None, "tool_calls": [call]}]}
     with pytest.raises(harness.DataError, match="not valid JSON: the key 'at' comes twice, as 'mill' and as 'pond'"):
         convert_row(datasets["messages"], row)
+
+
+@pytest.mark.parametrize("where", ["arguments", "tool"])
+def test_half_a_surrogate_pair_in_a_call_or_a_tool_is_refused(where, datasets):
+    half = "\ud83d"
+    function = {"name": "look", "arguments": {"at": half if where == "arguments" else "mill"}}
+    tool = {"name": "look", "description": half if where == "tool" else "d"}
+    row = {
+        "messages": [
+            {"role": "user", "content": "q"},
+            {"role": "assistant", "content": None, "tool_calls": [{"function": function}]},
+        ],
+        "tools": [tool],
+    }
+    with pytest.raises(
+        harness.DataError,
+        match=r"(message 2 \(assistant\): the call of 'look'|tool 1) is not valid Unicode: it holds half of a",
+    ):
+        convert_row(datasets["messages"], row)
