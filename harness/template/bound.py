@@ -19,7 +19,7 @@ from harness.files import explain_full_disk, read_json, replacing, write_json
 from harness.nouns import Conversation, Example, Message
 from harness.template.differences import aligned
 from harness.template.masks import Rendered, Span, Tokens, named
-from harness.template.plain_text import control_tokens
+from harness.template.plain_text import broken, control_tokens
 from harness.template.rendering import Renderer, made_to_end
 from harness.template.verification import Verification
 
@@ -255,7 +255,9 @@ class BoundTemplate:
             self._check_places(messages, conversation.tools)
             dicts, tools = [message.as_dict() for message in messages], as_vllm_has_them(conversation.tools)
             said = self._renderer.said(dicts, tools)
-            render = self._renderer.of(said)
+            if said:
+                dicts, tools = broken(dicts, said), broken(tools, said)
+            render = self._renderer.unprotected
             text = render(dicts, tools, False)
             spans, verify = [], self._verification
             for turn in turns:

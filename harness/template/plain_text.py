@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import product
 from typing import Any
 
@@ -149,6 +149,30 @@ def holds_any(found: tuple[str, ...] | None, messages: Sequence[Mapping[str, Any
             if marker in said:
                 return True
     return bool(tools) and any(marker in str(tools) for marker in found)
+
+
+def strings_of(value: Any) -> Iterator[str]:
+    """Every text in messages or tools, keys included."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from strings_of(key)
+            yield from strings_of(item)
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from strings_of(item)
+
+
+def broken(value: Any, tokens: Sequence[str]) -> Any:
+    """What the prelude makes of messages or tools in which somebody says `tokens` (in the order of `control_tokens`)."""
+    if isinstance(value, str):
+        for token in [token for token in tokens if token in value]:
+            value = value.replace(token, _broken(token))
+        return value
+    if isinstance(value, Mapping):
+        return {broken(key, tokens): broken(item, tokens) for key, item in value.items()}
+    return [broken(item, tokens) for item in value] if isinstance(value, (list, tuple)) else value
 
 
 def _broken(token: str) -> str:
