@@ -79,7 +79,7 @@ class BoundTemplate:
         try:
             stop_ids = tuple(saved["stop_ids"])
             places = {what: saved[what] for what in ("takes_system", "takes_tools", "takes_turns")}
-            named = saved["name"], saved["stop_tokens"], saved["tool_parser"]
+            named = str(saved["name"]), list(saved["stop_tokens"]), saved["tool_parser"]
         except (KeyError, TypeError) as error:
             lacks = f"it lacks {error}" if isinstance(error, KeyError) else "it is no JSON object of that kind"
             raise TemplateError(

@@ -10,7 +10,8 @@ import pydantic
 
 import harness
 from harness.errors import nearest
-from harness_templates.sources import fixed_clock, set_variables
+from harness.template.plain_text import unprotected
+from harness_templates.sources import CLOCK, fixed_clock, set_variables, without
 from harness_templates.stops import eos
 
 ENDINGS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end|>", "<end_of_turn>", "<|end_of_turn|>")
@@ -49,19 +50,22 @@ class ModelsOwn(harness.Options):
 
 
 def models_own(tokenizer: Any, options: ModelsOwn | None = None) -> str:
-    """The model's chat template behind the variables of the recipe.
+    """The model's chat template behind the variables of the recipe, which outrank those of a run that the model comes from.
 
     Raises:
         TemplateError: where the model brings none, or its template reads no such variable.
     """
     options = options or ModelsOwn()
-    source, variables = _own(tokenizer), options.variables
+    source, variables = unprotected(_own(tokenizer)), options.variables
     read = set(_NAME.findall(" ".join(re.findall(r"{[{%].*?[%}]}", source, re.DOTALL)))) if variables else set()
     for name in variables:
         if name not in read:
             raise harness.TemplateError(f"the model's template reads no variable {name!r}.{nearest(name, read)}")
+    has_clock = CLOCK in source
+    if has_clock and "date" not in options.model_fields_set:  # it goes on with the day that it has been given
+        return set_variables(**variables) + without(source, variables)
     clock = fixed_clock(options.date) if "strftime_now" in source else ""
-    return clock + set_variables(**variables) + source
+    return clock + set_variables(**variables) + without(source, variables, clock=True)
 
 
 def _own(tokenizer: Any) -> str:

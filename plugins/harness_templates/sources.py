@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import datetime
+import itertools
 import json
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 _CODES = ("-d", "-m", "-y", "-j", "-H", "-I", "-M", "-S", *"aAbBcCdDeFgGhHIjklmMnpPrRStTuUVwWxXyYzZ")  # of strftime
+CLOCK = "{%- macro strftime_now(format) -%}"
 _PERCENT = "\ue000"  # stands for one while the codes are replaced
 _FOLDER = Path(__file__).with_name("jinja")
 
@@ -27,7 +30,15 @@ def fixed_clock(day: datetime.date) -> str:
     """Jinja that stands in for `strftime_now`, which tells the time of the server: here it is always `day`, at midnight."""
     told = {"%%": _PERCENT} | {f"%{code}": day.strftime(f"%{code}") for code in _CODES} | {_PERCENT: "%"}
     replaced = "".join(f" | replace({_literal(code)}, {_literal(text)})" for code, text in told.items())
-    return f"{{%- macro strftime_now(format) -%}}{{{{- format{replaced} -}}}}{{%- endmacro %}}\n"
+    return f"{CLOCK}{{{{- format{replaced} -}}}}{{%- endmacro %}}\n"
+
+
+def without(source: str, variables: Iterable[str], *, clock: bool = False) -> str:
+    """The source without the lines that `set_variables` and, with `clock`, `fixed_clock` have written before it."""
+    gone = [f"{{%- set {name} = " for name in variables] + ([CLOCK] if clock else [])
+    lines = source.splitlines(keepends=True)
+    ours = list(itertools.takewhile(lambda line: line.startswith((CLOCK, "{%- set ")) and line.endswith("%}\n"), lines))
+    return "".join([line for line in ours if not line.startswith(tuple(gone))] + lines[len(ours) :])
 
 
 def _literal(value: Any) -> str:

@@ -330,6 +330,7 @@ def test_what_turns_the_direction_of_writing_is_made_visible(harness_here, tiny_
         ),
         (["alpha", "--html", "rows.jsonl/page.html"], "rows.jsonl/page.html: cannot be written"),
         (["alpha", "--set", "template=chatml"], "--set does not go with a run"),
+        (["alpha", "--template", "chatml"], "--template goes with --model: alpha has a template of its own"),
     ],
 )
 def test_a_mistake_is_one_message(arguments, told, harness_here, tiny_model, rows, run):
@@ -412,6 +413,13 @@ def test_only_what_is_learnt_is_compared(harness_here, recipe):
     assert json.loads(done.out)["checks"][0]["equal"] == 2
 
 
+@pytest.mark.parametrize("probes", ["{}", "[]", '{"probes": 3}'])
+def test_damaged_probes_are_told(probes, harness_here, run):
+    run.probes_path.write_text(probes)
+    done = harness_here("template", "verify", "alpha")
+    assert done.code == 1 and "probes.json: it has no list of `probes`" in done.err and "Traceback" not in done.err
+
+
 def test_where_the_data_are_gone_the_probes_tell(harness_here, run, tmp_path):
     (tmp_path / "train.jsonl").unlink()
     done = harness_here("template", "verify", "alpha", "--json")
@@ -482,6 +490,7 @@ def test_text_is_text_says_so_where_nothing_was_tried(harness_here, run):
         ("template.json", None, "chat: no saved chat template: it has no template.json"),
         ("template.json", '"stop_ids": [0]', "template.json: the stop tokens ['<|im_end|>'] are not the ids [0] of its tokenizer"),
         ("template.json", '"stop_ids": [99999999]', "are not the ids [99999999] of its tokenizer"),
+        ("template.json", '"stop_tokens": 5', "template.json: not what a run saves of its template"),
         ("template.json", '"stop_ids": ["x"]', "are not the ids ['x'] of its tokenizer"),
         ("chat_template.jinja", None, "chat: no saved chat template: it has no chat_template.jinja"),
         ("chat_template.jinja", "{% if", "is not valid Jinja"),
@@ -494,7 +503,7 @@ def test_a_damaged_chat_folder_is_told(file, content, told, harness_here, run):
     path = run.chat_folder / file
     if content is None:
         path.unlink()
-    elif content.startswith('"stop_ids"'):
+    elif content.startswith('"stop_'):
         path.write_text(json.dumps(json.loads(path.read_text()) | json.loads(f"{{{content}}}")))
     else:
         path.write_text(content)

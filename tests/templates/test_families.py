@@ -488,6 +488,25 @@ def test_a_template_that_asks_the_clock_is_told_one_day_in_tuning_and_serving(gi
     assert served == bound.render(TURNS[:1], generation_prompt=True)
 
 
+def test_what_a_recipe_sets_outranks_what_the_run_that_a_model_comes_from_has_set(own, templates):
+    model = templates["model"]
+    first = BoundTemplate.bind(
+        model,
+        own(LLAMA_32_DATE + THINKING),
+        model.options(date="2026-01-05", variables={"think": False, "thought": "Hm. "}),
+    )
+    saved = first.tokenizer.chat_template
+    assert "Today: 05 Jan 2026" in first.opening
+    again = BoundTemplate.bind(model, own(saved))
+    assert again.render(TURNS) == first.render(TURNS) and again.tokenizer.chat_template == saved
+    other = BoundTemplate.bind(model, own(saved), model.options(date="2026-02-06", variables={"thought": "Oh. "}))
+    assert "Today: 06 Feb 2026" in other.opening and "Oh. The heron." in other.render(TURNS)
+    assert (
+        other.tokenizer.chat_template.count("macro strftime_now") == 1
+        and other.tokenizer.chat_template.count("Written by the harness") == 1
+    )
+
+
 @pytest.mark.parametrize("format", ["%d %b %Y", "%A, %B %d, %Y %H:%M", "%-d/%m/%y %%Y %j %I%p", "%F %T %e", "day"])
 def test_a_fixed_clock_writes_the_day_as_strftime_does(format):
     day = datetime.date(2024, 7, 6)

@@ -41,7 +41,7 @@ SHOWN = 100_000  # characters of a message; --json has them all
 @click.pass_obj
 def preview(
     context: Context, path: str | None, dataset: str | None, sets: tuple[str, ...], count: int, part: Part, tokens: bool, model: str | None,
-    template: str, as_json: bool,
+    template: str | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Show the first rows of RECIPE or FILE as conversations or preferences, and their tokens on request.
 

@@ -45,7 +45,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 def template_options(function: F) -> F:
     """`--model` and `--template`, for files, which have no recipe to say so."""
     template = click.option(
-        "--template", metavar="NAME", default="chatml", show_default=True, help="With --model: the template to encode with, by its name or as in a recipe."
+        "--template", metavar="NAME", help="With --model: the template to encode with, by its name or as in a recipe. [default: chatml]"
     )  # fmt: skip
     model = click.option("--model", metavar="FOLDER", help="For a FILE: whose tokenizer to encode with. A recipe has its own.")  # fmt: skip
     return model(template(function))
@@ -246,7 +246,7 @@ def _tell(source: DataSource, match: Match) -> None:
 
 
 def template_of(
-    context: Context, recipe: Recipe | None, model: str | None = None, template: str = "chatml"
+    context: Context, recipe: Recipe | None, model: str | None = None, template: str | None = None
 ) -> tuple[BoundTemplate | None, str | None]:
     """The template on its model's tokenizer, or the reason why a recipe's cannot be had here; neither where none is named.
 
@@ -254,14 +254,15 @@ def template_of(
         HarnessError: where `model` was asked for and cannot be had.
     """
     from harness.models import bind_template
-    from harness.recipe import ModelSpec, template_spec
+    from harness.recipe import ModelSpec, TemplateSpec, template_spec
 
+    if template is not None and model is None:
+        raise HarnessError("--template goes with --model: a recipe has a template, and a file alone has no tokenizer")
     if recipe is None:
-        return (
-            (bind_template(template_spec(template, context.plugins), ModelSpec(path=model), context.plugins), None)
-            if model
-            else (None, None)
-        )
+        if model is None:
+            return None, None
+        spec = template_spec(TemplateSpec().name if template is None else template, context.plugins)
+        return bind_template(spec, ModelSpec(path=model), context.plugins), None
     if importlib.util.find_spec("transformers") is None:
         return None, "transformers is not installed: pip install 'instruct-harness[tuning]'"
     try:

@@ -79,7 +79,7 @@ class Measured:
 @json_option
 @click.pass_obj
 def stats(
-    context: Context, path: str | None, dataset: str | None, sets: tuple[str, ...], part: Part, model: str | None, template: str,
+    context: Context, path: str | None, dataset: str | None, sets: tuple[str, ...], part: Part, model: str | None, template: str | None,
     html: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Count what RECIPE or FILE holds: rows, turns, lengths, what is learnt, languages, sources, exact duplicates.

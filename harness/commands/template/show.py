@@ -50,9 +50,7 @@ class Shown:
 @click.option(
     "--template",
     metavar="NAME",
-    default="chatml",
-    show_default=True,
-    help="With --model: the template, by its name or as in a recipe.",
+    help="With --model: the template, by its name or as in a recipe. [default: chatml]",
 )
 @click.option(
     "--set",
@@ -81,7 +79,7 @@ class Shown:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a conversation.")
 @click.pass_obj
 def show(
-    context: Context, what: tuple[str, ...], model: str | None, template: str, sets: tuple[str, ...], row: int | None,
+    context: Context, what: tuple[str, ...], model: str | None, template: str | None, sets: tuple[str, ...], row: int | None,
     dataset: str | None, generation_prompt: bool, as_text: bool, jinja: bool, html: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Show a conversation as the template of RUN or RECIPE makes it: which tokens are learnt, which are control tokens.

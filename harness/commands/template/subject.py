@@ -37,7 +37,7 @@ class Subject:
 
 
 def subject_of(
-    context: Context, name: str | None, model: str | None = None, template: str = "chatml", sets: Sequence[str] = ()
+    context: Context, name: str | None, model: str | None = None, template: str | None = None, sets: Sequence[str] = ()
 ) -> Subject:
     """The template that a run, a recipe, or `--model` and `--template` name; `sets` are options of it, or keys of the recipe.
 
@@ -45,12 +45,15 @@ def subject_of(
         HarnessError: where nothing is named, or what is named is not there.
     """
     from harness.models import bind_template
-    from harness.recipe import ModelSpec, load_recipe, template_spec
+    from harness.recipe import ModelSpec, TemplateSpec, load_recipe, template_spec
     from harness.template import BoundTemplate
 
     if model is not None:
-        bound = bind_template(template_spec(template, context.plugins, sets), ModelSpec(path=model), context.plugins)
+        spec = template_spec(TemplateSpec().name if template is None else template, context.plugins, sets)
+        bound = bind_template(spec, ModelSpec(path=model), context.plugins)
         return Subject(bound, model, model)
+    if template is not None:
+        raise HarnessError(f"--template goes with --model: {name or 'a run or a recipe'} has a template of its own")
     if name is None:
         raise HarnessError("name a run or a recipe, or a model and a template: `--model FOLDER --template chatml`")
     if is_recipe(name):

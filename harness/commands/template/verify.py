@@ -157,7 +157,11 @@ def _probes(subject: Subject, template: BoundTemplate) -> Check:
     if not subject.run.probes_path.is_file():
         check.notes.append("the run has no probes.json")
         return check
-    probes = read_json(subject.run.probes_path)["probes"]
+    saved = read_json(subject.run.probes_path)
+    probes = saved.get("probes") if isinstance(saved, dict) else None
+    if not isinstance(probes, list):
+        check.failures.append(f"{subject.run.probes_path}: it has no list of `probes`")
+        return check
     check.of = f"{len(probes)} prompts that tuning wrote down"
     for number, probe in enumerate(probes, 1):
         try:
