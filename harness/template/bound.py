@@ -238,7 +238,7 @@ class BoundTemplate:
             return
         needed = {
             "a system prompt": any(message.role == "system" for message in messages),
-            "tools": bool(tools) or any(message.tool_calls or message.role == "tool" for message in messages),
+            "tools": bool(tools) or any(message.tool_calls for message in messages),
             "more than one exchange": sum(message.role == "user" for message in messages) > 1,
         }
         for what, told in refusals.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -26,7 +27,8 @@ def _says(role: str, content: str, **more: Any) -> Turn:
 
 SYSTEM, QUESTION, ANSWER = _says("system", "probe one"), _says("user", "probe two"), _says("assistant", "probe three")
 AGAIN = [_says("user", "probe four"), _says("assistant", "probe five")]
-INVISIBLE = "\0\x7f\u00ad\u200b\u200d\ufeff"  # characters that some tokenizers take out of a text
+PEOPLE, OTHERS = ("system", "user", "assistant"), ("tool", "developer", "function", "ipython", "observation")
+INVISIBLE = "\x07\0\x7f\u00ad\u200b\u200d\ufeff"  # characters that some tokenizers take out of a text
 STRANGER = _says("narrator", "probe six")
 TOOL = {
     "type": "function",
@@ -94,13 +96,12 @@ def checked(template: Template, tokenizer: Any, options: Any = None) -> BoundTem
     parser = template.tool_parser(source) if callable(template.tool_parser) else template.tool_parser
     declares = template.takes_turns is not None  # and is held to it; a model's own is used as its authors wrote it
 
-    refusals: dict[str, str] = {}
+    roles: list[str] | None = None
 
     def bound(source: str, **places: bool) -> BoundTemplate:
         stop_ids = tuple(tokenizer.encode(stop, add_special_tokens=False)[0] for stop in stops)
         made = BoundTemplate(template.name, tokenizer, stop_ids, **places, tool_parser=parser)
-        told = made.refusals | refusals
-        tokenizer.chat_template = protected(source, control_tokens(tokenizer, source, stops), told)
+        tokenizer.chat_template = protected(source, control_tokens(tokenizer, source, stops), made.refusals, roles)
         return made
 
     _require_that_words_stay_words(template.name, tokenizer, control_tokens(tokenizer, source, stops))
@@ -110,12 +111,15 @@ def checked(template: Template, tokenizer: Any, options: Any = None) -> BoundTem
             source = "{{- bos_token }}{# which the template forgets #}\n" + source  # as if it began here
             tried = _Trial(bound(source, takes_tools=True))
         tried.require_plain_talk()
-        refusals = tried.refusals_of_strangers(declares)
+        if declares:
+            tried.require_strangers_refused()
         places = {
             "takes_system": tried.takes("system prompts", template.takes_system, [[SYSTEM, QUESTION, ANSWER]]),
             "takes_tools": tried.takes("tools", template.takes_tools, [[QUESTION, *CALLING]], tools=True),
             "takes_turns": tried.takes("more than one exchange", template.takes_turns, [[QUESTION, ANSWER, *AGAIN]]),
         }
+        if not declares:
+            roles = tried.roles(with_tools=places["takes_tools"])
         made = bound(source, **places)
         for sample in samples(made)[0]:
             require_text(made, sample)
@@ -178,6 +182,10 @@ class _Trial:
                 raise TemplateError(
                     f"template {self.name!r} drops or changes what the {message['role']} says: {message['content']!r} became {whole[:80]!r}"
                 )
+        if address := re.search(r"<[^<>]* at 0x[0-9a-f]+>", whole):
+            raise TemplateError(
+                f"template {self.name!r} writes where something lies in memory, which is elsewhere each time: {address[0]!r}"
+            )
         bos = self.template.tokenizer.bos_token
         if (
             bos
@@ -216,25 +224,30 @@ class _Trial:
             return ""
         return f". It reads {', '.join(unset)}, which nobody sets; in a recipe, `variables` sets what the model's own template reads"
 
-    def refusals_of_strangers(self, declares: bool) -> dict[str, str]:
-        """A role that the template does not know is refused or written down, and never dropped without a word.
-
-        A declared template has to do that by itself; for a model's own the harness does it.
-        """
-        try:
-            text = self.render([QUESTION, STRANGER], None, False)
-        except TemplateError:
-            return {}
-        if STRANGER["content"] in text:
-            return {}
-        if declares:
+    def require_strangers_refused(self) -> None:
+        """A role that the template does not know is refused or written down, and never dropped without a word."""
+        if self._writes(STRANGER["role"]) is False:
             raise TemplateError(
                 f"template {self.name!r} drops messages of a role that it does not know ({STRANGER['role']!r}) without a word; it "
                 f"should refuse them: raise_exception('unknown role ' + message['role'])"
             )
-        return {
-            "another role": f"template {self.name!r} has no place for another role than system, user, assistant and tool"
-        }
+
+    def roles(self, *, with_tools: bool) -> list[str]:
+        """The roles that a model's own template writes down or refuses by itself.
+
+        All others are refused for it: it may drop them, and a role it writes as it is (`<|im_end|>`) can be a control token.
+        """
+        return [
+            *PEOPLE,
+            *(role for role in OTHERS if self._writes(role) is not False or (role == "tool" and with_tools)),
+        ]
+
+    def _writes(self, role: str) -> bool | None:
+        """Whether a message of that role is written down; None where the template refuses it."""
+        try:
+            return STRANGER["content"] in self.render([QUESTION, STRANGER | {"role": role}], None, False)
+        except TemplateError:
+            return None
 
     def takes(self, what: str, declared: bool | None, talks: Iterable[list[Turn]], *, tools: bool = False) -> bool:
         """Whether the template has a place for `what`, as it declares or, where it leaves that open, as it renders."""

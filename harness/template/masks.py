@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import bisect
 import re
+import unicodedata
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from harness.errors import TemplateError
 from harness.nouns import Conversation, Example
+from harness.template.differences import first_difference
 
 Tail = tuple[str, list[int]]  # the control token that a tail begins with, and the ids of what follows it
 
+# Characters of every kind, letters of both cases, and some that normalizers fold.
+EVERYTHING = "a  b\n\n" + "".join(map(chr, range(0x20, 0x7F))) + "ÀßñÅ\u00a0²ﬁＡ中한ب🐦\u200b𝒜"
 _SHORT = 64  # characters of a tail that is worth remembering
 
 
@@ -51,6 +55,7 @@ class Tokens:
         self._control = re.compile("|".join(map(re.escape, control))) if control else None
         self._control_ids = {token: tokenizer.convert_tokens_to_ids(token) for token in control}
         self._tails: dict[str, Tail] = {}  # by their text, control token included
+        self._decode = None if keeps_everything(tokenizer) else tokenizer.decode
         self._bos = tokenizer.bos_token_id if wants_bos(tokenizer) else None
 
     def ids_of(self, texts: Sequence[str]) -> list[list[int]]:
@@ -63,7 +68,10 @@ class Tokens:
 
     def _encodings(self, texts: Sequence[str]) -> list[Any]:
         # Without offsets, which would cost a third of what tokenizing does.
-        encodings: list[Any] = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        try:
+            encodings: list[Any] = self._backend.encode_batch_fast(texts, add_special_tokens=False)
+        except TypeError:  # half of a surrogate pair is no text that can be tokenized
+            raise TemplateError(f"template {self.name!r}: what is said is not valid Unicode") from None
         return encodings
 
     def examples(self, rendered: Sequence[Rendered], tokenized: Sequence[Any]) -> list[Example]:
@@ -122,9 +130,23 @@ class Tokens:
             if ids[first - len(tail_ids) : first] != tail_ids:
                 return self._closer_look(rendered)
             mask[first : last + 1] = [True] * (last + 1 - first)
+            self._require_words(rendered, span, ids[first:last], stop)
         if True not in mask[1:]:
             raise TemplateError(f"{named(rendered.conversation)}nothing to learn from: no token of an answer is left")
         return Example(ids, mask, rendered.conversation.id)
+
+    def _require_words(self, rendered: Rendered, span: Span, ids: list[int], stop: str) -> None:
+        """The tokens of an answer are its words. Only a tokenizer that does not keep everything is asked."""
+        if self._decode is None:
+            return
+        said = rendered.text[len(span.prompt) : span.end].removesuffix(stop)
+        back = self._decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
+        if unicodedata.normalize("NFC", back).strip() != unicodedata.normalize("NFC", said).strip():
+            at = first_difference(back, said)
+            raise TemplateError(
+                f"{named(rendered.conversation)}message {span.turn + 1}: this tokenizer cannot write the answer: "
+                f"{said[max(0, at - 20) : at + 20]!r} becomes {back[max(0, at - 20) : at + 20]!r}. Leave such rows out, or choose another model"
+            )
 
     def _stop_of(self, rendered: Rendered, span: Span) -> str:
         """The stop token that ends a trained turn. Raises TemplateError where its answer holds another before."""
@@ -164,6 +186,7 @@ class Tokens:
                     f"training and serving would differ: …{text[max(0, start - 40) : start + 20]!r}"
                 )
             mask[first : last + 1] = [True] * (last + 1 - first)
+            self._require_words(rendered, span, ids[first:last], self._stop_of(rendered, span))
         if True not in mask[1:]:
             raise TemplateError(f"{named(rendered.conversation)}nothing to learn from: no token of an answer is left")
         return Example(ids, mask, rendered.conversation.id)
@@ -178,6 +201,12 @@ def _straddling(offsets: list[tuple[int, int]], at: int) -> int | None:
     """The token that has characters on both sides of `at`, if there is one."""
     position = bisect.bisect_left(offsets, at, key=lambda offset: offset[0]) - 1
     return position if position >= 0 and offsets[position][1] > at else None
+
+
+def keeps_everything(tokenizer: Any) -> bool:
+    """Whether every text comes back from the tokenizer as it was, but for composed characters: it writes bytes where it lacks a character."""
+    back = tokenizer.decode(tokenizer.encode(EVERYTHING, add_special_tokens=False), clean_up_tokenization_spaces=False)
+    return unicodedata.normalize("NFC", back).strip() == unicodedata.normalize("NFC", EVERYTHING).strip()
 
 
 def wants_bos(tokenizer: Any) -> bool:

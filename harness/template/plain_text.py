@@ -32,8 +32,7 @@ _REFUSE = """\
 """
 _PLACES = {  # and how a conversation that needs one is told
     "a system prompt": "messages | selectattr('role', 'equalto', 'system') | list",
-    "tools": "tools or messages | selectattr('tool_calls') | list or messages | selectattr('role', 'equalto', 'tool') | list",
-    "another role": "messages | rejectattr('role', 'in', ['system', 'user', 'assistant', 'tool']) | list",
+    "tools": "tools or messages | selectattr('tool_calls') | list",
     "more than one exchange": "messages | selectattr('role', 'equalto', 'user') | list | length > 1",
 }
 _PROTECT = """\
@@ -101,15 +100,24 @@ def control_tokens(tokenizer: Any, source: str = "", stops: Sequence[str] = ()) 
     )
 
 
-def protected(source: str, tokens: Sequence[str], refusals: Mapping[str, str] | None = None) -> str:
+def protected(
+    source: str, tokens: Sequence[str], refusals: Mapping[str, str] | None = None, roles: Sequence[str] | None = None
+) -> str:
     """The template `source` with a prelude that breaks `tokens` in what people say, and refuses what has no place.
 
-    `refusals` are messages for what that is: "a system prompt", "tools", "another role", "more than one exchange". A prelude that it has
+    `refusals` are messages for what that is: "a system prompt", "tools", "more than one exchange". Messages of other `roles` are
+    refused, where these are given. A prelude that it has
     already, of another run with other tokens perhaps, gives way to this one.
     """
     prelude = _BEGIN + _REFUSE
     for what, told in (refusals or {}).items():
         prelude += f"{{%- if {_PLACES[what]} -%}}{{{{- raise_exception({_quoted(told)}) -}}}}{{%- endif -%}}\n"
+    if roles:
+        other = f"messages | rejectattr('role', 'in', {json.dumps(list(roles))}) | map(attribute='role') | first"
+        prelude += (
+            f"{{%- set _other = {other} -%}}{{%- if _other is defined -%}}"
+            f"{{{{- raise_exception('the chat template has no place for a message of the role ' ~ _other) -}}}}{{%- endif -%}}\n"
+        )
     if tokens:
         # A list that Jinja goes through: neither Jinja nor Python nests a thousand calls of a filter.
         control = ", ".join(f"({_quoted(token)}, {_quoted(_broken(token))})" for token in tokens)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -131,7 +132,7 @@ def _leaves(value: Any) -> Iterator[str]:
     """Every key, text and number in a call's arguments."""
     if isinstance(value, str):
         yield value
-    elif isinstance(value, (int, float)) and not isinstance(value, bool):
+    elif isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
         yield json.dumps(value)
     elif isinstance(value, Mapping):
         for key, item in value.items():

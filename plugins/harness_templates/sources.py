@@ -28,7 +28,9 @@ def set_variables(**variables: Any) -> str:
 
 def fixed_clock(day: datetime.date) -> str:
     """Jinja that stands in for `strftime_now`, which tells the time of the server: here it is always `day`, at midnight."""
-    told = {"%%": _PERCENT} | {f"%{code}": day.strftime(f"%{code}") for code in _CODES} | {_PERCENT: "%"}
+    told = (
+        {"%%": _PERCENT, "%f": "000000"} | {f"%{code}": day.strftime(f"%{code}") for code in _CODES} | {_PERCENT: "%"}
+    )
     replaced = "".join(f" | replace({_literal(code)}, {_literal(text)})" for code, text in told.items())
     return f"{CLOCK}{{{{- format{replaced} -}}}}{{%- endmacro %}}\n"
 

@@ -149,8 +149,8 @@ def _load_data(recipe: Recipe, context: Context, template: Any) -> TuningData:
 
 def _show_plan(context: Context, recipe: Recipe, tuner: Tuner) -> None:
     """Everything that decides what the model learns, before it learns it."""
-    from rich.markup import escape
     from rich.table import Table
+    from rich.text import Text
 
     from harness.recipe import TuneSpec
 
@@ -158,28 +158,30 @@ def _show_plan(context: Context, recipe: Recipe, tuner: Tuner) -> None:
     plan = Table.grid(padding=(0, 2))
     plan.add_column(style="dim")
     plan.add_column(overflow="fold")
-    plan.add_row("run", str(tuner.run.folder))
-    plan.add_row(
+
+    def row(about: str, told: str) -> None:
+        plan.add_row(about, Text(told))  # not markup: it quotes the data, and names of tokens such as [/INST]
+
+    row("run", str(tuner.run.folder))
+    row(
         "model",
         f"{recipe.model.path}  ({tuner.parameters / 1e6:,.1f} M parameters, {recipe.model.dtype}, on {tuner.device})",
     )
     stops = " ".join(tuner.template.stop_tokens)
-    plan.add_row("template", escape(f"{tuner.template.name}; an answer ends with {stops}"))
-    plan.add_row(
-        "", escape(f"before the first question, where the data bring no system prompt: {tuner.template.opening!r}")
-    )
+    row("template", f"{tuner.template.name}; an answer ends with {stops}")
+    row("", f"before the first question, where the data bring no system prompt: {tuner.template.opening!r}")
     if recipe.template.add_tokens:
         for line in _added_tokens(tuner):
-            plan.add_row(*line)
+            row(*line)
     for report in data.train.reports:
         out = "".join(f"; {count:,} left out: {reason}" for reason, count in report.left_out.items())
         again = f", used {report.used:,} times" if report.used != report.kept else ""
-        plan.add_row("train", f"{report.source}  {report.path}  {report}{again}{escape(out)}")
+        row("train", f"{report.source}  {report.path}  {report}{again}{out}")
         for token, count in report.said.most_common(MOST_SAID):
-            plan.add_row("", escape(f"{count:,} of them say {token}, which stays text: it is no control token there"))
+            row("", f"{count:,} of them say {token}, which stays text: it is no control token there")
     if data.train.account:
         for line in data.train.account.lines():
-            plan.add_row("", escape(line))  # it quotes the data
+            row("", line)
     cut = (
         f"; {data.train.overlong:,} longer than {recipe.data.max_tokens} tokens: {recipe.data.on_overlong}"
         if data.train.overlong
@@ -187,24 +189,22 @@ def _show_plan(context: Context, recipe: Recipe, tuner: Tuner) -> None:
     )
     share = data.train.supervised / data.train.tokens
     cached = "; from cache" if data.train.from_cache else ""
-    plan.add_row(
-        "", f"{data.train.tokens:,} tokens, {data.train.supervised:,} of them ({share:.0%}) learnt{cut}{cached}"
-    )
+    row("", f"{data.train.tokens:,} tokens, {data.train.supervised:,} of them ({share:.0%}) learnt{cut}{cached}")
     if data.validation:
-        plan.add_row(
+        row(
             "validation",
             f"{len(data.validation.examples):,} conversations, {data.validation.supervised:,} learnt tokens",
         )
     own = ", ".join(f"{key} {value}" for key, value in spec.model_dump().items() if key not in TuneSpec.model_fields)
     share = f"{tuner.trainable:,} weights move ({tuner.trainable / tuner.parameters:.1%})"
-    plan.add_row("method", f"{spec.objective}, {spec.method}: {share}" + (f"; {own}" if own else ""))
-    plan.add_row(
+    row("method", f"{spec.objective}, {spec.method}: {share}" + (f"; {own}" if own else ""))
+    row(
         "steps",
         f"{tuner.total_steps:,} of at most {spec.batch_tokens:,} x {spec.accumulate} tokens; learning rate {spec.learning_rate:g}, "
         f"{spec.schedule} after {spec.warmup_ratio:.0%} warm-up; seed {spec.seed}",
     )
     if tuner.progress.step:
-        plan.add_row("goes on", f"from step {tuner.progress.step:,}")
+        row("goes on", f"from step {tuner.progress.step:,}")
     context.console.print(plan)
 
 

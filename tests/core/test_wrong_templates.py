@@ -369,16 +369,70 @@ def test_the_time_limit_is_one_text_s_and_not_a_batch_s(tiny_model):
         [template._rendered(Conversation(turns), "all") for _ in range(5)]
 
 
-@pytest.mark.parametrize("role", ["tool", "narrator", "developer"])
-def test_a_model_s_own_template_that_drops_a_role_refuses_it_in_serving(role, tiny_model):
-    template = BoundTemplate.bind(declared(KNOWN_ROLES + PROMPT, **FOUND_OUT), load_tokenizer(str(tiny_model)))
-    talk = [{"role": "user", "content": "q"}, {"role": role, "content": "aside"}]
-    told = "no place for tools" if role == "tool" else "no place for another role than system, user, assistant and tool"
-    with pytest.raises(Exception, match=told):
-        template.tokenizer.apply_chat_template(talk, tokenize=False)
-    keeps = BoundTemplate.bind(declared(MESSAGES + PROMPT, **FOUND_OUT), load_tokenizer(str(tiny_model)))
-    if role != "tool":  # and it is left alone where it is written down
-        assert "aside" in keeps.tokenizer.apply_chat_template(talk, tokenize=False)
+CHAIN = "{% for m in messages %}{% if m.role in ['system', 'developer', 'user', 'assistant'] %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+
+
+@pytest.mark.parametrize(
+    ("source", "refused", "written"),
+    [
+        (KNOWN_ROLES, ("tool", "narrator", "developer"), ()),
+        (CHAIN, ("tool", "narrator"), ("developer",)),
+        (MESSAGES, ("narrator", "im_end"), ("tool", "developer")),
+    ],
+    ids=["three roles", "developers too", "all roles"],
+)
+def test_a_model_s_own_template_refuses_in_serving_the_roles_that_it_does_not_know(
+    source, refused, written, tiny_model
+):
+    template = BoundTemplate.bind(declared(source + PROMPT, **FOUND_OUT), load_tokenizer(str(tiny_model)))
+
+    def served(role):
+        return template.tokenizer.apply_chat_template(
+            [{"role": "user", "content": "q"}, {"role": role, "content": "aside"}], tokenize=False
+        )
+
+    for role in refused:
+        with pytest.raises(Exception, match=f"no place for a message of the role {role}"):
+            served(role)
+    for role in written:
+        assert "aside" in served(role)
+
+
+def test_where_something_lies_in_memory_is_no_prompt(tiny_model):
+    with pytest.raises(
+        harness.TemplateError,
+        match=r"writes where something lies in memory.*'<built-in method items of dict object at 0x",
+    ):
+        BoundTemplate.bind(declared("{{ messages[0].items }}" + MESSAGES + PROMPT), load_tokenizer(str(tiny_model)))
+
+
+def test_half_a_surrogate_pair_is_told(tiny_model):
+    template = BoundTemplate.bind(declared(MESSAGES + PROMPT), load_tokenizer(str(tiny_model)))
+    with pytest.raises(harness.TemplateError, match="not valid Unicode"):
+        template.encode(Conversation.of(("user", "a\ud800"), ("assistant", "b")))
+
+
+@pytest.mark.parametrize("answer", ["東京", "Zürich", "The HERON"])
+def test_an_answer_that_the_tokenizer_cannot_write_is_told(answer, tiny_model):
+    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, trainers
+    from transformers import PreTrainedTokenizerFast
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
+    if answer.isascii():
+        tokenizer.normalizer = normalizers.Lowercase()
+    tokenizer.train_from_iterator(
+        ["probe one two three four five six seven eight nine system user assistant words The HERON Zrich x"],
+        trainers.BpeTrainer(vocab_size=300, special_tokens=["<|im_start|>", "<|im_end|>", "\n"], show_progress=False),
+    )
+    from tokenizers import decoders
+
+    tokenizer.decoder = decoders.Metaspace()
+    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>")
+    template = BoundTemplate.bind(declared(MESSAGES + PROMPT), fast)
+    assert template.encode(Conversation.of(("user", "two"), ("assistant", "three words"))).supervised
+    with pytest.raises(harness.TemplateError, match="message 2: this tokenizer cannot write the answer"):
+        template.encode(Conversation.of(("user", "two"), ("assistant", answer)))
 
 
 @pytest.mark.parametrize("leading", ["", "\n", "  ", "\n  \n", "  {% if true %}x{% endif %}\n"])

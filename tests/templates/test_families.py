@@ -301,6 +301,20 @@ def test_what_has_no_place_is_refused_by_the_server_too(name, bind):
             template.render(TURNS, (LOOK,))
 
 
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_system_prompt_alone_is_written_or_refused(name, bind):
+    template = bind(name)
+    render = partial(
+        template.tokenizer.apply_chat_template, [{"role": "system", "content": "Be brief."}], tokenize=False
+    )
+    try:
+        text = render(add_generation_prompt=True)
+    except Exception as error:
+        assert "system prompt" in str(error)
+    else:
+        assert "Be brief." in text
+
+
 @pytest.mark.parametrize("name", ["gemma", "gemma3"])
 def test_gemma_takes_user_and_assistant_in_turn(name, bind):
     with pytest.raises(
