@@ -271,6 +271,14 @@ def test_with_nothing_missing_add_tokens_leaves_an_adapter_as_ever(tmp_path, rec
     assert (tmp_path / "runs/small/adapter").is_dir() and not (tmp_path / "runs/small/model").exists()
 
 
+def test_the_plan_names_tokens_that_look_like_markup(recipe, harness):
+    path = recipe(steps=1)
+    path.write_text(path.read_text().replace("template: chatml", "template: {name: mistral-v3, add_tokens: true}"))
+    done = harness("tune", path)
+    assert done.code == 0, done.err
+    assert "[INST] (" in done.out and "[/INST] (" in done.out
+
+
 def test_the_plan_does_not_count_the_adapter_among_the_models_parameters(tmp_path, recipe, harness, tiny_model):
     own = sum(weight.numel() for weight in load_model(ModelSpec(path=str(tiny_model))).parameters())
     assert f"({own / 1e6:,.1f} M parameters" in harness("tune", recipe(rank=256)).out
