@@ -439,8 +439,10 @@ def register_datasets(register):
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-@pytest.mark.parametrize("before", [None, b'{"old": 1}\n'])
+@pytest.mark.parametrize(
+    ("before", "number"),
+    [(None, signal.SIGKILL), (b'{"old": 1}\n', signal.SIGKILL), (None, signal.SIGTERM), (None, signal.SIGINT)],
+)
 def test_a_build_that_is_killed_leaves_what_was_there(before, number, write_rows, tmp_path):
     (tmp_path / "slow.py").write_text(SLOW)
     path, out = write_rows(*({"n": n} for n in range(5))), tmp_path / "mix.jsonl"

@@ -20,7 +20,7 @@ sys.path.insert(0, str(SEEDLING))
 from facts import make_world  # noqa: E402
 from look_up import LOOK_UP, Found, ToolAsker  # noqa: E402
 
-pytestmark = pytest.mark.vllm
+pytestmark = [pytest.mark.vllm, pytest.mark.timeout(1500)]  # it tunes for minutes first
 
 QUESTIONS = 60
 

@@ -243,7 +243,7 @@ def damaged(source: str, chance: Random) -> str:
     return "".join(pieces)
 
 
-@settings(max_examples=100, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate), suppress_health_check=list(HealthCheck))  # fmt: skip
+@settings(max_examples=60, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate), suppress_health_check=list(HealthCheck))  # fmt: skip
 @given(
     name=st.sampled_from([name for name in Plugins().templates if name not in ("model", "plain")]),
     chance=st.randoms(use_true_random=False),
