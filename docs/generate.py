@@ -44,7 +44,7 @@ MEANINGS = {
     "llama3.1.builtin_tools": "tools that are called behind `<|python_tag|>`: `brave_search`, `wolfram_alpha`, `code_interpreter`",
     "llama3.1.trim": "cut white space off the edges of what is said, as published",
     "model.variables": "set before the template reads them, and saved with the run: `{enable_thinking: false}`",
-    "model.date": "what a template that asks the clock (`strftime_now`) is told, in tuning as in serving",
+    "model.date": "what a template that asks the clock (`strftime_now`) is told, in tuning as in serving; left out, 2024-07-26",
     # data
     "data.train_on": "which answers are learnt: `all` that the data do not exclude, the `last` of these in each conversation, or `none-but-marked` ones (`train: true`)",
     "data.train": "what is learnt from: a list of sources, in this order",

@@ -6,6 +6,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,8 @@ def main(arguments: list[str] | None = None) -> Any:
     # Read by OpenMP when torch loads it. Its threads wait for each other spinning; where another program has one of the
     # cores, they would spin most of the time away. This is long enough for what is quick; then they sleep.
     os.environ.setdefault("GOMP_SPINCOUNT", "10000")
-    before = signal.signal(signal.SIGTERM, _end)
+    ours = threading.current_thread() is threading.main_thread()  # others may not handle signals
+    before = signal.signal(signal.SIGTERM, _end) if ours else None
     try:
         return cli.main(args=arguments, prog_name="harness", standalone_mode=True)
     except HarnessError as error:
@@ -94,7 +96,8 @@ def main(arguments: list[str] | None = None) -> Any:
     except BrokenPipeError:
         sys.exit(141)
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if ours:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _end(number: int, frame: object) -> None:

@@ -23,17 +23,41 @@ TOOL_CALLS = (
     ("<parameter=", "qwen3_coder"),
     ("<tool_call>", "hermes"),
 )
+DAY = datetime.date(2024, 7, 26)  # what Llama 3.2's template falls back to
 _GIVEN = ("messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token")
+_WORDS = {
+    *[
+        "and",
+        "elif",
+        "else",
+        "endfor",
+        "endif",
+        "endmacro",
+        "for",
+        "if",
+        "in",
+        "is",
+        "macro",
+        "not",
+        "or",
+        "set",
+        "defined",
+        "none",
+        "true",
+        "false",
+    ]
+}  # of Jinja
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 class ModelsOwn(harness.Options):
     """`variables` are set before the template, as in `enable_thinking: false`; the run saves them as a part of it.
 
-    `date` is what a template gets to know that asks the clock (`strftime_now`): one day, in tuning as in serving.
+    `date` is what a template gets to know that asks the clock (`strftime_now`): one day, in tuning as in serving. Left out, it is
+    that of the run which the model comes from, or else DAY.
     """
 
-    date: datetime.date = datetime.date(2024, 7, 26)
+    date: datetime.date | None = None
     variables: dict[str, bool | int | Annotated[float, pydantic.Field(allow_inf_nan=False)] | str] = pydantic.Field(
         default_factory=dict
     )
@@ -57,15 +81,15 @@ def models_own(tokenizer: Any, options: ModelsOwn | None = None) -> str:
     """
     options = options or ModelsOwn()
     source, variables = unprotected(_own(tokenizer)), options.variables
-    read = set(_NAME.findall(" ".join(re.findall(r"{[{%].*?[%}]}", source, re.DOTALL)))) if variables else set()
+    read = (
+        set(_NAME.findall(" ".join(re.findall(r"{[{%].*?[%}]}", source, re.DOTALL)))) - _WORDS if variables else set()
+    )
     for name in variables:
         if name not in read:
             raise harness.TemplateError(f"the model's template reads no variable {name!r}.{nearest(name, read)}")
-    has_clock = CLOCK in source
-    if has_clock and "date" not in options.model_fields_set:  # it goes on with the day that it has been given
-        return set_variables(**variables) + without(source, variables)
-    clock = fixed_clock(options.date) if "strftime_now" in source else ""
-    return clock + set_variables(**variables) + without(source, variables, clock=True)
+    sets_clock = "strftime_now" in source and (options.date is not None or CLOCK not in source)
+    clock = fixed_clock(options.date or DAY) if sets_clock else ""
+    return clock + set_variables(**variables) + without(source, variables, clock=sets_clock)
 
 
 def _own(tokenizer: Any) -> str:
