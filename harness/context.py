@@ -25,7 +25,7 @@ class Context:
     @functools.cached_property
     def plugins(self) -> Plugins:
         """The plugins, loaded when first asked for."""
-        plugins = Plugins([*configured_files(), *self.plugin_files])
+        plugins = Plugins(self.plugin_files, configured_files())
         _CURRENT.append(plugins)
         return plugins
 
@@ -51,5 +51,5 @@ _CURRENT: list[Plugins] = []
 def current_plugins() -> Plugins:
     """The plugins of this process: those of the command that is running, or the installed ones."""
     if not _CURRENT:
-        _CURRENT.append(Plugins(configured_files()))
+        _CURRENT.append(Plugins((), configured_files()))
     return _CURRENT[-1]

@@ -61,6 +61,9 @@ class Dataset:
     lack, as in `(("instruction", "input?", "output"),)`. A data set without it is never guessed.
     `resolve(path, datasets)`, or `resolve(path, datasets, columns)` to see what is renamed, makes a data set a stand-in for
     another, chosen when the file is seen.
+
+    What is encoded is kept, and used again while the rows, the code and the files that it opens in Python are the same.
+    `reads` names files and folders that it reads in another way (a library's native code, another program).
     """
 
     name: str
@@ -72,6 +75,7 @@ class Dataset:
     gather: Callable[..., Iterable[tuple[int, Row]]] | None = None
     fields: tuple[tuple[str, ...], ...] = ()
     resolve: Callable[..., Dataset | Match] | None = None
+    reads: tuple[str | Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +84,14 @@ class Filter:
 
     It gets a Conversation or a Preference and returns why to leave it out, in a few words that are the same for all
     items of that kind (they are counted), or None to keep it. It may remember what it saw: each pass creates its own.
+    `reads` is that of a `Dataset`.
     """
 
     name: str
     description: str
     options: type[Options]
     create: Callable[[Any], Callable[[Conversation | Preference], str | None]]
+    reads: tuple[str | Path, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

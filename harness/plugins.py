@@ -7,22 +7,25 @@ first asked for, so that every failure has a name and `harness --help` stays qui
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
 from harness import hookspecs
-from harness.commands import CORE_COMMANDS
-from harness.errors import HarnessError, PluginError, UnknownNameError, known_names, nearest
+from harness.errors import ENDINGS, HarnessError, PluginError, known_names, nearest
+from harness.reading import Reads, reading
+from harness.registry import KINDS, PluginInfo, Registry
 
 if TYPE_CHECKING:
     import click
@@ -30,124 +33,21 @@ if TYPE_CHECKING:
     from harness.declarations import Dataset, Engine, Evaluation, Filter, Method, Objective, Template, Tracker
 
 ENTRY_POINT_GROUP = "harness"
-# What a plugin can do wrong while it loads; a module that calls sys.exit() must not end the command.
-BROKEN = (Exception, SystemExit)
-KINDS = ("datasets", "filters", "templates", "objectives", "methods", "evaluations", "engines", "trackers", "commands")
 T = TypeVar("T")
-
-
-@dataclass(frozen=True, slots=True)
-class PluginInfo:
-    """Where a plugin comes from, and why it failed where it did."""
-
-    name: str
-    version: str
-    path: str
-    error: str | None = None
-    details: str = ""
-
-    def __str__(self) -> str:
-        return f"{self.name} {self.version} ({self.path})".replace("  ", " ")
-
-
-@dataclass(slots=True)
-class Registry(Mapping[str, T], Generic[T]):
-    """The registered things of one kind by name; looking up an unknown name is an error that helps."""
-
-    kind: str
-    _items: dict[str, T] = field(default_factory=dict)
-    _owners: dict[str, PluginInfo] = field(default_factory=dict)
-
-    def __getitem__(self, name: str) -> T:
-        try:
-            return self._items[name]
-        except KeyError:
-            singular = self.kind.removesuffix("s")
-            raise UnknownNameError(
-                f"no {singular} is named {name!r}.{nearest(name, self._items)}\n"
-                f"Registered {self.kind}: {known_names(self._items)}. `harness plugins list` says who brings what."
-            ) from None
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._items
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._items))
-
-    def __len__(self) -> int:
-        return len(self._items)
-
-    def owner(self, name: str) -> PluginInfo:
-        """The plugin that registered `name`."""
-        return self._owners[name]
-
-    def owned_by(self, plugin: str) -> list[str]:
-        """The names that `plugin` registered."""
-        return sorted(name for name, owner in self._owners.items() if owner.name == plugin)
-
-    def _add(self, owner: PluginInfo, item: T) -> None:
-        expected = _class_of(self.kind)
-        if not isinstance(item, expected):
-            raise PluginError(
-                f"register was given {item!r}, expected a {expected.__module__.split('.')[0]}.{expected.__name__}"
-            )
-        name = getattr(item, "name", None)
-        if not isinstance(name, str) or not name:
-            raise PluginError(f"register was given {item!r}, which has no name")
-        if not name.isprintable() or " " in name:
-            raise PluginError(f"{name!r} cannot be typed as a name: leave out spaces and control characters")
-        if self.kind != "commands":
-            _check_declared(item)
-        if self.kind == "commands" and name in CORE_COMMANDS:
-            raise PluginError(f"{name!r} is a command of the harness itself; give yours another name")
-        if name in self._items:
-            raise PluginError(
-                f"{self.kind.removesuffix('s')} {name!r} is already registered by {self._owners[name]}; "
-                f"{owner} claims it too. Disable one with HARNESS_DISABLE_PLUGINS={owner.name}"
-            )
-        self._items[name], self._owners[name] = item, owner
-
-    def _forget(self, plugin: str) -> None:
-        for name in self.owned_by(plugin):
-            del self._items[name], self._owners[name]
-
-
-def _check_declared(item: Any) -> None:
-    """Raises PluginError for a declaration that would break where a recipe uses it."""
-    from harness.declarations import Dataset, Template
-    from harness.options import Options
-
-    options = getattr(item, "options", Options)
-    optional = isinstance(item, Dataset | Template) and options is None
-    if not optional and not (isinstance(options, type) and issubclass(options, Options)):
-        raise PluginError(f"{item.name!r} has the options {options!r}, expected a subclass of harness.Options")
-    for part in ("convert", "jinja", "stop_tokens", "apply", "save", "loss", "run", "start", "create"):
-        if hasattr(item, part) and not callable(getattr(item, part)):
-            raise PluginError(f"{item.name!r}: {part} should be a function, found {getattr(item, part)!r}")
-    if getattr(item, "produces", "model") not in ("adapter", "model"):
-        raise PluginError(f"{item.name!r} produces {item.produces!r}, expected 'adapter' or 'model'")
-    source = getattr(item, "source", None)
-    if source is not None and not isinstance(source, str | os.PathLike):
-        raise PluginError(f"{item.name!r}: the source should be a path, found {source!r}")
-
-
-def _class_of(kind: str) -> type:
-    """The class of what is registered under `kind`. Looked up late: declarations are not needed for `--help`."""
-    if kind == "commands":
-        import click
-
-        return click.Command
-    from harness import declarations
-
-    declared: type = getattr(declarations, kind.removesuffix("s").capitalize())
-    return declared
 
 
 class Plugins:
     """The loaded plugins and what they register."""
 
-    def __init__(self, files: Sequence[Path] = ()) -> None:
-        """Args: files: single-file plugins, loaded after the installed ones."""
+    def __init__(self, files: Sequence[Path] = (), configured: Sequence[Path] = ()) -> None:
+        """Load the installed plugins, then single files.
+
+        Args:
+            files: those that somebody named just now; a missing one is an error.
+            configured: those of `configured_files`, loaded before them; a missing one is left out like any broken one.
+        """
+        self.since_ns = time.time_ns()
+        self._reads: dict[str, Reads] = {}
         self.loaded: dict[str, PluginInfo] = {}
         self.failed: dict[str, PluginInfo] = {}
         disabled = os.environ.get("HARNESS_DISABLE_PLUGINS", "").split(",")
@@ -159,8 +59,14 @@ class Plugins:
         self._manager.add_hookspecs(hookspecs)
         for entry in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=lambda entry: entry.name):
             self._load_entry_point(entry)
+        for file in configured:
+            if file.stem not in self.disabled and not file.is_file():
+                self._fail(PluginInfo(file.stem, "", str(file)), "no such file; [tool.harness] plugins names it")
+            else:
+                self._load_file(file)
         for file in files:
             self._load_file(file)
+        self.imported = frozenset(sys.modules)
 
     # What was registered, by kind. The first look calls that kind's hook.
 
@@ -210,8 +116,16 @@ class Plugins:
         for kind in KINDS:
             self._registry(kind)
 
+    def read_by(self, plugin: str) -> Reads:
+        """What the code of `plugin` has read while it was loaded and registered things."""
+        return self._reads.get(plugin, Reads())
+
     def watch(self, watcher: object) -> None:
-        """Add an object with lifecycle hooks (a tracker) for the rest of this process."""
+        """Add an object with lifecycle hooks (a tracker) for the rest of this process.
+
+        Raises:
+            PluginError: where it has none, or one that does not exist.
+        """
         self._check_hooks(watcher)
         self._manager.register(watcher)
 
@@ -220,7 +134,9 @@ class Plugins:
         for plugin in list(self._manager.get_plugins()):
             try:
                 self._call(hook, plugin, **arguments)
-            except BROKEN as error:
+            except ENDINGS:
+                raise
+            except BaseException as error:
                 name = self._manager.get_name(plugin) or type(plugin).__name__
                 known = self.loaded.get(name, PluginInfo(name, "", type(plugin).__module__))
                 self._fail(known, f"{hook} raised {type(error).__name__}: {error}", plugin)
@@ -233,12 +149,10 @@ class Plugins:
         info = PluginInfo(entry.name, version, entry.value)
         if entry.name in self.disabled:
             return
-        try:
-            module = entry.load()
-        except BROKEN as error:
-            self._fail(info, f"import failed: {type(error).__name__}: {error}")
-            return
-        self._add(PluginInfo(entry.name, version, str(getattr(module, "__file__", None) or entry.value)), module)
+        module = self._attempt(info, "import failed", entry.load)
+        if module is not None:
+            path = str(getattr(module, "__file__", None) or entry.value)
+            self._add(PluginInfo(entry.name, version, path, distribution=dist.name if dist else ""), module)
 
     def _load_file(self, file: Path) -> None:
         info = PluginInfo(file.stem, "", str(file))
@@ -251,13 +165,30 @@ class Plugins:
             raise PluginError(f"--plugin {file}: not a Python file (its name should end in .py)")
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BROKEN as error:
+        execute = spec.loader.exec_module
+        if self._attempt(info, "import failed", lambda: execute(module) or module) is None:
             del sys.modules[spec.name]
-            self._fail(info, f"import failed: {type(error).__name__}: {error}")
-            return
-        self._add(info, module)
+        else:
+            self._add(info, module)
+
+    def _attempt(
+        self, info: PluginInfo, otherwise: str, load: Callable[[], T], plugin: object | None = None
+    ) -> T | None:
+        """What `load` gives. Where it raises, the plugin is left out, for a reason that begins with `otherwise`.
+
+        A module that calls sys.exit() must not end the command. What a plugin prints is none of the command's output.
+        """
+        try:
+            with reading() as reads, contextlib.redirect_stdout(sys.stderr):
+                return load()
+        except ENDINGS:
+            raise
+        except BaseException as error:
+            told = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+            self._fail(info, f"{otherwise}: {told}", plugin)
+            return None
+        finally:
+            self._reads.setdefault(info.name, Reads()).add(reads)
 
     def _add(self, info: PluginInfo, plugin: ModuleType) -> None:
         try:
@@ -271,16 +202,22 @@ class Plugins:
         self.loaded[info.name] = info
 
     def _check_hooks(self, plugin: object) -> None:
+        if plugin is None:
+            raise PluginError("found None, expected an object with hooks")
+        hooks = 0
         known = {name for name in vars(hookspecs) if self._manager.parse_hookspec_opts(hookspecs, name) is not None}
         for name in dir(plugin):
             options = self._manager.parse_hookimpl_opts(plugin, name)
             if options is None:
-                if name in known and inspect.isfunction(getattr(plugin, name)):
+                if name in known and inspect.isroutine(getattr(plugin, name)):
                     raise PluginError(f"{name} is not marked: put @harness.hookimpl above it")
                 continue
+            hooks += 1
             hook = options.get("specname") or name
             if hook not in known:
                 raise PluginError(f"there is no hook {hook!r}.{nearest(hook, known)} Hooks: {known_names(known)}")
+        if not hooks:
+            raise PluginError(f"it has no hook: mark a function with @harness.hookimpl. Hooks: {known_names(known)}")
 
     # Calling
 
@@ -291,18 +228,14 @@ class Plugins:
             for info in list(self.loaded.values()):
                 plugin = self._manager.get_plugin(info.name)
                 assert plugin is not None
-                try:
-                    returned = self._call(
-                        f"register_{kind}", plugin, register=lambda item, owner=info: registry._add(owner, item)
-                    )
-                    if returned:
-                        raise PluginError(
-                            f"register_{kind} returned {returned[0]!r}; call `register(...)` with it instead"
-                        )
-                except BROKEN as error:
-                    told = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
-                    self._fail(info, f"register_{kind} failed: {told}", plugin)
+                self._attempt(info, f"register_{kind} failed", partial(self._register, kind, info, plugin), plugin)
         return registry
+
+    def _register(self, kind: str, info: PluginInfo, plugin: object) -> None:
+        registry = self._registries[kind]
+        returned = self._call(f"register_{kind}", plugin, register=partial(registry.add, info))
+        if returned:
+            raise PluginError(f"register_{kind} returned {returned[0]!r}; call `register(...)` with it instead")
 
     def _call(self, hook: str, plugin: object, **arguments: Any) -> list[Any]:
         """Call a hook on one plugin; what it returned, without None."""
@@ -321,7 +254,7 @@ class Plugins:
             self._manager.unregister(plugin)
             self.loaded.pop(info.name, None)
             for registry in self._registries.values():
-                registry._forget(info.name)
+                registry.forget(info.name)
         key = info.name if info.name not in self.failed and info.name not in self.loaded else str(info)
         self.failed[key] = failed
         if self.strict:
@@ -349,6 +282,10 @@ def configured_files(start: Path | None = None) -> list[Path]:
             table = table.get(key, {})
             if not isinstance(table, dict):
                 raise PluginError(f"{pyproject}: [tool.harness] should be a table, found {table!r}")
+        for key in set(table) - {"plugins"}:
+            print(
+                f"warning: {pyproject}: [tool.harness] has no key {key!r}.{nearest(key, ['plugins'])}", file=sys.stderr
+            )
         files = table.get("plugins", [])
         if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
             raise PluginError(f"{pyproject}: [tool.harness] plugins should be a list of file names")

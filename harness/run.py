@@ -22,7 +22,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import HarnessError, RunError
+from harness.errors import ENDINGS, HarnessError, RunError
 from harness.files import read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -161,7 +161,7 @@ class Run:
             yield entry
             entry.setdefault("outcome", "finished")
         except BaseException as error:
-            entry["outcome"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            entry["outcome"] = "interrupted" if isinstance(error, ENDINGS) else "failed"
             raise
         finally:
             entry["ended"] = _now()

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -92,6 +93,19 @@ def harness_here(
         return Done(code, *capfd.readouterr())
 
     return run
+
+
+@pytest.fixture(scope="session")
+def wait_until() -> Callable[[Callable[[], object]], None]:
+    """Wait until a condition comes true: the one place in which a test sleeps. It ends; that is for tests that hang."""
+
+    def wait(condition: Callable[[], object], guard_s: float = 300) -> None:
+        deadline = time.monotonic() + guard_s
+        while not condition():
+            assert time.monotonic() < deadline, "what was waited for never came"
+            time.sleep(0.01)
+
+    return wait
 
 
 @pytest.fixture(scope="session")

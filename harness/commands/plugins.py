@@ -7,7 +7,7 @@ import json
 import click
 
 from harness.context import Context
-from harness.plugins import KINDS
+from harness.registry import KINDS
 
 
 @click.group(name="plugins", help="List plugins, what they register, and the failed ones.")

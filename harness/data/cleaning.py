@@ -9,12 +9,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.data.sources import Item
-from harness.errors import DataError, HarnessError
+from harness.errors import ENDINGS, DataError, HarnessError
 
 if TYPE_CHECKING:
     from harness.declarations import Filter
-    from harness.plugins import Registry
     from harness.recipe import CleanStep
+    from harness.registry import Registry
 
 
 class Cleaning:
@@ -29,9 +29,9 @@ class Cleaning:
         for name, judge in self._filters:
             try:
                 reason = judge(item)
-            except HarnessError:
+            except (HarnessError, *ENDINGS):
                 raise
-            except Exception as error:  # whatever a plugin's filter trips over is about this item
+            except BaseException as error:  # whatever a plugin's filter trips over is about this item
                 raise DataError(f"the filter {name!r} failed: {type(error).__name__}: {error}") from error
             if reason is None:
                 continue
@@ -44,9 +44,9 @@ class Cleaning:
 def _started(declared: Filter, options: Any) -> Callable[[Item], str | None]:
     try:
         return declared.create(options)
-    except HarnessError:
+    except (HarnessError, *ENDINGS):
         raise
-    except Exception as error:
+    except BaseException as error:
         raise DataError(
             f"data.clean: the filter {declared.name!r} cannot start: {type(error).__name__}: {error}"
         ) from error

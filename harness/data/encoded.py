@@ -18,8 +18,9 @@ from harness.errors import DataError
 from harness.nouns import Conversation
 
 if TYPE_CHECKING:
-    from harness.plugins import Plugins, Registry
+    from harness.plugins import Plugins
     from harness.recipe import DataSource, DataSpec
+    from harness.registry import Registry
     from harness.template import BoundTemplate
 
 SAMPLE = 256  # conversations that are handed back as they were

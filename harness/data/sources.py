@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING, Any
 from harness.data.fields import LeftOut, shown
 from harness.data.rows import OnError, files_of, read_rows, stop
 from harness.declarations import Dataset
-from harness.errors import DataError, nearest
+from harness.errors import ENDINGS, DataError, nearest
 from harness.nouns import Conversation, Message, Preference, Row
 
 if TYPE_CHECKING:
     from harness.data.recognise import Match
-    from harness.plugins import Registry
     from harness.recipe import DataSource
+    from harness.registry import Registry
 
 Item = Conversation | Preference
 
@@ -237,11 +237,11 @@ def convert_row(
         if isinstance(made, LeftOut):
             return made
         items = tuple(made or ()) if isinstance(made, Iterable | None) and not isinstance(made, str) else (made,)
-    except DataError:
+    except (DataError, *ENDINGS):
         raise
     except KeyError as error:
         raise DataError(f"the field {error} is missing. The row has: {', '.join(map(str, row)) or 'nothing'}") from None
-    except Exception as error:  # whatever a plugin's `convert` trips over is about this row
+    except BaseException as error:  # whatever a plugin's `convert` trips over is about this row
         raise DataError(f"the row does not fit data set {dataset.name!r}: {type(error).__name__}: {error}") from error
     for item in items:
         if not isinstance(item, Conversation | Preference):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import re
@@ -11,7 +12,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -115,13 +115,15 @@ class Serving(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def serving():  # type: ignore[no-untyped-def]
+def serving(wait_until):  # type: ignore[no-untyped-def]
     """A context manager that runs `harness serve ARGUMENTS` and yields a Serving."""
-    return _serving
+    return functools.partial(_serving, wait_until)
 
 
 @contextlib.contextmanager
-def _serving(runs: Path, folder: Path, *arguments: str, **environment: str) -> Iterator[Serving]:
+def _serving(
+    wait_until: Callable[..., None], runs: Path, folder: Path, *arguments: str, **environment: str
+) -> Iterator[Serving]:
     """Run `harness serve ARGUMENTS`, from the moment it says that it is ready; killed at the end if it still runs."""
     port, page_port = _free_port(), _free_port()
     output = folder / "serve.log"
@@ -131,9 +133,9 @@ def _serving(runs: Path, folder: Path, *arguments: str, **environment: str) -> I
             cwd=folder, env=os.environ | {"COLUMNS": "200"} | environment, stdout=log, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
     try:
-        while "Ctrl-C stops everything" not in output.read_text():
-            assert process.poll() is None, output.read_text()
-            time.sleep(0.2)
+        ready = "Ctrl-C stops everything"
+        wait_until(lambda: ready in output.read_text() or process.poll() is not None, guard_s=600)
+        assert ready in output.read_text(), output.read_text()
         yield Serving(process, output, f"http://127.0.0.1:{port}/v1", f"http://127.0.0.1:{page_port}")
     finally:
         if process.poll() is None:
@@ -172,18 +174,3 @@ def _processes_of(marker: str) -> list[str]:
     while below := {pid for pid, (parent, _) in processes.items() if parent in found} - found:
         found |= below
     return [processes[pid][1] for pid in sorted(found)]
-
-
-@pytest.fixture(scope="session")
-def wait_until():  # type: ignore[no-untyped-def]
-    return _wait_until
-
-
-def _wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> bool:
-    """Whether `condition()` comes true in time."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return bool(condition())

@@ -156,16 +156,13 @@ def test_a_port_in_use_is_named_before_anything_starts(tmp_path: Path) -> None:
             pytest.fail("started")
 
 
-def test_loading_the_plugin_is_quick_and_imports_nothing_heavy() -> None:
+def test_loading_the_plugin_imports_nothing_heavy() -> None:
     code = (
-        "import sys, time, harness; began = time.perf_counter(); import harness_serve; took = time.perf_counter() - began;"
-        "assert not {'torch', 'vllm', 'gradio', 'openai', 'sqlalchemy', 'pydantic'} & set(sys.modules), sys.modules.keys(); print(took)"
+        "import sys, harness, harness_serve;"
+        "assert not {'torch', 'vllm', 'gradio', 'openai', 'sqlalchemy', 'pydantic'} & set(sys.modules), sys.modules.keys()"
     )
-    took = min(
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-        for _ in range(3)
-    )
-    assert took < 0.05
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_the_telling_lines_of_a_log_are_the_errors(tmp_path: Path) -> None:
