@@ -284,7 +284,7 @@ def test_a_run_in_use_is_shown_as_working_and_not_removed(harness, make_run):
 def test_doctor_says_what_is_there_in_words_and_in_json(harness):
     found = json.loads(harness("doctor", "--json").out)
     assert found["harness"]["version"] and found["machine"]["cores"] >= 1
-    assert set(found["extras"]) == {"tuning", "evaluation", "serving"}
+    assert set(found["extras"]) == {"tuning", "evaluation", "gguf", "serving"}
     text = harness("doctor").out
     assert "torch build" in text and "good to know" in text
 
