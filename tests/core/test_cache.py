@@ -381,6 +381,7 @@ def preparing(tiny_model, path, go):
     return subprocess.Popen(list(map(str, arguments)), stdout=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 def test_two_processes_at_once_prepare_it_once(cache, tiny_model, write_rows, tmp_path):
     path, go = write_rows(*map(row, range(30))), tmp_path / "go"
     first = preparing(tiny_model, path, go)
@@ -394,6 +395,7 @@ def test_two_processes_at_once_prepare_it_once(cache, tiny_model, write_rows, tm
     assert len(folders(cache)) == 1
 
 
+@pytest.mark.slow
 def test_killed_while_it_writes_it_leaves_nothing_half(cache, tiny_model, write_rows, tmp_path):
     path, go = write_rows(*map(row, range(30))), tmp_path / "go"
     killed = preparing(tiny_model, path, go)

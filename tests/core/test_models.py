@@ -199,6 +199,7 @@ main(sys.argv[1:])
 """
 
 
+@pytest.mark.slow
 def test_killed_at_the_last_moment_it_leaves_what_was_there(harness, tmp_path) -> None:
     """Before its first fetch nothing, and then the model that --force was about to replace."""
     write_gguf(tmp_path / "a.gguf", pre="smollm")

@@ -24,6 +24,8 @@ from harness.plugins import Plugins
 from harness.recipe import ModelSpec, TemplateSpec
 from harness.variants import resolve_variant
 
+pytestmark = pytest.mark.slow
+
 CONTROL = ("<|im_start|>", "<|im_end|>")
 METHODS = ("lora", "full")
 
