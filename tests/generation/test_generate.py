@@ -263,6 +263,7 @@ def started(seeds, endpoint, out, count):
     return subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_with_the_rows_of_an_uninterrupted_run(generate, seeds, endpoint, tmp_path):
     whole = json.loads(generate("--count", 60, "--json", out="whole.jsonl").out)
     endpoint.delay_s = 0.03
