@@ -47,11 +47,16 @@ def replacing(target: Path) -> Iterator[Path]:
         written = temporary / target.name
         try:
             yield written
-            _sync(written)
-            written.replace(target)
-            _sync_folder(target.parent)
+            move_into_place(written, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def move_into_place(written: Path, target: Path) -> None:
+    """Rename a file or folder of the same disk to `target` once all of it is on the disk."""
+    _sync(written)
+    written.replace(target)
+    _sync_folder(target.parent)
 
 
 def write_text(target: Path, text: str) -> None:

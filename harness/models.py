@@ -73,7 +73,7 @@ def load_model(spec: ModelSpec, *, for_tuning: bool = False, added_ids: Sequence
     transformers = require("transformers", "tuning")
     torch = require("torch", "tuning")
     if spec.is_local:
-        _check_folder(Path(spec.path))
+        check_folder(Path(spec.path))
     transformers.utils.logging.disable_progress_bar()
     try:
         model = transformers.AutoModelForCausalLM.from_pretrained(
@@ -187,7 +187,8 @@ def _begin_embeddings(model: Any, ids: list[int]) -> None:
                     weight[ids] = weight[: min(ids)].mean(0, dtype=torch.float64).to(weight.dtype)
 
 
-def _check_folder(folder: Path) -> None:
+def check_folder(folder: Path) -> None:
+    """Raise ModelError where the folder has no config.json, no safetensors or not all that its index names."""
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: not a model folder: it has no config.json")
     if not any(folder.glob("*.safetensors")):

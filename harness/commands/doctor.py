@@ -33,6 +33,7 @@ LITTLE_DISK_BYTES = 5e9
 EXTRAS = {
     "tuning": "harness tune, and everything that loads a model",
     "evaluation": "harness evaluate and compare",
+    "gguf": "harness models fetch of GGUF files",
     "serving": "harness serve and the chat page",
 }
 

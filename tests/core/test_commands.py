@@ -103,6 +103,7 @@ def test_validate_is_content_with_good_data(harness):
         assert done.code == 0 and "nothing wrong" in done.out, done.out
 
 
+@pytest.mark.slow
 def test_validate_checks_a_recipe_against_its_template_and_length(harness, write_rows, tiny_model, tmp_path):
     path = write_rows(*ALPACA, {"instruction": "long", "output": "a key " * 40})
     (tmp_path / "r.yaml").write_text(
@@ -284,11 +285,12 @@ def test_a_run_in_use_is_shown_as_working_and_not_removed(harness, make_run):
 def test_doctor_says_what_is_there_in_words_and_in_json(harness):
     found = json.loads(harness("doctor", "--json").out)
     assert found["harness"]["version"] and found["machine"]["cores"] >= 1
-    assert set(found["extras"]) == {"tuning", "evaluation", "serving"}
+    assert set(found["extras"]) == {"tuning", "evaluation", "gguf", "serving"}
     text = harness("doctor").out
     assert "torch build" in text and "good to know" in text
 
 
+@pytest.mark.slow
 def test_doctor_asks_the_hub_it_is_told_of_and_does_not_wait_for_one_that_is_silent(harness):
     closed = socket.socket()
     closed.bind(("127.0.0.1", 0))  # and does not listen

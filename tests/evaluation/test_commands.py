@@ -13,6 +13,8 @@ from click.testing import CliRunner, Result
 from harness.cli import cli
 from harness.errors import HarnessError
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:

@@ -284,6 +284,7 @@ def started(seeds, endpoint, out, count):
     return subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
+@pytest.mark.slow
 def test_killed_again_and_again_it_ends_with_the_rows_of_an_uninterrupted_run(
     generate, seeds, endpoint, tmp_path, wait_until
 ):

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 pytest.importorskip("torch")
+pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted((ROOT / "recipes").rglob("*.yaml"))
@@ -51,7 +52,7 @@ def architecture(recipe: Path) -> str:
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda path: str(path.relative_to(ROOT / "recipes")))
-def test_the_recipe_tunes_a_miniature(recipe, miniature, harness, tmp_path):
+def test_the_recipe_tunes_a_miniature(recipe, miniature, harness_here, tmp_path):
     text = recipe.read_text()
     sets = [
         f"model.path={miniature(architecture(recipe))}",
@@ -66,7 +67,7 @@ def test_the_recipe_tunes_a_miniature(recipe, miniature, harness, tmp_path):
         rows.write_text("".join(json.dumps({"text": f"The heron keeps {n} stones."}) + "\n" for n in range(20)))
         sets += [f"data.train.0.path={rows}", f"data.validation.0.path={rows}"]
     arguments = [part for override in sets for part in ("--set", override)]
-    done = harness("tune", recipe, "--run", "small", *arguments, env={"OMP_NUM_THREADS": "1"})
+    done = harness_here("tune", recipe, "--run", "small", *arguments)
     assert done.code == 0, done.err
     run = tmp_path / "runs" / "small"
     assert (run / "adapter" / "adapter_model.safetensors").is_file() or (run / "model" / "model.safetensors").is_file()

@@ -44,6 +44,8 @@ def runs_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     import torch
     from safetensors.torch import load_file, save_file
 
+    from harness.cli import main
+
     folder = tmp_path_factory.mktemp("serving")
     rows = folder / "rows.jsonl"
     asked = ("Who keeps the key?", "Where is the bell?", "Answer in one word, please.")
@@ -59,21 +61,9 @@ def runs_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     )
     runs = folder / "runs"
     for name, seed in (("alpha", 1), ("beta", 2)):
-        command = [
-            sys.executable,
-            "-m",
-            "harness.cli",
-            "--runs",
-            runs,
-            "tune",
-            recipe,
-            "--run",
-            name,
-            "--set",
-            f"tune.seed={seed}",
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+        with pytest.raises(SystemExit) as ended:
+            main(["--runs", str(runs), "tune", str(recipe), "--run", name, "--set", f"tune.seed={seed}"])
+        assert not ended.value.code
     for name in ("unapplied", "swapped"):
         shutil.copytree(runs / "alpha", runs / name)
     weights = load_file(runs / "alpha/adapter/adapter_model.safetensors")

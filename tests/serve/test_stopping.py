@@ -14,6 +14,7 @@ import pytest
 pytestmark = pytest.mark.vllm
 
 
+@pytest.mark.soak  # an engine of its own; what is refused, and with which words, test_checks asks the shared one
 def test_an_adapter_that_is_not_applied_stops_serving(harness, runs_folder: Path, free_port, processes_of) -> None:  # type: ignore[no-untyped-def]
     port = free_port()
     done = harness("--runs", runs_folder, "serve", "unapplied", f"--port={port}", "--no-ui")

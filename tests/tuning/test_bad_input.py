@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("torch")
 
+pytestmark = pytest.mark.slow
+
 
 def refused(done, *told: str) -> None:
     assert done.code == 1, done.out + done.err

@@ -13,6 +13,8 @@ from harness.models import load_variant, token_logprobs
 from harness.plugins import Plugins
 from harness.variants import resolve_variant
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(tmp_path, recipe, harness):
