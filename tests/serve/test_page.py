@@ -17,7 +17,7 @@ from harness_serve.votes import Votes
 from harness.declarations import Endpoint
 from harness.variants import resolve_variants
 
-sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 pytest.importorskip("gradio")
 
 pytestmark = [pytest.mark.vllm, pytest.mark.browser]
@@ -38,18 +38,6 @@ def page_url(endpoint, runs_folder: Path, database: str, free_port):  # type: ig
         endpoint, variants, Votes(database), ["Who keeps the key?", "Where is the bell?"], port=free_port()
     ) as url:
         yield url
-
-
-@pytest.fixture(scope="module")
-def chromium():  # type: ignore[no-untyped-def]
-    import shutil
-
-    path = next(path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path)
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
-        yield browser
-        browser.close()
 
 
 @pytest.fixture
