@@ -31,6 +31,7 @@ COMMON = (
     (b"x-frame-options", b"DENY"),
     (b"x-content-type-options", b"nosniff"),
     (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
 )
 # Gradio's page has scripts and styles in line and compiles its templates. Nothing comes from elsewhere or goes there.
 PAGE_HEADERS = (

@@ -377,3 +377,27 @@ def test_of_gradios_routes_only_those_the_page_needs_answer(gradio_app) -> None:
         ("GET", "/static/{path:path}"), ("GET", "/gradio_api/app_id"), ("GET", "/gradio_api/heartbeat/{session_hash}"),
         ("GET", "/gradio_api/queue/data"), ("POST", "/gradio_api/queue/join"), ("POST", "/gradio_api/cancel"),
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "markdown",
+    ["[x](javascript:alert(1))", "[x](JaVaScRiPt:alert(1))", "[x](java&#115;cript:alert(1))", "[x](javascript&#58;alert(1))", "<javascript:alert(1)>",
+     "[x](data:text/html,hi)", "[x](data:image/png;base64,AA)", "[x](vbscript:x)", "[x](file:///etc/passwd)", "[x](/login)", "[x](//evil.example)",
+     "[x](\x01javascript:alert(1))", "[x](<  javascript:alert(1)>)", "[x][y]\n\n[y]: javascript:alert(1)", "[x](blob:http://a)", "![x](data:image/png;base64,AA)"],
+)  # fmt: skip
+def test_an_answer_links_to_web_pages_and_mail_only(markdown: str) -> None:
+    pytest.importorskip("markdown_it")
+    from harness_serve.page import _markdown
+
+    shown = _markdown(markdown)
+    assert "href" not in shown and "<img" not in shown
+
+
+@pytest.mark.parametrize("target", ["https://example.org/a?b=c", "HTTP://example.org", "mailto:a@example.org"])
+@pytest.mark.parametrize("form", ["[x]({})", "<{}>", "[x][y]\n\n[y]: {}", '[x]({} "title")'])
+def test_a_link_opens_in_a_tab_of_its_own(target: str, form: str) -> None:
+    pytest.importorskip("markdown_it")
+    from harness_serve.page import _markdown
+
+    shown = _markdown(form.format(target))
+    assert shown.count("<a ") == shown.count('target="_blank" rel="noopener noreferrer nofollow"') == 1
