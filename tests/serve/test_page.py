@@ -41,8 +41,8 @@ def page_url(endpoint, runs_folder: Path, database: str, free_port):  # type: ig
 
 
 @pytest.fixture
-def open_page(chromium, page_url: str, tmp_path: Path):  # type: ignore[no-untyped-def]
-    """Open the page at a size; every request it makes must stay on this machine, and it may log no error."""
+def open_page(chromium, endpoint, page_url: str, tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Open the page at a size and log in; every request it makes must stay on this machine, and it may log no error."""
     elsewhere: list[str] = []
     errors: list[str] = []
     pages = []
@@ -55,6 +55,8 @@ def open_page(chromium, page_url: str, tmp_path: Path):  # type: ignore[no-untyp
         )
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(page_url)
+        page.get_by_label("Key").fill(endpoint.api_key)
+        page.get_by_role("button", name="Log in").click()
         page.locator(".pane .chat").nth(1).wait_for()
         pages.append(page)
         return page
