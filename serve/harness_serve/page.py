@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import html
+import logging
 import os
 import re
 import threading
@@ -71,7 +72,7 @@ def serve_page(
     names = names or Names()
     app = page_app(build_page(endpoint, variants, votes, examples or EXAMPLES))
     guard = PageGuard(app, names, endpoint.api_key, port)
-    quiet = {"log_level": "critical", "access_log": False, "server_header": False}
+    quiet = {"log_level": "error", "access_log": False, "server_header": False}
     server = uvicorn.Server(
         uvicorn.Config(guard, host=names.host, port=port, ws="none", timeout_graceful_shutdown=1, **quiet)
     )
@@ -84,6 +85,7 @@ def serve_page(
             time.sleep(0.01)
         yield f"http://{url_host(names.host)}:{port}"
     finally:
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # open pages hold streams that are cut now
         server.should_exit = True
         thread.join()
 
