@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -401,3 +402,18 @@ def test_a_link_opens_in_a_tab_of_its_own(target: str, form: str) -> None:
 
     shown = _markdown(form.format(target))
     assert shown.count("<a ") == shown.count('target="_blank" rel="noopener noreferrer nofollow"') == 1
+
+
+def test_a_port_that_was_taken_meanwhile_is_named(tmp_path: Path) -> None:
+    pytest.importorskip("gradio")
+    pytest.importorskip("openai")
+    from harness_serve.page import serve_page
+    from harness_serve.votes import Votes
+
+    from harness.declarations import Endpoint
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        votes, endpoint = Votes(str(tmp_path / "votes.db")), Endpoint("http://127.0.0.1:9/v1", ("base",))
+        with pytest.raises(HarnessError, match=f"port {port}"), serve_page(endpoint, [], votes, port=port):
+            pytest.fail("started")
