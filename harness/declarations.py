@@ -187,7 +187,8 @@ class Engine:
     """Serves variants of one base model. `start(variants, options, report)` yields the Endpoint once it is healthy.
 
     `report(what)` is called with what is being waited for, for people. Leaving the context stops every process the
-    engine started. The options have `host`, `port` and `api_key`.
+    engine started. The options have `host`, `port`, `api_key` (a SecretStr or None) and `allow_hosts`, names to answer to
+    besides the machine's own.
     """
 
     name: str

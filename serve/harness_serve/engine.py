@@ -35,6 +35,7 @@ from harness.options import Options
 from harness.recipe import ModelSpec
 from harness.variants import Variant
 from harness_serve.client import post
+from harness_serve.guard import NAMES_VARIABLE, Names, url_host
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as --max-lora-rank
 CHAT_FILES = ("tokenizer.json", "chat_template.jinja", "template.json")  # what decides prompt ids and stop tokens
@@ -66,6 +67,7 @@ class VllmOptions(Options):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     api_key: Annotated[SecretStr | None, Field(exclude=True)] = None
+    allow_hosts: tuple[str, ...] = ()  # names to answer to besides the machine's own
     dtype: Literal["bfloat16", "float16", "float32"] | None = None  # the dtype the variants were tuned in
     max_model_len: Annotated[int, Field(gt=0)] | None = None  # the model's own, or as much as fits in memory
     kv_cache_gib: Annotated[float, Field(gt=0)] | None = None  # 1 on a CPU; what gpu_memory_utilization leaves on a GPU
@@ -119,10 +121,8 @@ def start(
         report(f"vLLM to load (its log: {log_path})")
         engine = stack.enter_context(_kept(arguments, _environment(plan, options, on_cpu=on_cpu), log_path))
         key = options.api_key.get_secret_value() if options.api_key else None
-        reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(options.host, options.host)
-        host = f"[{reachable}]" if ":" in reachable else reachable
         settings = _settings(plan, options, on_cpu=on_cpu) | {"tool_parser": tool_parser or "none", "log": log_path}
-        endpoint = Endpoint(f"http://{host}:{options.port}/v1", plan.names, key, settings)
+        endpoint = Endpoint(f"http://{url_host(options.host)}:{options.port}/v1", plan.names, key, settings)
         _wait_until_healthy(endpoint, engine, log_path, options, report)
         for name in plan.names:
             report(f"the first answer of {name}")
@@ -212,8 +212,7 @@ def vllm_arguments(
             "--lora-modules",
             *(json.dumps({"name": name, "path": str(path)}) for name, path in plan.adapters.items()),
         ]
-    if options.api_key is not None:
-        arguments += ["--middleware", "harness_serve.guard.Guard"]
+    arguments += ["--middleware", "harness_serve.guard.EngineGuard"]
     if _is_preloaded(options, on_cpu=on_cpu):
         arguments.append("--distributed-executor-backend=uni")
     return [*arguments, "--disable-uvicorn-access-log", *_allowed(options.extra_args)]
@@ -240,6 +239,9 @@ def _environment(plan: Plan, options: VllmOptions, *, on_cpu: bool) -> dict[str,
     )
     if plan.model.is_local:
         environment["HF_HUB_OFFLINE"] = "1"
+    names = Names.checked(options.host, options.allow_hosts)
+    environment[NAMES_VARIABLE] = json.dumps([names.host, *names.allowed])
+    environment.pop("VLLM_API_KEY", None)
     if options.api_key is not None:  # not among the arguments, which `ps` shows to everyone
         environment["VLLM_API_KEY"] = options.api_key.get_secret_value()
     if on_cpu:
@@ -443,7 +445,9 @@ def _kept(arguments: list[str], environment: dict[str, str], log_path: Path) -> 
         yield process
     finally:
         os.close(writing)
-        process.wait()
+        while process.poll() is None:  # as long as the keeper takes: a second Ctrl-C ends nothing sooner
+            with contextlib.suppress(KeyboardInterrupt):
+                process.wait()
 
 
 def _wait_until_healthy(

@@ -146,6 +146,20 @@ def test_the_key_is_not_among_the_arguments(tmp_path: Path) -> None:
     assert "open sesame" not in repr(options) + options.model_dump_json()
 
 
+@pytest.mark.parametrize("key", [None, "open sesame"])
+def test_the_engine_is_guarded_with_a_key_and_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", "of another server")
+    options = VllmOptions(api_key=key, allow_hosts=("Compare.example.org",))
+    plan = plan_engine([_variant(tmp_path, "a")], options)
+    arguments = vllm_arguments(plan, tmp_path, options, on_cpu=True)
+    assert arguments[arguments.index("--middleware") + 1] == "harness_serve.guard.EngineGuard"
+    environment = engine._environment(plan, options, on_cpu=True)
+    assert environment.get("VLLM_API_KEY") == key
+    assert json.loads(environment["HARNESS_SERVE_NAMES"]) == ["127.0.0.1", "compare.example.org"]
+
+
 def test_a_port_in_use_is_named_before_anything_starts(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
