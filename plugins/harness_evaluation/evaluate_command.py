@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     "recipe_path",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Take the evaluations from this recipe, not from the run's own.",
+    help="Take the evaluations from this recipe, not from the run's own; of a plain model, dtype and revision too.",
 )
 @click.option(
     "--evaluation",

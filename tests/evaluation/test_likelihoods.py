@@ -9,10 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness_evaluation.chat_lm import ChatLM
 from harness_evaluation.likelihoods import likelihoods
-from harness_evaluation.progress import progress_bar
-from harness_evaluation.tasks import LmEvalOptions, quiet, run
+from harness_evaluation.tasks import LmEvalOptions, run
 
 from harness import HarnessError
 from harness.models import token_logprobs
@@ -67,7 +65,8 @@ def test_the_white_space_of_a_prompt_is_not_part_of_the_answer(
         assert sample.log_likelihoods == pytest.approx(expected, abs=1e-4)
     (theirs,) = run(loaded, options.model_copy(update={"as_lm_eval": True}), None)
     moved = [
-        a.log_likelihoods != pytest.approx(b.log_likelihoods, abs=0.1) for a, b in zip(result.samples, theirs.samples)
+        a.log_likelihoods != pytest.approx(b.log_likelihoods, abs=0.1)
+        for a, b in zip(result.samples, theirs.samples, strict=True)
     ]
     assert any(moved) == bool(ending)  # lm-eval scores it with each choice
 
@@ -112,7 +111,6 @@ def test_answers_of_one_token_share_a_forward_pass(
     loaded = louder(load(tiny_model))
     forward, rows = loaded.model.forward, []
     monkeypatch.setattr(loaded.model, "forward", lambda *a, **k: rows.append(len(k["input_ids"])) or forward(*a, **k))
-    monkeypatch.setattr("inspect.signature", lambda of, real=__import__("inspect").signature: real(forward))
     found = likelihoods(loaded, [([5, 6, 7], [1]), ([5, 6, 7], [2]), ([5, 6], [7, 2]), ([9], [4, 4])], 8)
     assert rows == [2]
     each = [token_logprobs(loaded.model, ids) for ids in ([5, 6, 7, 1], [5, 6, 7, 2], [9, 4, 4])]
