@@ -39,7 +39,7 @@ METRICS = {
     "loglikelihood_rolling": "doc_to_target: text\nmetric_list:\n"
     "  - {metric: bits_per_byte, aggregation: bits_per_byte}\n"
     "  - {metric: word_perplexity, aggregation: weighted_perplexity}\n",
-    "generate_until": "doc_to_target: answer\ngeneration_kwargs: {max_gen_toks: 40, do_sample: false}\n"
+    "generate_until": "doc_to_target: answer\ngeneration_kwargs: {max_gen_toks: 24, do_sample: false}\n"
     "metric_list: [{metric: exact_match, aggregation: mean, ignore_case: true, ignore_punctuation: true}]\n",
 }
 TASKS = tuple(f"facts_{kind}" for kind in METRICS)
@@ -80,7 +80,7 @@ def theirs(real_model: Path, folder: Path) -> dict[str, list[dict[str, Any]]]:
     assert done.returncode == 0, done.stderr
     logged = {}
     for task in TASKS:
-        (path,) = out.rglob(f"samples_{task}_*.jsonl")
+        (path,) = out.rglob(f"samples_{task}_2*.jsonl")  # the time follows; one task's name begins with another's
         lines = (json.loads(line) for line in path.read_text().split("\n") if line)
         logged[task] = sorted(lines, key=lambda entry: entry["doc_id"])
     return logged
