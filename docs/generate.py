@@ -99,6 +99,8 @@ MEANINGS = {
     "lm_eval.max_gen_toks": "the longest answer, in tokens; the task's own where left out",
     "lm_eval.system_prompt": "put before every question",
     "lm_eval.seed": "of few-shot examples and sampling",
+    "lm_eval.as_lm_eval": "score as lm-eval's own command line does, for figures to be compared with others'",
+    "lm_eval.apply_chat_template": "`false`, with `as_lm_eval` only: ask without a template, as a base model is asked",
     "val_loss.data": "measured instead of the recipe's `data.validation`",
     "val_loss.limit": "only so many conversations",
     "val_loss.max_tokens": "instead of `data.max_tokens`",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import glob
 import hashlib
 import io
+import json
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -544,6 +545,23 @@ def template_spec(written: str, plugins: Plugins, sets: Sequence[str] = ()) -> T
         return model.model_validate(_plain(tree))
     except pydantic.ValidationError as error:
         raise RecipeError(_explain(error, _Written(where, tree, overridden), (), model)) from None
+
+
+def with_sets(spec: T, sets: Sequence[str]) -> T:
+    """A section with `sets` (KEY=VALUE) in it, validated; relative paths are relative to the working directory.
+
+    Raises RecipeError, as a recipe would.
+    """
+    if not sets:
+        return spec
+    tree = YAML().load(json.dumps(spec.model_dump(mode="json")))
+    overridden = {_apply_override(tree, override): override for override in sets}
+    try:
+        changed = type(spec).model_validate(_plain(tree))
+    except pydantic.ValidationError as error:
+        raise RecipeError(_explain(error, _Written(Path("--set"), tree, overridden), (), type(spec))) from None
+    named = [key for key in _path_fields(changed) if getattr(changed, key)]
+    return changed.model_copy(update={key: os.path.normpath(Path.cwd() / getattr(changed, key)) for key in named})
 
 
 def _apply_override(tree: CommentedMap, override: str) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ manifest.json   versions, hashes, seed, outcome  loss.png        the loss curve
 adapter/        what was learnt, in PEFT's format (or model/: a whole model)
 chat/           tokenizer, chat template and generation defaults: what evaluation and serving load
 probes.json     log-probabilities that serving must reproduce
+trained_rows.bin    digests of the rows that were trained on, which "held-out" rows are checked against
 checkpoints/    to go on from                    evaluations/    results and per-sample records
 """
 
@@ -105,6 +106,10 @@ class Run:
         return self.folder / "probes.json"
 
     @property
+    def trained_rows_path(self) -> Path:
+        return self.folder / "trained_rows.bin"
+
+    @property
     def checkpoints_folder(self) -> Path:
         return self.folder / "checkpoints"
 
@@ -169,7 +174,7 @@ class Run:
 
     def discard(self) -> None:
         """Take a run back that failed before it learnt anything; what else lies in its folder stays."""
-        for name in ("manifest.json", "recipe.yaml", "metrics.jsonl", ".lock"):
+        for name in ("manifest.json", "recipe.yaml", "metrics.jsonl", "trained_rows.bin", ".lock"):
             (self.folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()

@@ -223,13 +223,13 @@ def _is_file(text: str) -> bool:
 def _hash_of_source(path: Path, root: Path) -> str:
     """The hash of a file; of a SQLite file with what its write-ahead log adds."""
     log = path.with_name(f"{path.name}-wal")
-    return _hash_of(path, root) + (_hash_of(log, root) if log.is_file() else "")
+    return hash_of(path, root) + (hash_of(log, root) if log.is_file() else "")
 
 
-def _hash_of(path: Path, root: Path) -> str:
-    """The hash of a file's bytes, remembered for as long as its size and time stay as they are."""
+def hash_of(path: Path, root: Path) -> str:
+    """The SHA-256 of a file's bytes, remembered for as long as its size, times and inode stay as they are."""
     found, name = path.stat(), str(path.resolve())
-    state = [name, found.st_size, found.st_mtime_ns]
+    state = [name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
     memo = root / "files" / f"{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()}.json"
     try:
         kept = json.loads(memo.read_text(encoding="utf-8"))
@@ -240,7 +240,8 @@ def _hash_of(path: Path, root: Path) -> str:
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     if time.time_ns() - found.st_mtime_ns > _SETTLED_NS:
-        write_json(memo, {"state": state, "sha256": sha256})
+        with suppress(OSError, DiskFullError):  # it is only hashed again
+            write_json(memo, {"state": state, "sha256": sha256})
     return sha256
 
 

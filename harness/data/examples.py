@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -71,6 +71,12 @@ class Examples(Sequence[Example]):
         """The number of tokens of each."""
         lengths = array("i", (end - start for block in self._blocks for start, end in pairwise(block.edges)))
         return lengths if self._order is None else array("i", map(lengths.__getitem__, self._order))
+
+    def all_ids(self) -> Iterator[memoryview[int]]:
+        """The ids (int32) of each, those that are used several times once; no copies."""
+        for block in self._blocks:
+            for start, end in pairwise(block.edges):
+                yield block.ids[start:end]
 
 
 class ExampleWriter:

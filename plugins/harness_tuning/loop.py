@@ -15,6 +15,7 @@ from typing import Any
 
 import harness
 from harness.data import EncodedData
+from harness.data.trained import keep_trained_rows
 from harness.files import append_json_line, read_json, replacing, write_json
 from harness.models import added_tokens, load_model
 from harness.plugins import Plugins
@@ -78,6 +79,7 @@ class Tuner:
             self.progress, tensors = saved
             self.optimizer.load({name: tensor.to(self.device) for name, tensor in tensors.items()})
         self._rewind_metrics()
+        keep_trained_rows(self.run.trained_rows_path, self.data.train.examples)
         self.run.update(
             data_sha256=self.data.train.sha256,
             template={
