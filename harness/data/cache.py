@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import sys
-import time
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -32,6 +31,7 @@ from harness.data.prepare import Account
 from harness.data.sources import SourceReport, where_of
 from harness.errors import HarnessError, first_line
 from harness.files import DiskFullError, replacing, write_json
+from harness.hashing import sha256_of_file
 from harness.nouns import Conversation, Message, ToolCall
 from harness.template import fingerprint
 
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
 Both = tuple[EncodedData, EncodedData | None]
 
 _CHUNK = 1 << 20
-_SETTLED_NS = 2 * 10**9  # a file written to more recently could change again without a new time
 _CODE = (".py", ".yaml", ".yml", ".json", ".toml", ".txt")
 _PARTS = ("train", "validation")
 
@@ -207,25 +206,7 @@ def _is_file(text: str) -> bool:
 def _hash_of_source(path: Path, root: Path) -> str:
     """The hash of a file; of a SQLite file with what its write-ahead log adds."""
     log = path.with_name(f"{path.name}-wal")
-    return _hash_of(path, root) + (_hash_of(log, root) if log.is_file() else "")
-
-
-def _hash_of(path: Path, root: Path) -> str:
-    """The hash of a file's bytes, remembered for as long as its size and time stay as they are."""
-    found, name = path.stat(), str(path.resolve())
-    state = [name, found.st_size, found.st_mtime_ns]
-    memo = root / "files" / f"{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()}.json"
-    try:
-        kept = json.loads(memo.read_text(encoding="utf-8"))
-        if kept["state"] == state:
-            return str(kept["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    if time.time_ns() - found.st_mtime_ns > _SETTLED_NS:
-        write_json(memo, {"state": state, "sha256": sha256})
-    return sha256
+    return sha256_of_file(path, root) + (sha256_of_file(log, root) if log.is_file() else "")
 
 
 def _code_of(spec: DataSpec, plugins: Plugins) -> str | None:
