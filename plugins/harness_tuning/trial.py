@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 SMALL_TOKENS = 256
 SHARE = 0.02  # of the run's time, for batches beyond the first
 LEAST_S = 0.5  # so much is spent in any case
-MOST_S = 5.0  # so much may be spent on the widest batch alone, whatever its share
+MOST_S = 10.0  # so much may be spent on the widest batch alone, whatever its share
 MOST_BATCHES = 8
 COPIED_WEIGHTS = 5_000_000
 ADAM_BYTES = 8  # a trained weight has two moments in float32
