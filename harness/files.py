@@ -15,6 +15,11 @@ from typing import Any
 from harness.errors import HarnessError
 
 
+def cache_folder() -> Path:
+    """Return the folder of what can be made again (prepared data, hashes): `HARNESS_CACHE`, or ~/.cache/harness."""
+    return Path(os.environ.get("HARNESS_CACHE") or Path.home() / ".cache" / "harness")
+
+
 class DiskFullError(HarnessError):
     """No space is left (or a quota is reached); what was there before is untouched."""
 

@@ -34,6 +34,7 @@ from harness.data.prepare import Account
 from harness.data.sources import SourceReport, where_of
 from harness.errors import HarnessError, first_line
 from harness.files import DiskFullError, replacing, write_json
+from harness.hashing import sha256_of_file
 from harness.nouns import Conversation, Message, ToolCall
 from harness.reading import reading
 from harness.template import fingerprint
@@ -46,7 +47,6 @@ if TYPE_CHECKING:
 Both = tuple[EncodedData, EncodedData | None]
 
 _CHUNK = 1 << 20
-_SETTLED_NS = 2 * 10**9  # a file written to more recently could change again without a new time
 _PARTS = ("train", "validation")
 
 
@@ -116,7 +116,7 @@ def cached_data(
                 try:
                     if _key(spec, plugins, template, items, code, root) != key:
                         raise _Changed(made)
-                    read = code.read(reads, partial(_hash_of, root=root), began_ns)
+                    read = code.read(reads, partial(sha256_of_file, root=root), began_ns)
                 except UnknownCodeError as error:
                     say(f"prepared data are not kept: {error}")
                     raise _Changed(made) from None
@@ -194,7 +194,7 @@ def _key(
             fingerprint(template), template.name, template.stop_ids, template.takes_system, template.takes_tools,
             template.tokenizer.special_tokens_map,
         ],
-        "code": code.digest(partial(_hash_of, root=root)),
+        "code": code.digest(partial(sha256_of_file, root=root)),
         "versions": [sys.version_info[:2], installed()],
     }  # fmt: skip
     compared = spec.decontaminate and [spec.decontaminate.model_dump(mode="json"), evaluation]
@@ -223,31 +223,12 @@ def _is_file(text: str) -> bool:
 def _hash_of_source(path: Path, root: Path) -> str:
     """The hash of a file; of a SQLite file with what its write-ahead log adds."""
     log = path.with_name(f"{path.name}-wal")
-    return hash_of(path, root) + (hash_of(log, root) if log.is_file() else "")
-
-
-def hash_of(path: Path, root: Path) -> str:
-    """The SHA-256 of a file's bytes, remembered for as long as its size, times and inode stay as they are."""
-    found, name = path.stat(), str(path.resolve())
-    state = [name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
-    memo = root / "files" / f"{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()}.json"
-    try:
-        kept = json.loads(memo.read_text(encoding="utf-8"))
-        if kept["state"] == state:
-            return str(kept["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    if time.time_ns() - found.st_mtime_ns > _SETTLED_NS:
-        with suppress(OSError, DiskFullError):  # it is only hashed again
-            write_json(memo, {"state": state, "sha256": sha256})
-    return sha256
+    return sha256_of_file(path, root) + (sha256_of_file(log, root) if log.is_file() else "")
 
 
 def _is_current(folder: Path, root: Path) -> bool:
     """True while what the plugins read besides, as they made the entry, is the same. Raises whatever a damaged one gives rise to."""
-    return is_unchanged(_account_of(folder)["read"], partial(_hash_of, root=root))
+    return is_unchanged(_account_of(folder)["read"], partial(sha256_of_file, root=root))
 
 
 # What is kept beside the examples

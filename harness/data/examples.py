@@ -78,6 +78,11 @@ class Examples(Sequence[Example]):
             for start, end in pairwise(block.edges):
                 yield block.ids[start:end]
 
+    def largest_id(self) -> int:
+        """The largest token id of all; the data are read once."""
+        numpy = require("numpy", "tuning")
+        return max((int(numpy.asarray(block.ids).max()) for block in self._blocks if len(block.ids)), default=-1)
+
 
 class ExampleWriter:
     """Takes examples one by one. With a `path` they go into an Arrow file there, a block at a time, else into memory."""

@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.data.cache import hash_of
-from harness.data.entries import cache_folder
+from harness.hashing import sha256_of_file
 from harness.recipe import HUB_ID
 
 if TYPE_CHECKING:
@@ -66,5 +65,5 @@ def _sha256_of(folder: Path, pattern: str = "*.safetensors") -> str:
     """One hash of the files in a folder and their names."""
     digest = hashlib.sha256()
     for path in sorted(folder.glob(pattern)):
-        digest.update(path.name.encode() + bytes.fromhex(hash_of(path, cache_folder())))
+        digest.update(path.name.encode() + bytes.fromhex(sha256_of_file(path)))
     return digest.hexdigest()

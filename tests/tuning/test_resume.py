@@ -140,3 +140,80 @@ def test_a_damaged_checkpoint_is_said_and_passed_over_for_the_one_before(tmp_pat
     code, told = tune(tmp_path, "--resume", "hurt")
     assert code == 0 and "is damaged" in told and "Traceback" not in told, told
     assert fingerprint(tmp_path / "runs/hurt") == fingerprint(tmp_path / "runs/whole")
+
+
+@pytest.fixture
+def stopped(tmp_path, recipe, tiny_model, harness_here, monkeypatch):
+    """A run over a copy of the tiny model that was stopped after step 3, in this process; and that copy."""
+    import shutil
+
+    from harness_tuning.loop import Tuner
+
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    path = recipe(steps=6, checkpoint_every=1)
+    path.write_text(path.read_text().replace(str(tiny_model), str(model)))
+    steps = Tuner.steps
+    monkeypatch.setattr(Tuner, "steps", lambda tuner, stop: steps(tuner, lambda: tuner.progress.step == 3))
+    assert harness_here("tune", path, "--run", "stopped").code == 130
+    monkeypatch.setattr(Tuner, "steps", steps)
+    return tmp_path / "runs" / "stopped", model
+
+
+def refused(done, *told: str) -> None:
+    assert done.code == 1 and "Traceback" not in done.err, done.out + done.err
+    assert all(text in done.err for text in ("not the run that was stopped", *told)), done.err
+
+
+def test_other_base_weights_refuse_to_resume(stopped, harness_here):
+    from safetensors.torch import load_file, save_file
+
+    _, model = stopped
+    weights = load_file(model / "model.safetensors")
+    name = next(iter(weights))
+    save_file(weights | {name: weights[name] * 1.01}, model / "model.safetensors", metadata={"format": "pt"})
+    refused(harness_here("tune", "--resume", "stopped"), f"the base model's files ({model})")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("learning_rate: 0.01", "learning_rate: 0.1", "tune.learning_rate (was 0.01, is 0.1)"),
+        ("dtype: bfloat16", "dtype: float32", "model.dtype (was 'bfloat16', is 'float32')"),
+        ("seed: 0", "seed: 1", "tune.seed (was 0, is 1)"),
+    ],
+)
+def test_an_edited_recipe_refuses_to_resume(stopped, harness_here, before, after, told):
+    run, _ = stopped
+    text = (run / "recipe.yaml").read_text()
+    assert before in text
+    (run / "recipe.yaml").write_text(text.replace(before, after))
+    refused(harness_here("tune", "--resume", "stopped"), told)
+    (run / "recipe.yaml").write_text(text)
+    assert harness_here("tune", "--resume", "stopped").code == 0
+
+
+def test_another_tokenizer_refuses_to_resume(stopped, harness_here):
+    _, model = stopped
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    tokenizer["model"]["merges"].pop()
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    refused(harness_here("tune", "--resume", "stopped"), "the template or the tokenizer")
+
+
+def test_what_decides_nothing_of_the_adapter_may_be_edited(stopped, harness_here):
+    run, _ = stopped
+    text = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(text.replace("checkpoint_every: 1", "checkpoint_every: 2"))
+    assert harness_here("tune", "--resume", "stopped").code == 0
+
+
+def test_a_flipped_byte_in_a_checkpoint_is_noticed_and_the_one_before_is_taken(stopped, harness_here):
+    run, _ = stopped
+    newest = sorted((run / "checkpoints").glob("step-*"))[-1] / "state.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-5] ^= 0x10
+    newest.write_bytes(content)
+    done = harness_here("tune", "--resume", "stopped")
+    assert done.code == 0, done.err
+    assert "is damaged (state.safetensors is not as it was written)" in done.err
+    assert "from step 2" in done.out
