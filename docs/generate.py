@@ -118,7 +118,7 @@ MEANINGS = {
     "vllm.kv_cache_gib": "memory for the KV cache in GiB; 1 on a CPU, what `gpu_memory_utilization` leaves on a GPU where left out",
     "vllm.gpu_memory_utilization": "the part of a GPU's memory that vLLM takes",
     "vllm.tensor_parallel_size": "GPUs that share one model",
-    "vllm.cpu_threads": "threads on a CPU; as many as the process may use where left out",
+    "vllm.cpu_threads": "threads on a CPU; one fewer than the process may use cores where left out",
     "vllm.enforce_eager": "no compilation: quicker to start, slower to answer; yes on a CPU, no on a GPU where left out",
     "vllm.seed": "of sampling",
     "vllm.start_timeout_s": "seconds to wait for the engine",

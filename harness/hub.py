@@ -15,7 +15,8 @@ from typing import Any
 
 from harness.errors import ModelError, first_line, listed, nearest
 from harness.extras import require
-from harness.model_folders import Source, require_space, sha256
+from harness.hashing import sha256_of_file
+from harness.model_folders import Source, require_space
 
 # What a model folder is made of. Code (*.py) is never fetched, nor weights that would have to be unpickled.
 WANTED = (
@@ -93,7 +94,7 @@ def download(model: HubModel, files: Sequence[HubFile], folder: Path) -> dict[st
     for file in files:
         with _explained(model.name, model.commit, folder):
             path = Path(hub.hf_hub_download(model.name, file.name, revision=model.commit, local_dir=folder))
-        found[file.name] = sha256(path)
+        found[file.name] = sha256_of_file(path)
         if file.sha256 is not None and found[file.name] != file.sha256:
             path.unlink()
             raise ModelError(

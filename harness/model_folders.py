@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import datetime
-import hashlib
 import importlib.metadata
 import json
 import re
@@ -185,11 +184,6 @@ def require_space(folder: Path, size_bytes: int) -> None:
             f"{folder}: {size_bytes / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; free some space, or name "
             f"a folder on another disk: --models DIR"
         )
-
-
-def sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _versions(*packages: str) -> dict[str, str]:

@@ -190,13 +190,36 @@ def real_model() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def tiny_model(miniature: Callable[..., Path]) -> Path:
     """A model folder like a real one, in small: Qwen2, 2 layers, hidden 128, head_dim 64, random bf16 weights, no template."""
-    torch = pytest.importorskip("torch")
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+    return miniature("Qwen2")
 
-    folder = tmp_path_factory.mktemp("tiny-model")
-    tokenizer = PreTrainedTokenizerFast(
+
+@pytest.fixture(scope="session")
+def miniature(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function that builds a model folder in small: `miniature("Llama", tied=False)`; see `build_miniature`."""
+
+    def build(family: str, **options: Any) -> Path:
+        pytest.importorskip("torch")
+        folder = tmp_path_factory.mktemp("tiny-model")
+        build_miniature(folder, family, **options)
+        return folder
+
+    return build
+
+
+def build_miniature(folder: Path, family: str, *, tied: bool = True, spread: float = 0.02, **config: Any) -> None:
+    """Save a model of the family `Llama`, `Qwen2`, `Qwen3` or `Mistral` with random bf16 weights, and a tokenizer without template.
+
+    Args:
+        tied: whether the output head is the input embeddings.
+        spread: the standard deviation of the weights; from 0.1 on, the likeliest token stands out as in a trained model.
+        config: more for the model's configuration.
+    """
+    import torch
+    import transformers
+
+    tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tiny_tokenizer(),
         eos_token="<|endoftext|>",
         pad_token="<|endoftext|>",
@@ -204,7 +227,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    config = Qwen2Config(
+    if family == "Qwen3":
+        config["head_dim"] = 64
+    settings = getattr(transformers, f"{family}Config")(
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=256,
@@ -212,14 +237,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=512,
-        tie_word_embeddings=True,
+        initializer_range=spread,
+        tie_word_embeddings=tied,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
         dtype="bfloat16",
+        **config,
     )
-    Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    assert config.hidden_size // config.num_attention_heads == 64  # what vLLM's attention kernels are built for
-    return folder
+    model = getattr(transformers, f"{family}ForCausalLM")(settings)
+    assert model.model.layers[0].self_attn.head_dim == 64  # what vLLM's attention kernels are built for
+    model.to(torch.bfloat16).save_pretrained(folder)
 
 
 def tiny_tokenizer():  # type: ignore[no-untyped-def]

@@ -82,7 +82,8 @@ def fetch(
 
 def _fetch_gguf(path: Path, name: str, origin: str | None, models: Path, force: bool) -> Path:
     from harness.gguf_files import GgufHeader, convert
-    from harness.model_folders import Source, building, require_space, sha256
+    from harness.hashing import sha256_of_file
+    from harness.model_folders import Source, building, require_space
 
     if not path.is_file():
         near = nearest(path.name, [other.name for other in path.parent.glob("*.gguf")])
@@ -91,7 +92,7 @@ def _fetch_gguf(path: Path, name: str, origin: str | None, models: Path, force: 
     with building(models, name, "gguf", force=force) as work:
         require_space(work, 2 * header.parameters)
         done = convert(header, work / "model")
-        record = Source(origin or str(path.resolve()), None, path.name, {path.name: sha256(path)}, done)
+        record = Source(origin or str(path.resolve()), None, path.name, {path.name: sha256_of_file(path)}, done)
         record.write(work / "model")
     return models / name
 

@@ -39,15 +39,19 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def runs_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def served_model(miniature: Callable[..., Path]) -> Path:
+    """What the session's engine serves: a Llama whose head is its embeddings, the family with which vLLM has most trouble."""
+    return miniature("Llama")
+
+
+@pytest.fixture(scope="session")
+def runs_folder(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs `alpha` and `beta` as `harness tune` leaves them, and copies of alpha that are not what they claim to be.
 
     `unapplied` has an adapter that does nothing; `swapped` has beta's adapter. Both have alpha's probes.
     """
     import torch
     from safetensors.torch import load_file, save_file
-
-    from harness.cli import main
 
     folder = tmp_path_factory.mktemp("serving")
     rows = folder / "rows.jsonl"
@@ -58,15 +62,13 @@ def runs_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
             file.write(json.dumps(row) + "\n")
     recipe = folder / "small.yaml"
     recipe.write_text(
-        f"model: {{path: {tiny_model}}}\ntemplate: chatml\n"
+        f"model: {{path: {served_model}}}\ntemplate: chatml\n"
         f"data: {{max_tokens: 256, train: [{{dataset: alpaca, path: {rows}}}], validation: [{{dataset: alpaca, path: {rows}, limit: 6}}]}}\n"
         "tune: {rank: 4, alpha: 8, batch_tokens: 512, learning_rate: 0.01, steps: 12}\n"
     )
     runs = folder / "runs"
-    for name, seed in (("alpha", 1), ("beta", 2)):
-        with pytest.raises(SystemExit) as ended:
-            main(["--runs", str(runs), "tune", str(recipe), "--run", name, "--set", f"tune.seed={seed}"])
-        assert not ended.value.code
+    for seed, name in enumerate(("alpha", "beta"), 1):
+        _tune(runs, recipe, name, f"tune.seed={seed}")
     for name in ("unapplied", "swapped"):
         shutil.copytree(runs / "alpha", runs / name)
     weights = load_file(runs / "alpha/adapter/adapter_model.safetensors")
@@ -87,6 +89,49 @@ def endpoint(runs_folder: Path):  # type: ignore[no-untyped-def]
     variants = resolve_variants(("alpha", "beta", "unapplied", "swapped"), runs_folder)
     with start(variants, VllmOptions(port=_free_port(), api_key="open sesame", max_model_len=512)) as endpoint:
         yield endpoint
+
+
+@pytest.fixture(scope="session")
+def real_runs(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs `attention` and `whole` of the real model, tuned for a few steps: adapters on other modules and of other ranks."""
+    folder = tmp_path_factory.mktemp("real")
+    rows = folder / "rows.jsonl"
+    asked = ("Who keeps the key?", "Where is the bell?", "Name a colour.")
+    rows.write_text(
+        "".join(
+            json.dumps({"instruction": ask, "input": "", "output": "As ever: by the mill."}) + "\n" for ask in asked
+        )
+    )
+    recipe = folder / "few-steps.yaml"
+    recipe.write_text(
+        f"model: {{path: {real_model}}}\ntemplate: model\n"
+        f"data: {{max_tokens: 128, train: [{{dataset: alpaca, path: {rows}}}], validation: [{{dataset: alpaca, path: {rows}}}]}}\n"
+        "tune: {rank: 4, alpha: 8, batch_tokens: 128, learning_rate: 0.01, steps: 3}\n"
+    )
+    _tune(folder / "runs", recipe, "attention", "tune.target_modules=[q_proj, v_proj]", "tune.rank=2")
+    _tune(folder / "runs", recipe, "whole", "tune.seed=2")
+    return folder / "runs"
+
+
+@pytest.fixture(scope="session")
+def real_endpoint(real_runs: Path):  # type: ignore[no-untyped-def]
+    """One engine for the session with the real model, no key: base, attention and whole."""
+    from harness_serve.engine import VllmOptions, start
+
+    from harness.variants import resolve_variants
+
+    variants = resolve_variants(("attention", "whole"), real_runs)
+    with start(variants, VllmOptions(port=_free_port(), max_model_len=1024)) as endpoint:
+        yield endpoint
+
+
+def _tune(runs: Path, recipe: Path, name: str, *sets: str) -> None:
+    """`harness tune RECIPE --run NAME --set ...` in this process, which has imported torch."""
+    from harness.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["--runs", str(runs), "tune", str(recipe), "--run", name, *(f"--set={item}" for item in sets)])
+    assert not ended.value.code
 
 
 @pytest.fixture

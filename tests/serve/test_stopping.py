@@ -83,7 +83,7 @@ def test_a_second_ctrl_c_does_not_cut_the_stopping_short(tmp_path: Path) -> None
         "    return wait(process, timeout)\n"
         "engine.subprocess.Popen.wait = pressing\n"
         "try:\n"
-        "    with engine._kept(['--help'], dict(os.environ), Path(sys.argv[1])) as process: raise KeyboardInterrupt\n"
+        "    with process.kept(['--help'], dict(os.environ), Path(sys.argv[1])) as process: raise KeyboardInterrupt\n"
         "except KeyboardInterrupt: print(process.pressed, process.returncode is not None)\n"
     )
     done = subprocess.run(
