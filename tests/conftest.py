@@ -104,6 +104,15 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
+def real_model() -> Path:
+    """The folder that `make real-model` leaves; tests that ask for it are skipped where it is not."""
+    folder = ROOT / ".models" / "SmolLM2-135M-Instruct"
+    if not (folder / "config.json").is_file():
+        pytest.skip("no real model: `make real-model`")
+    return folder
+
+
+@pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model folder like a real one, in small: Qwen2, 2 layers, hidden 128, head_dim 64, random bf16 weights, no template."""
     torch = pytest.importorskip("torch")
