@@ -1,0 +1,344 @@
+"""Short messages and the JSON that is wanted of them: the rows that `json.yaml` tunes on, and those it is measured on.
+
+A message is one of eight kinds (a table booked, an order, a trip ...) and holds up to four fields. It is asked for some
+of them, by their keys. Tuning and measuring share the weekdays and the keys, and nothing else: wordings, greetings, names,
+places, things, numbers and combinations of keys are each in one of the two only.
+"""
+
+from __future__ import annotations
+
+import itertools
+import random
+import re
+from typing import Any, NamedTuple
+
+ASK = (
+    "Answer with one JSON object with the keys {keys}: values copied from the message, null for what it does not say."
+    "\n\n{message}"
+)
+
+
+class Kind(NamedTuple):
+    """One kind of message: its fields, and its wordings by set. A wording without a field has null for it."""
+
+    name: str
+    fields: tuple[str, ...]
+    wordings: dict[str, list[str]]
+
+
+# fmt: off
+KINDS = (
+    Kind("table", ("name", "day", "time", "people"), {
+        "train": [
+            "I'd like a table for {people} on {day} at {time}, under the name {name}.",
+            "This is {name}. Do you have room for {people} of us on {day}, around {time}?",
+            "Please reserve for {people} people, {day}, {time}. The booking is for {name}.",
+            "We are {people} and would love to come on {day} at {time}. My name is {name}.",
+            "{name} here. {day} evening, {time}, {people} guests. Is that possible?",
+            "Can you fit in a party of {people} at {time} on {day}? It would be under {name}.",
+            "For {day} I need seats for {people}, {time} if you can. Name: {name}.",
+            "My wife and I booked for {day}; please make it {people} people now. Regards, {name}.",
+            "Is {time} on {day} still free? I can't say yet how many we are. {name}",
+            "It's my birthday on {day}, so {people} of us will turn up at {time}! Yours, {name}",
+        ],
+        "test": [
+            "Could {name} have a table at {time} this {day}? There will be {people} of them.",
+            "Dinner for {people}, please, and by the window: {day}, {time}. Signed, {name}",
+            "On {day} my whole team, {people} in all, wants to eat with you at {time}. Ask for {name}.",
+            "I am calling for {name}, who would like to dine on {day} at {time} with a group of {people}.",
+            "Put {name} down for {day}. We sit down at {time} and number {people}.",
+            "Any chance of lunch on {day} for {people}? The name to write down is {name}.",
+        ],
+    }),
+    Kind("order", ("name", "item", "quantity", "city"), {
+        "train": [
+            "Please send {quantity} of the {item} to {name} in {city}.",
+            "I want to order the {item}, {quantity} pieces, delivered to {city}. My name is {name}.",
+            "{name} from {city} here. I'll take {quantity} times the {item}.",
+            "Could you ship the {item} to {city}? I need {quantity}. It goes to {name}.",
+            "Order for {name}: {item}, quantity {quantity}, shipping to {city}.",
+            "We love the {item}! Send us {quantity} more. Address it to {name}, {city}.",
+            "My order: {quantity} x {item}. I live in {city}. {name}",
+            "How long does delivery to {city} take? I would need the {item}, and {quantity} of it. Best, {name}",
+            "I forgot to say: make that {quantity} of the {item}, not one. {name}",
+            "{name} again. Does the {item} also come to {city}?",
+        ],
+        "test": [
+            "Would you put {quantity} of your {item} in the post for {city}? The parcel is for {name}.",
+            "I saw the {item} in your window and must have {quantity}. Deliver to {name} at {city}, please.",
+            "A friend in {city}, {name}, is to get the {item} from me as a gift, {quantity} in number.",
+            "Here is what {name} needs: the {item}, {quantity} altogether. We will collect it in {city}.",
+            "Our shop in {city} has run out of the {item}. {quantity} should do. Yours, {name}",
+            "What does sending the {item} to {city} cost? Kind regards from {name}",
+        ],
+    }),
+    Kind("doctor", ("name", "doctor", "day", "time"), {
+        "train": [
+            "I need to see {doctor} on {day} at {time}. My name is {name}.",
+            "This is {name}, can I come to {doctor} on {day}, say {time}?",
+            "{name} would like an appointment with {doctor}: {day}, {time}.",
+            "Please book me in with {doctor} for {time} on {day}. Thanks, {name}.",
+            "My son has a fever. Is {doctor} free on {day} at {time}? We are under {name}.",
+            "I have to move my visit to {doctor} to {day}, {time}. {name}",
+            "Reminder for {name}: {doctor} expects you on {day} at {time}.",
+            "Does {doctor} work on {day}? I could be there at {time}. It's {name}.",
+            "{name} has to cancel the check-up with {doctor} on {day}, sorry.",
+            "Could someone call me about {day} at {time}? I am {name}, a new patient.",
+        ],
+        "test": [
+            "Would {doctor} have a moment for me on {day}? {time} would suit best. I'm {name}.",
+            "My knee hurts again, so {name} wants to be looked at by {doctor}, {day}, about {time}.",
+            "Confirming: {day}, {time}, surgery of {doctor}, patient {name}.",
+            "Sorry, I can't make it earlier than {time} on {day}. Tell {doctor} that {name} will be late.",
+            "{doctor} asked me to return on {day} and I'd prefer {time}. You have me as {name}.",
+            "A prescription from {doctor} is waiting; {name} will fetch it on {day}.",
+        ],
+    }),
+    Kind("contact", ("name", "phone", "email", "city"), {
+        "train": [
+            "My name is {name}, I live in {city}. Call me on {phone} or write to {email}.",
+            "You can reach {name} at {email}, phone {phone}, in {city}.",
+            "New contact: {name}, {city}, {phone}, {email}.",
+            "{name} moved to {city}. The number is {phone} now, the address {email}.",
+            "Please update my data: {email}, telephone {phone}. {name}, {city}.",
+            "I'm in {city} until summer. Ring {phone} and ask for {name}, or mail {email}.",
+            "Write to {email} if you want to meet {name} in {city}; {phone} works too.",
+            "For questions about the {city} office, {name} answers at {phone} and {email}.",
+            "Here is my new number: {phone}. Greetings from {city}, {name}",
+            "{name} has no phone at the moment, so use {email} please.",
+        ],
+        "test": [
+            "We met at the fair in {city}. I am {name}, and my card says {phone} and {email}.",
+            "Whoever finds this bag: it belongs to {name} of {city}. Text {phone} or send a line to {email}.",
+            "Add {name} to the list, please. Mobile {phone}, mail {email}, based in {city}.",
+            "The flat in {city} is still free! Get in touch through {email} or {phone}. {name}",
+            "If {phone} is busy, try {email}. That is how {name} in {city} can be contacted.",
+            "Our new colleague {name} starts in {city} next week; the mailbox is {email}.",
+        ],
+    }),
+    Kind("trip", ("name", "from", "to", "day"), {
+        "train": [
+            "I want to travel from {from} to {to} on {day}. My name is {name}.",
+            "One ticket {from} to {to}, {day}, for {name}, please.",
+            "{name} needs a seat to {to} on {day}, leaving from {from}.",
+            "Is there a train to {to} on {day}? I start in {from}. Thank you, {name}",
+            "On {day} I fly from {from} to {to}. Please check in {name}.",
+            "Book {name} on the {day} bus from {from} to {to}.",
+            "My trip: {day}, start {from}, destination {to}. {name}",
+            "{name} here: how much is it from {from} to {to} on {day}?",
+            "I'm {name}, and I missed the train out of {from} on {day}.",
+            "We go to {to} on {day} and still need a ticket for {name}.",
+        ],
+        "test": [
+            "Get me out of {from} on {day}! I have to be in {to} by night. It's {name}.",
+            "{day} would be a good day to leave {from} and head for {to}, thinks {name}.",
+            "The passenger is {name}; she boards at {from} and gets off at {to}. Date: {day}.",
+            "Can {name} still change the journey to {to}? It begins in {from} this {day}.",
+            "Going to {to} for a wedding, coming from {from}, {day} at the latest. Name of traveller: {name}.",
+            "A window seat for {name} please, as far as {to}, on {day}.",
+        ],
+    }),
+    Kind("repair", ("name", "device", "problem", "phone"), {
+        "train": [
+            "My {device} {problem}. Please call {phone}. {name}",
+            "This is {name}. The {device} I bought last year {problem}. My number is {phone}.",
+            "The {device} {problem} since this morning. I am {name}, phone {phone}.",
+            "{name} reports that the {device} {problem}. Call back: {phone}.",
+            "Can you repair a {device}? It {problem}. {name}, {phone}",
+            "We have a {device} that {problem}. Ask for {name} at {phone}.",
+            "The {device} in room two {problem}! {name}, you get me on {phone}.",
+            "It's {name}, {phone}. Once more my {device} {problem}.",
+            "My {device} {problem}, and I don't know what to do. {name}",
+            "Is my {device} ready? Reach me at {phone}, please. {name}",
+        ],
+        "test": [
+            "I can't work because the {device} {problem}. Would you ring {name}, {phone}?",
+            "Bad news from {name}: our {device} {problem}. We wait for your call on {phone}.",
+            "What should I do with a {device} which {problem}? People call me {name}, dial {phone}.",
+            "Every time I touch the {device}, it {problem}. Contact {name} under {phone}.",
+            "Guarantee case. Customer {name}, telephone {phone}. Complaint: the {device} {problem}.",
+            "Someone please look at the {device}, it {problem}. I sit next door, {name}.",
+        ],
+    }),
+    Kind("sale", ("item", "price", "city", "phone"), {
+        "train": [
+            "For sale in {city}: {item}, {price}. Call {phone}.",
+            "I'm selling my {item} for {price}. Pick it up in {city}. Phone {phone}.",
+            "{item}, hardly used, {price}, {city}. Tel. {phone}",
+            "Who wants a {item}? {price} and it's yours. I'm in {city}, {phone}.",
+            "The {item} must go: only {price}! Seen in {city}, ring {phone}.",
+            "Looking for a new home for my {item}. Asking {price}. {city}, phone {phone}.",
+            "{price} for a good {item}, that's a bargain. {phone}, {city}.",
+            "Call {phone} if you like the {item}. It costs {price} and stands in {city}.",
+            "My {item} is for sale, pick-up in {city}, ring {phone} to make an offer.",
+            "Selling: {item}. Price: {price}. Phone: {phone}.",
+        ],
+        "test": [
+            "Moving out of {city}, so the {item} needs a buyer. {price}, first come first served: {phone}.",
+            "Would anyone pay {price} for a {item}? If so, {phone} is my number and {city} the place.",
+            "Found in grandma's attic: a {item}. I'd let it go for {price}. Come to {city} or phone {phone}.",
+            "Offer of the week at our {city} store is the {item} at {price}. Order by phone, {phone}.",
+            "I paid double, you pay {price}: the {item}. Dial {phone} and visit me in {city}.",
+            "A {item} wants to be used again. Just fetch it in {city} after a call to {phone}.",
+        ],
+    }),
+    Kind("course", ("name", "course", "day", "price"), {
+        "train": [
+            "I'd like to sign up for the {course} class on {day}. I paid {price}. {name}",
+            "{name} wants to join {course} on {day}; the fee is {price}.",
+            "Is there a place left in {course} on {day}? {price} is fine. My name is {name}.",
+            "Please put {name} on the list for {course}, {day}, {price}.",
+            "The {course} course on {day} costs {price}, right? I'm {name}.",
+            "Registration: {name}. Course: {course}. Day: {day}. Fee: {price}.",
+            "My daughter {name} would love to learn {course}. Does {day} for {price} still stand?",
+            "{day} is {course} day for {name}! I sent you {price}.",
+            "{name} can't come to {course} on {day} any more.",
+            "Does the {course} course really cost {price}? Yours, {name}",
+        ],
+        "test": [
+            "Count me in for {course}! {day} suits me and so does {price}. I go by {name}.",
+            "A friend told me about your {course} evenings each {day}. Here is {price} from {name}.",
+            "I hear that {course} is taught every {day}. {name} would pay the {price} in cash.",
+            "Enrol {name}, please: beginners' {course}, starting {day}, at {price}.",
+            "Thanks for the {price} voucher! {name} will use it for {course} this {day}.",
+            "Which teacher gives {course} on {day}? {name} would like to know.",
+        ],
+    }),
+)
+# What stands before and behind a message. The empty ones are shared.
+GREETINGS = {
+    "train": ["", "", "Hi! ", "Hello, ", "Good morning. ", "Hi there, ", "Dear team, "],
+    "test": ["", "", "Hey! ", "Good evening. ", "Greetings. ", "To whom it may concern: ", "Quick note: "],
+}
+ENDINGS = {
+    "train": ["", "", "", " Thanks!", " Thank you very much.", " See you soon."],
+    "test": ["", "", "", " Cheers!", " Much appreciated.", " Looking forward to it."],
+}
+WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+FIRST_NAMES = {
+    "train": "Anna Ben Carla David Elena Frank Grace Hugo Irene Jonas Karin Liam Maria Noah Olga Peter Rosa Samuel Tina Victor "
+             "Wendy Yusuf Amir Bella Chen Diego Emma Fatima George Helen Ivan Julia Kevin Laura Marco Nina Omar Paula Rachel Simon",
+    "test": "Agnes Boris Cecilia Dmitri Esther Felix Gloria Hassan Ingrid Jerome Katya Leonard Miriam Nelson Ottilie Priya Quentin Ruth Stefan Thelma",
+}
+LAST_NAMES = {
+    "train": "Adams Baker Carter Diaz Evans Fischer Garcia Hughes Ito Jensen Kelly Lopez Miller Novak Owens Parker Reed Santos Turner "
+             "Vargas Walker Young Ahmed Brown Costa Dunn Ellis Ford Green Hill Khan Lee Moore Nash Price Ross Shaw Torres Wood Wright",
+    "test": "Abbott Bergman Chavez Dubois Eriksen Farrell Gupta Holloway Ivanova Jacobs Kowalski Lindgren Mbeki Nakamura Ortega Petrov Rossi Sinclair Tanaka Underwood",
+}
+DOCTORS = {
+    "train": "Allen Bauer Clark Dean Foster Grant Hayes Klein Lang Meyer Olsen Patel Quinn Stone Webb",
+    "test": "Archer Blum Croft Desai Engel Fontaine Hartley Jansen Lowell Moreau",
+}
+CITIES = {
+    "train": "Leeds Boston Lyon Vienna Porto Dublin Chicago Hamburg Milan Oslo Denver Madrid Prague Toronto Bristol Geneva Austin Naples Cork Zurich "
+             "Seattle Ghent Malaga Dresden York Athens Bergen Dallas Lisbon Perth",
+    "test": "Aberdeen Bologna Cardiff Detroit Exeter Florence Gdansk Helsinki Innsbruck Krakow Liverpool Marseille Nottingham Orlando Phoenix Rotterdam Salzburg Tampere Utrecht Verona",
+}
+ITEMS = {
+    "train": ["blue kettle", "round table", "garden chair", "desk lamp", "wool blanket", "coffee grinder", "red bicycle", "bread knife", "leather bag", "wall clock",
+              "picture frame", "tea pot", "rain coat", "chess board", "guitar stand", "book shelf", "glass vase", "trail backpack", "tool box", "frying pan",
+              "yoga mat", "wine rack", "bath towel", "camping tent", "sewing machine", "piano stool", "mountain bike", "toy train", "silver ring", "swivel chair"],
+    "test": ["green parasol", "pine wardrobe", "copper saucepan", "velvet cushion", "folding ladder", "brass candlestick", "linen curtain", "kick scooter",
+             "wooden sledge", "marble bust", "straw hat", "fishing rod", "pepper mill", "violin case", "canvas rucksack", "porcelain bowl"],
+}
+DEVICES = {
+    "train": ["laptop", "printer", "washing machine", "fridge", "stove", "phone", "camera", "radio", "heater", "vacuum cleaner", "dishwasher", "television"],
+    "test": ["scanner", "toaster", "lawn mower", "projector", "freezer", "tablet", "coffee machine", "hair dryer"],
+}
+PROBLEMS = {
+    "train": ["does not start", "makes a loud noise", "keeps stopping", "is leaking", "smells burnt", "shows an error", "gets too hot", "won't switch off",
+              "lost its settings", "has a cracked cover", "does not charge", "stays cold"],
+    "test": ["hums all night", "refuses to open", "gives off smoke", "only blinks red", "drips on the floor", "crashes after a minute", "has stopped turning", "loses power"],
+}
+COURSES = {
+    "train": ["pottery", "Spanish", "yoga", "swimming", "photography", "chess", "salsa", "cooking", "drawing", "guitar", "first aid", "knitting"],
+    "test": ["woodwork", "Italian", "fencing", "watercolour", "juggling", "tango", "bookbinding", "sign language"],
+}
+MAIL_HOSTS = {"train": ["mailbox.com", "post.net", "example.org", "inbox.com", "webmail.net"], "test": ["letterbox.org", "quickmail.com", "homepage.net"]}
+# fmt: on
+
+
+class Writer:
+    """Writes the items of one set (`train` or `test`)."""
+
+    def __init__(self, split: str, seed: int) -> None:
+        self.split = split
+        self.random = random.Random(f"{split} {seed}")
+
+    def item(self, kind: Kind, keys: tuple[str, ...], wording: str) -> dict[str, Any]:
+        """A question (`prompt`) and the answer that is wanted, by key; keys in the order that is asked for."""
+        fields = {field: self._value(field) for field in kind.fields}
+        while fields.get("from") == fields.get("to", ""):
+            fields["to"] = self._value("to")
+        if "email" in fields:
+            first, last = fields["name"].lower().split()
+            fields["email"] = (
+                self.random.choice([f"{first}.{last}", f"{first[0]}{last}", last]) + "@" + self._any(MAIL_HOSTS)
+            )
+        message = wording.format(**fields)
+        message = self.random.choice(GREETINGS[self.split]) + message + self.random.choice(ENDINGS[self.split])
+        told = set(re.findall(r"{(\w+)}", wording))
+        order = self.random.sample(keys, len(keys))
+        answer = {key: fields[key] if key in told else None for key in order}
+        return {"category": kind.name, "prompt": ASK.format(keys=", ".join(order), message=message), "answer": answer}
+
+    def _value(self, field: str) -> str:
+        pick, is_test = self.random, self.split == "test"
+        match field:
+            case "name":
+                return f"{self._any(FIRST_NAMES)} {self._any(LAST_NAMES)}"
+            case "doctor":
+                return f"Dr {self._any(DOCTORS)}"
+            case "day":
+                return pick.choice(WEEKDAYS)
+            case "time":
+                hour, minutes = (
+                    pick.randint(1, 12),
+                    pick.choice(["10", "20", "40", "50"] if is_test else ["00", "15", "30", "45"]),
+                )
+                return pick.choice([f"{hour}:{minutes} pm", f"{hour + 11}:{minutes}", f"{hour}:{minutes}"])
+            case "people" | "quantity":
+                return str(pick.choice([5, 7, 9, 14, 25] if is_test else [2, 3, 4, 6, 8, 10, 12, 20]))
+            case "city" | "from" | "to":
+                return self._any(CITIES)
+            case "phone":
+                start = pick.choice(["0613", "0298", "555"] if is_test else ["0412", "0171", "0755", "020"])
+                return f"{start} {pick.randint(100, 999)} {pick.randint(100, 999)}"
+            case "price":
+                amount = pick.randint(2, 60) * 5 + (2 if is_test else 0)
+                return pick.choice([f"${amount}", f"{amount} euros", f"£{amount}"])
+            case "item":
+                return self._any(ITEMS)
+            case "device":
+                return self._any(DEVICES)
+            case "problem":
+                return self._any(PROBLEMS)
+            case "course":
+                return self._any(COURSES)
+        return ""  # the e-mail address, which is made from the name
+
+    def _any(self, pools: dict[str, Any]) -> str:
+        pool = pools[self.split]
+        return self.random.choice(pool.split() if isinstance(pool, str) else pool)
+
+
+def combinations(kind: Kind) -> dict[str, list[tuple[str, ...]]]:
+    """The combinations of two, three and four keys, dealt by lot: two pairs and a triple to the test, the rest to tuning."""
+    deal = random.Random(f"combinations {kind.name}")
+    pairs, triples = (list(itertools.combinations(kind.fields, size)) for size in (2, 3))
+    deal.shuffle(pairs)
+    deal.shuffle(triples)
+    return {"test": [*pairs[:2], triples[0]], "train": [*pairs[2:], *triples[1:], kind.fields]}
+
+
+def items(split: str, count: int, seed: int = 0) -> list[dict[str, Any]]:
+    """`count` items, the kinds in turn, every wording and combination of keys as often as every other."""
+    writer, written = Writer(split, seed), []
+    for number in range(count):
+        kind, turn = KINDS[number % len(KINDS)], number // len(KINDS)
+        wordings, keys = kind.wordings[split], combinations(kind)[split]
+        # Round by round every wording meets another combination.
+        written.append(
+            writer.item(kind, keys[(turn + turn // len(wordings)) % len(keys)], wordings[turn % len(wordings)])
+        )
+    return written
