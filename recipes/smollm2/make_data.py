@@ -21,7 +21,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
-    write(args.out / "json.train.jsonl", map(conversation, messages.items("train", 480, args.seed)))
+    write(args.out / "json.train.jsonl", map(conversation, messages.items("train", 520, args.seed)))
     write(args.out / "json.test.jsonl", numbered("json", messages.items("test", 240, args.seed)))
 
     write(args.out / "tone.train.jsonl", map(conversation, house_style.train(2, args.seed)))

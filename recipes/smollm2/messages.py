@@ -40,6 +40,9 @@ KINDS = (
             "My wife and I booked for {day}; please make it {people} people now. Regards, {name}.",
             "Is {time} on {day} still free? I can't say yet how many we are. {name}",
             "It's my birthday on {day}, so {people} of us will turn up at {time}! Yours, {name}",
+            "Do you have a free table on {day}? {name}",
+            "{name} would like to book for {people} people. Which time is free?",
+            "Are you open at {time} for a group of {people}?",
         ],
         "test": [
             "Could {name} have a table at {time} this {day}? There will be {people} of them.",
@@ -62,6 +65,9 @@ KINDS = (
             "How long does delivery to {city} take? I would need the {item}, and {quantity} of it. Best, {name}",
             "I forgot to say: make that {quantity} of the {item}, not one. {name}",
             "{name} again. Does the {item} also come to {city}?",
+            "Please send the {item} to {city}, as fast as you can.",
+            "{name} wants {quantity} of the {item} but gave no address.",
+            "Is the {item} still in stock? {name}",
         ],
         "test": [
             "Would you put {quantity} of your {item} in the post for {city}? The parcel is for {name}.",
@@ -84,6 +90,9 @@ KINDS = (
             "Does {doctor} work on {day}? I could be there at {time}. It's {name}.",
             "{name} has to cancel the check-up with {doctor} on {day}, sorry.",
             "Could someone call me about {day} at {time}? I am {name}, a new patient.",
+            "Please tell {doctor} that {name} feels much better.",
+            "Can I come in at {time}? It's {name}.",
+            "Is {doctor} in on {day}? My name is {name}.",
         ],
         "test": [
             "Would {doctor} have a moment for me on {day}? {time} would suit best. I'm {name}.",
@@ -106,6 +115,9 @@ KINDS = (
             "For questions about the {city} office, {name} answers at {phone} and {email}.",
             "Here is my new number: {phone}. Greetings from {city}, {name}",
             "{name} has no phone at the moment, so use {email} please.",
+            "Call {name} on {phone}, please.",
+            "{name} lives in {city} now.",
+            "Send the papers to {email}, {name} is waiting for them.",
         ],
         "test": [
             "We met at the fair in {city}. I am {name}, and my card says {phone} and {email}.",
@@ -128,6 +140,9 @@ KINDS = (
             "{name} here: how much is it from {from} to {to} on {day}?",
             "I'm {name}, and I missed the train out of {from} on {day}.",
             "We go to {to} on {day} and still need a ticket for {name}.",
+            "Two seats from {from}, please, for {name}.",
+            "{name} would like to see {to} one day.",
+            "What does it cost to get to {to} on {day}?",
         ],
         "test": [
             "Get me out of {from} on {day}! I have to be in {to} by night. It's {name}.",
@@ -150,6 +165,9 @@ KINDS = (
             "It's {name}, {phone}. Once more my {device} {problem}.",
             "My {device} {problem}, and I don't know what to do. {name}",
             "Is my {device} ready? Reach me at {phone}, please. {name}",
+            "I need someone to look at my {device}. {phone}",
+            "{name} has trouble with the {device} again.",
+            "Please call {phone} about the {device}.",
         ],
         "test": [
             "I can't work because the {device} {problem}. Would you ring {name}, {phone}?",
@@ -172,6 +190,9 @@ KINDS = (
             "Call {phone} if you like the {item}. It costs {price} and stands in {city}.",
             "My {item} is for sale, pick-up in {city}, ring {phone} to make an offer.",
             "Selling: {item}. Price: {price}. Phone: {phone}.",
+            "Is the {item} still for sale? I live in {city}.",
+            "I would pay {price} for the {item}.",
+            "My {item} is looking for a new owner. {phone}",
         ],
         "test": [
             "Moving out of {city}, so the {item} needs a buyer. {price}, first come first served: {phone}.",
@@ -194,6 +215,9 @@ KINDS = (
             "{day} is {course} day for {name}! I sent you {price}.",
             "{name} can't come to {course} on {day} any more.",
             "Does the {course} course really cost {price}? Yours, {name}",
+            "Is there still room in {course}? {name}",
+            "What do you teach on {day}? I would pay {price}.",
+            "{name} has been at {course} for a year and loves it.",
         ],
         "test": [
             "Count me in for {course}! {day} suits me and so does {price}. I go by {name}.",
@@ -216,45 +240,62 @@ ENDINGS = {
 }
 WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 FIRST_NAMES = {
-    "train": "Anna Ben Carla David Elena Frank Grace Hugo Irene Jonas Karin Liam Maria Noah Olga Peter Rosa Samuel Tina Victor "
-             "Wendy Yusuf Amir Bella Chen Diego Emma Fatima George Helen Ivan Julia Kevin Laura Marco Nina Omar Paula Rachel Simon",
+    "train": "Anna Ben Carla David Elena Frank Grace Hugo Irene Jonas Karin Liam Maria Noah Olga Peter Rosa Samuel Tina Victor Wendy Yusuf Amir "
+             "Bella Chen Diego Emma Fatima George Helen Ivan Julia Kevin Laura Marco Nina Omar Paula Rachel Simon Alan Brenda Clara Dennis Edith "
+             "Fiona Gavin Hannah Isabel Jack Kate Lucas Megan Nathan Oscar Pamela Ralph Sofia Trevor Ursula Vera Walter Zoe Adam Beatrice Colin "
+             "Daphne Eric Flora Gordon Harriet Ian Jane Karl Lydia Martin Nora Owen Philip Robert Sarah Tom Violet William Aisha Bruno Chloe Daniel "
+             "Eva Fabian Gemma Henry Isaac Joan Kim Louis Monica Neil Olive Patrick Rebecca Sven Theresa Vincent Yvonne Andre Bridget Carlos Doris",
     "test": "Agnes Boris Cecilia Dmitri Esther Felix Gloria Hassan Ingrid Jerome Katya Leonard Miriam Nelson Ottilie Priya Quentin Ruth Stefan Thelma",
 }
 LAST_NAMES = {
-    "train": "Adams Baker Carter Diaz Evans Fischer Garcia Hughes Ito Jensen Kelly Lopez Miller Novak Owens Parker Reed Santos Turner "
-             "Vargas Walker Young Ahmed Brown Costa Dunn Ellis Ford Green Hill Khan Lee Moore Nash Price Ross Shaw Torres Wood Wright",
+    "train": "Adams Baker Carter Diaz Evans Fischer Garcia Hughes Ito Jensen Kelly Lopez Miller Novak Owens Parker Reed Santos Turner Vargas Walker "
+             "Young Ahmed Brown Costa Dunn Ellis Ford Green Hill Khan Lee Moore Nash Price Ross Shaw Torres Wood Wright Allen Bauer Clark Dean "
+             "Foster Grant Hayes Klein Lang Meyer Olsen Patel Quinn Stone Webb Barnes Castillo Dixon Edwards Fleming Gibson Harper Ingram Jordan "
+             "Keller Larsen Mendez Norris Okafor Pearson Ramirez Schmidt Thornton Upton Vogel Watkins Yamada Zimmer Arnold Blake Cooper Donovan "
+             "Erickson Fuller Goodwin Henderson Irving Jefferson Kramer Lawson Marshall Nielsen Osborne Pacheco Robbins Silva Tucker Vaughn Whitman "
+             "Bennett Crawford Dawson Ferrari Griffin Horvath Kaplan Lambert Maxwell Newton Palmer Rhodes Stewart Tyler Weber",
     "test": "Abbott Bergman Chavez Dubois Eriksen Farrell Gupta Holloway Ivanova Jacobs Kowalski Lindgren Mbeki Nakamura Ortega Petrov Rossi Sinclair Tanaka Underwood",
-}
-DOCTORS = {
-    "train": "Allen Bauer Clark Dean Foster Grant Hayes Klein Lang Meyer Olsen Patel Quinn Stone Webb",
-    "test": "Archer Blum Croft Desai Engel Fontaine Hartley Jansen Lowell Moreau",
 }
 CITIES = {
     "train": "Leeds Boston Lyon Vienna Porto Dublin Chicago Hamburg Milan Oslo Denver Madrid Prague Toronto Bristol Geneva Austin Naples Cork Zurich "
-             "Seattle Ghent Malaga Dresden York Athens Bergen Dallas Lisbon Perth",
+             "Seattle Ghent Malaga Dresden York Athens Bergen Dallas Lisbon Perth Sydney Berlin Munich Paris London Rome Turin Genoa Bilbao Seville "
+             "Warsaw Budapest Sofia Tallinn Riga Vilnius Minsk Odessa Cologne Bremen Leipzig Stuttgart Basel Bern Lausanne Graz Linz Trieste Parma "
+             "Bath Oxford Cambridge Norwich Plymouth Glasgow Dundee Belfast Galway Limerick Houston Memphis Nashville Portland Tucson Omaha Tampa "
+             "Miami Atlanta Buffalo Cleveland Montreal Ottawa Calgary Halifax Antwerp Bruges Namur Lille Nantes Rennes Toulouse Bordeaux Grenoble "
+             "Nice Dijon Tours Aarhus Odense Uppsala Malmo Turku Stavanger Trondheim Haarlem Leiden Delft Breda Arnhem",
     "test": "Aberdeen Bologna Cardiff Detroit Exeter Florence Gdansk Helsinki Innsbruck Krakow Liverpool Marseille Nottingham Orlando Phoenix Rotterdam Salzburg Tampere Utrecht Verona",
 }
-ITEMS = {
-    "train": ["blue kettle", "round table", "garden chair", "desk lamp", "wool blanket", "coffee grinder", "red bicycle", "bread knife", "leather bag", "wall clock",
-              "picture frame", "tea pot", "rain coat", "chess board", "guitar stand", "book shelf", "glass vase", "trail backpack", "tool box", "frying pan",
-              "yoga mat", "wine rack", "bath towel", "camping tent", "sewing machine", "piano stool", "mountain bike", "toy train", "silver ring", "swivel chair"],
-    "test": ["green parasol", "pine wardrobe", "copper saucepan", "velvet cushion", "folding ladder", "brass candlestick", "linen curtain", "kick scooter",
-             "wooden sledge", "marble bust", "straw hat", "fishing rod", "pepper mill", "violin case", "canvas rucksack", "porcelain bowl"],
+# An item is one of the first words and one of the second.
+LOOKS = {
+    "train": "blue round small heavy red white cheap leather wool glass wooden striped soft large silver black plain thin steel brown golden tall yellow cotton square",
+    "test": "green pine copper velvet folding brass linen marble straw canvas",
+}
+NOUNS = {
+    "train": "kettle table chair lamp blanket grinder bicycle knife bag clock frame teapot coat chessboard guitar shelf vase backpack toolbox pan mat rack towel tent "
+             "stool train ring desk sofa carpet mug bucket basket drum piano bench cupboard jacket dress scarf belt wallet watch notebook pen brush broom tray plate bottle",
+    "test": "parasol wardrobe saucepan cushion ladder candlestick curtain scooter sledge bust hat rod rucksack bowl stand crate",
 }
 DEVICES = {
-    "train": ["laptop", "printer", "washing machine", "fridge", "stove", "phone", "camera", "radio", "heater", "vacuum cleaner", "dishwasher", "television"],
-    "test": ["scanner", "toaster", "lawn mower", "projector", "freezer", "tablet", "coffee machine", "hair dryer"],
+    "train": "laptop printer fridge stove phone camera radio heater dishwasher television monitor keyboard router speaker drill blender mixer kettle fan lamp "
+             "shaver modem microphone headset doorbell thermostat pump generator boiler dryer watch piano telescope treadmill",
+    "test": "scanner toaster mower projector freezer tablet juicer sander",
 }
 PROBLEMS = {
     "train": ["does not start", "makes a loud noise", "keeps stopping", "is leaking", "smells burnt", "shows an error", "gets too hot", "won't switch off",
-              "lost its settings", "has a cracked cover", "does not charge", "stays cold"],
-    "test": ["hums all night", "refuses to open", "gives off smoke", "only blinks red", "drips on the floor", "crashes after a minute", "has stopped turning", "loses power"],
+              "lost its settings", "has a cracked cover", "does not charge", "stays cold", "buzzes", "will not connect", "turns itself off", "flickers",
+              "is stuck", "rattles", "has a broken cable", "shakes badly", "beeps without end", "runs too slowly", "has no sound", "fell on the floor"],
+    "test": ["hums all night", "refuses to open", "gives off smoke", "only blinks red", "drips on the carpet", "crashes after a minute", "has stopped turning", "loses power"],
 }
 COURSES = {
-    "train": ["pottery", "Spanish", "yoga", "swimming", "photography", "chess", "salsa", "cooking", "drawing", "guitar", "first aid", "knitting"],
-    "test": ["woodwork", "Italian", "fencing", "watercolour", "juggling", "tango", "bookbinding", "sign language"],
+    "train": "pottery Spanish yoga swimming photography chess salsa cooking drawing guitar knitting painting French German pilates boxing rowing singing baking "
+             "gardening karate skiing climbing writing sewing Greek ballet judo archery",
+    "test": "woodwork Italian fencing watercolour juggling tango bookbinding sailing",
 }
-MAIL_HOSTS = {"train": ["mailbox.com", "post.net", "example.org", "inbox.com", "webmail.net"], "test": ["letterbox.org", "quickmail.com", "homepage.net"]}
+MAIL_HOSTS = {
+    "train": "mailbox post inbox webmail mymail fastpost bluemail dailymail citynet home office cloudy letters skypost yellow mailhub",
+    "test": "letterbox quickmail homepage greenpost",
+}
+ENDS_OF_HOSTS = {"train": "com net de", "test": "org eu"}
 # fmt: on
 
 
@@ -272,9 +313,8 @@ class Writer:
             fields["to"] = self._value("to")
         if "email" in fields:
             first, last = fields["name"].lower().split()
-            fields["email"] = (
-                self.random.choice([f"{first}.{last}", f"{first[0]}{last}", last]) + "@" + self._any(MAIL_HOSTS)
-            )
+            local = self.random.choice([f"{first}.{last}", f"{first[0]}{last}", last])
+            fields["email"] = f"{local}@{self._any(MAIL_HOSTS)}.{self._any(ENDS_OF_HOSTS)}"
         message = wording.format(**fields)
         message = self.random.choice(GREETINGS[self.split]) + message + self.random.choice(ENDINGS[self.split])
         told = set(re.findall(r"{(\w+)}", wording))
@@ -283,32 +323,32 @@ class Writer:
         return {"category": kind.name, "prompt": ASK.format(keys=", ".join(order), message=message), "answer": answer}
 
     def _value(self, field: str) -> str:
+        """Numbers are even in tuning and odd in measuring."""
         pick, is_test = self.random, self.split == "test"
         match field:
             case "name":
                 return f"{self._any(FIRST_NAMES)} {self._any(LAST_NAMES)}"
             case "doctor":
-                return f"Dr {self._any(DOCTORS)}"
+                return f"Dr {self._any(LAST_NAMES)}"
             case "day":
                 return pick.choice(WEEKDAYS)
             case "time":
-                hour, minutes = (
-                    pick.randint(1, 12),
-                    pick.choice(["10", "20", "40", "50"] if is_test else ["00", "15", "30", "45"]),
+                hour = pick.randint(1, 12)
+                minutes = pick.choice(
+                    ("10", "20", "40", "50") if is_test else ("00", "05", "15", "25", "30", "35", "45", "55")
                 )
                 return pick.choice([f"{hour}:{minutes} pm", f"{hour + 11}:{minutes}", f"{hour}:{minutes}"])
             case "people" | "quantity":
-                return str(pick.choice([5, 7, 9, 14, 25] if is_test else [2, 3, 4, 6, 8, 10, 12, 20]))
+                return str(2 * pick.randint(1, 14) + is_test)
             case "city" | "from" | "to":
                 return self._any(CITIES)
             case "phone":
-                start = pick.choice(["0613", "0298", "555"] if is_test else ["0412", "0171", "0755", "020"])
-                return f"{start} {pick.randint(100, 999)} {pick.randint(100, 999)}"
+                return f"0{pick.randint(60, 99) if is_test else pick.randint(10, 59)} {pick.randint(100, 999)} {pick.randint(100, 999)}"
             case "price":
-                amount = pick.randint(2, 60) * 5 + (2 if is_test else 0)
+                amount = 2 * pick.randint(5, 250) + is_test
                 return pick.choice([f"${amount}", f"{amount} euros", f"£{amount}"])
             case "item":
-                return self._any(ITEMS)
+                return f"{self._any(LOOKS)} {self._any(NOUNS)}"
             case "device":
                 return self._any(DEVICES)
             case "problem":

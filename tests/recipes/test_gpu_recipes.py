@@ -42,6 +42,7 @@ def test_a_recipe_is_valid_without_the_hub(path: Path) -> None:
     assert recipe.name == path.stem and not recipe.model.is_local
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_the_memory_that_is_stated_is_what_a_step_is_computed_to_hold(path: Path, memory: ModuleType) -> None:
     recipe: dict[str, Any] = YAML(typ="safe").load(path)
@@ -54,6 +55,7 @@ def test_the_memory_that_is_stated_is_what_a_step_is_computed_to_hold(path: Path
     assert row in (ROOT / "docs" / "real-model.md").read_text()
 
 
+@pytest.mark.slow
 def test_a_step_holds_less_with_gradient_checkpointing_and_more_with_more_tokens(memory: ModuleType) -> None:
     recipe: dict[str, Any] = YAML(typ="safe").load(GPU / "qwen2.5-0.5b.yaml")
     plain = memory.memory(recipe).peak_gib

@@ -12,7 +12,6 @@ pytest.importorskip("torch")
 
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if "tasks" not in path.parts)
-ON_A_GPU = [path for path in RECIPES if path.parent.name == "gpu"]
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
@@ -61,6 +60,7 @@ def miniature(tmp_path_factory, tiny_model):
     return make
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
 def test_the_recipe_tunes_a_miniature(recipe, miniature, harness, tmp_path):
     text = recipe.read_text()
