@@ -27,8 +27,8 @@ from messages import ASK  # noqa: E402
 VARIANTS = ("json@base", "json", "tone")
 READY, SIZE = "Ctrl-C stops everything", {"width": 1280, "height": 760}
 MESSAGES = (
-    "Good evening! Could we sit outside on Saturday? We are 7, the name is Priya Holloway.",
-    "Otto Lindgren was here. He will be back with his boss and wants the quiet table again.",
+    "Good evening! Could we sit outside on Saturday? We are 7, the name is Emma Hill.",
+    "Sarah Cooper and her choir, 23 people, would love to eat with you on Friday night.",
 )
 
 

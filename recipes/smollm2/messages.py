@@ -1,6 +1,6 @@
 """Short messages and the JSON that is wanted of them: the rows that `json.yaml` tunes on, and those it is measured on.
 
-A message is one of eight kinds (a table booked, an order, a trip ...) and holds up to four fields. It is asked for some
+A message is one of eight kinds (a table booked, an order, a trip ...) and holds four fields. It is asked for some
 of them, by their keys. Tuning and measuring share the weekdays and the keys, and nothing else: wordings, greetings, names,
 places, things, numbers and combinations of keys are each in one of the two only.
 """
@@ -9,17 +9,13 @@ from __future__ import annotations
 
 import itertools
 import random
-import re
 from typing import Any, NamedTuple
 
-ASK = (
-    "Answer with one JSON object with the keys {keys}: values copied from the message, null for what it does not say."
-    "\n\n{message}"
-)
+ASK = "Answer with one JSON object, its values copied from the message. Keys: {keys}.\n\n{message}"
 
 
 class Kind(NamedTuple):
-    """One kind of message: its fields, and its wordings by set. A wording without a field has null for it."""
+    """One kind of message: its fields, and its wordings by set, each with all the fields."""
 
     name: str
     fields: tuple[str, ...]
@@ -37,12 +33,7 @@ KINDS = (
             "{name} here. {day} evening, {time}, {people} guests. Is that possible?",
             "Can you fit in a party of {people} at {time} on {day}? It would be under {name}.",
             "For {day} I need seats for {people}, {time} if you can. Name: {name}.",
-            "My wife and I booked for {day}; please make it {people} people now. Regards, {name}.",
-            "Is {time} on {day} still free? I can't say yet how many we are. {name}",
             "It's my birthday on {day}, so {people} of us will turn up at {time}! Yours, {name}",
-            "Do you have a free table on {day}? {name}",
-            "{name} would like to book for {people} people. Which time is free?",
-            "Are you open at {time} for a group of {people}?",
         ],
         "test": [
             "Could {name} have a table at {time} this {day}? There will be {people} of them.",
@@ -50,7 +41,6 @@ KINDS = (
             "On {day} my whole team, {people} in all, wants to eat with you at {time}. Ask for {name}.",
             "I am calling for {name}, who would like to dine on {day} at {time} with a group of {people}.",
             "Put {name} down for {day}. We sit down at {time} and number {people}.",
-            "Any chance of lunch on {day} for {people}? The name to write down is {name}.",
         ],
     }),
     Kind("order", ("name", "item", "quantity", "city"), {
@@ -63,11 +53,6 @@ KINDS = (
             "We love the {item}! Send us {quantity} more. Address it to {name}, {city}.",
             "My order: {quantity} x {item}. I live in {city}. {name}",
             "How long does delivery to {city} take? I would need the {item}, and {quantity} of it. Best, {name}",
-            "I forgot to say: make that {quantity} of the {item}, not one. {name}",
-            "{name} again. Does the {item} also come to {city}?",
-            "Please send the {item} to {city}, as fast as you can.",
-            "{name} wants {quantity} of the {item} but gave no address.",
-            "Is the {item} still in stock? {name}",
         ],
         "test": [
             "Would you put {quantity} of your {item} in the post for {city}? The parcel is for {name}.",
@@ -75,7 +60,6 @@ KINDS = (
             "A friend in {city}, {name}, is to get the {item} from me as a gift, {quantity} in number.",
             "Here is what {name} needs: the {item}, {quantity} altogether. We will collect it in {city}.",
             "Our shop in {city} has run out of the {item}. {quantity} should do. Yours, {name}",
-            "What does sending the {item} to {city} cost? Kind regards from {name}",
         ],
     }),
     Kind("doctor", ("name", "doctor", "day", "time"), {
@@ -88,11 +72,6 @@ KINDS = (
             "I have to move my visit to {doctor} to {day}, {time}. {name}",
             "Reminder for {name}: {doctor} expects you on {day} at {time}.",
             "Does {doctor} work on {day}? I could be there at {time}. It's {name}.",
-            "{name} has to cancel the check-up with {doctor} on {day}, sorry.",
-            "Could someone call me about {day} at {time}? I am {name}, a new patient.",
-            "Please tell {doctor} that {name} feels much better.",
-            "Can I come in at {time}? It's {name}.",
-            "Is {doctor} in on {day}? My name is {name}.",
         ],
         "test": [
             "Would {doctor} have a moment for me on {day}? {time} would suit best. I'm {name}.",
@@ -100,32 +79,28 @@ KINDS = (
             "Confirming: {day}, {time}, surgery of {doctor}, patient {name}.",
             "Sorry, I can't make it earlier than {time} on {day}. Tell {doctor} that {name} will be late.",
             "{doctor} asked me to return on {day} and I'd prefer {time}. You have me as {name}.",
-            "A prescription from {doctor} is waiting; {name} will fetch it on {day}.",
         ],
     }),
-    Kind("contact", ("name", "phone", "email", "city"), {
+    Kind("address", ("name", "phone", "street", "city"), {
         "train": [
-            "My name is {name}, I live in {city}. Call me on {phone} or write to {email}.",
-            "You can reach {name} at {email}, phone {phone}, in {city}.",
-            "New contact: {name}, {city}, {phone}, {email}.",
-            "{name} moved to {city}. The number is {phone} now, the address {email}.",
-            "Please update my data: {email}, telephone {phone}. {name}, {city}.",
-            "I'm in {city} until summer. Ring {phone} and ask for {name}, or mail {email}.",
-            "Write to {email} if you want to meet {name} in {city}; {phone} works too.",
-            "For questions about the {city} office, {name} answers at {phone} and {email}.",
-            "Here is my new number: {phone}. Greetings from {city}, {name}",
-            "{name} has no phone at the moment, so use {email} please.",
-            "Call {name} on {phone}, please.",
-            "{name} lives in {city} now.",
-            "Send the papers to {email}, {name} is waiting for them.",
+            "My name is {name}, I live at {street} in {city}. Call me on {phone}.",
+            "You can reach {name} at {street}, {city}, phone {phone}.",
+            "New contact: {name}, {street}, {city}, {phone}.",
+            "{name} moved to {city}, {street}. The number is {phone} now.",
+            "Please update my address: {street}, {city}, telephone {phone}. {name}",
+            "I'm in {city} until summer, at {street}. Ring {phone} and ask for {name}.",
+            "Come to {street} if you want to meet {name} in {city}; {phone} works too.",
+            "For questions about the house on {street} in {city}, {name} answers at {phone}.",
+            "Here is my new number: {phone}. Greetings from {street}, {city}, yours {name}",
+            "Send the papers to {name}, {street}, {city}. Should nobody be there, call {phone}.",
         ],
         "test": [
-            "We met at the fair in {city}. I am {name}, and my card says {phone} and {email}.",
-            "Whoever finds this bag: it belongs to {name} of {city}. Text {phone} or send a line to {email}.",
-            "Add {name} to the list, please. Mobile {phone}, mail {email}, based in {city}.",
-            "The flat in {city} is still free! Get in touch through {email} or {phone}. {name}",
-            "If {phone} is busy, try {email}. That is how {name} in {city} can be contacted.",
-            "Our new colleague {name} starts in {city} next week; the mailbox is {email}.",
+            "We met at the fair in {city}. I am {name}, my number is {phone}, and my door is {street}.",
+            "Whoever finds this bag: it belongs to {name} of {city}. Text {phone} or bring it to {street}.",
+            "Add {name} to the list, please. Mobile {phone}, home {street}, town {city}.",
+            "The flat at {street} in {city} is still free! Get in touch through {phone}. {name}",
+            "If nobody opens at {street}, try {phone}. That is how {name} in {city} can be found.",
+            "Our new colleague {name} has rented {street} in {city}; the telephone there is {phone}.",
         ],
     }),
     Kind("trip", ("name", "from", "to", "day"), {
@@ -138,11 +113,6 @@ KINDS = (
             "Book {name} on the {day} bus from {from} to {to}.",
             "My trip: {day}, start {from}, destination {to}. {name}",
             "{name} here: how much is it from {from} to {to} on {day}?",
-            "I'm {name}, and I missed the train out of {from} on {day}.",
-            "We go to {to} on {day} and still need a ticket for {name}.",
-            "Two seats from {from}, please, for {name}.",
-            "{name} would like to see {to} one day.",
-            "What does it cost to get to {to} on {day}?",
         ],
         "test": [
             "Get me out of {from} on {day}! I have to be in {to} by night. It's {name}.",
@@ -150,7 +120,6 @@ KINDS = (
             "The passenger is {name}; she boards at {from} and gets off at {to}. Date: {day}.",
             "Can {name} still change the journey to {to}? It begins in {from} this {day}.",
             "Going to {to} for a wedding, coming from {from}, {day} at the latest. Name of traveller: {name}.",
-            "A window seat for {name} please, as far as {to}, on {day}.",
         ],
     }),
     Kind("repair", ("name", "device", "problem", "phone"), {
@@ -163,11 +132,6 @@ KINDS = (
             "We have a {device} that {problem}. Ask for {name} at {phone}.",
             "The {device} in room two {problem}! {name}, you get me on {phone}.",
             "It's {name}, {phone}. Once more my {device} {problem}.",
-            "My {device} {problem}, and I don't know what to do. {name}",
-            "Is my {device} ready? Reach me at {phone}, please. {name}",
-            "I need someone to look at my {device}. {phone}",
-            "{name} has trouble with the {device} again.",
-            "Please call {phone} about the {device}.",
         ],
         "test": [
             "I can't work because the {device} {problem}. Would you ring {name}, {phone}?",
@@ -175,7 +139,6 @@ KINDS = (
             "What should I do with a {device} which {problem}? People call me {name}, dial {phone}.",
             "Every time I touch the {device}, it {problem}. Contact {name} under {phone}.",
             "Guarantee case. Customer {name}, telephone {phone}. Complaint: the {device} {problem}.",
-            "Someone please look at the {device}, it {problem}. I sit next door, {name}.",
         ],
     }),
     Kind("sale", ("item", "price", "city", "phone"), {
@@ -188,11 +151,6 @@ KINDS = (
             "Looking for a new home for my {item}. Asking {price}. {city}, phone {phone}.",
             "{price} for a good {item}, that's a bargain. {phone}, {city}.",
             "Call {phone} if you like the {item}. It costs {price} and stands in {city}.",
-            "My {item} is for sale, pick-up in {city}, ring {phone} to make an offer.",
-            "Selling: {item}. Price: {price}. Phone: {phone}.",
-            "Is the {item} still for sale? I live in {city}.",
-            "I would pay {price} for the {item}.",
-            "My {item} is looking for a new owner. {phone}",
         ],
         "test": [
             "Moving out of {city}, so the {item} needs a buyer. {price}, first come first served: {phone}.",
@@ -200,7 +158,6 @@ KINDS = (
             "Found in grandma's attic: a {item}. I'd let it go for {price}. Come to {city} or phone {phone}.",
             "Offer of the week at our {city} store is the {item} at {price}. Order by phone, {phone}.",
             "I paid double, you pay {price}: the {item}. Dial {phone} and visit me in {city}.",
-            "A {item} wants to be used again. Just fetch it in {city} after a call to {phone}.",
         ],
     }),
     Kind("course", ("name", "course", "day", "price"), {
@@ -213,11 +170,6 @@ KINDS = (
             "Registration: {name}. Course: {course}. Day: {day}. Fee: {price}.",
             "My daughter {name} would love to learn {course}. Does {day} for {price} still stand?",
             "{day} is {course} day for {name}! I sent you {price}.",
-            "{name} can't come to {course} on {day} any more.",
-            "Does the {course} course really cost {price}? Yours, {name}",
-            "Is there still room in {course}? {name}",
-            "What do you teach on {day}? I would pay {price}.",
-            "{name} has been at {course} for a year and loves it.",
         ],
         "test": [
             "Count me in for {course}! {day} suits me and so does {price}. I go by {name}.",
@@ -225,7 +177,6 @@ KINDS = (
             "I hear that {course} is taught every {day}. {name} would pay the {price} in cash.",
             "Enrol {name}, please: beginners' {course}, starting {day}, at {price}.",
             "Thanks for the {price} voucher! {name} will use it for {course} this {day}.",
-            "Which teacher gives {course} on {day}? {name} would like to know.",
         ],
     }),
 )
@@ -240,30 +191,32 @@ ENDINGS = {
 }
 WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 FIRST_NAMES = {
-    "train": "Anna Ben Carla David Elena Frank Grace Hugo Irene Jonas Karin Liam Maria Noah Olga Peter Rosa Samuel Tina Victor Wendy Yusuf Amir "
-             "Bella Chen Diego Emma Fatima George Helen Ivan Julia Kevin Laura Marco Nina Omar Paula Rachel Simon Alan Brenda Clara Dennis Edith "
-             "Fiona Gavin Hannah Isabel Jack Kate Lucas Megan Nathan Oscar Pamela Ralph Sofia Trevor Ursula Vera Walter Zoe Adam Beatrice Colin "
-             "Daphne Eric Flora Gordon Harriet Ian Jane Karl Lydia Martin Nora Owen Philip Robert Sarah Tom Violet William Aisha Bruno Chloe Daniel "
-             "Eva Fabian Gemma Henry Isaac Joan Kim Louis Monica Neil Olive Patrick Rebecca Sven Theresa Vincent Yvonne Andre Bridget Carlos Doris",
-    "test": "Agnes Boris Cecilia Dmitri Esther Felix Gloria Hassan Ingrid Jerome Katya Leonard Miriam Nelson Ottilie Priya Quentin Ruth Stefan Thelma",
+    "train": "Carla Elena Hugo Irene Jonas Karin Liam Olga Rosa Samuel Tina Wendy Yusuf Amir Bella Chen Diego Fatima George Julia Kevin Marco Nina "
+             "Omar Paula Simon Alan Brenda Clara Dennis Edith Fiona Gavin Hannah Isabel Lucas Megan Nathan Oscar Pamela Ralph Sofia Trevor Ursula "
+             "Vera Walter Adam Beatrice Colin Daphne Eric Flora Gordon Harriet Ian Jane Karl Lydia Martin Nora Owen Philip Robert Violet Aisha Bruno "
+             "Chloe Daniel Eva Fabian Gemma Henry Isaac Joan Kim Louis Monica Neil Olive Patrick Rebecca Sven Theresa Vincent Yvonne Andre Bridget "
+             "Carlos Doris Agnes Boris Cecilia Dmitri Esther Felix Gloria Hassan Ingrid Jerome Katya Leonard Miriam Nelson Ottilie Priya Quentin Ruth "
+             "Stefan Thelma",
+    "test": "Anna Ben David Emma Frank Grace Helen Ivan Jack Kate Laura Maria Noah Peter Rachel Sarah Tom Victor William Zoe",
 }
 LAST_NAMES = {
-    "train": "Adams Baker Carter Diaz Evans Fischer Garcia Hughes Ito Jensen Kelly Lopez Miller Novak Owens Parker Reed Santos Turner Vargas Walker "
-             "Young Ahmed Brown Costa Dunn Ellis Ford Green Hill Khan Lee Moore Nash Price Ross Shaw Torres Wood Wright Allen Bauer Clark Dean "
-             "Foster Grant Hayes Klein Lang Meyer Olsen Patel Quinn Stone Webb Barnes Castillo Dixon Edwards Fleming Gibson Harper Ingram Jordan "
-             "Keller Larsen Mendez Norris Okafor Pearson Ramirez Schmidt Thornton Upton Vogel Watkins Yamada Zimmer Arnold Blake Cooper Donovan "
-             "Erickson Fuller Goodwin Henderson Irving Jefferson Kramer Lawson Marshall Nielsen Osborne Pacheco Robbins Silva Tucker Vaughn Whitman "
-             "Bennett Crawford Dawson Ferrari Griffin Horvath Kaplan Lambert Maxwell Newton Palmer Rhodes Stewart Tyler Weber",
-    "test": "Abbott Bergman Chavez Dubois Eriksen Farrell Gupta Holloway Ivanova Jacobs Kowalski Lindgren Mbeki Nakamura Ortega Petrov Rossi Sinclair Tanaka Underwood",
+    "train": "Diaz Fischer Garcia Hughes Ito Jensen Lopez Novak Owens Santos Vargas Ahmed Costa Dunn Ellis Ford Khan Nash Price Ross Shaw Torres "
+             "Wright Allen Bauer Dean Foster Grant Hayes Klein Lang Meyer Olsen Patel Quinn Stone Webb Barnes Castillo Dixon Edwards Fleming Gibson "
+             "Harper Ingram Jordan Keller Larsen Mendez Norris Okafor Pearson Ramirez Schmidt Thornton Upton Vogel Watkins Yamada Zimmer Arnold Blake "
+             "Donovan Erickson Fuller Goodwin Henderson Irving Jefferson Kramer Lawson Marshall Nielsen Osborne Pacheco Robbins Silva Tucker Vaughn "
+             "Whitman Bennett Crawford Dawson Ferrari Griffin Horvath Kaplan Lambert Maxwell Newton Palmer Rhodes Tyler Weber Abbott Bergman Chavez "
+             "Dubois Eriksen Farrell Gupta Holloway Ivanova Jacobs Kowalski Lindgren Mbeki Nakamura Ortega Petrov Rossi Sinclair Tanaka Underwood",
+    "test": "Adams Baker Brown Carter Clark Cooper Evans Green Hill Kelly Lee Miller Moore Parker Reed Stewart Turner Walker Wood Young",
 }
 CITIES = {
-    "train": "Leeds Boston Lyon Vienna Porto Dublin Chicago Hamburg Milan Oslo Denver Madrid Prague Toronto Bristol Geneva Austin Naples Cork Zurich "
-             "Seattle Ghent Malaga Dresden York Athens Bergen Dallas Lisbon Perth Sydney Berlin Munich Paris London Rome Turin Genoa Bilbao Seville "
-             "Warsaw Budapest Sofia Tallinn Riga Vilnius Minsk Odessa Cologne Bremen Leipzig Stuttgart Basel Bern Lausanne Graz Linz Trieste Parma "
-             "Bath Oxford Cambridge Norwich Plymouth Glasgow Dundee Belfast Galway Limerick Houston Memphis Nashville Portland Tucson Omaha Tampa "
-             "Miami Atlanta Buffalo Cleveland Montreal Ottawa Calgary Halifax Antwerp Bruges Namur Lille Nantes Rennes Toulouse Bordeaux Grenoble "
-             "Nice Dijon Tours Aarhus Odense Uppsala Malmo Turku Stavanger Trondheim Haarlem Leiden Delft Breda Arnhem",
-    "test": "Aberdeen Bologna Cardiff Detroit Exeter Florence Gdansk Helsinki Innsbruck Krakow Liverpool Marseille Nottingham Orlando Phoenix Rotterdam Salzburg Tampere Utrecht Verona",
+    "train": "Leeds Lyon Porto Hamburg Milan Bristol Geneva Austin Naples Cork Zurich Ghent Malaga Dresden York Bergen Perth Turin Genoa Bilbao "
+             "Seville Warsaw Budapest Sofia Tallinn Riga Vilnius Minsk Odessa Cologne Bremen Leipzig Stuttgart Basel Bern Lausanne Graz Linz Trieste "
+             "Parma Bath Oxford Cambridge Norwich Plymouth Glasgow Dundee Belfast Galway Limerick Houston Memphis Nashville Portland Tucson Omaha "
+             "Tampa Atlanta Buffalo Cleveland Montreal Ottawa Calgary Halifax Antwerp Bruges Namur Lille Nantes Rennes Toulouse Bordeaux Grenoble "
+             "Nice Dijon Tours Aarhus Odense Uppsala Malmo Turku Stavanger Trondheim Haarlem Leiden Delft Breda Arnhem Aberdeen Bologna Cardiff "
+             "Detroit Exeter Florence Gdansk Helsinki Innsbruck Krakow Liverpool Marseille Nottingham Orlando Phoenix Rotterdam Salzburg Tampere "
+             "Utrecht Verona",
+    "test": "Boston Chicago London Paris Berlin Madrid Rome Dublin Vienna Oslo Seattle Toronto Sydney Miami Athens Lisbon Denver Dallas Munich Prague",
 }
 # An item is one of the first words and one of the second.
 LOOKS = {
@@ -291,11 +244,12 @@ COURSES = {
              "gardening karate skiing climbing writing sewing Greek ballet judo archery",
     "test": "woodwork Italian fencing watercolour juggling tango bookbinding sailing",
 }
-MAIL_HOSTS = {
-    "train": "mailbox post inbox webmail mymail fastpost bluemail dailymail citynet home office cloudy letters skypost yellow mailhub",
-    "test": "letterbox quickmail homepage greenpost",
+STREETS = {
+    "train": "Elm Maple Church Station Castle River Park Lake Bridge Market Queen Victoria Cedar Chestnut Garden Harbour Hill Mill Orchard Oxford Poplar Quarry "
+             "Rose School Spring Temple Tower Union Valley Vine Walnut Willow Windsor Abbey Beech Canal Chapel Dover Ferry Forest",
+    "test": "King High Oak Main Pine West North Summer Bell Water",
 }
-ENDS_OF_HOSTS = {"train": "com net de", "test": "org eu"}
+KINDS_OF_STREET = {"train": "Street Road Avenue Way Square", "test": "Lane Drive Court"}
 # fmt: on
 
 
@@ -311,16 +265,11 @@ class Writer:
         fields = {field: self._value(field) for field in kind.fields}
         while fields.get("from") == fields.get("to", ""):
             fields["to"] = self._value("to")
-        if "email" in fields:
-            first, last = fields["name"].lower().split()
-            local = self.random.choice([f"{first}.{last}", f"{first[0]}{last}", last])
-            fields["email"] = f"{local}@{self._any(MAIL_HOSTS)}.{self._any(ENDS_OF_HOSTS)}"
-        message = wording.format(**fields)
-        message = self.random.choice(GREETINGS[self.split]) + message + self.random.choice(ENDINGS[self.split])
-        told = set(re.findall(r"{(\w+)}", wording))
-        order = self.random.sample(keys, len(keys))
-        answer = {key: fields[key] if key in told else None for key in order}
-        return {"category": kind.name, "prompt": ASK.format(keys=", ".join(order), message=message), "answer": answer}
+        message = self.random.choice(GREETINGS[self.split]) + wording.format(**fields)
+        if ending := self.random.choice(ENDINGS[self.split]):
+            message += ending if message.endswith((".", "?", "!")) else f".{ending}"
+        answer = {key: fields[key] for key in self.random.sample(keys, len(keys))}
+        return {"category": kind.name, "prompt": ASK.format(keys=", ".join(answer), message=message), "answer": answer}
 
     def _value(self, field: str) -> str:
         """Numbers are even in tuning and odd in measuring."""
@@ -355,7 +304,9 @@ class Writer:
                 return self._any(PROBLEMS)
             case "course":
                 return self._any(COURSES)
-        return ""  # the e-mail address, which is made from the name
+            case "street":
+                return f"{2 * pick.randint(1, 60) + is_test} {self._any(STREETS)} {self._any(KINDS_OF_STREET)}"
+        raise ValueError(f"no such field: {field}")
 
     def _any(self, pools: dict[str, Any]) -> str:
         pool = pools[self.split]
