@@ -75,7 +75,7 @@ def test_a_plain_model_is_served_and_ctrl_c_stops_everything(
 def test_a_second_ctrl_c_does_not_cut_the_stopping_short(tmp_path: Path) -> None:
     """The keeper's end is waited for, so that "have ended" is true."""
     code = (
-        "import os, sys, signal; from pathlib import Path; from harness_serve import engine\n"
+        "import os, sys, signal; from pathlib import Path; from harness_serve import process as engine\n"
         "wait = engine.subprocess.Popen.wait\n"
         "def pressing(process, timeout=None):\n"
         "    if timeout is None and not hasattr(process, 'pressed'):\n"
@@ -83,7 +83,7 @@ def test_a_second_ctrl_c_does_not_cut_the_stopping_short(tmp_path: Path) -> None
         "    return wait(process, timeout)\n"
         "engine.subprocess.Popen.wait = pressing\n"
         "try:\n"
-        "    with process.kept(['--help'], dict(os.environ), Path(sys.argv[1])) as process: raise KeyboardInterrupt\n"
+        "    with engine.kept(['--help'], dict(os.environ), Path(sys.argv[1])) as process: raise KeyboardInterrupt\n"
         "except KeyboardInterrupt: print(process.pressed, process.returncode is not None)\n"
     )
     done = subprocess.run(
