@@ -16,8 +16,8 @@ from harness_evaluation.val_loss import run as val_loss
 from harness_evaluation.weights import weights_of
 
 from harness import HarnessError
-from harness.data.cache import hash_of
 from harness.errors import PluginError
+from harness.hashing import sha256_of_file
 from harness.nouns import Result, Sample, Score
 from harness.plugins import PluginInfo
 from harness.recipe import DataSource, ModelSpec
@@ -99,11 +99,11 @@ def test_a_file_is_hashed_again_once_it_changes(tmp_path: Path) -> None:
     path, root = tmp_path / "weights", tmp_path / "cache"
     path.write_bytes(b"one")
     os.utime(path, (1e9, 1e9))
-    first = hash_of(path, root)
-    assert len(list(root.glob("files/*.json"))) == 1 and hash_of(path, root) == first
+    first = sha256_of_file(path, root)
+    assert len(list(root.glob("files/*.json"))) == 1 and sha256_of_file(path, root) == first
     path.write_bytes(b"two")
     os.utime(path, (1e9, 1e9))  # same size and time of change
-    assert hash_of(path, root) != first
+    assert sha256_of_file(path, root) != first
 
 
 # What a recipe says of the model
