@@ -215,6 +215,22 @@ def test_a_model_without_a_template_is_told_which_fit(tiny_model: Path) -> None:
         engine._bind_models_template(Variant("tiny", ModelSpec(path=str(tiny_model))), stack)
 
 
+@pytest.mark.parametrize("has_config", [False, True])
+def test_vllm_finds_a_configuration_beside_the_tokenizer(tmp_path: Path, tiny_model: Path, has_config: bool) -> None:
+    """Without one it waits and tries again; one that is there stays."""
+    chat_folder = _variant(tmp_path, "a").chat_folder
+    assert chat_folder is not None
+    if has_config:
+        (chat_folder / "config.json").write_text("{}")
+    with contextlib.ExitStack() as stack:
+        folder = engine._with_config(chat_folder, ModelSpec(path=str(tiny_model)), stack)
+        assert {file.name for file in folder.iterdir()} == {*CHAT_FILES, "config.json"}
+        assert all((folder / name).read_text() == (chat_folder / name).read_text() for name in CHAT_FILES)
+        expected = chat_folder if has_config else tiny_model
+        assert (folder / "config.json").read_text() == (expected / "config.json").read_text()
+    assert not folder.exists() and (chat_folder / CHAT_FILES[0]).exists()
+
+
 def test_the_key_is_not_among_the_arguments(tmp_path: Path) -> None:
     options = VllmOptions(api_key="open sesame")
     plan = plan_engine([_variant(tmp_path, "a")], options)
