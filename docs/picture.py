@@ -24,7 +24,7 @@ sys.path.insert(0, str(DOCS.parent / "recipes" / "smollm2"))
 from messages import ASK  # noqa: E402
 
 VARIANTS = ("json@base", "json", "tone")
-READY, SIZE = "Ctrl-C stops everything", {"width": 1280, "height": 800}
+READY, SIZE = "Ctrl-C stops everything", {"width": 1280, "height": 840}
 MESSAGE = "Good evening! Could we sit outside on Saturday? We are 7, the name is Emma Hill."
 
 
