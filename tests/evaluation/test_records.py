@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,6 @@ from harness_evaluation.weights import weights_of
 
 from harness import HarnessError
 from harness.errors import PluginError
-from harness.hashing import sha256_of_file
 from harness.nouns import Result, Sample, Score
 from harness.plugins import PluginInfo
 from harness.recipe import DataSource, ModelSpec
@@ -91,19 +90,6 @@ def test_two_runs_of_one_name_are_told_apart(finished_run: Path, tmp_path: Path)
     assert [variant.name for variant in variants] == ["runs/demo", "other/demo", "demo@base"]
     with pytest.raises(HarnessError, match="named twice"):
         resolve_variants(("demo", str(finished_run)), tmp_path / "runs")
-
-
-def test_a_file_is_hashed_again_once_it_changes(tmp_path: Path) -> None:
-    import os
-
-    path, root = tmp_path / "weights", tmp_path / "cache"
-    path.write_bytes(b"one")
-    os.utime(path, (1e9, 1e9))
-    first = sha256_of_file(path, root)
-    assert len(list(root.glob("files/*.json"))) == 1 and sha256_of_file(path, root) == first
-    path.write_bytes(b"two")
-    os.utime(path, (1e9, 1e9))  # same size and time of change
-    assert sha256_of_file(path, root) != first
 
 
 # What a recipe says of the model
@@ -184,10 +170,20 @@ TWICE = Result("t", {"acc": Score(1.0, 0.0, 2)}, (Sample("a", {"acc": 1.0}), Sam
         ([result(scores={"acc": Score(1.0, None, 2)}, a={"acc": 1.0}, b={"acc": 0.0})], "is 1.0, and the mean of its 2 items 0.5"),
         ([result(a={"acc": 1.0}, b={})], "is of 2 items, and 1 have it; item 'b' has no 'acc'"),
         ([result(a={"acc": float("nan")}, b={"acc": 1.0})], "the metric 'acc' of item 'a' is nan"),
-        ([result(scores={}, a={"acc": 1.0})], "the items have acc, and there is no score of that name"),
+        ([result(scores={"loss": Score(1.0, None, 0)}, a={"acc": 1.0})], "the items have acc, and there is no score of that name"),
         ([result("../../evil")], "cannot be a file's name"),
         ([result("a/b")], "cannot be a file's name"),
         ([GOOD, GOOD], "two results for the task 't'"),
+        ([result(scores={"acc": 0.5}, a={"acc": 0.5})], "the score 'acc' is 0.5, expected a harness.Score"),
+        ([result(scores={})], "scores is {}, expected a harness.Score a metric"),
+        ([result(scores={"loss": Score(float("nan"), None, 0)})], "the score 'loss' is nan"),
+        ([result(scores={"acc": Score(0.5, float("nan"), 2)}, a={"acc": 1.0}, b={"acc": 0.0})], "the standard error nan"),
+        ([result(scores={"acc": Score("x", None, 1)}, a={"acc": 1.0})], "the score 'acc' is 'x'"),
+        ([result(scores={"acc": Score(1.0, None, 1), "acc/b": Score(1.0, None, 1)}, a={"acc": 1.0})], "no item of the category 'b'"),
+        ([Result("t", {"acc": Score(1.0, None, 1)}, (Sample(1, {"acc": 1.0}),))], "the item id 1 is a int, expected a string"),
+        ([Result("t", {"acc": Score(1.0, None, 1)}, None)], "samples is None, expected a tuple"),
+        ([Result("t", {"acc": Score(1.0, None, 1)}, (), {}, "odd")], "warnings is 'odd', expected a tuple"),
+        ([], "run gave no result"),
         (None, "run returned None"),
         ([{"task": "t"}], "(a dict), expected a harness.Result a task"),
     ],
@@ -197,6 +193,16 @@ def test_a_result_at_odds_with_itself_is_refused(returned: Any, told: str) -> No
         list(checks.checked(returned, "mine", PluginInfo("p1", "", "p1.py")))
     assert "evaluation 'mine' of plugin p1 (p1.py)" in str(caught.value) and told in str(caught.value)
     assert list(checks.checked([GOOD], "mine", PluginInfo("p1", "", "p1.py"))) == [GOOD]
+
+
+def test_what_an_evaluation_raises_names_it() -> None:
+    def broken() -> Iterator[Result]:
+        yield GOOD
+        raise ZeroDivisionError("division by zero")
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        list(checks.checked(broken(), "mine", PluginInfo("p1", "", "p1.py")))
+    assert caught.value.__notes__ == ["raised by evaluation 'mine' of plugin p1 (p1.py)"]
 
 
 def test_a_plugin_s_bad_result_is_named_on_the_command_line(typed: Typed, finished_run: Path) -> None:
