@@ -122,12 +122,18 @@ def build_page(endpoint: Endpoint, variants: Sequence[Variant], votes: Votes, ex
     defaults = _sampling_defaults(variants)
     tuned = [name for name in endpoint.models if name in recipes]
     others = [name for name in endpoint.models if name not in recipes]
+    served = len(endpoint.models)
     picked_first = (others[:1] + tuned + others[1:])[:2]
 
     with gr.Blocks(title="Compare variants", analytics_enabled=False, fill_width=True) as page:
         session = gr.State(Session(picked_first))
         with gr.Row(elem_id="bar"):
-            gr.HTML("<h1>Compare</h1><p>One prompt, every variant side by side.</p>", elem_id="title")
+            told = (
+                f"One prompt, up to {MOST_COLUMNS} of {served} variants: add them here."
+                if served > 2
+                else "One prompt, side by side."
+            )
+            gr.HTML(f"<h1>Compare</h1><p>{told}</p>", elem_id="title")
             picked = gr.Dropdown(
                 list(endpoint.models), value=picked_first, multiselect=True, max_choices=MOST_COLUMNS, label="Variants", show_label=False,
                 container=False, filterable=len(endpoint.models) > 6, elem_id="picked", interactive=True,
@@ -278,7 +284,7 @@ def build_page(endpoint: Endpoint, variants: Sequence[Variant], votes: Votes, ex
             asks.append(chip.click(ask, [session, gr.State(example), *settings], [*drawn, prompt], **asking))
         asks.append(again.click(ask_again, [session, *settings], drawn, **asking))
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        stop.click(stop_asking, session, None, queue=False, **quiet)
+        stop.click(stop_asking, session, None, concurrency_limit=None, **quiet)
         # Cancelled: so that the browser draws nothing any more that an old stream still sends.
         for trigger in (picked.change, clear.click):
             trigger(begin_anew, [session, picked], drawn, cancels=asks, **quiet)
@@ -334,10 +340,13 @@ def _confirmation(turn: Turn | None) -> str:
 
 @functools.cache
 def _renderer() -> Any:
-    """Markdown without HTML and images, whose links open in a tab of their own and do not tell where they were."""
+    """Markdown without HTML and images, whose links open in a tab of their own and do not tell where they were.
+
+    Line breaks and indentation stay as they are in the text (the style sheet shows them), as JSON that nothing fences needs it.
+    """
     from markdown_it import MarkdownIt
 
-    renderer = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable("table").disable("image")
+    renderer = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "newline"])
     renderer.validateLink = lambda url: LINK.match(url.strip()) is not None  # type: ignore[method-assign]
 
     def link_open(self: Any, tokens: Any, index: int, options: Any, environment: Any) -> str:
