@@ -221,7 +221,7 @@ def test_on_a_phone_the_columns_stack_and_nothing_is_cut_off(open_page) -> None:
 
 
 def test_an_answer_keeps_its_lines_and_their_indentation() -> None:
-    from harness_serve.page import _markdown, _turn
+    from harness_serve.page import _turn
     from harness_serve.session import Answer, Sampling, Turn
 
     said = '{\n  "day": "Monday",\n  "places": [\n    2\n  ]\n}'
