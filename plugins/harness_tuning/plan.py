@@ -12,6 +12,7 @@ from rich.text import Text
 
 from harness.errors import listed
 from harness.recipe import TuneSpec
+from harness_tuning.batches import Schedule
 
 if TYPE_CHECKING:
     from harness_tuning.loop import Tuner
@@ -110,12 +111,13 @@ def _few_steps(tuner: Tuner) -> str:
     """Say that there are few steps, and with which values there would be enough."""
     spec, lengths = tuner.spec, tuner.data.train.examples.lengths()
     total = tuner.total_steps
-    of = sum(lengths) * spec.epochs / WISHED_STEPS / spec.accumulate
-    batch_tokens = max(max(lengths), 2 ** round(math.log2(max(of, 1))))
-    epochs = math.ceil(spec.epochs * WISHED_STEPS / total)
-    smaller = f"tune.batch_tokens={batch_tokens}" if batch_tokens < spec.batch_tokens else ""
-    keys = " or ".join(filter(None, (smaller, f"tune.epochs={epochs}")))
-    return f"only {total} step{'s' if total > 1 else ''}: hardly anything is learnt in so few. For about {WISHED_STEPS}: --set {keys}"
+    enough = f"tune.epochs={math.ceil(spec.epochs * WISHED_STEPS / total)}"
+    wished = sum(lengths) * spec.epochs / WISHED_STEPS / spec.accumulate
+    batch_tokens = max(max(lengths), 2 ** round(math.log2(max(wished, 1))))  # no batch holds less than the longest
+    smaller = Schedule(lengths, batch_tokens, spec.accumulate, spec.seed).total_steps(spec.epochs)
+    if smaller >= WISHED_STEPS / 2:
+        enough = f"tune.batch_tokens={batch_tokens} or {enough}"
+    return f"only {total} step{'s' if total > 1 else ''}: hardly anything is learnt in so few. For about {WISHED_STEPS}: --set {enough}"
 
 
 def _cost(tuner: Tuner) -> Iterator[Row]:

@@ -6,10 +6,12 @@ import http.client
 import json
 import urllib.error
 import urllib.request
+from pathlib import Path
 from typing import Any
 
 import harness
 from harness.declarations import Endpoint
+from harness_serve.process import telling_lines
 
 TIMEOUT_S = 300.0
 
@@ -28,7 +30,7 @@ def _ask(endpoint: Endpoint, path: str, body: bytes | None, asked: str) -> Any:
     headers = {"Content-Type": "application/json"}
     if endpoint.api_key:
         headers["Authorization"] = f"Bearer {endpoint.api_key}"
-    log = f"\nThe log: {endpoint.settings['log']}" if "log" in endpoint.settings else ""
+    log = endpoint.settings.get("log")
     try:
         with urllib.request.urlopen(
             urllib.request.Request(endpoint.url + path, body, headers), timeout=TIMEOUT_S
@@ -36,6 +38,13 @@ def _ask(endpoint: Endpoint, path: str, body: bytes | None, asked: str) -> Any:
             return json.load(answer)
     except urllib.error.HTTPError as error:
         told = error.read().decode(errors="replace")[:500]
-        raise harness.HarnessError(f"{asked} refuses what the harness asks ({error.code}): {told}{log}") from None
+        raise harness.HarnessError(
+            f"{asked} refuses what the harness asks ({error.code}): {told}" + (f"\nThe log: {log}" if log else "")
+        ) from None
     except (OSError, http.client.HTTPException) as error:  # no connection, a torn one, or no answer in time
-        raise harness.HarnessError(f"{asked} does not answer: {error}{log}") from None
+        raise harness.HarnessError(f"{asked} does not answer: {error}" + _why(log)) from None
+
+
+def _why(log: str | None) -> str:
+    """What the engine's log says of its end, on lines of their own."""
+    return f"\nIts log ends with:\n{telling_lines(Path(log))}" if log and Path(log).is_file() else ""
