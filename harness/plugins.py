@@ -24,7 +24,7 @@ import pluggy
 
 from harness import hookspecs
 from harness.errors import ENDINGS, HarnessError, PluginError, known_names, nearest
-from harness.reading import Reads, reading
+from harness.reading import Reads, loaded_modules, reading
 from harness.registry import KINDS, PluginInfo, Registry
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ class Plugins:
                 self._load_file(file)
         for file in files:
             self._load_file(file)
-        self.imported = frozenset(sys.modules)
+        self.imported = loaded_modules()
 
     # What was registered, by kind. The first look calls that kind's hook.
 
