@@ -48,7 +48,7 @@ def main() -> None:
 
 def measure(folder: Path, name: str, exchanges: int, times: int) -> dict[str, Any]:
     """Seconds of each side, --times times, on conversations of so many exchanges."""
-    from harness.models import bind_template
+    from harness.model.load import bind_template
     from harness.nouns import Conversation
     from harness.plugins import Plugins
     from harness.recipe import ModelSpec, TemplateSpec
@@ -70,7 +70,7 @@ def measure(folder: Path, name: str, exchanges: int, times: int) -> dict[str, An
 
     def unverified() -> int:
         rendered = [
-            [template._renderer([turn.as_dict() for turn in talk.messages], None, False) for talk in batch]
+            [template.renderer([turn.as_dict() for turn in talk.messages], None, False) for talk in batch]
             for batch in batches(talks)
         ]
         encoded = (backend.encode_batch_fast(batch, add_special_tokens=False) for batch in rendered)

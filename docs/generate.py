@@ -126,7 +126,7 @@ MEANINGS = {
 
 def commands_page() -> str:
     """Every command's help, as the commands print it."""
-    from harness.cli import cli
+    from harness.cli.main import cli
 
     parts = [
         "# Commands\n\n<!-- Written by docs/generate.py from the commands themselves. -->\n\n"

@@ -7,23 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
+from harness.contract import Dataset, Diagnosis, Engine, Evaluation, Filter, Method, Objective, Template, Tracker
 from harness.errors import DataError, HarnessError, ModelError, PluginError, RecipeError, RunError, TemplateError
 from harness.nouns import Conversation, Example, Message, Preference, Result, Role, Sample, Score, ToolCall
 
 if TYPE_CHECKING:
-    from harness.declarations import Dataset, Engine, Evaluation, Filter, Method, Objective, Options, Template, Tracker
+    from harness.options import Options
 
 __version__ = "0.1.0"
 
 hookimpl = pluggy.HookimplMarker("harness")
 
-# These bring pydantic with them, which `harness --help` should not wait for.
-_LAZY = {"Dataset", "Engine", "Evaluation", "Filter", "Method", "Objective", "Options", "Template", "Tracker"}
-
 __all__ = [
     "Conversation",
     "DataError",
     "Dataset",
+    "Diagnosis",
     "Engine",
     "Evaluation",
     "Example",
@@ -51,8 +50,8 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name in _LAZY:
-        from harness import declarations
+    if name == "Options":  # pydantic comes with it, which `harness --help` should not wait for
+        from harness.options import Options
 
-        return getattr(declarations, name)
+        return Options
     raise AttributeError(f"module 'harness' has no attribute {name!r}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 from typing import Any
 
 from harness.errors import MissingExtraError
@@ -18,3 +19,11 @@ def require(module: str, extra: str) -> Any:
         raise MissingExtraError(
             f"this needs {module!r}, which is not installed: pip install 'instruct-harness[{extra}]'"
         ) from None
+
+
+def installed_version(distribution: str) -> str | None:
+    """Return the version of an installed distribution, or None where it is not there."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return None

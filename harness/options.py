@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, get_args, get_origin
 
-from pydantic import BaseModel, ConfigDict, ValidationInfo, field_validator
+from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
 
 
 class Options(BaseModel):
@@ -20,6 +20,18 @@ class Options(BaseModel):
         if isinstance(value, bool | str) and type(value) not in kinds and kinds <= {int, float, type(None)}:
             raise ValueError(f"input should be a {'valid integer' if float not in kinds else 'number'}")
         return value
+
+
+def broken_default(options: type[Options]) -> str | None:
+    """Return what is wrong with the defaults of `options`, or None where they validate; required keys may be missing."""
+    try:
+        options.model_validate({})
+    except ValidationError as error:
+        for problem in error.errors():
+            if problem["type"] != "missing":
+                key = ".".join(map(str, problem["loc"]))
+                return f"the default of its option {key!r} is {problem['input']!r}: {problem['msg']}"
+    return None
 
 
 def _kinds(annotation: Any) -> set[Any]:

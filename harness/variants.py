@@ -10,10 +10,14 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError, ModelError, nearest
 from harness.recipe import ModelSpec
 from harness.run import Run
+
+if TYPE_CHECKING:
+    from harness.plugins import Plugins
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,9 +44,11 @@ class Variant:
         return self.run is not None and not self.name.endswith("@base")
 
 
-def resolve_variants(names: tuple[str, ...], runs_folder: Path, template: str | None = None) -> tuple[Variant, ...]:
+def resolve_variants(
+    names: tuple[str, ...], runs_folder: Path, plugins: Plugins, template: str | None = None
+) -> tuple[Variant, ...]:
     """The named variants, in order. Raises HarnessError where a name is neither a run nor a model, or given twice."""
-    variants = tuple(resolve_variant(name, runs_folder, template) for name in names)
+    variants = tuple(resolve_variant(name, runs_folder, plugins, template) for name in names)
     seen: set[str] = set()
     for variant in variants:
         if variant.name in seen:
@@ -51,14 +57,14 @@ def resolve_variants(names: tuple[str, ...], runs_folder: Path, template: str | 
     return variants
 
 
-def resolve_variant(name: str, runs_folder: Path, template: str | None = None) -> Variant:
+def resolve_variant(name: str, runs_folder: Path, plugins: Plugins, template: str | None = None) -> Variant:
     """The variant called `name`. Raises HarnessError where there is none."""
     run_name, at, suffix = name.partition("@")
     if at and suffix != "base":
         raise HarnessError(f"{name!r}: the part after @ is {suffix!r}; only RUN@base is known")
     folder = _run_folder(run_name, runs_folder)
     if folder is not None:
-        run = Run.open(folder)
+        run = Run.open(folder, plugins)
         return base_of(run) if at else tuned_of(run)
     if at:
         raise HarnessError(f"{name!r}: there is no run {run_name!r}.{_runs_near(run_name, runs_folder)}")

@@ -78,7 +78,7 @@ def harness_here(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> Callable[..., Done]:
     """Like `harness`, but in this process: quicker, and a crash of ours fails the test as it is."""
-    from harness.cli import main
+    from harness.cli.main import main
 
     def run(*arguments: object) -> Done:
         monkeypatch.chdir(tmp_path)

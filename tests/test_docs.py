@@ -1,31 +1,27 @@
 """The docs are a contract: every hook has its heading, generated pages are up to date, and what they show can be run."""
 
 import importlib.util
-import inspect
 import re
 import shlex
+from dataclasses import fields
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from harness import hookspecs
+from harness.contract.events import Event
+from harness.contract.kinds import KINDS
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 EXAMPLE = ROOT / "examples" / "harness-riddles" / "harness_riddles" / "__init__.py"
 
 
-def hooks() -> dict[str, str]:
-    """Each hook's name and its signature as a plugin author writes it."""
-    found = {name: hook for name, hook in vars(hookspecs).items() if hasattr(hook, "harness_spec")}
-    return {name: f"{name}({', '.join(inspect.signature(hook).parameters)})" for name, hook in found.items()}
-
-
-def test_every_hook_has_a_heading_with_its_exact_signature():
+def test_every_hook_and_event_has_a_heading_with_its_exact_signature():
     text = (ROOT / "docs" / "plugins.md").read_text()
-    headings = re.findall(r"^### `(.+)`$", text, re.MULTILINE)
-    assert len(hooks()) >= 12
-    assert headings == list(hooks().values())
+    hooks = [*(f"{kind.hook}(register)" for kind in KINDS), "diagnose()"]
+    events = [f"{event.__name__}({', '.join(field.name for field in fields(event))})" for event in get_args(Event)]
+    assert re.findall(r"^### `(.+)`$", text, re.MULTILINE) == hooks + events
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ from harness.data.sources import Item
 from harness.errors import DataError, HarnessError
 
 if TYPE_CHECKING:
-    from harness.declarations import Filter
+    from harness.contract import Filter
     from harness.plugins import Registry
     from harness.recipe import CleanStep
 

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from harness.contract import Dataset
 from harness.data.examples import Examples, ExampleWriter
 from harness.data.prepare import Account, prepare
 from harness.data.sources import SourceReport, as_conversation, load_conversations, reports_of
 from harness.data.workers import Encoded, Pending, Workers
-from harness.declarations import Dataset
 from harness.errors import DataError
 from harness.nouns import Conversation
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
+from harness.contract import Dataset
 from harness.data.rows import files_of, read_rows
 from harness.data.sources import convert_row, renamed
-from harness.declarations import Dataset
 from harness.errors import DataError, HarnessError, listed, nearest
 from harness.nouns import Row
 

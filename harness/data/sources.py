@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from harness.contract import Dataset
 from harness.data.fields import LeftOut, shown
 from harness.data.rows import OnError, files_of, read_rows, stop
-from harness.declarations import Dataset
 from harness.errors import DataError, nearest
 from harness.nouns import Conversation, Message, Preference, Row
 

@@ -23,7 +23,7 @@ from harness.nouns import Conversation
 
 if TYPE_CHECKING:
     from harness.template import BoundTemplate, TrainOn
-    from harness.template.masks import Rendered
+    from harness.template.spans import Rendered
 
 THREADS = 2  # that tokenize: the next batch begins where the one before it leaves a core idle
 WAITING = 4  # batches that are rendered and not collected yet

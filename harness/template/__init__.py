@@ -1,13 +1,13 @@
 """Templates: what was tuned is what is served.
 
-A template bound to a tokenizer renders conversations (`rendering`), keeps people's text from becoming control tokens
-(`plain_text`), encodes with proof that the loss sees the answers (`masks`), and is itself tried before use (`checks`).
+A template bound to a tokenizer (`bind`) renders conversations (`render`), keeps people's text from becoming control tokens
+(`escape`), encodes with proof that the loss sees the answers (`spans`, `verify`), and is itself tried before use (`trial`).
 """
 
-from harness.template.bound import BoundTemplate, TrainOn, as_vllm_has_them, fingerprint, source_fingerprint, trained
-from harness.template.checks import fitting, missing_tokens
+from harness.template.bind import bind, fitting, missing_tokens
 from harness.template.differences import aligned, divergence
-from harness.template.plain_text import BREAK, control_tokens
+from harness.template.encode import BoundTemplate, TrainOn, as_vllm_has_them, fingerprint, source_fingerprint, trained
+from harness.template.escape import BREAK, control_tokens
 
 __all__ = [
     "BREAK",
@@ -15,6 +15,7 @@ __all__ = [
     "TrainOn",
     "aligned",
     "as_vllm_has_them",
+    "bind",
     "control_tokens",
     "divergence",
     "fingerprint",

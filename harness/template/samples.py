@@ -19,7 +19,7 @@ from harness.nouns import Conversation, Message, ToolCall
 from harness.template.differences import first_difference
 
 if TYPE_CHECKING:
-    from harness.template.bound import BoundTemplate
+    from harness.template.encode import BoundTemplate
 
 TOGETHER = 8  # control tokens in one hostile conversation, so that each fits a small context
 UNICODE = " \t¿Où? é e\u0301 ﬁ 中文 한국어 🐦\u200d⬛ שלום\u00a0\u200b\ufeff\r\n{{ 7 * 7 }} {% if %} \\n \"'  \n\n"

@@ -1,7 +1,7 @@
 """The sandbox that chat templates run in: transformers', which is vLLM's, less what is not the same each time or has no end.
 
 Python cannot interrupt a single operation of its C code. So one that would take gigabytes or hours (`9**9**9`,
-`'a' * 10**10`) is refused before it begins; what takes many operations is stopped by `rendering.made_to_end`.
+`'a' * 10**10`) is refused before it begins; what takes many operations is stopped by `render.made_to_end`.
 """
 
 from __future__ import annotations

@@ -23,7 +23,7 @@ from lm_eval.models.utils import normalize_gen_kwargs
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from harness.errors import HarnessError
-from harness.models import LoadedVariant
+from harness.model.load import LoadedVariant
 from harness.nouns import Message
 from harness_evaluation.progress import Bar
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.context import Context
+from harness.cli.context import Context
 from harness.errors import HarnessError, known_names, nearest
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def command(
 
     if plot is not None and plot.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise HarnessError(f"--plot {plot}: the name should end in .png, .svg or .pdf")
-    variants = resolve_variants((a, b), context.runs_folder)
+    variants = resolve_variants((a, b), context.runs_folder, context.plugins)
     records = [read_records(variant, context.runs_folder) for variant in variants]
     tasks = _common_tasks(variants, records, (a, b), task, context.runs_folder)
     compared = [

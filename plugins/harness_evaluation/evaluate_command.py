@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.context import Context
+from harness.cli.context import Context
 from harness.errors import HarnessError, known_names
 
 if TYPE_CHECKING:
@@ -72,10 +72,12 @@ def command(
     harness evaluate demo --evaluation val_loss
     harness evaluate Qwen/Qwen2.5-0.5B --template chatml --tasks gsm8k --limit 100
     """
+    from harness.contract.events import Evaluated
     from harness.recipe import load_recipe
+    from harness.run import Events
     from harness.variants import resolve_variants
 
-    resolved = resolve_variants(variants, context.runs_folder, template)
+    resolved = resolve_variants(variants, context.runs_folder, context.plugins, template)
     recipe = load_recipe(recipe_path, context.plugins) if recipe_path else _shared_recipe(resolved, need=not tasks)
     specs = _from_tasks(tasks, include_path) if tasks else _from_recipe(recipe, only, include_path)
     specs = [(name, _limited(name, options, limit)) for name, options in specs]
@@ -85,11 +87,12 @@ def command(
                 _check_replaceable(variant, context.runs_folder, name, options)
 
     records: list[Record] = []
+    events = Events.to(recipe.track if recipe else (), context.plugins)
     for variant in resolved:
         measured, results = _measure(variant, specs, recipe, context)
         _give_memory_back()
         records += measured
-        context.plugins.notify("evaluation_finished", variant=variant.name, results=results)
+        events.send(Evaluated(variant.run.name if variant.run else None, variant.name, results))
     if as_json:
         click.echo(
             json.dumps([{**record.entries, "path": str(record.path)} for record in records], indent=2, default=str)
@@ -187,7 +190,7 @@ def _measure(
     variant: Variant, specs: Sequence[tuple[str, Any]], recipe: Recipe | None, context: Context
 ) -> tuple[list[Record], tuple[Result, ...]]:
     """Load one variant, run the evaluations on it, and write each result as soon as it is there."""
-    from harness.models import load_variant
+    from harness.model.load import load_variant
     from harness_evaluation.records import folder_of, write_record
 
     loaded = load_variant(variant, context.plugins)

@@ -20,7 +20,7 @@ from harness.files import read_json, write_json, write_text
 from harness.nouns import Result, Sample, Score
 
 if TYPE_CHECKING:
-    from harness.models import LoadedVariant
+    from harness.model.load import LoadedVariant
     from harness.variants import Variant
 
 FORMAT = 1

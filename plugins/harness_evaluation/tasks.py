@@ -17,16 +17,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import Field
 
-from harness.declarations import Evaluation, Options
+from harness.contract import Evaluation
 from harness.errors import HarnessError, first_line, known_names, nearest
 from harness.extras import require
 from harness.nouns import Result, Sample, Score
+from harness.options import Options
 from harness_evaluation import statistics
 from harness_evaluation.progress import progress_bar
 from harness_evaluation.records import categories
 
 if TYPE_CHECKING:
-    from harness.models import LoadedVariant
+    from harness.model.load import LoadedVariant
     from harness.recipe import Recipe
 
 Positive = Annotated[int, Field(gt=0)]

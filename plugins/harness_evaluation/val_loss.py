@@ -10,17 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
 
-from harness.declarations import Evaluation, Options
+from harness.contract import Evaluation
 from harness.errors import HarnessError
 from harness.extras import require
 from harness.nouns import Result, Sample, Score
+from harness.options import Options
 from harness.recipe import DataSource, DataSpec
 from harness_evaluation import statistics
 from harness_evaluation.progress import progress_bar
 
 if TYPE_CHECKING:
     from harness.data import EncodedData
-    from harness.models import LoadedVariant
+    from harness.model.load import LoadedVariant
     from harness.nouns import Example
     from harness.recipe import Recipe
     from harness.template import BoundTemplate
@@ -70,7 +71,7 @@ def run(loaded: LoadedVariant, options: ValLossOptions, recipe: Recipe | None) -
 
 def texts(options: ValLossOptions, recipe: Recipe) -> Iterator[tuple[str, str]]:
     """(id, text) of every conversation that is measured on; those of a `validation_share` are training data's own."""
-    from harness.context import current_plugins
+    from harness.cli.context import current_plugins
     from harness.data import load_source, text_of
 
     for source in options.data or recipe.data.validation:
@@ -154,7 +155,7 @@ def _encoded(
     options: ValLossOptions, recipe: Recipe | None, template: BoundTemplate
 ) -> tuple[Sequence[DataSource], EncodedData]:
     """The sources that are measured on, encoded."""
-    from harness.context import current_plugins
+    from harness.cli.context import current_plugins
     from harness.data import encode_held_out, encode_sources
     from harness.data.cache import kept_validation
 

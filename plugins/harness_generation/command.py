@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.context import Context
+from harness.cli.context import Context
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:

@@ -29,5 +29,6 @@ TEMPLATES = (
         takes_tools=True,
         tool_parser="hermes",
         options=ChatML,
+        default=True,
     ),
 )

@@ -28,7 +28,7 @@ class Llama31Options(harness.Options):
     trim: bool = True
 
 
-def llama3(tokenizer: Any) -> str:
+def llama3(tokenizer: Any, options: Any) -> str:
     return source("llama3")
 
 

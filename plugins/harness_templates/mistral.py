@@ -25,14 +25,14 @@ V3 = (
 V7 = (*V3, "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]")
 
 
-def mistral_v1(tokenizer: Any) -> str:
+def mistral_v1(tokenizer: Any, options: Any) -> str:
     """The template of v1 for the tokenizer."""
     return source("mistral-v1", space=prefix_space(tokenizer))
 
 
-def mistral(version: int) -> Callable[[Any], str]:
+def mistral(version: int) -> Callable[[Any, Any], str]:
     """The template of v3 or v7, for a tokenizer."""
-    return lambda tokenizer: source("mistral", version=version, space=prefix_space(tokenizer))
+    return lambda tokenizer, options: source("mistral", version=version, space=prefix_space(tokenizer))
 
 
 def prefix_space(tokenizer: Any) -> str:

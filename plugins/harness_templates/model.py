@@ -10,7 +10,7 @@ import pydantic
 
 import harness
 from harness.errors import nearest
-from harness.template.plain_text import unprotected
+from harness.template.escape import unprotected
 from harness_templates.sources import CLOCK, fixed_clock, set_variables, without
 from harness_templates.stops import eos
 

@@ -27,6 +27,11 @@ def register_methods(register: Callable[[harness.Method], None]) -> None:
 
 
 @harness.hookimpl
+def diagnose() -> harness.Diagnosis:
+    return harness.Diagnosis("tuning", "harness tune, and everything that loads a model")
+
+
+@harness.hookimpl
 def register_commands(register: Callable[[click.Command], None]) -> None:
     from harness_tuning.command import tune
 

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import harness
-from harness.context import Context
+from harness.cli.context import Context
+from harness.contract.events import Finished, Started
 from harness.extras import require
-from harness.run import Run
+from harness.run import Events, Run
 
 if TYPE_CHECKING:
     from harness.recipe import Recipe
@@ -28,7 +29,7 @@ EXIT_INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
 @click.command()
 @click.argument("recipe", type=click.Path(path_type=Path), required=False)
 @click.option(
-    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe, as in tune.rank=8."
+    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe, as in tune.method.rank=8."
 )
 @click.option("--run", "run_name", metavar="NAME", help="Name of the run directory. [default: the recipe's name]")
 @click.option("--resume", metavar="RUN", help="Go on with an interrupted run (its name or directory).")
@@ -46,7 +47,7 @@ def tune(
 
     \b
     harness tune recipes/seedling/demo.yaml
-    harness tune recipes/seedling/demo.yaml --set tune.rank=8 --run rank-8
+    harness tune recipes/seedling/demo.yaml --set tune.method.rank=8 --run rank-8
     harness tune --resume rank-8
     """
     if (recipe is None) == (resume is None):
@@ -65,11 +66,13 @@ def tune(
         assert recipe is not None
         run = _new_run(context, recipe, sets, run_name, overwrite)
     with run.locked():
+        events = Events()
         try:
-            _tune(context, run)
+            events = Events.to(run.recipe.track, context.plugins)
+            _tune(context, run, events)
         except Exception as error:
             if run.metrics_path.exists():
-                context.plugins.notify("run_finished", run=run, outcome="failed")
+                events.send(Finished(run.name, run.folder, "failed"))
             if not isinstance(error, harness.HarnessError):
                 raise
             if resume is None and not run.metrics_path.exists():
@@ -79,7 +82,7 @@ def tune(
 
 def _existing_run(context: Context, name: str) -> Run:
     folder = Path(name) if (Path(name) / "manifest.json").is_file() else context.runs_folder / name
-    return Run.open(folder)
+    return Run.open(folder, context.plugins)
 
 
 def _new_run(context: Context, recipe_path: Path, sets: tuple[str, ...], run_name: str | None, overwrite: bool) -> Run:
@@ -94,13 +97,13 @@ def _new_run(context: Context, recipe_path: Path, sets: tuple[str, ...], run_nam
     recipe = load_recipe(recipe_path, context.plugins, sets)
     folder = context.runs_folder / (run_name or recipe.name)
     if overwrite and (folder / "manifest.json").is_file():
-        with Run.open(folder).locked():
+        with Run.open(folder, context.plugins).locked():
             shutil.rmtree(folder)
     return Run.create(folder, recipe, context.plugins)
 
 
-def _tune(context: Context, run: Run) -> None:
-    from harness.models import bind_template, pick_device
+def _tune(context: Context, run: Run, events: Events) -> None:
+    from harness.model.load import bind_template, pick_device
     from harness_tuning.loop import Tuner
 
     recipe, console = run.recipe, context.console
@@ -109,13 +112,12 @@ def _tune(context: Context, run: Run) -> None:
         with console.status("Reading and encoding the data"):
             template = bind_template(recipe.template, recipe.model, context.plugins)
             data = _load_data(recipe, context, template)
-        tuner = Tuner(run, context.plugins, template, data, device)
+        tuner = Tuner(run, context.plugins, template, data, device, events)
         with console.status(f"Loading {recipe.model.short_name}"):
             tuner.start()
         _show_plan(context, recipe, tuner)
-        for tracking in recipe.track:
-            context.plugins.watch(context.plugins.trackers[tracking.tracker].create(tracking))
-        context.plugins.notify("run_started", run=run)
+        resolved = recipe.model_dump(mode="json")
+        events.send(Started(run.name, run.folder, resolved, tuner.progress.step, tuner.total_steps))
         began = time.perf_counter()
         validation = _learn(context, tuner, stop)
         if tuner.progress.step < tuner.total_steps:
@@ -124,14 +126,13 @@ def _tune(context: Context, run: Run) -> None:
                 f"  harness tune --resume {run.folder}",
                 soft_wrap=True,
             )
-            context.plugins.notify("run_finished", run=run, outcome="interrupted")
             session["outcome"] = "interrupted"
         else:
             with console.status("Saving"):
                 tuner.finish()
+    events.send(Finished(run.name, run.folder, session["outcome"]))  # once the manifest says so
     if session["outcome"] == "interrupted":
         raise SystemExit(EXIT_INTERRUPTED)
-    context.plugins.notify("run_finished", run=run, outcome="finished")
     _show_result(context, tuner, time.perf_counter() - began, validation)
 
 
@@ -151,8 +152,6 @@ def _show_plan(context: Context, recipe: Recipe, tuner: Tuner) -> None:
     """Everything that decides what the model learns, before it learns it."""
     from rich.table import Table
     from rich.text import Text
-
-    from harness.recipe import TuneSpec
 
     spec, data = recipe.tune, tuner.data
     plan = Table.grid(padding=(0, 2))
@@ -195,9 +194,13 @@ def _show_plan(context: Context, recipe: Recipe, tuner: Tuner) -> None:
             "validation",
             f"{len(data.validation.examples):,} conversations, {data.validation.supervised:,} learnt tokens",
         )
-    own = ", ".join(f"{key} {value}" for key, value in spec.model_dump().items() if key not in TuneSpec.model_fields)
+    own = ", ".join(
+        f"{key} {value}"
+        for part in (spec.objective, spec.method)
+        for key, value in part.model_dump(exclude={"name"}).items()
+    )
     share = f"{tuner.trainable:,} weights move ({tuner.trainable / tuner.parameters:.1%})"
-    row("method", f"{spec.objective}, {spec.method}: {share}" + (f"; {own}" if own else ""))
+    row("method", f"{tuner.objective.name}, {tuner.method.name}: {share}" + (f"; {own}" if own else ""))
     row(
         "steps",
         f"{tuner.total_steps:,} of at most {spec.batch_tokens:,} x {spec.accumulate} tokens; learning rate {spec.learning_rate:g}, "

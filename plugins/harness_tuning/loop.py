@@ -14,17 +14,17 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import harness
+from harness.contract.events import Artefact, Step, Validation, frozen
 from harness.data import EncodedData
 from harness.files import append_json_line, read_json, replacing, write_json
-from harness.models import added_tokens, load_model
+from harness.model.load import added_tokens, load_model
 from harness.plugins import Plugins
-from harness.run import Run
+from harness.run import Events, Run
 from harness.template import BoundTemplate, fingerprint, source_fingerprint
 from harness_tuning.batches import Batch, Schedule, collate, plan_epoch
 from harness_tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
 from harness_tuning.methods import save_model
 from harness_tuning.optimizer import MasterAdamW, learning_rate_at
-from harness_tuning.plot import plot_loss
 from harness_tuning.probes import choose_probes, mean_difference, measure_probes
 from harness_tuning.rows import TrainedRows
 
@@ -43,11 +43,20 @@ class TuningData:
 class Tuner:
     """One run's tuning. `start` loads and restores, `steps` learns, `finish` leaves the result on disk."""
 
-    def __init__(self, run: Run, plugins: Plugins, template: BoundTemplate, data: TuningData, device: Any) -> None:
-        self.run, self.plugins, self.template, self.data, self.device = run, plugins, template, data, device
+    def __init__(
+        self,
+        run: Run,
+        plugins: Plugins,
+        template: BoundTemplate,
+        data: TuningData,
+        device: Any,
+        events: Events | None = None,
+    ) -> None:
+        self.run, self.template, self.data, self.device = run, template, data, device
+        self.events = events or Events()
         self.recipe, self.spec = run.recipe, run.recipe.tune
-        self.objective = plugins.objectives[self.spec.objective]
-        self.method = plugins.methods[self.spec.method]
+        self.objective = plugins.objectives[self.spec.objective.name]
+        self.method = plugins.methods[self.spec.method.name]
         self.added = added_tokens(template, self.recipe.model) if self.recipe.template.add_tokens else {}
         self.merges = bool(self.added) and self.method.produces == "adapter"  # which cannot carry embeddings
         self.progress = Progress()
@@ -71,7 +80,7 @@ class Tuner:
             self.objective.check(base, torch.tensor([self.data.train.examples[0].input_ids], device=self.device))
         self.probes = choose_probes((self.data.validation or self.data.train).sample, self.template)
         self.probes_of_base = measure_probes(base, self.probes)
-        self.model = self.method.apply(base, self.spec).train()
+        self.model = self.method.apply(base, self.spec.method).train()
         self.rows = self._train_rows() if self.added else None
         self.optimizer = MasterAdamW(self.model, self.spec)
         if (saved := load_checkpoint(self.run, self.data.train.sha256)) is not None:
@@ -132,7 +141,7 @@ class Tuner:
         while self.progress.step < self.total_steps:
             metrics = self._step(self.progress.step + 1)
             append_json_line(self.run.metrics_path, metrics)
-            self.plugins.notify("step_finished", run=self.run, step=int(metrics["step"]), metrics=metrics)
+            self.events.send(Step(self.run.name, int(metrics["step"]), frozen(metrics)))
             yield metrics
             step, stopping = self.progress.step, stop()
             if step == self.total_steps or (self.spec.validate_every and step % self.spec.validate_every == 0):
@@ -155,7 +164,7 @@ class Tuner:
         supervised = sum(batch.supervised for batch in batches)
         total = torch.zeros((), device=self.device)
         for batch in batches:
-            loss = self.objective.loss(self.model, batch.input_ids, batch.loss_mask, self.spec)
+            loss = self.objective.loss(self.model, batch.input_ids, batch.loss_mask, self.spec.objective)
             (loss / supervised).backward()
             total += loss.detach()
         learning_rate = learning_rate_at(step, self.total_steps, self.spec)
@@ -197,7 +206,7 @@ class Tuner:
         with torch.no_grad():
             for indices in plan_epoch(examples.lengths(), self._validation_budget(), seed=0, epoch=0):
                 batch = self._collate([examples[index] for index in indices])
-                total += float(self.objective.loss(self.model, batch.input_ids, batch.loss_mask, self.spec))
+                total += float(self.objective.loss(self.model, batch.input_ids, batch.loss_mask, self.spec.objective))
                 supervised += batch.supervised
         self.model.train()
         return total / supervised
@@ -205,10 +214,11 @@ class Tuner:
     def checkpoint(self) -> None:
         """Write a checkpoint of this moment."""
         progress = replace(self.progress, metrics_bytes=self.run.metrics_path.stat().st_size)
-        save_checkpoint(self.run, progress, self.optimizer.state(), self.data.train.sha256)
+        folder = save_checkpoint(self.run, progress, self.optimizer.state(), self.data.train.sha256)
+        self.events.send(Artefact(self.run.name, "checkpoint", folder))
 
     def finish(self) -> None:
-        """Leave adapter (or model), template, probes and loss curve on disk, and let the checkpoints go."""
+        """Leave adapter (or model), template and probes on disk, and let the checkpoints go."""
         whole = self.merges or self.method.produces == "model"
         target = self.run.model_folder if whole else self.run.adapter_folder
         for leftover in (target, self.run.chat_folder):  # of an attempt that was killed after it had saved this much
@@ -230,11 +240,7 @@ class Tuner:
             for probe, base, after in zip(self.probes, self.probes_of_base, tuned, strict=True)
         ]
         write_json(self.run.probes_path, {"dtype": self.recipe.model.dtype, "probes": measured})
-        plot_loss(
-            self.run.metrics_path,
-            self.run.folder / "loss.png",
-            f"{self.run.name} · {self.recipe.model.short_name} · {self.method.name}",
-        )
+        self.events.send(Artefact(self.run.name, "model" if whole else "adapter", target))
         shutil.rmtree(self.run.checkpoints_folder, ignore_errors=True)
 
     def _merge(self) -> None:
@@ -250,6 +256,7 @@ class Tuner:
             return
         metrics = {"step": self.progress.step, "validation_loss": self.validation_loss()}
         append_json_line(self.run.metrics_path, metrics)
+        self.events.send(Validation(self.run.name, self.progress.step, frozen(metrics)))
         yield metrics
 
     def _batches_of(self, step: int) -> tuple[float, list[Batch]]:

@@ -42,7 +42,7 @@ def apply_lora(model: Any, options: LoraOptions) -> Any:
             {name.rsplit(".", 1)[-1] for name, module in model.named_modules() if type(module).__name__ == "Linear"}
         )
         raise harness.HarnessError(
-            f"tune.target_modules = {targets!r} does not fit: {error}. Linear layers: {', '.join(layers)}"
+            f"tune.method.target_modules = {targets!r} does not fit: {error}. Linear layers: {', '.join(layers)}"
         ) from None
 
 
@@ -70,6 +70,12 @@ def save_model(model: Any, folder: Path) -> None:
 
 
 LORA = harness.Method(
-    "lora", "low-rank adapters on the chosen layers, in PEFT's format", LoraOptions, apply_lora, save_lora, "adapter"
+    "lora",
+    "low-rank adapters on the chosen layers, in PEFT's format",
+    LoraOptions,
+    apply_lora,
+    save_lora,
+    "adapter",
+    default=True,
 )
 FULL = harness.Method("full", "every weight", FullOptions, apply_full, save_model, "model")

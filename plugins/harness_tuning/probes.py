@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import harness
-from harness.models import token_logprobs
+from harness.model.load import token_logprobs
 from harness.template import BoundTemplate
 
 COUNT = 4

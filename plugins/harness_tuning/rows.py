@@ -29,7 +29,7 @@ class TrainedRows:
         embeddings, head = causal_lm.get_input_embeddings(), causal_lm.get_output_embeddings()
         if any(type(module).__module__.startswith("peft.") for module in (embeddings, head)):
             raise harness.HarnessError(
-                "tune.target_modules reaches the embeddings or the output head, and template.add_tokens trains rows of them: "
+                "tune.method.target_modules reaches the embeddings or the output head, and template.add_tokens trains rows of them: "
                 "leave them out of target_modules, or use `method: full`"
             )
         self._ids = torch.tensor(list(ids), device=embeddings.weight.device)

@@ -134,5 +134,10 @@ def _chunked_function() -> Any:
 
 
 OBJECTIVE = harness.Objective(
-    "sft", "cross-entropy on the assistant's words and stop tokens", SftOptions, sft_loss, check_output_head
+    "sft",
+    "cross-entropy on the assistant's words and stop tokens",
+    SftOptions,
+    sft_loss,
+    check_output_head,
+    default=True,
 )

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import harness
-from harness.declarations import Endpoint
+from harness.contract import Endpoint
 from harness.files import read_json
 from harness.run import Run
 from harness.variants import Variant

@@ -9,7 +9,7 @@ import urllib.request
 from typing import Any
 
 import harness
-from harness.declarations import Endpoint
+from harness.contract import Endpoint
 
 TIMEOUT_S = 300.0
 

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import harness
-from harness.context import Context
+from harness.cli.context import Context
 from harness.extras import require
 
 if TYPE_CHECKING:
-    from harness.declarations import Endpoint, Engine
+    from harness.contract import Endpoint, Engine
     from harness.variants import Variant
     from harness_serve.checks import Agreement
     from harness_serve.parity import Parity
@@ -86,7 +86,7 @@ def serve(context: Context, /, variants: tuple[str, ...], **settings: Any) -> No
     console = context.console
     with _sigterm_as_interrupt():
         try:
-            resolved = resolve_variants(variants, context.runs_folder, settings["template"])
+            resolved = resolve_variants(variants, context.runs_folder, context.plugins, settings["template"])
             engine, options = _engine_and_options(context, resolved, settings)
             _serve(context, resolved, engine, options, settings)
         except KeyboardInterrupt:
@@ -171,7 +171,7 @@ def _engine_and_options(
 
     run = next((variant.run for variant in variants if variant.run is not None), None)
     chosen: dict[str, Any] = {}
-    name = "vllm"
+    name = context.plugins.engines.default
     if run is not None and run.recipe.serve is not None:
         chosen = run.recipe.serve.model_dump(exclude_unset=True)
         name = chosen.pop("engine", name)

@@ -28,7 +28,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, SecretStr
 
 import harness
-from harness.declarations import Endpoint
+from harness.contract import Endpoint
 from harness.errors import MissingExtraError, ModelError
 from harness.files import read_json
 from harness.options import Options
@@ -368,8 +368,8 @@ def _rank(adapter: Path) -> int:
 
 def _bind_models_template(variant: Variant, stack: contextlib.ExitStack) -> Path:
     """A chat folder for a model that no run brings one for: its own template, or the one named with --template."""
-    from harness.context import current_plugins
-    from harness.models import load_template
+    from harness.cli.context import current_plugins
+    from harness.model.load import load_template
 
     folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-chat-"))) / "chat"
     try:
@@ -384,8 +384,8 @@ def _bind_models_template(variant: Variant, stack: contextlib.ExitStack) -> Path
 
 def _fitting(variant: Variant) -> str:
     """The option that names a template for a model which brings none that works."""
-    from harness.context import current_plugins
-    from harness.models import load_tokenizer
+    from harness.cli.context import current_plugins
+    from harness.model.tokenizer import load_tokenizer
     from harness.template import fitting
 
     model = variant.model
@@ -501,5 +501,5 @@ def _telling_lines(log_path: Path, most: int = 16) -> str:
 
 
 ENGINE = harness.Engine(
-    "vllm", "vLLM: the base model and every adapter in one engine, on GPU or CPU", VllmOptions, start
+    "vllm", "vLLM: the base model and every adapter in one engine, on GPU or CPU", VllmOptions, start, default=True
 )

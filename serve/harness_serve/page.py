@@ -19,7 +19,7 @@ from harness_serve.session import Answer, Sampling, Session, Turn
 from harness_serve.votes import Votes
 
 if TYPE_CHECKING:
-    from harness.declarations import Endpoint
+    from harness.contract import Endpoint
     from harness.variants import Variant
 
 FOLDER = Path(__file__).parent

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import harness
-from harness.declarations import Endpoint
+from harness.contract import Endpoint
 from harness.nouns import Message
 from harness.run import Run
 from harness.template import BoundTemplate, aligned
@@ -52,8 +52,8 @@ def require_parity(
     Raises:
         HarnessError: at the first difference, with both renderings one above the other.
     """
-    from harness.context import current_plugins
-    from harness.models import load_template
+    from harness.cli.context import current_plugins
+    from harness.model.load import load_template
 
     report("the parity check")
     template = load_template(variants[0], current_plugins())
@@ -171,5 +171,5 @@ def difference(template: BoundTemplate, case: Case, received: Sequence[int]) -> 
         return None
     return (
         f"the engine receives other tokens than training saw, in the conversation `{case.name}`, "
-        f"{aligned(template, case.expected, received)}"
+        f"{aligned(template.tokenizer, case.expected, received)}"
     )

@@ -18,10 +18,10 @@ from harness import Conversation, DataError
 from harness.data.cache import cached_data, kept_validation
 from harness.data.encoded import encode_data, encode_held_out
 from harness.data.entries import Entry, entries, lock_of, remove
-from harness.models import load_tokenizer
+from harness.model.tokenizer import load_tokenizer
 from harness.plugins import Plugins
 from harness.recipe import CleanStep, DataSource, DataSpec, DecontaminateSpec
-from harness.template import BoundTemplate
+from harness.template import BoundTemplate, bind
 
 pytest.importorskip("pyarrow")
 pytest.importorskip("transformers")
@@ -40,7 +40,7 @@ def cache(tmp_path, monkeypatch):
 
 @pytest.fixture
 def template(tiny_model, plugins):
-    return BoundTemplate.bind(plugins.templates["chatml"], load_tokenizer(str(tiny_model)))
+    return bind(plugins.templates["chatml"], load_tokenizer(str(tiny_model)))
 
 
 @pytest.fixture
@@ -271,11 +271,11 @@ def test_another_row_template_or_tokenizer_is_another_entry(cache, spec, plugins
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert cached_data(spec, plugins, template)[0].from_cache
 
-    plain = BoundTemplate.bind(plugins.templates["plain"], load_tokenizer(str(tiny_model)))
+    plain = bind(plugins.templates["plain"], load_tokenizer(str(tiny_model)))
     assert not cached_data(spec, plugins, plain)[0].from_cache
     tokenizer = load_tokenizer(str(tiny_model))
     tokenizer.add_tokens(["heron"])
-    larger = BoundTemplate.bind(plugins.templates["chatml"], tokenizer)
+    larger = bind(plugins.templates["chatml"], tokenizer)
     assert not cached_data(spec, plugins, larger)[0].from_cache
 
 
@@ -354,10 +354,10 @@ import sys, json, time
 from pathlib import Path
 from harness.data import encode_data
 from harness.data import cache
-from harness.models import load_tokenizer
+from harness.model.tokenizer import load_tokenizer
 from harness.plugins import Plugins
 from harness.recipe import DataSource, DataSpec
-from harness.template import BoundTemplate
+from harness.template import BoundTemplate, bind
 
 def slow(*arguments):
     made = encode_data(*arguments)
@@ -368,7 +368,7 @@ def slow(*arguments):
 
 cache.encode_data = slow
 plugins = Plugins()
-template = BoundTemplate.bind(plugins.templates["chatml"], load_tokenizer(sys.argv[1]))
+template = bind(plugins.templates["chatml"], load_tokenizer(sys.argv[1]))
 spec = DataSpec(train=(DataSource(dataset="alpaca", path=sys.argv[2]),))
 data, _ = cache.cached_data(spec, plugins, template, (), lambda what: print(what, flush=True))
 print(json.dumps([data.sha256, data.from_cache]))

@@ -335,7 +335,7 @@ def test_doctor_works_on_a_bare_install(tmp_path):
     program = (
         "import sys\n"
         f"sys.path = [folder for folder in sys.path if '-packages' not in folder] + {folders!r}\n"
-        "from harness.cli import main\nmain(['doctor', '--json'])"
+        "from harness.cli.main import main\nmain(['doctor', '--json'])"
     )
     command = [sys.executable, "-S", "-c", program]
     done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)

@@ -215,7 +215,8 @@ def test_without_the_extra_what_to_install_is_told_and_no_language(harness, writ
 
 
 def test_of_much_a_sample_is_told_that_is_as_mixed_and_says_its_size(monkeypatch):
-    from harness.commands.data.stats import Measured, shares_of
+    from harness_commands.data.stats import Measured, shares_of
+
     from harness.data import statistics as module
 
     class Told:

@@ -20,7 +20,7 @@ from harness.data.decontamination import Decontamination
 from harness.data.mixture import draws, needs_counts, repeats
 from harness.plugins import Plugins
 from harness.recipe import CleanStep, DataSource, DataSpec, DecontaminateSpec
-from harness.template.masks import Rendered
+from harness.template.spans import Rendered
 
 some = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 SENTENCE = "the heron keeps a silver key under willow and otter brass bell by mill while wren counts stones at dawn"

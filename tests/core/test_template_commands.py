@@ -9,16 +9,17 @@ import sys
 from pathlib import Path
 
 import pytest
+from harness_commands.data.showing import shown_tokens
 
 import harness as api
-from harness.commands.data.showing import shown_tokens
-from harness.models import bind_template, load_template, load_tokenizer
+from harness.model.load import bind_template, load_template
+from harness.model.tokenizer import load_tokenizer
 from harness.plugins import Plugins
 from harness.recipe import ModelSpec, TemplateSpec, load_recipe
 from harness.run import Run
 from harness.template import BoundTemplate, fingerprint, fitting, source_fingerprint
-from harness.template.plain_text import END
-from harness.template.rendering import made_to_end
+from harness.template.escape import END
+from harness.template.render import made_to_end
 from harness.template.samples import example, require_text, samples
 from harness.variants import Variant
 
@@ -94,7 +95,7 @@ def begins_with(words, condition="if true"):
 
 def test_list_needs_no_transformers_and_says_what_is_declared(tmp_path):
     code = (
-        "import sys\nfrom harness.cli import main\ntry: main(['template', 'list', '--json'])\n"
+        "import sys\nfrom harness.cli.main import main\ntry: main(['template', 'list', '--json'])\n"
         "except SystemExit: pass\nassert 'transformers' not in sys.modules and 'torch' not in sys.modules"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
@@ -467,7 +468,7 @@ def test_a_vocabulary_that_is_written_otherwise_is_told_and_no_error(harness_her
 
 
 def test_a_loop_ends_the_verification_at_once(harness_here, run, monkeypatch):
-    monkeypatch.setattr("harness.template.bound.made_to_end", lambda name, **more: made_to_end(name, 0.5, **more))
+    monkeypatch.setattr("harness.template.encode.made_to_end", lambda name, **more: made_to_end(name, 0.5, **more))
     edit(run, lambda source: source + "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}")
     done = harness_here("template", "verify", "alpha")
     assert done.code == 1 and done.err.count("does not come to an end: stopped after 0.5 s") == 1

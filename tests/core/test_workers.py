@@ -15,11 +15,11 @@ import pytest
 from harness import TemplateError
 from harness.data import encode_data
 from harness.data.workers import MANY_ROWS, Workers
-from harness.models import load_tokenizer
+from harness.model.tokenizer import load_tokenizer
 from harness.nouns import Conversation
 from harness.plugins import Plugins
 from harness.recipe import DataSource, DataSpec
-from harness.template import BoundTemplate
+from harness.template import bind
 
 pytest.importorskip("transformers")
 
@@ -31,7 +31,7 @@ def plugins():
 
 @pytest.fixture(scope="module")
 def template(tiny_model, plugins):
-    return BoundTemplate.bind(plugins.templates["chatml"], load_tokenizer(str(tiny_model)))
+    return bind(plugins.templates["chatml"], load_tokenizer(str(tiny_model)))
 
 
 def row(number: int) -> dict[str, str]:
@@ -86,13 +86,13 @@ def test_processes_start_once_there_are_many_rows_and_cores(template, monkeypatc
 ENCODE = """
 import sys, time
 from harness.data.workers import Workers
-from harness.models import load_tokenizer
+from harness.model.tokenizer import load_tokenizer
 from harness.nouns import Conversation
 from harness.plugins import Plugins
-from harness.template import BoundTemplate
+from harness.template import bind
 
 if __name__ == "__main__":
-    template = BoundTemplate.bind(Plugins().templates["chatml"], load_tokenizer(sys.argv[1]))
+    template = bind(Plugins().templates["chatml"], load_tokenizer(sys.argv[1]))
     with Workers(template, "all", 2) as workers:
         talk = Conversation.of(("user", "Who?"), ("assistant", "The heron."))
         for future in [workers.submit([talk]) for _ in range(8)]:

@@ -69,8 +69,8 @@ def heron_model(chain_model: Callable[[Mapping[str, str]], Path]) -> Path:
 @pytest.fixture
 def load() -> Callable[..., Any]:
     """Load a model folder as a variant, asked through ChatML in float32."""
-    from harness.context import current_plugins
-    from harness.models import load_variant
+    from harness.cli.context import current_plugins
+    from harness.model.load import load_variant
     from harness.recipe import ModelSpec
     from harness.variants import Variant
 
@@ -109,8 +109,8 @@ def finished_run(tiny_model: Path, task_folder: Path, tmp_path: Path) -> Path:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from harness.context import current_plugins
-    from harness.models import bind_template, load_model
+    from harness.cli.context import current_plugins
+    from harness.model.load import bind_template, load_model
     from harness.recipe import load_recipe
     from harness.run import Run
 

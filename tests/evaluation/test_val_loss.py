@@ -12,7 +12,7 @@ from harness_evaluation import statistics
 from harness_evaluation.val_loss import ValLossOptions, run
 
 from harness import HarnessError
-from harness.models import token_logprobs
+from harness.model.load import token_logprobs
 from harness.nouns import Conversation
 from harness.recipe import DataSource
 

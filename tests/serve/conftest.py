@@ -55,7 +55,7 @@ def runs_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     recipe.write_text(
         f"model: {{path: {tiny_model}}}\ntemplate: chatml\n"
         f"data: {{max_tokens: 256, train: [{{dataset: alpaca, path: {rows}}}], validation: [{{dataset: alpaca, path: {rows}, limit: 6}}]}}\n"
-        "tune: {rank: 4, alpha: 8, batch_tokens: 512, learning_rate: 0.01, steps: 12}\n"
+        "tune: {method: {name: lora, rank: 4, alpha: 8}, batch_tokens: 512, learning_rate: 0.01, steps: 12}\n"
     )
     runs = folder / "runs"
     for name, seed in (("alpha", 1), ("beta", 2)):

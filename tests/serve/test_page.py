@@ -14,7 +14,7 @@ import pytest
 from harness_serve.page import serve_page
 from harness_serve.votes import Votes
 
-from harness.declarations import Endpoint
+from harness.contract import Endpoint
 from harness.variants import resolve_variants
 
 sync_api = pytest.importorskip("playwright.sync_api")

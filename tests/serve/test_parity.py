@@ -15,10 +15,10 @@ import pytest
 from harness_serve.parity import Case, as_request, difference, prompts, received_ids, require_parity
 
 from harness import HarnessError
-from harness.declarations import Endpoint
+from harness.contract import Endpoint
 from harness.nouns import Message
 from harness.plugins import Plugins
-from harness.template import BoundTemplate, aligned
+from harness.template import BoundTemplate, aligned, bind
 from harness.variants import Variant, resolve_variants
 
 TEMPLATES = Plugins().templates
@@ -34,7 +34,7 @@ class Served(NamedTuple):
 @pytest.fixture(scope="session")
 def tokenizer(tiny_model: Path) -> Any:
     """The tiny model's tokenizer with the control tokens of every family, and a bos token."""
-    from harness.models import load_tokenizer
+    from harness.model.tokenizer import load_tokenizer
 
     tokenizer = load_tokenizer(str(tiny_model))
     tokens = {token for template in TEMPLATES.values() for token in template.control_tokens}
@@ -49,7 +49,7 @@ def tokenizer(tiny_model: Path) -> Any:
 
 
 def _bind(name: str, tokenizer: Any) -> BoundTemplate:
-    return BoundTemplate.bind(TEMPLATES[name], copy.deepcopy(tokenizer))
+    return bind(TEMPLATES[name], copy.deepcopy(tokenizer))
 
 
 @pytest.fixture(scope="session")
@@ -189,7 +189,7 @@ def test_the_difference_stands_in_the_same_column_whatever_is_written_before_it(
     (stop,) = template.stop_ids[:1]
     ids = template.prompt_ids((Message("user", "中文 🐦 \n key"),))
     for at in [at for at, token in enumerate(ids) if token != stop]:
-        _, trained, served, caret, told = aligned(template, ids, [*ids[:at], stop]).splitlines()
+        _, trained, served, caret, told = aligned(template.tokenizer, ids, [*ids[:at], stop]).splitlines()
         same = served.removesuffix("«<|im_end|>»").removeprefix("  served       ")
         assert trained.startswith(f"  in training  {same}")
         assert caret == " " * (15 + cell_len(same)) + "^"

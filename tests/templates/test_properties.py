@@ -261,7 +261,7 @@ def test_a_damaged_template_is_refused_or_keeps_what_is_promised(
     places = ("takes_system", "takes_tools", "takes_turns")
     taken = {place: getattr(family, place) if says_what_it_takes else None for place in places}
     try:
-        template = BoundTemplate.bind(Template(name, "", lambda _: source, family.stop_tokens, **taken), tokenizer)
+        template = bind(Template(name, "", lambda tokenizer, options: source, family.stop_tokens, **taken), tokenizer)
     except (TemplateError, EndlessTemplateError):
         return
     for _ in range(3):

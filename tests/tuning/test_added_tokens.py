@@ -20,7 +20,8 @@ from harness_tuning.rows import TrainedRows
 from harness_tuning.sft import SftOptions, sft_loss
 
 from harness import HarnessError
-from harness.models import bind_template, load_model, load_tokenizer, load_variant, token_logprobs
+from harness.model.load import bind_template, load_model, load_variant, token_logprobs
+from harness.model.tokenizer import load_tokenizer
 from harness.plugins import Plugins
 from harness.recipe import ModelSpec, TemplateSpec
 from harness.variants import resolve_variant

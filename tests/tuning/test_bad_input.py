@@ -23,13 +23,13 @@ def test_a_wrong_key_names_file_line_and_the_nearest_key(harness, recipe):
 
 
 def test_a_wrong_type_says_what_was_found_and_expected(harness, recipe):
-    refused(harness("tune", recipe(rank="many")), "'tune.rank' is 'many'", "valid integer")
+    refused(harness("tune", recipe(rank="many")), "'tune.method.rank' is 'many'", "valid integer")
 
 
 def test_a_choice_of_types_is_told_as_one_problem(harness, recipe):
     refused(
         harness("tune", recipe(target_modules=5)),
-        "'tune.target_modules' is 5: input should be a valid string, or input should be a list",
+        "'tune.method.target_modules' is 5: input should be a valid string, or input should be a list",
     )
 
 
@@ -113,4 +113,4 @@ def test_a_run_is_not_overwritten_unless_asked(harness, recipe):
 
 
 def test_target_modules_that_fit_no_layer_list_the_layers(harness, recipe):
-    refused(harness("tune", recipe(target_modules=["query"])), "tune.target_modules", "q_proj")
+    refused(harness("tune", recipe(target_modules=["query"])), "tune.method.target_modules", "q_proj")

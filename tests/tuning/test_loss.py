@@ -14,7 +14,7 @@ from harness_tuning.sft import SftOptions, check_output_head, sft_loss  # noqa: 
 
 from harness import Example  # noqa: E402
 from harness.errors import ModelError  # noqa: E402
-from harness.models import load_model  # noqa: E402
+from harness.model.load import load_model  # noqa: E402
 from harness.recipe import ModelSpec  # noqa: E402
 
 

@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("torch")
 
 from harness import Conversation, RunError
-from harness.models import load_variant, token_logprobs
+from harness.model.load import load_variant, token_logprobs
 from harness.plugins import Plugins
 from harness.variants import resolve_variant
 

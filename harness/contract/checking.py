@@ -1,0 +1,38 @@
+"""Checks that several kinds share when something is registered."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+from harness.errors import PluginError
+
+
+def require_functions(item: Any, **arguments: str) -> None:
+    """Raise PluginError where a field of a declaration is no function, or does not take the `arguments` it is given."""
+    for field, names in arguments.items():
+        function = getattr(item, field)
+        if not callable(function):
+            raise PluginError(f"{item.name!r}: {field} should be a function, found {function!r}")
+        try:
+            signature = inspect.signature(function)
+        except (TypeError, ValueError):  # a builtin that does not tell
+            continue
+        try:
+            signature.bind(*names.split(", "))
+        except TypeError:
+            raise PluginError(
+                f"{item.name!r}: {field} is called as {field}({names}), and what was given takes {signature}"
+            ) from None
+
+
+def require_options(item: Any, *, optional: bool = False) -> None:
+    """Raise PluginError where `item.options` is no class of Options whose defaults validate."""
+    if optional and item.options is None:
+        return
+    from harness.options import Options, broken_default
+
+    if not (isinstance(item.options, type) and issubclass(item.options, Options)):
+        raise PluginError(f"{item.name!r} has the options {item.options!r}, expected a subclass of harness.Options")
+    if problem := broken_default(item.options):
+        raise PluginError(f"{item.name!r}: {problem}")

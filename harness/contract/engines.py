@@ -1,0 +1,48 @@
+"""Engines: what serves the variants of one base model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from harness.contract.checking import require_functions, require_options
+
+if TYPE_CHECKING:
+    from harness.options import Options
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """A running OpenAI-compatible server: its `/v1` URL, and the model name under which each variant answers.
+
+    `settings` are what it serves with, defaults filled in, for people to read.
+    """
+
+    url: str
+    models: tuple[str, ...]
+    api_key: str | None = field(default=None, repr=False)
+    settings: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Serves variants of one base model. `start(variants, options, report)` yields the Endpoint once it is healthy.
+
+    `report(what)` is called with what is being waited for, for people. Leaving the context stops every process the
+    engine started. The options have `host`, `port` and `api_key`. `default` makes it the one of recipes that name none;
+    first-party only.
+    """
+
+    name: str
+    description: str
+    options: type[Options]
+    start: Callable[[tuple[Any, ...], Any, Callable[[str], None]], AbstractContextManager[Endpoint]]
+    default: bool = False
+
+
+def check_engine(engine: Engine) -> None:
+    """Refuse a declaration that would break where a recipe uses it. Raises PluginError."""
+    require_functions(engine, start="variants, options, report")
+    require_options(engine)

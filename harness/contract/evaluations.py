@@ -1,0 +1,35 @@
+"""Evaluations: scores of a variant, with a record of every item."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from harness.contract.checking import require_functions, require_options
+from harness.nouns import Result
+
+if TYPE_CHECKING:
+    from harness.options import Options
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Gives a loaded variant scores, per-sample records and standard errors, one Result a task.
+
+    `run(variant, options, recipe)`; `recipe` is the one the variant was tuned with, or None. `texts(options, recipe)`
+    gives (id, text) of each item, question and answer, and under the same id more texts of it if there are any, for
+    `data.decontaminate` to compare the training data with.
+    """
+
+    name: str
+    description: str
+    options: type[Options]
+    run: Callable[[Any, Any, Any], Iterable[Result]]
+    texts: Callable[[Any, Any], Iterable[tuple[str, str]]] | None = None
+
+
+def check_evaluation(evaluation: Evaluation) -> None:
+    """Refuse a declaration that would break where a recipe uses it. Raises PluginError."""
+    require_functions(evaluation, run="variant, options, recipe")
+    require_options(evaluation)

@@ -1,0 +1,42 @@
+"""The hooks a plugin may implement: one a kind, called with `register` and made from the table of kinds, and `diagnose`.
+
+Arguments may be added to a hook, never removed; an implementation names only those it wants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pluggy
+
+from harness.contract.diagnoses import Diagnosis
+from harness.contract.kinds import KINDS, Kind
+
+hookspec = pluggy.HookspecMarker("harness")
+
+
+def registration_hook(kind: Kind) -> Callable[..., None]:
+    """Return the specification of the hook that registers things of one kind."""
+
+    def hook(register: Callable[[Any], None]) -> None:
+        pass
+
+    hook.__name__ = hook.__qualname__ = kind.hook
+    hook.__doc__ = f"Call `register(...)` with a {kind.item.__name__} for {kind.purpose}."
+    return hookspec(hook)
+
+
+class Hooks:
+    """The namespace that pluggy reads the specifications from; the registration hooks are added below."""
+
+    @staticmethod
+    @hookspec
+    def diagnose() -> Diagnosis | None:
+        """Return what the plugin needs and finds on this machine, for `harness doctor`."""
+
+
+for _kind in KINDS:
+    setattr(Hooks, _kind.hook, staticmethod(registration_hook(_kind)))
+
+HOOKS = ("diagnose", *(kind.hook for kind in KINDS))

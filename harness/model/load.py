@@ -1,0 +1,181 @@
+"""Loading models, tokenizers and adapters: the same code for a hub id, a local folder and a run.
+
+torch, transformers and peft are imported when something is loaded, not before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import ModelError, TemplateError, first_line
+from harness.extras import require
+from harness.files import read_json
+from harness.model.tokenizer import add_tokens, hub_hint, load_tokenizer
+from harness.recipe import TemplateSpec, template_spec
+from harness.template import BoundTemplate, bind, control_tokens, fitting, missing_tokens
+
+if TYPE_CHECKING:
+    import torch
+
+    from harness.contract import Template
+    from harness.plugins import Plugins
+    from harness.recipe import ModelSpec
+    from harness.variants import Variant
+
+
+@dataclass(frozen=True)
+class LoadedVariant:
+    """A variant in memory, ready to be asked: `model` is in eval mode on `device`."""
+
+    variant: Variant
+    model: Any
+    template: BoundTemplate
+    device: torch.device
+
+
+def pick_device() -> torch.device:
+    """The accelerator of this process where there is one, else the CPU."""
+    pytorch = require("torch", "tuning")
+    accelerator = pytorch.accelerator.current_accelerator() if pytorch.accelerator.is_available() else None
+    return accelerator or pytorch.device("cpu")
+
+
+def load_model(spec: ModelSpec, *, for_tuning: bool = False, added_ids: Sequence[int] = ()) -> Any:
+    """The causal language model of `spec`, in its dtype, on the CPU.
+
+    `added_ids` are tokens that its tokenizer was given and that it was not trained with: their embeddings begin as the mean of
+    the others (https://nlp.stanford.edu/~johnhew/vocab-expansion.html), the same each time.
+
+    Raises:
+        ModelError: naming the folder or hub id, and what is missing or does not fit.
+    """
+    transformers = require("transformers", "tuning")
+    torch = require("torch", "tuning")
+    if spec.is_local:
+        _check_folder(Path(spec.path))
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            spec.path,
+            revision=spec.revision,
+            dtype=getattr(torch, spec.dtype),
+            trust_remote_code=spec.trust_remote_code,
+            attn_implementation="sdpa",
+            use_safetensors=True,
+        )
+    except Exception as error:
+        raise ModelError(
+            f"{spec.path}: the model could not be loaded: {first_line(error)}{hub_hint(spec.path)}"
+        ) from error
+    if added_ids:
+        _begin_embeddings(model, list(added_ids))
+    if for_tuning:
+        model.config.use_cache = False
+    return model
+
+
+def load_variant(variant: Variant, plugins: Plugins, device: torch.device | None = None) -> LoadedVariant:
+    """The variant's model, adapter and template, as they were tuned."""
+    model = load_model(variant.model, added_ids=variant.added_ids)
+    if variant.adapter is not None:
+        peft = require("peft", "tuning")
+        try:
+            model = peft.PeftModel.from_pretrained(model, str(variant.adapter), autocast_adapter_dtype=False)
+        except Exception as error:
+            raise ModelError(
+                f"{variant.adapter}: the adapter does not fit {variant.model.path}: {first_line(error)}"
+            ) from error
+    device = device or pick_device()
+    return LoadedVariant(variant, model.to(device).eval(), load_template(variant, plugins), device)
+
+
+def load_template(variant: Variant, plugins: Plugins) -> BoundTemplate:
+    """The template the variant is asked through: the run's own, or on the model's tokenizer what `Variant.template` says."""
+    if variant.chat_folder is not None:
+        return BoundTemplate.load(variant.chat_folder)
+    spec = template_spec(variant.template or "model", plugins)
+    if spec.add_tokens:
+        raise TemplateError("add_tokens belongs into a recipe: tokens that nobody has trained cannot be asked with")
+    return bind_template(spec, variant.model, plugins)
+
+
+def bind_template(spec: TemplateSpec, model: ModelSpec, plugins: Plugins) -> BoundTemplate:
+    """A registered template, with its options, on the tokenizer of a model.
+
+    Raises:
+        TemplateError: where the tokenizer lacks control tokens of the template and `spec.add_tokens` is off; it names the choices.
+    """
+    template = plugins.templates[spec.name]
+    tokenizer = load_tokenizer(model.path, model.revision, trust_remote_code=model.trust_remote_code)
+    if missing := missing_tokens(template, tokenizer):
+        if not spec.add_tokens:
+            raise TemplateError(_choices(template, missing, tokenizer, model, plugins))
+        add_tokens(tokenizer, missing)
+    has_options = template.options is not None and isinstance(spec, template.options)  # a recipe's spec has them
+    return bind(template, tokenizer, spec if has_options else None)
+
+
+def added_tokens(template: BoundTemplate, model: ModelSpec) -> dict[str, int]:
+    """The tokens that the template's tokenizer has and the model's own has not, with their ids, in the order of these."""
+    own = load_tokenizer(model.path, model.revision, trust_remote_code=model.trust_remote_code).get_vocab()
+    added = {token: id for token, id in template.tokenizer.get_vocab().items() if token not in own}
+    return dict(sorted(added.items(), key=lambda item: item[1]))
+
+
+def token_logprobs(model: Any, input_ids: list[int]) -> list[float]:
+    """Log-probability (natural log, float32) of each token but the first, given those before it; len(input_ids) - 1."""
+    torch = require("torch", "tuning")
+    ids = torch.tensor([input_ids], device=next(model.parameters()).device)
+    with torch.no_grad():
+        logits = model(input_ids=ids).logits[0, :-1].float()
+    chosen: list[float] = torch.log_softmax(logits, -1).gather(1, ids[0, 1:, None])[:, 0].tolist()
+    return chosen
+
+
+def _choices(template: Template, missing: tuple[str, ...], tokenizer: Any, model: ModelSpec, plugins: Plugins) -> str:
+    return (
+        f"template {template.name!r} writes {', '.join(missing)}, which the tokenizer of {model.path} does not have. "
+        f"Its control tokens: {', '.join(control_tokens(tokenizer)) or 'none'}. The choices:\n"
+        f"  a template that fits it as it is: {', '.join(fitting(plugins.templates, tokenizer)) or 'there is none'}\n"
+        f"  `template: {{name: {template.name}, add_tokens: true}}` in a recipe: they are added and their embeddings trained, and the "
+        f"run saves a whole model instead of an adapter\n"
+        f"  a model whose tokenizer has them, such as an instruct model of that family"
+    )
+
+
+def _begin_embeddings(model: Any, ids: list[int]) -> None:
+    """Set the rows `ids` of the embeddings, and of an output head of its own, to the mean of the rows before them.
+
+    Rows that the model has to spare (many vocabularies are padded) are used; where they do not suffice, it gets more.
+    """
+    torch = require("torch", "tuning")
+    if max(ids) >= model.get_input_embeddings().weight.shape[0]:
+        model.resize_token_embeddings(max(ids) + 1, mean_resizing=False)
+    with torch.no_grad():
+        for module in (model.get_input_embeddings(), model.get_output_embeddings()):
+            for weight in (module.weight, getattr(module, "bias", None)):
+                if weight is not None:  # in float64, so that the number of threads makes no difference
+                    weight[ids] = weight[: min(ids)].mean(0, dtype=torch.float64).to(weight.dtype)
+
+
+def _check_folder(folder: Path) -> None:
+    if not (folder / "config.json").is_file():
+        raise ModelError(f"{folder}: not a model folder: it has no config.json")
+    if not any(folder.glob("*.safetensors")):
+        found = sorted(path.name for path in folder.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".gguf"})
+        hint = f"; it has {', '.join(found)}, but only safetensors are loaded" if found else ""
+        raise ModelError(f"{folder}: a model folder without weights: no *.safetensors in it{hint}")
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        weights = read_json(index)
+        weights = weights.get("weight_map") if isinstance(weights, dict) else None
+        if not isinstance(weights, dict):
+            raise ModelError(f"{index}: not an index of weight files: it has no `weight_map`")
+        shards = set(weights.values())
+        if missing := sorted(shard for shard in shards if not (folder / shard).is_file()):
+            raise ModelError(
+                f"{folder}: {len(missing)} of {len(shards)} weight files are missing: {', '.join(missing[:3])}"
+            )

@@ -1,0 +1,48 @@
+"""Recipes: the YAML that names model, template, data, tuning, evaluations and serving (`schema`), read and checked (`load`)."""
+
+from harness.recipe.load import load_recipe, load_recipe_of_run, qualified, template_spec
+from harness.recipe.schema import (
+    HUB_ID,
+    NAME,
+    CleanStep,
+    DataSource,
+    DataSpec,
+    DecontaminateSpec,
+    EvaluateSpec,
+    MethodSpec,
+    ModelSpec,
+    ObjectiveSpec,
+    Recipe,
+    ServeSpec,
+    TemplateSpec,
+    TrackSpec,
+    TuneSpec,
+    combined,
+    read_as,
+    source_model,
+)
+
+__all__ = [
+    "HUB_ID",
+    "NAME",
+    "CleanStep",
+    "DataSource",
+    "DataSpec",
+    "DecontaminateSpec",
+    "EvaluateSpec",
+    "MethodSpec",
+    "ModelSpec",
+    "ObjectiveSpec",
+    "Recipe",
+    "ServeSpec",
+    "TemplateSpec",
+    "TrackSpec",
+    "TuneSpec",
+    "combined",
+    "load_recipe",
+    "load_recipe_of_run",
+    "qualified",
+    "read_as",
+    "source_model",
+    "template_spec",
+]

@@ -1,0 +1,18 @@
+"""`harness template`: which templates there are, what one makes of a conversation, and whether a run's is served as it was learnt."""
+
+from __future__ import annotations
+
+import click
+
+from harness_commands.template.listing import list_templates
+from harness_commands.template.show import show
+from harness_commands.template.verify import verify
+
+
+@click.group(name="template", help="See, compare and check chat templates.")
+def command() -> None:
+    pass
+
+
+for part in (list_templates, show, verify):
+    command.add_command(part)
