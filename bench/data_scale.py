@@ -103,7 +103,7 @@ def _seeds() -> list[dict[str, str]]:
 
 def clean(folder: Path) -> dict[str, Any]:
     """`near_duplicates` over the rows of a file, as `harness data build` reads and cleans them."""
-    from harness.data.prepare import Account, prepare
+    from harness.data.prepare.pipeline import Account, prepare
     from harness.plugins import Plugins
     from harness.recipe import CleanStep, DataSource, DataSpec
 
@@ -123,7 +123,7 @@ def clean(folder: Path) -> dict[str, Any]:
 
 def encode(folder: Path) -> dict[str, Any]:
     """`cached_data` once, as `harness tune` calls it."""
-    from harness.data.cache import cached_data
+    from harness.data.cache.store import cached_data
     from harness.models import bind_template
     from harness.plugins import Plugins
     from harness.recipe import DataSource, DataSpec, ModelSpec, TemplateSpec

@@ -16,7 +16,7 @@ from harness.nouns import Conversation, Preference, Result, Row
 if TYPE_CHECKING:
     import torch
 
-    from harness.data.recognise import Match
+    from harness.data.convert.recognise import Match
     from harness.models import LoadedVariant
     from harness.options import Options
     from harness.recipe import Recipe

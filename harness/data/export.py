@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.data.sources import Item
+from harness.data.convert.sources import Item
 from harness.errors import DataError, HarnessError
 from harness.extras import require
 from harness.files import replacing

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import harness
 from harness.data import digest_of
-from harness.data.sources import Item
+from harness.data.convert.sources import Item
 
 
 class ExactOptions(harness.Options):

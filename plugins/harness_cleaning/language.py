@@ -1,4 +1,4 @@
-"""`language`: conversations in another language than those wanted, as `harness.data.language` tells it."""
+"""`language`: conversations in another language than those wanted, as `harness.data.prepare.language` tells it."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import Annotated
 from pydantic import Field
 
 import harness
-from harness.data.language import MIN_CHARACTERS, MIN_CONFIDENCE, Languages, said_in
-from harness.data.sources import Item
+from harness.data.convert.sources import Item
+from harness.data.prepare.language import MIN_CHARACTERS, MIN_CONFIDENCE, Languages, said_in
 from harness.errors import known_names, nearest
 
 

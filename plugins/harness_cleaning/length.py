@@ -9,7 +9,7 @@ from pydantic import Field
 
 import harness
 from harness.data import messages_of
-from harness.data.sources import Item
+from harness.data.convert.sources import Item
 
 AtLeastOne = Annotated[int, Field(ge=1)]
 

@@ -16,7 +16,7 @@ from pydantic import Field
 
 import harness
 from harness.data import text_of, words_of
-from harness.data.sources import Item
+from harness.data.convert.sources import Item
 from harness.extras import require
 
 SEED = 42  # of the permutations

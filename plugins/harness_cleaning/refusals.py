@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 import harness
-from harness.data.sources import Item
+from harness.data.convert.sources import Item
 
 _CANNOT = r"(?:cannot|can not|can't|won't|will not|am unable to|'m unable to|am not able to|'m not able to|could not|couldn't)"
 _DO = (

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import harness
-from harness.data.sources import Item
+from harness.data.convert.sources import Item
 
 # Marks of calls that are still text: how many begin should be how many end.
 MARKS = (("<tool_call>", "</tool_call>"), ("<tool_response>", "</tool_response>"), ("<tools>", "</tools>"))

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 import harness
 from harness.data import messages_of
-from harness.data.sources import Item
+from harness.data.convert.sources import Item
 
 
 class TurnsOptions(harness.Options):

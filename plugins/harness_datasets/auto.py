@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 import harness
-from harness.data.recognise import Match, choose
+from harness.data.convert.recognise import Match, choose
 from harness.nouns import Row
 
 

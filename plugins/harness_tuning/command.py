@@ -137,7 +137,7 @@ def _tune(context: Context, run: Run) -> None:
 
 def _load_data(recipe: Recipe, context: Context, template: Any) -> TuningData:
     from harness.data import evaluation_texts
-    from harness.data.cache import cached_data
+    from harness.data.cache.store import cached_data
     from harness_tuning.loop import TuningData
 
     def say(what: str) -> None:

@@ -15,9 +15,9 @@ from types import SimpleNamespace
 import pytest
 
 from harness import Conversation, DataError
-from harness.data.cache import cached_data, kept_validation
-from harness.data.encoded import encode_data, encode_held_out
-from harness.data.entries import Entry, entries, lock_of, remove
+from harness.data.cache.entries import Entry, entries, lock_of, remove
+from harness.data.cache.store import cached_data, kept_validation
+from harness.data.encode.encoder import encode_data, encode_held_out
 from harness.models import load_tokenizer
 from harness.plugins import Plugins
 from harness.recipe import CleanStep, DataSource, DataSpec, DecontaminateSpec
@@ -199,7 +199,7 @@ def test_what_another_process_makes_or_opens_now_is_not_removed(cache, kept):
     half.mkdir(parents=True)
     os.utime(half.parent, (0, 0))
     hold = (
-        "from harness.data.entries import lock_of; from pathlib import Path; import sys; "
+        "from harness.data.cache.entries import lock_of; from pathlib import Path; import sys; "
         "lock = lock_of(Path(sys.argv[1]), 'aaa'); lock.acquire(); print('held', flush=True); input()"
     )
     holding = subprocess.Popen(
@@ -353,7 +353,7 @@ PREPARE = """
 import sys, json, time
 from pathlib import Path
 from harness.data import encode_data
-from harness.data import cache
+from harness.data.cache import store as cache
 from harness.models import load_tokenizer
 from harness.plugins import Plugins
 from harness.recipe import DataSource, DataSpec

@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 import harness
 from harness.data import Account, digest_of, encode_data, encode_held_out, encode_sources, prepare
-from harness.data.content import _single_blanks, keyed
-from harness.data.decontamination import Decontamination
-from harness.data.mixture import draws, needs_counts, repeats
+from harness.data.prepare.content import _single_blanks, keyed
+from harness.data.prepare.decontamination import Decontamination
+from harness.data.prepare.mixture import draws, needs_counts, repeats
 from harness.plugins import Plugins
 from harness.recipe import CleanStep, DataSource, DataSpec, DecontaminateSpec
 from harness.template.masks import Rendered

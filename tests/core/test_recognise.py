@@ -8,8 +8,8 @@ import pytest
 
 import harness
 from harness.data import SourceReport, load_source, read_rows
-from harness.data.recognise import choose, recognise
-from harness.data.sources import resolved
+from harness.data.convert.recognise import choose, recognise
+from harness.data.convert.sources import resolved
 from harness.options import Options
 from harness.plugins import Plugins
 from harness.recipe import DataSource
@@ -200,7 +200,7 @@ def test_what_is_missing_is_asked_for_beside_the_columns_that_are_renamed(write_
 
 
 def test_auto_reads_the_sample_once(write_rows, datasets, monkeypatch):
-    from harness.data import recognise as module
+    from harness.data.convert import recognise as module
 
     read = []
     monkeypatch.setattr(module, "read_rows", lambda file, told: read.append(file) or read_rows(file, told))
@@ -217,7 +217,7 @@ def test_a_plugins_stand_in_may_know_no_columns_and_give_the_data_set_itself(wri
 
 
 def test_of_very_long_rows_few_are_sampled(write_rows, datasets, monkeypatch):
-    from harness.data import recognise as module
+    from harness.data.convert import recognise as module
 
     monkeypatch.setattr(module, "CHARACTERS", 2500)
     assert choose(str(write_rows(*[{"instruction": "?", "output": "a" * 1000}] * 9)), datasets).rows == 3

@@ -14,7 +14,7 @@ import pytest
 
 from harness import TemplateError
 from harness.data import encode_data
-from harness.data.workers import MANY_ROWS, Workers
+from harness.data.encode.workers import MANY_ROWS, Workers
 from harness.models import load_tokenizer
 from harness.nouns import Conversation
 from harness.plugins import Plugins
@@ -85,7 +85,7 @@ def test_processes_start_once_there_are_many_rows_and_cores(template, monkeypatc
 
 ENCODE = """
 import sys, time
-from harness.data.workers import Workers
+from harness.data.encode.workers import Workers
 from harness.models import load_tokenizer
 from harness.nouns import Conversation
 from harness.plugins import Plugins

@@ -50,7 +50,7 @@ def preview(
     harness data preview rows.jsonl --tokens --model Qwen/Qwen2.5-0.5B --template chatml
     """
     from harness.data import load_source
-    from harness.data.statistics import as_sequences
+    from harness.data.prepare.data_statistics import as_sequences
 
     reading = what_to_read(context, path, dataset, part, sets)
     bound = None

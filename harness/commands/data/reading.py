@@ -19,9 +19,9 @@ from harness.nouns import Conversation, Example
 
 if TYPE_CHECKING:
     from harness.data import Account, SourceReport
-    from harness.data.prepare import Prepared
-    from harness.data.recognise import Match
-    from harness.data.sources import Item
+    from harness.data.convert.recognise import Match
+    from harness.data.convert.sources import Item
+    from harness.data.prepare.pipeline import Prepared
     from harness.recipe import DataSource, Recipe
     from harness.template import BoundTemplate, TrainOn
 
@@ -123,7 +123,7 @@ class Stream:
 
     def mixture(self) -> list[str]:
         """The proportions as they came out, and what overlaps with the recipe's evaluations, for people."""
-        from harness.data.prepare import mixture_of
+        from harness.data.prepare.pipeline import mixture_of
 
         return self.account.lines() if self.account else mixture_of(self.reports)
 
@@ -142,8 +142,8 @@ def read_items(
     `list_ids` the reports name what is left out, row by row.
     """
     from harness.data import Account, evaluation_texts, load_source, prepare, stop
-    from harness.data.prepare import Prepared
-    from harness.data.sources import reports_of
+    from harness.data.convert.sources import reports_of
+    from harness.data.prepare.pipeline import Prepared
 
     datasets, recipe = context.plugins.datasets, reading.recipe
     failed = on_error or stop
@@ -173,14 +173,14 @@ def read_items(
 
 def not_read(where: str) -> list[str]:
     """The files of a folder that are not read."""
-    from harness.data.files import passed_over
+    from harness.data.read.storage import passed_over
 
     return passed_over(where)
 
 
 def print_passed_over(context: Context, where: str) -> None:
     """Of a folder, say which files are not read."""
-    from harness.data.files import SUFFIXES
+    from harness.data.read.storage import SUFFIXES
 
     if names := not_read(where):
         ends = f"their names end in none of {' '.join(SUFFIXES)} (packed or not)"
@@ -197,7 +197,7 @@ def _file_source(
     context: Context, path: str | None, dataset: str | None, sets: Sequence[str]
 ) -> tuple[DataSource, Match | None]:
     """The source that a file is, as `_settled` gives it; where no data set is named, that is recognised."""
-    from harness.data.recognise import choose
+    from harness.data.convert.recognise import choose
     from harness.recipe import DataSource, source_model
 
     datasets = context.plugins.datasets
@@ -228,7 +228,7 @@ def _with_sets(model: type[DataSource], sets: Sequence[str], dataset: str, path:
 
 def _settled(context: Context, source: DataSource) -> tuple[DataSource, Match | None]:
     """A source as it is read, and how that was found out where the source does not say; tells it on standard error."""
-    from harness.data.sources import resolved
+    from harness.data.convert.sources import resolved
 
     _, settled, match = resolved(source, context.plugins.datasets)
     if match is not None:

@@ -32,8 +32,8 @@ from harness.files import write_text
 
 if TYPE_CHECKING:
     from harness.data import SourceReport
-    from harness.data.prepare import Prepared
-    from harness.data.statistics import Lengths, Statistics
+    from harness.data.prepare.data_statistics import Lengths, Statistics
+    from harness.data.prepare.pipeline import Prepared
     from harness.nouns import Conversation
     from harness.template import BoundTemplate, TrainOn
 
@@ -86,7 +86,7 @@ def stats(
 
     Tokens are counted for a recipe, or for a FILE with --model. Rows that are wrong are counted, and left out.
     """
-    from harness.data.statistics import Statistics
+    from harness.data.prepare.data_statistics import Statistics
 
     reading = what_to_read(context, path, dataset, part, sets)
     bound, no_tokens = template_of(context, reading.recipe, model, template)
@@ -129,7 +129,7 @@ def _count_tokens(
     statistics: Statistics, template: BoundTemplate, batch: list[Prepared], reading: Reading, problems: list[DataError]
 ) -> None:
     """Add the tokens of some items, each as often as it is used."""
-    from harness.data.statistics import as_sequences
+    from harness.data.prepare.data_statistics import as_sequences
 
     def refused(conversation: Conversation, error: Exception) -> None:
         problems.append(DataError(str(error)))
@@ -180,7 +180,7 @@ def lengths_of(measured: Measured) -> list[tuple[str, Lengths]]:
 
 def shares_of(measured: Measured) -> list[tuple[str, dict[str, int]]]:
     """What was counted by name: messages by role, items by language, script and source."""
-    from harness.data.statistics import LANGUAGE_SAMPLE
+    from harness.data.prepare.data_statistics import LANGUAGE_SAMPLE
 
     found = measured.statistics
     drawn = f" (of {LANGUAGE_SAMPLE:,} items drawn at random)" if found.is_language_sampled else ""

@@ -134,7 +134,7 @@ def _named(what: tuple[str, ...], model: str | None) -> tuple[str | None, str | 
 def _shown(
     context: Context, subject: Subject, path: str | None, dataset: str | None, row: int | None, sets: tuple[str, ...], prompt: bool
 ) -> Iterator[Shown]:  # fmt: skip
-    from harness.data.statistics import as_sequences
+    from harness.data.prepare.data_statistics import as_sequences
     from harness.template.samples import example
 
     left_out: dict[str, str] = {}
@@ -167,7 +167,7 @@ def _shown(
 
 def _row(context: Context, path: str, dataset: str | None, row: int | None, sets: tuple[str, ...]) -> tuple[Any, ...]:
     """What row `row` of a file, or of the first source of a recipe that has it, becomes; without a number, the first kept."""
-    from harness.data.sources import check_readable, load_rows
+    from harness.data.convert.sources import check_readable, load_rows
 
     wrong: list[DataError] = []
     for source in what_to_read(context, path, dataset, "train", sets).sources:

@@ -133,7 +133,7 @@ def _data(context: Context, subject: Subject, train_on: TrainOn, rows: int) -> C
 
 def _conversations(context: Context, subject: Subject, rows: int) -> Iterator[Conversation]:
     """So many conversations of the training data, as many of each source; the mixture and its evaluations are not needed."""
-    from harness.data.statistics import as_sequences
+    from harness.data.prepare.data_statistics import as_sequences
 
     reading = what_to_read(context, str(subject.recipe_path), None, "train")
     assert reading.recipe is not None

@@ -10,7 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 
-from harness.data.sources import Item, messages_of
+from harness.data.convert.sources import Item, messages_of
 from harness.nouns import Message, Preference
 
 _BLANKS = bytes.maketrans(b"\t\n\r\x0b\x0c", b"     ")

@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.data.examples import Examples, ExampleWriter
-from harness.data.prepare import Account, prepare
-from harness.data.sources import SourceReport, as_conversation, load_conversations, reports_of
-from harness.data.workers import Encoded, Pending, Workers
+from harness.data.convert.sources import SourceReport, as_conversation, load_conversations, reports_of
+from harness.data.encode.examples import Examples, ExampleWriter
+from harness.data.encode.workers import Encoded, Pending, Workers
+from harness.data.prepare.pipeline import Account, prepare
 from harness.declarations import Dataset
 from harness.errors import DataError
 from harness.nouns import Conversation

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from harness.errors import DataError, nearest
+from harness.errors import DataError, nearest, shown
 from harness.nouns import Row
 
 T = TypeVar("T")
@@ -50,10 +48,3 @@ def take(row: Row, name: str, kind: type[T], default: T = _MISSING) -> T:
     if not isinstance(value, kind):
         raise DataError(f"the field {name!r} should be {_NAMES.get(kind, kind.__name__)}, found {shown(value)}")
     return value
-
-
-def shown(value: object, limit: int = 60) -> str:
-    """A value as an error message shows it, cut where it is long."""
-    as_json = value is None or isinstance(value, bool | list | Mapping)
-    text = json.dumps(value, ensure_ascii=False, default=str) if as_json else repr(value)
-    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
-from harness.data.rows import files_of, read_rows
-from harness.data.sources import convert_row, renamed
+from harness.data.convert.sources import convert_row, renamed
+from harness.data.read.formats import files_of, read_rows
 from harness.declarations import Dataset
 from harness.errors import DataError, HarnessError, listed, nearest
 from harness.nouns import Row

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.data.sources import Item
+from harness.data.convert.sources import Item
 from harness.errors import DataError, HarnessError
 
 if TYPE_CHECKING:

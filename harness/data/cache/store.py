@@ -23,13 +23,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import harness
-from harness.data.decontamination import Overlap
-from harness.data.encoded import EncodedData, encode_data
-from harness.data.entries import ACCOUNT, UNUSED_DAYS, cache_folder, lock_of, remove, total
-from harness.data.examples import Examples
-from harness.data.files import HUB, files_of, is_remote, local_path
-from harness.data.prepare import Account
-from harness.data.sources import SourceReport, where_of
+from harness.data.cache.entries import ACCOUNT, UNUSED_DAYS, cache_folder, lock_of, remove, total
+from harness.data.convert.sources import SourceReport, where_of
+from harness.data.encode.encoder import EncodedData, encode_data
+from harness.data.encode.examples import Examples
+from harness.data.prepare.decontamination import Overlap
+from harness.data.prepare.pipeline import Account
+from harness.data.read.storage import HUB, files_of, is_remote, local_path
 from harness.errors import HarnessError, first_line
 from harness.files import DiskFullError, replacing, write_json
 from harness.nouns import Conversation, Message, ToolCall
@@ -238,8 +238,8 @@ def _code_of(spec: DataSpec, plugins: Plugins) -> str | None:
         part for dataset in datasets for part in (dataset.convert, dataset.gather, dataset.resolve) if part
     ]
     parts += [plugins.filters[step.filter].create for step in spec.clean]
-    core = Path(__file__).parents[1]
-    files = {*core.glob("*.py"), *core.glob("data/*.py"), *core.glob("template/*.py")}
+    core = Path(harness.__file__).parent
+    files = {*core.glob("*.py"), *core.glob("data/**/*.py"), *core.glob("template/*.py")}
     for part in parts:
         module = sys.modules.get(getattr(part, "__module__", None) or type(part).__module__)
         if (file := getattr(module, "__file__", None)) is None:

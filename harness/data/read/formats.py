@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from harness.data.files import (
+from harness.data.read.jsontext import Parsed, found, json_lines, json_list, json_objects
+from harness.data.read.sqlite import MAGIC, sqlite_rows
+from harness.data.read.storage import (
     HUB,
     PACKED,
     bare_suffix,
@@ -26,9 +28,7 @@ from harness.data.files import (
     read_bytes,
     reason_of,
 )
-from harness.data.jsontext import Parsed, found, json_lines, json_list, json_objects
-from harness.data.sqlite import MAGIC, sqlite_rows
-from harness.data.tables import looks_like_table, table_rows
+from harness.data.read.tables import looks_like_table, table_rows
 from harness.errors import DataError
 from harness.extras import require
 from harness.nouns import Row

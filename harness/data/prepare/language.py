@@ -7,7 +7,7 @@ a hundred times the space.
 
 from __future__ import annotations
 
-from harness.data.sources import Item, messages_of
+from harness.data.convert.sources import Item, messages_of
 from harness.extras import require
 
 LOOKED_AT = 2000  # characters: what comes after rarely changes the verdict

@@ -9,7 +9,7 @@ from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, overload
 
-from harness.data.workers import Encoded
+from harness.data.encode.workers import Encoded
 from harness.extras import require
 from harness.nouns import Example
 

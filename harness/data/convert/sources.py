@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
-from harness.data.fields import LeftOut, shown
-from harness.data.rows import OnError, files_of, read_rows, stop
+from harness.data.convert.fields import LeftOut
+from harness.data.read.formats import OnError, files_of, read_rows, stop
 from harness.declarations import Dataset
-from harness.errors import DataError, nearest
+from harness.errors import DataError, nearest, shown
 from harness.nouns import Conversation, Message, Preference, Row
 
 if TYPE_CHECKING:
-    from harness.data.recognise import Match
+    from harness.data.convert.recognise import Match
     from harness.plugins import Registry
     from harness.recipe import DataSource
 
@@ -139,7 +139,7 @@ def load_rows(
 
 def _fits_another(dataset: Dataset, row: Row, datasets: Registry[Dataset]) -> str:
     """Of a refused row without the fields that the data set reads: which data sets have these fields."""
-    from harness.data.recognise import having_fields
+    from harness.data.convert.recognise import having_fields
 
     ours = not dataset.fields or having_fields(row, [dataset])
     others = [] if ours else having_fields(row, datasets.values())
@@ -157,7 +157,7 @@ def resolved(source: DataSource, datasets: Registry[Dataset]) -> tuple[Dataset, 
 
     That is its own, unless this is a stand-in for others (`auto`). Raises DataError where none fits.
     """
-    from harness.data.recognise import Match
+    from harness.data.convert.recognise import Match
     from harness.recipe import read_as
 
     dataset = datasets[source.dataset]

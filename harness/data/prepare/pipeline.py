@@ -13,13 +13,13 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from harness.data import mixture
-from harness.data.cleaning import Cleaning
-from harness.data.content import digest_of, keyed
-from harness.data.decontamination import Decontamination, Overlap
-from harness.data.rows import OnError, stop
-from harness.data.sources import Item, SourceReport, check_learnable, check_readable, load_rows, reports_of
-from harness.data.splits import is_held_out
+from harness.data.convert.sources import Item, SourceReport, check_learnable, check_readable, load_rows, reports_of
+from harness.data.prepare import mixture
+from harness.data.prepare.cleaning import Cleaning
+from harness.data.prepare.content import digest_of, keyed
+from harness.data.prepare.decontamination import Decontamination, Overlap
+from harness.data.prepare.splits import is_held_out
+from harness.data.read.formats import OnError, stop
 from harness.errors import DataError
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from collections import Counter
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from harness.data.content import digest_of
-from harness.data.language import Languages, said_in
+from harness.data.prepare.content import digest_of
+from harness.data.prepare.language import Languages, said_in
 from harness.nouns import Conversation, Example, Message, Preference
 
 SCRIPT_SAMPLE = 2000  # characters of an item that its script is told from

@@ -15,8 +15,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.data.content import text_of, word_spans, words_of
-from harness.data.sources import Item
+from harness.data.convert.sources import Item
+from harness.data.prepare.content import text_of, word_spans, words_of
 from harness.errors import DataError
 
 if TYPE_CHECKING:

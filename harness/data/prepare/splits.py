@@ -6,8 +6,8 @@ are never on different sides. A larger share holds out what a smaller one did, a
 
 from __future__ import annotations
 
-from harness.data.content import digest_of, keyed
-from harness.data.sources import LoadedRow
+from harness.data.convert.sources import LoadedRow
+from harness.data.prepare.content import digest_of, keyed
 
 _PURPOSE = "harness validation split 1"  # changing it would move rows to the other side
 
