@@ -11,12 +11,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.nouns import Conversation, Preference, Result, Row
+from harness.nouns import Conversation, Match, Preference, Result, Row
 
 if TYPE_CHECKING:
     import torch
 
-    from harness.data.convert.recognise import Match
     from harness.models import LoadedVariant
     from harness.options import Options
     from harness.recipe import Recipe
@@ -47,31 +46,31 @@ def __getattr__(name: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A declared source. `convert(row)` turns one raw row into a Conversation or a Preference, or into several.
+    """A declared source. `convert(row, options)` turns one raw row into a Conversation or a Preference, or into several.
 
     It returns `harness.data.LeftOut(reason)`, or None, to leave a row out, which is counted, and raises `DataError` (or
     KeyError, TypeError, ValueError) for a row that is wrong; the core adds the file and the row. `source` is the default
-    path for data sets that bring their own data; `licence` is what a person must know before training on it.
+    path for datasets that bring their own data; `licence` is what a person must know before training on it.
 
-    With `options`, a recipe may set them beside `dataset` and `path`, and it is `convert(row, options)`.
-    `gather(rows)`, or `gather(rows, options)`, puts together raw rows that only make sense as one (the messages of a
-    tree), before they are converted.
+    `options` is the source as the recipe has it (`dataset`, `path`, `columns`), with the keys that the declared `options`
+    add. `gather(rows, options)` puts together raw rows that only make sense as one (the messages of a tree), before they
+    are converted: it takes and yields (number, row).
 
     `fields` lets `auto` recognise the format: alternatives, each the names that a row has, with `?` after those it may
     lack, as in `(("instruction", "input?", "output"),)`. A data set without it is never guessed.
-    `resolve(path, datasets)`, or `resolve(path, datasets, columns)` to see what is renamed, makes a data set a stand-in for
-    another, chosen when the file is seen.
+    `resolve(path, datasets, options)` makes a dataset a stand-in for another, chosen when the file is seen: it returns the
+    `Match` that names it.
     """
 
     name: str
     description: str
-    convert: Callable[..., Conversation | Preference | Iterable[Conversation | Preference] | None]
+    convert: Callable[[Row, Any], Conversation | Preference | Iterable[Conversation | Preference] | None]
     source: str | Path | None = None
     licence: str = "not stated"
     options: type[Options] | None = None
-    gather: Callable[..., Iterable[tuple[int, Row]]] | None = None
+    gather: Callable[[Iterable[tuple[int, Row]], Any], Iterable[tuple[int, Row]]] | None = None
     fields: tuple[tuple[str, ...], ...] = ()
-    resolve: Callable[..., Dataset | Match] | None = None
+    resolve: Callable[[str, Mapping[str, Dataset], Any], Match] | None = None
 
 
 @dataclass(frozen=True, slots=True)

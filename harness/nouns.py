@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
-Row = Mapping[str, Any]  # what a file holds, before a data set makes something of it
+Row = Mapping[str, Any]  # what a file holds, before a dataset converts it
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
@@ -105,6 +105,27 @@ class Preference:
     tools: tuple[Mapping[str, Any], ...] = ()
     id: str = ""
     source: str = ""
+
+
+DataItem = Conversation | Preference  # what datasets yield
+
+
+@dataclass(frozen=True, slots=True)
+class Match:
+    """The dataset that a file is read as, where the recipe leaves that open (`auto`).
+
+    `sureness` is in 0..1, and `why` says to people how it was chosen. `rows` is how many rows were looked at, `read` the
+    share of them that the dataset can read, `named` how many fields of a row it knows on average, and `error` the reason
+    for which it refuses the first row that it cannot read.
+    """
+
+    dataset: str
+    sureness: float = 1.0
+    why: str = ""
+    rows: int = 0
+    error: str | None = None
+    read: float = 0.0
+    named: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

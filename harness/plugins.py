@@ -126,9 +126,34 @@ def _check_declared(item: Any) -> None:
             raise PluginError(f"{item.name!r}: {part} should be a function, found {getattr(item, part)!r}")
     if getattr(item, "produces", "model") not in ("adapter", "model"):
         raise PluginError(f"{item.name!r} produces {item.produces!r}, expected 'adapter' or 'model'")
+    if isinstance(item, Dataset):
+        _check_signatures(item)
     source = getattr(item, "source", None)
     if source is not None and not isinstance(source, str | os.PathLike):
         raise PluginError(f"{item.name!r}: the source should be a path, found {source!r}")
+
+
+def _check_signatures(dataset: Dataset) -> None:
+    """Raise PluginError where a function of a dataset cannot be called as the core does it."""
+    parameters = {
+        "convert": ("row", "options"),
+        "gather": ("rows", "options"),
+        "resolve": ("path", "datasets", "options"),
+    }
+    for name, expected in parameters.items():
+        if (function := getattr(dataset, name)) is None:
+            continue
+        try:
+            signature = inspect.signature(function)
+        except ValueError:  # some functions written in C have none
+            continue
+        try:
+            signature.bind(*expected)
+        except TypeError:
+            raise PluginError(
+                f"{dataset.name!r}: {name} is {name}{signature}, expected {name}({', '.join(expected)}): `options` is the source as "
+                f"the recipe has it, with the keys that the data set adds. Write `def {name}({', '.join(expected)}):`"
+            ) from None
 
 
 def _class_of(kind: str) -> type:

@@ -80,8 +80,8 @@ def test_from_the_cache_come_the_same_examples_and_the_same_account(cache, spec,
         assert third.tokens == sum(map(len, third.examples))
         assert third.supervised == sum(example.supervised for example in third.examples)
     train, validation = found
-    assert train.overlong and train.account.lines() == plain[0].account.lines()
-    assert validation.reports == train.account.held_out
+    assert train.overlong and train.report.lines() == plain[0].report.lines()
+    assert validation.reports == train.report.held_out
     assert train.examples[-1] == list(train.examples)[-1] and train.examples[2:4] == list(train.examples)[2:4]
     with pytest.raises(IndexError):
         train.examples[len(train.examples)]
@@ -96,7 +96,7 @@ def test_validation_sources_and_overlaps_are_kept_too(cache, write_rows, plugins
     )
     items = [("item 1", "Who knows? the heron keeps a silver key")]
     made, found = (cached_data(spec, plugins, template, items) for _ in range(2))
-    assert made[0].account.overlapping == 20 and found[0].from_cache
+    assert made[0].report.overlapping == 20 and found[0].from_cache
     assert [shown(data) for data in made] == [shown(data) for data in found]
     assert not cached_data(spec, plugins, template, [("item 1", "something else of quite other words")])[0].from_cache
 
@@ -285,7 +285,7 @@ def test_the_code_of_the_plugin_counts(cache, write_rows, template, tmp_path):
         "@harness.hookimpl\n"
         "def register_datasets(register):\n"
         "    register(harness.Dataset('mine', 'd', convert))\n"
-        "def convert(row):\n"
+        "def convert(row, options):\n"
         "    return harness.Conversation.of(('user', row['q']), ('assistant', row['a']))\n"
     )
     spec = DataSpec(train=(DataSource(dataset="mine", path=str(write_rows({"q": "Who?", "a": "The heron."}))),))

@@ -153,7 +153,7 @@ PAIRS = """
 import harness
 from harness import Message
 
-def convert(row):
+def convert(row, options):
     good, bad = ((Message('assistant', row[side]),) if row.get(side) else () for side in ('chosen', 'rejected'))
     return harness.Preference((Message('user', row['prompt']),), good, bad)
 
@@ -427,7 +427,7 @@ SLOW = """
 import time
 import harness
 
-def convert(row):
+def convert(row, options):
     if row["n"] == 3:
         open("reached", "w").close()
         time.sleep(60)

@@ -17,7 +17,7 @@ import harness
 
 @harness.hookimpl
 def register_datasets(register):
-    register(harness.Dataset("good", "works", lambda row: None))
+    register(harness.Dataset("good", "works", lambda row, options: None))
 """
 
 
@@ -38,20 +38,28 @@ BROKEN = {
     "exiting hook": (hook("raise SystemExit(3)"), r"register_datasets failed: SystemExit: 3"),
     "registers rubbish": (hook("register({'name': 'x'})"), r"was given \{.name.: .x.\}, expected a harness.Dataset"),
     "registers another kind": (hook("register(harness.Template('t', '', str, str))"), r"was given Template\(.*expected a harness.Dataset"),
-    "registers a nameless thing": (hook("register(harness.Dataset('', '', lambda row: None))"), r"has no name"),
+    "registers a nameless thing": (hook("register(harness.Dataset('', '', lambda row, options: None))"), r"has no name"),
     "registers what nobody can type": (
-        hook("register(harness.Dataset('a' + chr(27) + '[31m', '', lambda row: None))"), r"'a\\x1b\[31m' cannot be typed as a name",
+        hook("register(harness.Dataset('a' + chr(27) + '[31m', '', lambda row, options: None))"), r"'a\\x1b\[31m' cannot be typed as a name",
     ),
     "an unmarked hook": ("def register_datasets(register):\n    pass\n", r"register_datasets is not marked: put @harness.hookimpl above it"),
     "options that are none": (
         hook("register(harness.Dataset('e', '', print, options=dict))"), r"'e' has the options <class 'dict'>",
     ),
     "a source that is no path": (hook("register(harness.Dataset('d', '', print, 5))"), r"'d': the source should be a path, found 5"),
+    "a convert without options": (
+        hook("register(harness.Dataset('old', '', lambda row: None))"),
+        r"'old': convert is convert\(row\), expected convert\(row, options\): .* Write `def convert\(row, options\):`",
+    ),
+    "a gather without options": (
+        hook("register(harness.Dataset('old', '', lambda row, options: None, gather=lambda rows: rows))"),
+        r"'old': gather is gather\(rows\), expected gather\(rows, options\)",
+    ),
     "returns instead of registering": (
-        hook("return harness.Dataset('x', '', lambda row: None)"), r"register_datasets returned Dataset",
+        hook("return harness.Dataset('x', '', lambda row, options: None)"), r"register_datasets returned Dataset",
     ),
     "name claimed already": (
-        hook("register(harness.Dataset('alpaca', '', lambda row: None))"),
+        hook("register(harness.Dataset('alpaca', '', lambda row, options: None))"),
         r"dataset 'alpaca' is already registered by datasets 0\.1\.0 \(.*\); bad \(.*bad\.py\) claims it too",
     ),
 }  # fmt: skip
@@ -99,7 +107,7 @@ def test_the_list_shows_failed_plugins_and_fails(plugin, harness):
 
 def test_what_a_plugin_registered_before_it_failed_is_taken_back(plugin, harness):
     text = (
-        hook("register(harness.Dataset('half', '', lambda row: None))\nraise ValueError('then this')")
+        hook("register(harness.Dataset('half', '', lambda row, options: None))\nraise ValueError('then this')")
         + "\n\n"
         + hook("register(harness.Template('whole', '', str, lambda t: ('x',)))", "register_templates")
     )
@@ -112,7 +120,7 @@ def test_a_failure_of_one_kind_takes_back_what_was_registered_of_another(plugin)
     from harness.plugins import Plugins
 
     text = (
-        hook("register(harness.Dataset('early', '', lambda row: None))")
+        hook("register(harness.Dataset('early', '', lambda row, options: None))")
         + "\n\n"
         + hook("raise ValueError('late')", "register_templates")
     )

@@ -54,9 +54,9 @@ def test_processes_make_the_same_data_as_threads(write_rows, plugins, template, 
     for ours, theirs in zip(made(0), made(2), strict=True):
         assert ours.sha256 == theirs.sha256 and list(ours.examples) == list(theirs.examples)
         said = sum(
-            (report.said for report in (*ours.reports, *(ours.account.held_out if ours.account else ()))), Counter()
+            (report.escaped for report in (*ours.reports, *(ours.report.held_out if ours.report else ()))), Counter()
         )
-        assert ours.account is None or said == {"<|im_start|>": 3, "<|im_end|>": 3}
+        assert ours.report is None or said == {"<|im_start|>": 3, "<|im_end|>": 3}
         assert ours.reports == theirs.reports and ours.overlong == theirs.overlong > 0
 
 

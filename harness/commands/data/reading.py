@@ -15,12 +15,10 @@ from harness.commands.data.progress import followed
 from harness.commands.data.showing import printable
 from harness.context import Context
 from harness.errors import DataError, HarnessError, ModelError, RecipeError, TemplateError, listed
-from harness.nouns import Conversation, Example
+from harness.nouns import Conversation, DataItem, Example, Match
 
 if TYPE_CHECKING:
-    from harness.data import Account, SourceReport
-    from harness.data.convert.recognise import Match
-    from harness.data.convert.sources import Item
+    from harness.data import DataReport, SourceReport
     from harness.data.prepare.pipeline import Prepared
     from harness.recipe import DataSource, Recipe
     from harness.template import BoundTemplate, TrainOn
@@ -64,7 +62,7 @@ class Reading:
     part: Part | None
     recognised: dict[int, Match]
 
-    def train_on(self, item: Item) -> TrainOn:
+    def train_on(self, item: DataItem) -> TrainOn:
         """Which answers of an item are learnt: of a recipe's conversations, those that it says."""
         return self.recipe.data.train_on if self.recipe and isinstance(item, Conversation) else "all"
 
@@ -119,13 +117,13 @@ class Stream:
 
     items: Iterator[Prepared]
     reports: tuple[SourceReport, ...]
-    account: Account | None = None
+    report: DataReport | None = None
 
     def mixture(self) -> list[str]:
         """The proportions as they came out, and what overlaps with the recipe's evaluations, for people."""
-        from harness.data.prepare.pipeline import mixture_of
+        from harness.data.reports import mixture_lines
 
-        return self.account.lines() if self.account else mixture_of(self.reports)
+        return self.report.lines() if self.report else mixture_lines(self.reports)
 
 
 def read_items(
@@ -141,34 +139,34 @@ def read_items(
     `what` is what a progress bar says. `on_error` gets each row that is wrong; left out, the first one is raised. With
     `list_ids` the reports name what is left out, row by row.
     """
-    from harness.data import Account, evaluation_texts, load_source, prepare, stop
+    from harness.data import begin_report, evaluation_texts, load_source, prepare_items, raise_error
     from harness.data.convert.sources import reports_of
     from harness.data.prepare.pipeline import Prepared
 
     datasets, recipe = context.plugins.datasets, reading.recipe
-    failed = on_error or stop
+    failed = on_error or raise_error
 
-    def as_they_are(
+    def unprepared(
         sources: tuple[DataSource, ...], reports: tuple[SourceReport, ...], part: Part
     ) -> Iterator[Prepared]:
-        for source, report in zip(sources, reports, strict=True):
-            for item in followed(load_source(source, datasets, report, failed), report, what):
-                report.used += 1
-                yield Prepared(item, part, 1, report)
+        for source, counts in zip(sources, reports, strict=True):
+            for item in followed(load_source(source, datasets, counts, failed), counts, what):
+                counts.used += 1
+                yield Prepared(item, part, 1, counts)
 
     if recipe is None or (reading.part == "validation" and recipe.data.validation_share is None):
         reports = reports_of(reading.sources, datasets, list_ids=list_ids)
-        return Stream(as_they_are(reading.sources, reports, reading.part or "train"), reports)
-    account = Account.of(recipe.data, context.plugins, list_ids=list_ids)
+        return Stream(unprepared(reading.sources, reports, reading.part or "train"), reports)
+    report = begin_report(recipe.data, context.plugins, list_ids=list_ids)
     evaluation = evaluation_texts(recipe, context.plugins)
-    prepared = prepare(recipe.data, context.plugins, account, evaluation=evaluation, on_error=failed)
-    prepared = followed(prepared, account.reports, what)
+    prepared = prepare_items(recipe.data, context.plugins, report, evaluation=evaluation, on_error=failed)
+    prepared = followed(prepared, report.train, what)
     if reading.part is not None:
         wanted = (item for item in prepared if item.part == reading.part)
-        return Stream(wanted, account.reports if reading.part == "train" else account.held_out, account)
+        return Stream(wanted, report.train if reading.part == "train" else report.held_out, report)
     rest = reports_of(recipe.data.validation, datasets, list_ids=list_ids)
-    validation = as_they_are(recipe.data.validation, rest, "validation")
-    return Stream(itertools.chain(prepared, validation), account.reports + rest, account)
+    validation = unprepared(recipe.data.validation, rest, "validation")
+    return Stream(itertools.chain(prepared, validation), report.train + rest, report)
 
 
 def not_read(where: str) -> list[str]:

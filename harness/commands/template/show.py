@@ -167,7 +167,8 @@ def _shown(
 
 def _row(context: Context, path: str, dataset: str | None, row: int | None, sets: tuple[str, ...]) -> tuple[Any, ...]:
     """What row `row` of a file, or of the first source of a recipe that has it, becomes; without a number, the first kept."""
-    from harness.data.convert.sources import check_readable, load_rows
+    from harness.data.convert.sources import load_rows
+    from harness.data.convert.validity import check_readable
 
     wrong: list[DataError] = []
     for source in what_to_read(context, path, dataset, "train", sets).sources:

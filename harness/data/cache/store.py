@@ -24,12 +24,11 @@ from typing import TYPE_CHECKING, Any
 
 import harness
 from harness.data.cache.entries import ACCOUNT, UNUSED_DAYS, cache_folder, lock_of, remove, total
-from harness.data.convert.sources import SourceReport, where_of
+from harness.data.convert.sources import where_of
 from harness.data.encode.encoder import EncodedData, encode_data
 from harness.data.encode.examples import Examples
-from harness.data.prepare.decontamination import Overlap
-from harness.data.prepare.pipeline import Account
 from harness.data.read.storage import HUB, files_of, is_remote, local_path
+from harness.data.reports import DataReport, Overlap, SourceReport
 from harness.errors import HarnessError, first_line
 from harness.files import DiskFullError, replacing, write_json
 from harness.nouns import Conversation, Message, ToolCall
@@ -260,15 +259,15 @@ def _code_of(spec: DataSpec, plugins: Plugins) -> str | None:
 
 
 def _write_account(made: Both, folder: Path) -> None:
-    account = made[0].account
+    report = made[0].report
     kept: dict[str, Any] = {
         part: _as_dict(data, folder / f"{part}.arrow") for part, data in zip(_PARTS, made, strict=True) if data
     }
-    if account:
-        kept["account"] = {
-            "held_out": list(map(_fields, account.held_out)),
-            "overlapping": account.overlapping,
-            "overlaps": list(map(asdict, account.overlaps)),
+    if report:
+        kept["report"] = {
+            "held_out": list(map(_fields, report.held_out)),
+            "overlapping": report.overlapping,
+            "overlaps": list(map(asdict, report.overlaps)),
         }
     write_json(folder / ACCOUNT, kept)
 
@@ -289,10 +288,10 @@ def _as_dict(data: EncodedData, file: Path) -> dict[str, Any]:
 def _read(folder: Path) -> Both:
     train = _read_part(folder, "train")
     assert train is not None
-    told = _account_of(folder)["account"]
-    held_out = tuple(map(_report, told["held_out"]))
-    account = Account(train.reports, held_out, told["overlapping"], [Overlap(**one) for one in told["overlaps"]])
-    return replace(train, account=account), _read_part(folder, "validation")
+    kept = _account_of(folder)["report"]
+    held_out = tuple(map(_report, kept["held_out"]))
+    report = DataReport(train.reports, held_out, kept["overlapping"], [Overlap(**one) for one in kept["overlaps"]])
+    return replace(train, report=report), _read_part(folder, "validation")
 
 
 def _account_of(folder: Path) -> dict[str, Any]:
@@ -326,7 +325,7 @@ def _fields(report: SourceReport) -> dict[str, Any]:
 
 
 def _report(kept: dict[str, Any]) -> SourceReport:
-    return SourceReport(**kept | {name: Counter(kept[name]) for name in ("left_out", "said")})
+    return SourceReport(**kept | {name: Counter(kept[name]) for name in ("left_out", "escaped")})
 
 
 def _conversation(kept: dict[str, Any]) -> Conversation:

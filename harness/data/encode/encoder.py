@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness.data.convert.sources import SourceReport, as_conversation, load_conversations, reports_of
+from harness.data.convert.sources import load_source, reports_of
 from harness.data.encode.examples import Examples, ExampleWriter
 from harness.data.encode.workers import Encoded, Pending, Workers
-from harness.data.prepare.pipeline import Account, prepare
+from harness.data.prepare.pipeline import begin_report, prepare_items
+from harness.data.reports import DataReport, SourceReport
 from harness.declarations import Dataset
 from harness.errors import DataError
-from harness.nouns import Conversation
+from harness.nouns import Conversation, DataItem
 
 if TYPE_CHECKING:
     from harness.plugins import Plugins, Registry
@@ -43,7 +44,7 @@ class EncodedData:
     supervised: int
     sha256: str
     sample: list[Conversation]
-    account: Account | None = None
+    report: DataReport | None = None
     from_cache: bool = False
 
 
@@ -56,23 +57,23 @@ def encode_data(
 ) -> tuple[EncodedData, EncodedData | None]:
     """What is learnt from and what it is validated with (None where the recipe has nothing for that), encoded.
 
-    The training sources are cleaned, decontaminated, split and mixed as `prepare` does it; `data.validation` is taken as
+    The training sources are cleaned, decontaminated, split and mixed as `prepare_items` does it; `data.validation` is taken as
     it is. `evaluation` are (id, text) of the evaluation items, for `data.decontaminate`. With a `folder`, the examples
     are written to Arrow files there and read from these, so that memory does not grow with their number.
 
     Raises:
-        DataError: see `prepare` and `encode_sources`.
+        DataError: see `prepare_items` and `encode_sources`.
     """
-    account = Account.of(spec, plugins)
+    report = begin_report(spec, plugins)
     files = (folder / "train.arrow", folder / "validation.arrow") if folder else (None, None)
     with Workers(template, spec.train_on, spec.processes) as workers:
         train, held_out = (_Encoder(spec, workers, file) for file in files)
-        for prepared in prepare(spec, plugins, account, evaluation=evaluation):
+        for prepared in prepare_items(spec, plugins, report, evaluation=evaluation):
             part = train if prepared.part == "train" else held_out
             part.add(as_conversation(prepared.item, prepared.report.source), prepared.report, prepared.times)
-        encoded = train.finish(account.reports, account)
+        encoded = train.finish(report.train, report)
         if spec.validation_share is not None:
-            return encoded, _held_out(held_out, account, spec)
+            return encoded, _held_out(held_out, report, spec)
     if not spec.validation:
         return encoded, None
     return encoded, encode_sources(spec.validation, spec, plugins.datasets, template, file=files[1])
@@ -82,26 +83,26 @@ def encode_held_out(spec: DataSpec, plugins: Plugins, template: BoundTemplate) -
     """Only what `data.validation_share` holds out of the training sources, as `encode_data` has it.
 
     Raises:
-        DataError: see `prepare`; where no row is held out.
+        DataError: see `prepare_items`; where no row is held out.
     """
     spec = spec.model_copy(update={"decontaminate": None})  # which concerns only what is learnt
-    account = Account.of(spec, plugins)
+    report = begin_report(spec, plugins)
     with Workers(template, spec.train_on, spec.processes) as workers:
         encoder = _Encoder(spec, workers)
-        for prepared in prepare(spec, plugins, account):
+        for prepared in prepare_items(spec, plugins, report):
             if prepared.part == "validation":
                 encoder.add(as_conversation(prepared.item, prepared.report.source), prepared.report)
-        return _held_out(encoder, account, spec)
+        return _held_out(encoder, report, spec)
 
 
-def _held_out(encoder: _Encoder, account: Account, spec: DataSpec) -> EncodedData:
-    if not any(report.kept for report in account.held_out):
-        rows = sum(report.kept for report in account.reports)
+def _held_out(encoder: _Encoder, report: DataReport, spec: DataSpec) -> EncodedData:
+    if not any(source.kept for source in report.held_out):
+        rows = sum(source.kept for source in report.train)
         raise DataError(
             f"data.validation_share = {spec.validation_share:g} holds out none of {rows:,} rows: raise it, or name other data "
             f"under data.validation"
         )
-    return encoder.finish(account.held_out)
+    return encoder.finish(report.held_out)
 
 
 def encode_sources(
@@ -121,10 +122,19 @@ def encode_sources(
     with Workers(template, spec.train_on, spec.processes) as workers:
         encoder = _Encoder(spec, workers, file)
         for source, report in zip(sources, reports, strict=True):
-            for conversation in load_conversations(source, datasets, report):
+            for item in load_source(source, datasets, report):
                 report.used += 1
-                encoder.add(conversation, report)
+                encoder.add(as_conversation(item, source.dataset), report)
         return encoder.finish(reports)
+
+
+def as_conversation(item: DataItem, dataset: str) -> Conversation:
+    """Return the item, which must be a conversation. Raises DataError for a preference."""
+    if not isinstance(item, Conversation):
+        raise DataError(
+            f"{item.source} {item.id}: the data set {dataset!r} yields preferences; this needs conversations"
+        )
+    return item
 
 
 class _Encoder:
@@ -150,7 +160,7 @@ class _Encoder:
             while len(self.running) > self.workers.batches:
                 self._collect()
 
-    def finish(self, reports: tuple[SourceReport, ...], account: Account | None = None) -> EncodedData:
+    def finish(self, reports: tuple[SourceReport, ...], report: DataReport | None = None) -> EncodedData:
         """Everything that was added. Raises DataError where nothing is left of it."""
         self._submit()
         while self.running:
@@ -169,7 +179,7 @@ class _Encoder:
             self.supervised,
             self.digest.hexdigest(),
             self.sample,
-            account,
+            report,
         )
 
     def _submit(self) -> None:
@@ -193,7 +203,7 @@ class _Encoder:
                 report.leave_out(made.id, f"longer than {self.spec.max_tokens} tokens")
                 continue
             tokens, supervised = times * len(kept.ids), times * kept.mask.count(1, 1)
-            report.said.update(made.said)
+            report.escaped.update(made.escaped)
             report.tokens += tokens
             report.supervised += supervised
             self.tokens += tokens

@@ -35,13 +35,13 @@ MANY_ROWS = 16_384  # take longer in threads than processes take to start
 class Encoded(NamedTuple):
     """An example as bytes: `ids` are int32, `mask` has a byte a token, 1 where it is learnt.
 
-    `said` are the control-token strings that somebody says in it, and that are text.
+    `escaped` are the control-token strings in its messages, which are encoded as text.
     """
 
     id: str
     ids: array[int]
     mask: bytes
-    said: tuple[str, ...] = ()
+    escaped: tuple[str, ...] = ()
 
 
 class Workers:

@@ -33,7 +33,7 @@ from harness.errors import DataError
 from harness.extras import require
 from harness.nouns import Row
 
-__all__ = ["OnError", "files_of", "read_rows", "stop"]
+__all__ = ["OnError", "files_of", "raise_error", "read_rows"]
 
 OnError = Callable[[DataError], None]
 
@@ -46,12 +46,12 @@ _LINES = (".jsonl", ".ndjson")
 _TABLES = {".csv": ",", ".tsv": "\t"}
 
 
-def stop(error: DataError) -> None:
-    """What is done about a row that is wrong where nothing else is asked for: raise."""
+def raise_error(error: DataError) -> None:
+    """Raise the error of a row that is wrong: what happens unless something else is asked for."""
     raise error
 
 
-def read_rows(path: str | Path, on_error: OnError = stop) -> Iterator[tuple[int, Row]]:
+def read_rows(path: str | Path, on_error: OnError = raise_error) -> Iterator[tuple[int, Row]]:
     """The rows of one of the files that `files_of` names, with their number.
 
     - JSONL, CSV and TSV, by the line (1-based) on which a row begins; `tables.table_rows` says how a header is known.
