@@ -61,7 +61,7 @@ def row(number):
 
 def shown(data):
     """All that a person or a run sees of encoded data."""
-    return dataclasses.replace(data, examples=list(data.examples), from_cache=False)
+    return dataclasses.replace(data, items=list(data.items), from_cache=False)
 
 
 def folders(cache):

@@ -350,14 +350,14 @@ def test_the_script_is_that_of_most_letters(text, script):
 
 
 def test_a_preference_counts_as_two_sequences_and_learns_its_completions():
-    from harness.data.prepare.data_statistics import as_sequences
+    from harness.data.encode.items import sequences_of
 
     pair = Preference((Message("user", "Why?"),), (Message("assistant", "Because."),), (Message("assistant", "No."),))
     statistics = Statistics()
     statistics.add(pair)
     assert (statistics.preferences, statistics.roles["assistant"]) == (1, 2)
     assert statistics.supervised_share == len("Because.No.") / len("Why?Because.No.")
-    assert [part.trained for part in as_sequences(pair)] == [(1,), (1,)]
+    assert [part.trained for part in sequences_of(pair)] == [(1,), (1,)]
 
 
 # build

@@ -79,7 +79,7 @@ def test_processes_start_once_there_are_many_rows_and_cores(template, monkeypatc
         workers.submit([talk] * 10).result()
         assert workers.batches == few
         workers._rows = MANY_ROWS
-        assert [one.ids for one in workers.submit([talk]).result()]
+        assert [one.examples[0].input_ids for one in workers.submit([talk]).result()]
         assert workers.batches == 12
 
 

@@ -139,24 +139,22 @@ def read_items(
     `what` is what a progress bar says. `on_error` gets each row that is wrong; left out, the first one is raised. With
     `list_ids` the reports name what is left out, row by row.
     """
-    from harness.data import begin_report, evaluation_texts, load_source, prepare_items, raise_error
+    from harness.data import begin_report, evaluation_texts, prepare_items, raise_error
     from harness.data.convert.sources import reports_of
-    from harness.data.prepare.pipeline import Prepared
+    from harness.data.prepare.pipeline import unprepared
 
     datasets, recipe = context.plugins.datasets, reading.recipe
     failed = on_error or raise_error
 
-    def unprepared(
+    def followed_sources(
         sources: tuple[DataSource, ...], reports: tuple[SourceReport, ...], part: Part
     ) -> Iterator[Prepared]:
         for source, counts in zip(sources, reports, strict=True):
-            for item in followed(load_source(source, datasets, counts, failed), counts, what):
-                counts.used += 1
-                yield Prepared(item, part, 1, counts)
+            yield from followed(unprepared((source,), datasets, (counts,), part, failed), counts, what)
 
     if recipe is None or (reading.part == "validation" and recipe.data.validation_share is None):
         reports = reports_of(reading.sources, datasets, list_ids=list_ids)
-        return Stream(unprepared(reading.sources, reports, reading.part or "train"), reports)
+        return Stream(followed_sources(reading.sources, reports, reading.part or "train"), reports)
     report = begin_report(recipe.data, context.plugins, list_ids=list_ids)
     evaluation = evaluation_texts(recipe, context.plugins)
     prepared = prepare_items(recipe.data, context.plugins, report, evaluation=evaluation, on_error=failed)
@@ -165,7 +163,7 @@ def read_items(
         wanted = (item for item in prepared if item.part == reading.part)
         return Stream(wanted, report.train if reading.part == "train" else report.held_out, report)
     rest = reports_of(recipe.data.validation, datasets, list_ids=list_ids)
-    validation = unprepared(recipe.data.validation, rest, "validation")
+    validation = followed_sources(recipe.data.validation, rest, "validation")
     return Stream(itertools.chain(prepared, validation), report.train + rest, report)
 
 

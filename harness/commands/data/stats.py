@@ -129,7 +129,7 @@ def _count_tokens(
     statistics: Statistics, template: BoundTemplate, batch: list[Prepared], reading: Reading, problems: list[DataError]
 ) -> None:
     """Add the tokens of some items, each as often as it is used."""
-    from harness.data.prepare.data_statistics import as_sequences
+    from harness.data.encode.items import sequences_of
 
     def refused(conversation: Conversation, error: Exception) -> None:
         problems.append(DataError(str(error)))
@@ -137,7 +137,7 @@ def _count_tokens(
     alike: dict[tuple[int, TrainOn], list[Conversation]] = {}
     for prepared in batch:
         key = prepared.times, reading.train_on(prepared.item)
-        alike.setdefault(key, []).extend(as_sequences(prepared.item))
+        alike.setdefault(key, []).extend(sequences_of(prepared.item))
     for (times, train_on), sequences in alike.items():
         for example in encode_each(template, sequences, refused, train_on):
             statistics.add_encoded(example, times)

@@ -26,12 +26,12 @@ import harness
 from harness.data.cache.entries import ACCOUNT, UNUSED_DAYS, cache_folder, lock_of, remove, total
 from harness.data.convert.sources import where_of
 from harness.data.encode.encoder import EncodedData, encode_data
-from harness.data.encode.examples import Examples
+from harness.data.encode.storage import Items
 from harness.data.read.storage import HUB, files_of, is_remote, local_path
 from harness.data.reports import DataReport, Overlap, SourceReport
 from harness.errors import HarnessError, first_line
 from harness.files import DiskFullError, replacing, write_json
-from harness.nouns import Conversation, Message, ToolCall
+from harness.nouns import Conversation, Message, Reads, ToolCall
 from harness.template import fingerprint
 
 if TYPE_CHECKING:
@@ -60,6 +60,8 @@ def cached_data(
     template: BoundTemplate,
     evaluation: Iterable[tuple[str, str]] = (),
     say: Callable[[str], None] = lambda what: None,
+    *,
+    reads: Reads = "conversations",
 ) -> Both:
     """What `encode_data` gives, from the cache if it is there; else it is made, once, and kept.
 
@@ -77,8 +79,8 @@ def cached_data(
 
         for part in ("encoded", "files", "locks"):
             (root / part).mkdir(parents=True, exist_ok=True)
-        if (key := _key(spec, plugins, template, items, root)) is None:
-            return encode_data(spec, plugins, template, items)
+        if (key := _key(spec, plugins, template, items, root, reads)) is None:
+            return encode_data(spec, plugins, template, items, reads=reads)
         lock = lock_of(root, key)
         try:
             lock.acquire(timeout=0.05)
@@ -86,10 +88,10 @@ def cached_data(
             say("another process prepares the same data; waiting for it")
             lock.acquire()
     except ImportError:
-        return encode_data(spec, plugins, template, items)
+        return encode_data(spec, plugins, template, items, reads=reads)
     except OSError as error:
         say(f"{root}: prepared data are not kept: {error.strerror or error}. HARNESS_CACHE names another folder")
-        return encode_data(spec, plugins, template, items)
+        return encode_data(spec, plugins, template, items, reads=reads)
     try:
         folder = root / "encoded" / key
         if folder.exists():
@@ -101,8 +103,8 @@ def cached_data(
         try:
             with replacing(folder) as temporary:
                 temporary.mkdir()
-                made = encode_data(spec, plugins, template, items, temporary)
-                if _key(spec, plugins, template, items, root) != key:
+                made = encode_data(spec, plugins, template, items, temporary, reads=reads)
+                if _key(spec, plugins, template, items, root, reads) != key:
                     raise _Changed(made)
                 _write_account(made, temporary)
         except _Changed as changed:
@@ -112,21 +114,23 @@ def cached_data(
                 f"{root}: prepared data are not kept: the disk is full. `harness data cache` shows what is there and removes it; "
                 f"HARNESS_CACHE names another folder"
             )
-            return encode_data(spec, plugins, template, items)
+            return encode_data(spec, plugins, template, items, reads=reads)
         _remove_old(root, say)
         return made
     finally:
         lock.release()
 
 
-def kept_validation(spec: DataSpec, plugins: Plugins, template: BoundTemplate) -> EncodedData | None:
+def kept_validation(
+    spec: DataSpec, plugins: Plugins, template: BoundTemplate, *, reads: Reads = "conversations"
+) -> EncodedData | None:
     """The validation data that `cached_data` has kept of the same recipe; None where it has not.
 
     What the training data were compared with (`data.decontaminate`) does not matter for them.
     """
     root = cache_folder()
     try:
-        if not (root / "files").is_dir() or (key := _key(spec, plugins, template, [], root)) is None:
+        if not (root / "files").is_dir() or (key := _key(spec, plugins, template, [], root, reads)) is None:
             return None
         for folder in sorted((root / "encoded").glob(f"{key.partition('-')[0]}-*")):
             with lock_of(root, folder.name):
@@ -150,7 +154,12 @@ def _remove_old(root: Path, say: Callable[[str], None]) -> None:
 
 
 def _key(
-    spec: DataSpec, plugins: Plugins, template: BoundTemplate, evaluation: list[tuple[str, str]], root: Path
+    spec: DataSpec,
+    plugins: Plugins,
+    template: BoundTemplate,
+    evaluation: list[tuple[str, str]],
+    root: Path,
+    reads: Reads,
 ) -> str | None:
     """A hash of everything that decides what is made, in two parts; None where that cannot be known.
 
@@ -172,6 +181,7 @@ def _key(
     made_from = {
         "files": files,
         "options": options,
+        "reads": reads,
         "named": [(name, _hash_of_source(Path(name), root)) for name in named],
         "template": [
             fingerprint(template), template.name, template.stop_ids, template.takes_system, template.takes_tools,
@@ -309,7 +319,7 @@ def _read_part(folder: Path, part: str) -> EncodedData | None:
     if file.stat().st_size != kept["bytes"] or _crc32(file) != kept["crc32"]:
         raise ValueError(f"{file.name} is not as it was written")
     return EncodedData(
-        examples=Examples.open(file),
+        items=Items.open(file),
         reports=tuple(map(_report, kept["reports"])),
         overlong=kept["overlong"],
         tokens=kept["tokens"],

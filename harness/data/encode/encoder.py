@@ -1,22 +1,24 @@
-"""From conversations to token ids and masks, ready for batches."""
+"""From conversations and preferences to token ids and masks, ready for batches."""
 
 from __future__ import annotations
 
 import hashlib
 from collections import deque
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from harness.data.convert.sources import load_source, reports_of
-from harness.data.encode.examples import Examples, ExampleWriter
-from harness.data.encode.workers import Encoded, Pending, Workers
-from harness.data.prepare.pipeline import begin_report, prepare_items
+from harness.data.convert.sources import reports_of
+from harness.data.convert.validity import messages_of
+from harness.data.encode.items import sequences_of
+from harness.data.encode.storage import Examples, Items, ItemWriter
+from harness.data.encode.workers import Pending, Workers
+from harness.data.prepare.pipeline import Prepared, begin_report, prepare_items, unprepared
 from harness.data.reports import DataReport, SourceReport
 from harness.declarations import Dataset
 from harness.errors import DataError
-from harness.nouns import Conversation, DataItem
+from harness.nouns import Conversation, Item, Preference, Reads
 
 if TYPE_CHECKING:
     from harness.plugins import Plugins, Registry
@@ -24,20 +26,18 @@ if TYPE_CHECKING:
     from harness.template import BoundTemplate
 
 SAMPLE = 256  # conversations that are handed back as they were
-BATCH = 512  # conversations that are encoded at once
-BATCH_CHARACTERS = 1 << 20  # of what they say, so that long ones do not fill the memory
-
-_Added = tuple[Conversation, SourceReport, int]  # the last: how often it is used
+BATCH = 512  # items that are encoded at once
+BATCH_CHARACTERS = 1 << 20  # in their messages, so that long ones do not fill the memory
 
 
 @dataclass(frozen=True, slots=True)
 class EncodedData:
-    """Examples ready for batches, and the account of how they came about. `sample` is where they begin, unencoded.
+    """Items ready for batches, and the reports on how they came about. `sample` is the first of their conversations, unencoded.
 
-    `sha256` is of the ids and masks, in order; `tokens` and `supervised` count the tokens of them all.
+    `sha256` is of the ids and masks, in order; `tokens` and `supervised` count the tokens of all examples.
     """
 
-    examples: Examples
+    items: Items
     reports: tuple[SourceReport, ...]
     overlong: int
     tokens: int
@@ -47,6 +47,11 @@ class EncodedData:
     report: DataReport | None = None
     from_cache: bool = False
 
+    @property
+    def examples(self) -> Examples:
+        """The examples of the items, one after the other: one for each conversation."""
+        return self.items.examples
+
 
 def encode_data(
     spec: DataSpec,
@@ -54,44 +59,51 @@ def encode_data(
     template: BoundTemplate,
     evaluation: Iterable[tuple[str, str]] = (),
     folder: Path | None = None,
+    *,
+    reads: Reads = "conversations",
 ) -> tuple[EncodedData, EncodedData | None]:
-    """What is learnt from and what it is validated with (None where the recipe has nothing for that), encoded.
+    """Encode what is trained on and what it is validated with (None where the recipe has nothing for that).
 
-    The training sources are cleaned, decontaminated, split and mixed as `prepare_items` does it; `data.validation` is taken as
-    it is. `evaluation` are (id, text) of the evaluation items, for `data.decontaminate`. With a `folder`, the examples
-    are written to Arrow files there and read from these, so that memory does not grow with their number.
+    The training sources are cleaned, decontaminated, split and mixed by `prepare_items`; `data.validation` is taken as it is.
+
+    Args:
+        evaluation: (id, text) of the evaluation items, for `data.decontaminate`.
+        folder: where the items are written to Arrow files and read from, so that memory does not grow with their number.
+        reads: what the objective reads; a dataset that yields anything else is refused.
 
     Raises:
         DataError: see `prepare_items` and `encode_sources`.
+        TemplateError: for an item that the template cannot encode; see `BoundTemplate.encode_batch` and `items_of`.
     """
     report = begin_report(spec, plugins)
     files = (folder / "train.arrow", folder / "validation.arrow") if folder else (None, None)
-    with Workers(template, spec.train_on, spec.processes) as workers:
-        train, held_out = (_Encoder(spec, workers, file) for file in files)
+    with _workers(template, spec, reads) as workers:
+        train, held_out = (_Encoder(spec, workers, reads, file) for file in files)
         for prepared in prepare_items(spec, plugins, report, evaluation=evaluation):
-            part = train if prepared.part == "train" else held_out
-            part.add(as_conversation(prepared.item, prepared.report.source), prepared.report, prepared.times)
+            (train if prepared.part == "train" else held_out).add(prepared)
         encoded = train.finish(report.train, report)
         if spec.validation_share is not None:
             return encoded, _held_out(held_out, report, spec)
     if not spec.validation:
         return encoded, None
-    return encoded, encode_sources(spec.validation, spec, plugins.datasets, template, file=files[1])
+    return encoded, encode_sources(spec.validation, spec, plugins.datasets, template, files[1], reads=reads)
 
 
-def encode_held_out(spec: DataSpec, plugins: Plugins, template: BoundTemplate) -> EncodedData:
-    """Only what `data.validation_share` holds out of the training sources, as `encode_data` has it.
+def encode_held_out(
+    spec: DataSpec, plugins: Plugins, template: BoundTemplate, *, reads: Reads = "conversations"
+) -> EncodedData:
+    """Encode only what `data.validation_share` holds out of the training sources, as `encode_data` does.
 
     Raises:
         DataError: see `prepare_items`; where no row is held out.
     """
-    spec = spec.model_copy(update={"decontaminate": None})  # which concerns only what is learnt
+    spec = spec.model_copy(update={"decontaminate": None})  # which concerns only what is trained on
     report = begin_report(spec, plugins)
-    with Workers(template, spec.train_on, spec.processes) as workers:
-        encoder = _Encoder(spec, workers)
+    with _workers(template, spec, reads) as workers:
+        encoder = _Encoder(spec, workers, reads)
         for prepared in prepare_items(spec, plugins, report):
             if prepared.part == "validation":
-                encoder.add(as_conversation(prepared.item, prepared.report.source), prepared.report)
+                encoder.add(prepared)
         return _held_out(encoder, report, spec)
 
 
@@ -111,49 +123,55 @@ def encode_sources(
     datasets: Registry[Dataset],
     template: BoundTemplate,
     file: Path | None = None,
+    *,
+    reads: Reads = "conversations",
 ) -> EncodedData:
     """Read, convert and encode every row of the sources as it is, and apply `on_overlong`.
 
     Raises:
-        DataError: for a row that does not fit; for an overlong conversation where `on_overlong` is `error`; where
-            nothing is left.
+        DataError: for a row that does not fit; for an overlong item where `on_overlong` is `error`; where nothing is left.
     """
     reports = reports_of(sources, datasets)
-    with Workers(template, spec.train_on, spec.processes) as workers:
-        encoder = _Encoder(spec, workers, file)
-        for source, report in zip(sources, reports, strict=True):
-            for item in load_source(source, datasets, report):
-                report.used += 1
-                encoder.add(as_conversation(item, source.dataset), report)
+    with _workers(template, spec, reads) as workers:
+        encoder = _Encoder(spec, workers, reads, file)
+        for prepared in unprepared(sources, datasets, reports):
+            encoder.add(prepared)
         return encoder.finish(reports)
 
 
-def as_conversation(item: DataItem, dataset: str) -> Conversation:
-    """Return the item, which must be a conversation. Raises DataError for a preference."""
-    if not isinstance(item, Conversation):
+def _workers(template: BoundTemplate, spec: DataSpec, reads: Reads) -> Workers:
+    if reads == "preferences" and spec.train_on != "all":
         raise DataError(
-            f"{item.source} {item.id}: the data set {dataset!r} yields preferences; this needs conversations"
+            f"data.train_on is {spec.train_on}, which chooses among the answers of a conversation; a preference is learnt from "
+            f"whole completions: leave data.train_on out"
         )
-    return item
+    return Workers(template, spec.train_on, spec.processes)
 
 
 class _Encoder:
-    """Has conversations encoded in batches as they come, and keeps count of them."""
+    """Has items encoded in batches as they come, and keeps count of them."""
 
-    def __init__(self, spec: DataSpec, workers: Workers, file: Path | None = None) -> None:
-        self.spec, self.workers = spec, workers
-        self.writer = ExampleWriter(file)
+    def __init__(self, spec: DataSpec, workers: Workers, reads: Reads, file: Path | None = None) -> None:
+        self.spec, self.workers, self.reads = spec, workers, reads
+        self.kind = Conversation if reads == "conversations" else Preference
+        self.writer = ItemWriter(file)
         self.sample: list[Conversation] = []
         self.overlong = self.tokens = self.supervised = 0
         self.digest = hashlib.sha256()
-        self.pending: list[_Added] = []
+        self.pending: list[Prepared] = []
         self.characters = 0
-        self.running: deque[tuple[list[_Added], Pending]] = deque()
+        self.running: deque[tuple[list[Prepared], Pending]] = deque()
 
-    def add(self, conversation: Conversation, report: SourceReport, times: int = 1) -> None:
-        """Take a conversation that is used `times` times."""
-        self.pending.append((conversation, report, times))
-        for message in conversation.messages:
+    def add(self, prepared: Prepared) -> None:
+        """Take an item that is used. Raises DataError for one that is not what is read."""
+        item = prepared.item
+        if not isinstance(item, self.kind):
+            yields = "preferences" if isinstance(item, Preference) else "conversations"
+            raise DataError(
+                f"{item.source} {item.id}: the data set {prepared.report.source!r} yields {yields}; this needs {self.reads}"
+            )
+        self.pending.append(prepared)
+        for message in messages_of(item):
             self.characters += len(message.content)
         if len(self.pending) == BATCH or self.characters >= BATCH_CHARACTERS:
             self._submit()
@@ -161,68 +179,72 @@ class _Encoder:
                 self._collect()
 
     def finish(self, reports: tuple[SourceReport, ...], report: DataReport | None = None) -> EncodedData:
-        """Everything that was added. Raises DataError where nothing is left of it."""
+        """Return everything that was added. Raises DataError where nothing is left of it."""
         self._submit()
         while self.running:
             self._collect()
         if not self.tokens:
             raise DataError(
-                "nothing is left to learn from: every conversation was left out; see `harness data validate`"
+                f"nothing is left to learn from: all {self.reads} were left out; see `harness data validate`"
                 + "".join(f"\n  {n:,} {reason}" for r in reports for reason, n in r.left_out.items())
             )
-        examples = self.writer.finish()
-        return EncodedData(
-            examples,
-            reports,
-            self.overlong,
-            self.tokens,
-            self.supervised,
-            self.digest.hexdigest(),
-            self.sample,
-            report,
-        )
+        items, sha256 = self.writer.finish(), self.digest.hexdigest()
+        return EncodedData(items, reports, self.overlong, self.tokens, self.supervised, sha256, self.sample, report)
 
     def _submit(self) -> None:
         if not self.pending:
             return
-        conversations = [conversation for conversation, _, _ in self.pending]
-        self.sample.extend(conversations[: SAMPLE - len(self.sample)])
-        self.running.append((self.pending, self.workers.submit(conversations)))
+        batch = [prepared.item for prepared in self.pending]
+        self.running.append((self.pending, self.workers.submit(batch)))
+        if (wanted := SAMPLE - len(self.sample)) > 0:
+            self.sample.extend([sequence for item in batch[:wanted] for sequence in sequences_of(item)][:wanted])
         self.pending, self.characters = [], 0
 
     def _collect(self) -> None:
         batch, encoded = self.running.popleft()
-        for (_, report, times), made in zip(batch, encoded.result(), strict=True):
-            kept: Encoded | None = made
-            if len(made.ids) > self.spec.max_tokens:
+        for prepared, item in zip(batch, encoded.result(), strict=True):
+            if max(map(len, item.examples)) > self.spec.max_tokens:
                 self.overlong += 1
-                kept = _shortened(made, self.spec, report)
-            if kept is None:
-                report.kept -= 1
-                report.used -= times
-                report.leave_out(made.id, f"longer than {self.spec.max_tokens} tokens")
-                continue
-            tokens, supervised = times * len(kept.ids), times * kept.mask.count(1, 1)
-            report.escaped.update(made.escaped)
-            report.tokens += tokens
-            report.supervised += supervised
-            self.tokens += tokens
-            self.supervised += supervised
-            for _ in range(times):
-                self.digest.update(len(kept.ids).to_bytes(4))
-                self.digest.update(kept.ids)
-                self.digest.update(kept.mask)
-            self.writer.add(kept, times)
+                shortened = _shortened(item, self.spec, prepared)
+                if shortened is None:
+                    prepared.report.kept -= 1
+                    prepared.report.used -= prepared.times
+                    prepared.report.leave_out(prepared.item.id, f"longer than {self.spec.max_tokens} tokens")
+                    continue
+                item = shortened
+            self._count(item, prepared)
+            self.writer.add(item, prepared.item.id, prepared.times)
+
+    def _count(self, item: Item, prepared: Prepared) -> None:
+        """Count the tokens of an item, and add its ids and masks to the digest as often as it is used."""
+        tokens = prepared.times * sum(map(len, item.examples))
+        buffers: list[tuple[Any, Any]] = [(example.input_ids, example.loss_mask) for example in item.examples]
+        supervised = prepared.times * sum(mask.count(1, 1) for _, mask in buffers)
+        report = prepared.report
+        report.escaped.update({token for example in item.examples for token in example.escaped})
+        report.tokens += tokens
+        report.supervised += supervised
+        self.tokens += tokens
+        self.supervised += supervised
+        for _ in range(prepared.times):
+            for ids, mask in buffers:
+                self.digest.update(len(ids).to_bytes(4))
+                self.digest.update(ids)
+                self.digest.update(mask)
+            if item.extras:
+                self.digest.update(f"{item.roles} {item.extras}".encode())
 
 
-def _shortened(made: Encoded, spec: DataSpec, report: SourceReport) -> Encoded | None:
-    """What `on_overlong` makes of an example that is too long; None leaves it out."""
+def _shortened(item: Item, spec: DataSpec, prepared: Prepared) -> Item | None:
+    """Apply `on_overlong` to an item with an example that is too long; None leaves the whole item out."""
     if spec.on_overlong == "error":
+        longest = max(item.examples, key=len)
         raise DataError(
-            f"{report.path}: {made.id} has {len(made.ids)} tokens, more than data.max_tokens = {spec.max_tokens}. Raise that, or "
-            f"choose data.on_overlong: drop (leave such conversations out) or truncate (cut their end off)"
+            f"{prepared.report.path}: {longest.id} has {len(longest)} tokens, more than data.max_tokens = {spec.max_tokens}. Raise "
+            f"that, or choose data.on_overlong: drop (leave such {'conversations' if isinstance(prepared.item, Conversation) else 'preferences'} out) or truncate (cut their end off)"
         )
     if spec.on_overlong == "drop":
         return None
-    cut = made._replace(ids=made.ids[: spec.max_tokens], mask=made.mask[: spec.max_tokens])
-    return cut if cut.mask.count(1, 1) else None
+    end = spec.max_tokens
+    cut = [replace(one, input_ids=one.input_ids[:end], loss_mask=one.loss_mask[:end]) for one in item.examples]
+    return replace(item, examples=tuple(cut)) if all(True in one.loss_mask[1:] for one in cut) else None

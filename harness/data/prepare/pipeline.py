@@ -13,7 +13,7 @@ from enum import Enum
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
-from harness.data.convert.sources import load_rows, reports_of
+from harness.data.convert.sources import load_rows, load_source, reports_of
 from harness.data.convert.validity import check_learnable, check_readable
 from harness.data.prepare import mixture
 from harness.data.prepare.cleaning import Cleaning
@@ -26,8 +26,11 @@ from harness.errors import DataError
 from harness.nouns import DataItem
 
 if TYPE_CHECKING:
-    from harness.plugins import Plugins
+    from harness.declarations import Dataset
+    from harness.plugins import Plugins, Registry
     from harness.recipe import DataSource, DataSpec
+
+Part = Literal["train", "validation"]
 
 HELD_OUT = "held out for validation"
 NOT_DRAWN = "not drawn by the mixture"
@@ -51,7 +54,7 @@ class Prepared:
     """An item that is used: in which part, how many times, and the report of its source."""
 
     item: DataItem
-    part: Literal["train", "validation"]
+    part: Part
     times: int
     report: SourceReport
 
@@ -90,6 +93,20 @@ def prepare_items(
         for item, decision in screening.decided(number):
             if decision is not Decision.LEAVE_OUT:
                 yield _used(report, number, item, decision, int(source.epochs))
+
+
+def unprepared(
+    sources: Iterable[DataSource],
+    datasets: Registry[Dataset],
+    reports: Iterable[SourceReport],
+    part: Part = "validation",
+    on_error: OnError = raise_error,
+) -> Iterator[Prepared]:
+    """Yield every item of the sources as it is: nothing is cleaned, split or mixed."""
+    for source, report in zip(sources, reports, strict=True):
+        for item in load_source(source, datasets, report, on_error):
+            report.used += 1
+            yield Prepared(item, part, 1, report)
 
 
 def _mixed(spec: DataSpec, plugins: Plugins, screening: _Screening, report: DataReport) -> Iterator[Prepared]:
