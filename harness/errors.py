@@ -6,7 +6,8 @@ our own mistake and shows its traceback.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 
@@ -81,3 +82,10 @@ def known_names(names: Iterable[str]) -> str:
     """The known names as a readable list, for the end of an error message."""
     listed = sorted(names)
     return ", ".join(listed) if listed else "none"
+
+
+def shown(value: object, limit: int = 60) -> str:
+    """A value as an error message shows it, cut where it is long."""
+    as_json = value is None or isinstance(value, bool | list | Mapping)
+    text = json.dumps(value, ensure_ascii=False, default=str) if as_json else repr(value)
+    return text if len(text) <= limit else text[: limit - 1] + "…"

@@ -22,7 +22,8 @@ def require_functions(item: Any, **arguments: str) -> None:
             signature.bind(*names.split(", "))
         except TypeError:
             raise PluginError(
-                f"{item.name!r}: {field} is called as {field}({names}), and what was given takes {signature}"
+                f"{item.name!r}: {field} is {field}{signature}, expected {field}({names}). "
+                f"Write `def {field}({names}):`"
             ) from None
 
 

@@ -3,52 +3,55 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.contract.checking import require_functions, require_options
 from harness.errors import PluginError
-from harness.nouns import Conversation, Preference, Row
+from harness.nouns import Conversation, Match, Preference, Row
 
 if TYPE_CHECKING:
-    from harness.data.recognise import Match
     from harness.options import Options
 
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A declared source. `convert(row)` turns one raw row into a Conversation or a Preference, or into several.
+    """A declared source. `convert(row, options)` turns one raw row into a Conversation or a Preference, or into several.
 
     It returns `harness.data.LeftOut(reason)`, or None, to leave a row out, which is counted, and raises `DataError` (or
     KeyError, TypeError, ValueError) for a row that is wrong; the core adds the file and the row. `source` is the default
     path for datasets that bring their own data; `licence` is what a person must know before training on it.
 
-    With `options`, a recipe may set them beside `dataset` and `path`, and it is `convert(row, options)`.
-    `gather(rows)`, or `gather(rows, options)`, puts together raw rows that only make sense as one (the messages of a
-    tree), before they are converted.
+    `options` is the source as the recipe has it (`dataset`, `path`, `columns`), with the keys that the declared `options`
+    add. `gather(rows, options)` puts together raw rows that only make sense as one (the messages of a tree), before they
+    are converted: it takes and yields (number, row).
 
     `fields` lets `auto` recognise the format: alternatives, each the names that a row has, with `?` after those it may
     lack, as in `(("instruction", "input?", "output"),)`. A dataset without it is never guessed.
-    `resolve(path, datasets)`, or `resolve(path, datasets, columns)` to see what is renamed, makes a dataset a stand-in for
-    another, chosen when the file is seen.
+    `resolve(path, datasets, options)` makes a dataset a stand-in for another, chosen when the file is seen: it returns the
+    `Match` that names it.
     """
 
     name: str
     description: str
-    convert: Callable[..., Conversation | Preference | Iterable[Conversation | Preference] | None]
+    convert: Callable[[Row, Any], Conversation | Preference | Iterable[Conversation | Preference] | None]
     source: str | Path | None = None
     licence: str = "not stated"
     options: type[Options] | None = None
-    gather: Callable[..., Iterable[tuple[int, Row]]] | None = None
+    gather: Callable[[Iterable[tuple[int, Row]], Any], Iterable[tuple[int, Row]]] | None = None
     fields: tuple[tuple[str, ...], ...] = ()
-    resolve: Callable[..., Dataset | Match] | None = None
+    resolve: Callable[[str, Mapping[str, Dataset], Any], Match] | None = None
 
 
 def check_dataset(dataset: Dataset) -> None:
     """Refuse a declaration that would break where a recipe uses it. Raises PluginError."""
-    require_functions(dataset, convert="row, options" if dataset.options else "row")
+    require_functions(dataset, convert="row, options")
+    if dataset.gather is not None:
+        require_functions(dataset, gather="rows, options")
+    if dataset.resolve is not None:
+        require_functions(dataset, resolve="path, datasets, options")
     require_options(dataset, optional=True)
     if dataset.source is not None and not isinstance(dataset.source, str | os.PathLike):
         raise PluginError(f"{dataset.name!r}: the source should be a path, found {dataset.source!r}")

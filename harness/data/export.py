@@ -11,11 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from harness.data.sources import Item
 from harness.errors import DataError, HarnessError
 from harness.extras import require
 from harness.files import replacing
-from harness.nouns import Conversation, Message, ToolCall
+from harness.nouns import Conversation, DataItem, Message, ToolCall
 
 Form = Literal["messages", "preferences", "feedback"]
 Row = dict[str, Any]
@@ -33,7 +32,7 @@ class Written:
     size_bytes: int
 
 
-def write_items(items: Iterable[Item], out: Path) -> Written:
+def write_items(items: Iterable[DataItem], out: Path) -> Written:
     """Write items to a `.jsonl` or `.parquet` file, one at a time; the file appears when all of them are written.
 
     Raises:
@@ -67,7 +66,7 @@ def check_writable(out: Path) -> None:
         raise HarnessError(f"{out}: cannot be written: {error.strerror or error}") from None
 
 
-def as_row(item: Item) -> tuple[Form, Row]:
+def as_row(item: DataItem) -> tuple[Form, Row]:
     """An item as a row, and the name of the data set that reads it. One completion that was judged alone is `feedback`."""
     origin = {"id": item.id, "source": item.source}
     offered = {"tools": [dict(tool) for tool in item.tools]} if item.tools else {}
@@ -107,7 +106,7 @@ def _call(call: ToolCall) -> Row:
 class _Rows:
     """Items as rows of one form, counted as they go by."""
 
-    def __init__(self, items: Iterable[Item]) -> None:
+    def __init__(self, items: Iterable[DataItem]) -> None:
         self.items, self.count = items, 0
         self.form: Form | None = None
 

@@ -133,7 +133,7 @@ class Tokens:
             self._require_words(rendered, span, ids[first:last], stop)
         if True not in mask[1:]:
             raise TemplateError(f"{named(rendered.conversation)}nothing to learn from: no token of an answer is left")
-        return Example(ids, mask, rendered.conversation.id)
+        return Example(ids, mask, rendered.conversation.id, rendered.said)
 
     def _require_words(self, rendered: Rendered, span: Span, ids: list[int], stop: str) -> None:
         """The tokens of an answer are its words. Only a tokenizer that does not keep everything is asked."""
@@ -189,7 +189,7 @@ class Tokens:
             self._require_words(rendered, span, ids[first:last], self._stop_of(rendered, span))
         if True not in mask[1:]:
             raise TemplateError(f"{named(rendered.conversation)}nothing to learn from: no token of an answer is left")
-        return Example(ids, mask, rendered.conversation.id)
+        return Example(ids, mask, rendered.conversation.id, rendered.said)
 
     def _tokenized_as_two(self, text: str, at: int) -> tuple[list[int], list[tuple[int, int]]]:
         """Ids and character offsets of `text` tokenized as two pieces."""

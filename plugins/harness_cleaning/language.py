@@ -1,4 +1,4 @@
-"""`language`: conversations in another language than those wanted, as `harness.data.language` tells it."""
+"""`language`: conversations in another language than those wanted, as `harness.data.prepare.language` tells it."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Annotated
 from pydantic import Field
 
 import harness
-from harness.data.language import MIN_CHARACTERS, MIN_CONFIDENCE, Languages, said_in
-from harness.data.sources import Item
+from harness.data.prepare.language import MIN_CHARACTERS, MIN_CONFIDENCE, Languages, said_in
 from harness.errors import known_names, nearest
+from harness.nouns import DataItem
 
 
 class LanguageOptions(harness.Options):
@@ -21,7 +21,7 @@ class LanguageOptions(harness.Options):
     min_characters: Annotated[int, Field(ge=0)] = MIN_CHARACTERS
 
 
-def language(options: LanguageOptions) -> Callable[[Item], str | None]:
+def language(options: LanguageOptions) -> Callable[[DataItem], str | None]:
     """Raises DataError for a code that it does not know."""
     languages = Languages()
     for code in options.keep:
@@ -31,7 +31,7 @@ def language(options: LanguageOptions) -> Callable[[Item], str | None]:
                 f"{known_names(languages.known)}"
             )
 
-    def judge(item: Item) -> str | None:
+    def judge(item: DataItem) -> str | None:
         found = languages.of(said_in(item), options.min_characters, options.min_confidence)
         return None if found is None or found in options.keep else f"is in another language: {found}"
 

@@ -9,7 +9,7 @@ from pydantic import Field
 
 import harness
 from harness.data import messages_of
-from harness.data.sources import Item
+from harness.nouns import DataItem
 
 AtLeastOne = Annotated[int, Field(ge=1)]
 
@@ -25,7 +25,7 @@ class LengthOptions(harness.Options):
     max_turns: AtLeastOne | None = None
 
 
-def length(options: LengthOptions) -> Callable[[Item], str | None]:
+def length(options: LengthOptions) -> Callable[[DataItem], str | None]:
     """Raises DataError where there is no limit to go by, or where none can be met."""
     limits = {
         what: (getattr(options, f"min_{key}"), getattr(options, f"max_{key}"))
@@ -41,7 +41,7 @@ def length(options: LengthOptions) -> Callable[[Item], str | None]:
         if low is not None and high is not None and low > high:
             raise harness.DataError(f"the filter 'length' can keep nothing: at least {low} and at most {high} {what}")
 
-    def judge(item: Item) -> str | None:
+    def judge(item: DataItem) -> str | None:
         messages = messages_of(item)
         measured = {
             "characters": [sum(len(message.content) for message in messages)],

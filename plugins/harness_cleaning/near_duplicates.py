@@ -16,8 +16,8 @@ from pydantic import Field
 
 import harness
 from harness.data import text_of, words_of
-from harness.data.sources import Item
 from harness.extras import require
+from harness.nouns import DataItem
 
 SEED = 42  # of the permutations
 RECALL = 0.95  # of the pairs right at the threshold, how many share a band
@@ -32,12 +32,12 @@ class NearOptions(harness.Options):
     num_perm: Annotated[int, Field(ge=16, le=1024)] = 128
 
 
-def near(options: NearOptions) -> Callable[[Item], str | None]:
+def near(options: NearOptions) -> Callable[[DataItem], str | None]:
     """Remembers the minima of each row that it keeps."""
     minhash = require("rensa", "cleaning").RMinHash
     index = SimilarityIndex(options.num_perm, options.threshold)
 
-    def judge(item: Item) -> str | None:
+    def judge(item: DataItem) -> str | None:
         sketch = minhash(num_perm=options.num_perm, seed=SEED)
         if not (grams := ngrams(words_of(text_of(item)), options.ngram)):
             return None

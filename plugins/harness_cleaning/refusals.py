@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable
 
 import harness
-from harness.data.sources import Item
+from harness.nouns import DataItem
 
 _CANNOT = r"(?:cannot|can not|can't|won't|will not|am unable to|'m unable to|am not able to|'m not able to|could not|couldn't)"
 _DO = (
@@ -39,14 +39,14 @@ class RefusalsOptions(harness.Options):
     characters: int = 200
 
 
-def refusals(options: RefusalsOptions) -> Callable[[Item], str | None]:
+def refusals(options: RefusalsOptions) -> Callable[[DataItem], str | None]:
     """Raises DataError for a pattern that is not a regular expression, and where there is none."""
     patterns = (() if options.only_own else PATTERNS) + options.patterns
     if not patterns:
         raise harness.DataError("the filter 'refusals' has no patterns: give some, or take only_own out")
     compiled = [_compiled(pattern) for pattern in patterns]
 
-    def judge(item: Item) -> str | None:
+    def judge(item: DataItem) -> str | None:
         learnt = item.messages if isinstance(item, harness.Conversation) else item.chosen
         for message in learnt:
             if not message.is_trained:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import harness
-from harness.data.sources import Item
+from harness.nouns import DataItem
 
 # Marks of calls that are still text: how many begin should be how many end.
 MARKS = (("<tool_call>", "</tool_call>"), ("<tool_response>", "</tool_response>"), ("<tools>", "</tools>"))
@@ -18,10 +18,10 @@ class ToolCallsOptions(harness.Options):
     final_call: bool = True
 
 
-def tool_calls(options: ToolCallsOptions) -> Callable[[Item], str | None]:
+def tool_calls(options: ToolCallsOptions) -> Callable[[DataItem], str | None]:
     """Names are checked where tools are offered; results are matched by id where both sides have one, else by number."""
 
-    def judge(item: Item) -> str | None:
+    def judge(item: DataItem) -> str | None:
         offered = {_name(tool) for tool in item.tools}
         if isinstance(item, harness.Conversation):
             return _wrong(item.messages, offered, options.final_call)

@@ -6,17 +6,17 @@ from collections.abc import Callable, Sequence
 
 import harness
 from harness.data import messages_of
-from harness.data.sources import Item
+from harness.nouns import DataItem
 
 
 class TurnsOptions(harness.Options):
     """Nothing can be set."""
 
 
-def empty_turns(options: TurnsOptions) -> Callable[[Item], str | None]:
+def empty_turns(options: TurnsOptions) -> Callable[[DataItem], str | None]:
     """A tool may have nothing to say, and the assistant where it makes a call."""
 
-    def judge(item: Item) -> str | None:
+    def judge(item: DataItem) -> str | None:
         for message in messages_of(item):
             if message.role != "tool" and not message.content.strip() and not message.tool_calls:
                 return f"an empty {message.role} message"
@@ -25,13 +25,13 @@ def empty_turns(options: TurnsOptions) -> Callable[[Item], str | None]:
     return judge
 
 
-def roles(options: TurnsOptions) -> Callable[[Item], str | None]:
+def roles(options: TurnsOptions) -> Callable[[DataItem], str | None]:
     """The order is: perhaps a system prompt; then user and assistant by turns, tool results between two of the assistant.
 
     A text to be learnt whole (one message of the assistant, as `text` makes it) has no turns and passes.
     """
 
-    def judge(item: Item) -> str | None:
+    def judge(item: DataItem) -> str | None:
         if isinstance(item, harness.Conversation):
             if len(item.messages) == 1 and item.messages[0].role == "assistant":
                 return None

@@ -5,7 +5,7 @@ from harness.data import take
 from harness.nouns import Row
 
 
-def convert(row: Row) -> harness.Conversation:
+def convert(row: Row, options: object) -> harness.Conversation:
     """One alpaca row as a conversation: history first, then the instruction with its input below it."""
     turns: list[tuple[harness.Role, str]] = []
     if system := take(row, "system", str, ""):

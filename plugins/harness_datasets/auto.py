@@ -4,20 +4,25 @@ A stand-in: before rows are read, it is replaced by the data set that fits. Wher
 says so and guesses nothing.
 """
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import harness
-from harness.data.recognise import Match, choose
-from harness.nouns import Row
+from harness.data.convert.recognise import choose
+from harness.nouns import Match, Row
+
+if TYPE_CHECKING:
+    from harness.recipe import DataSource
 
 
-def resolve(path: str, datasets: Mapping[str, harness.Dataset], columns: Mapping[str, str]) -> Match:
-    """The data set that fits the file with its columns renamed. Raises DataError where none does, or several do."""
-    return choose(path, datasets, columns)
+def resolve(path: str, datasets: Mapping[str, harness.Dataset], options: DataSource) -> Match:
+    """Return the data set that fits the file with its columns renamed. Raises DataError where none does, or several do."""
+    return choose(path, datasets, options.columns)
 
 
-def convert(row: Row) -> NoReturn:
+def convert(row: Row, options: object) -> NoReturn:
     raise harness.DataError("auto is replaced by the data set that fits the file before rows are read")
 
 

@@ -35,8 +35,8 @@ def read_turns(value: Any, name: str, role: harness.Role) -> Messages:
         )
     try:
         if isinstance(said[0], Mapping) and "from" in said[0] and "role" not in said[0]:
-            return sharegpt.convert({"conversations": said}).messages
-        return messages.convert({"messages": said}).messages
+            return sharegpt.convert({"conversations": said}, None).messages
+        return messages.convert({"messages": said}, None).messages
     except harness.DataError as error:
         raise harness.DataError(f"{name}: {error}") from None
 
@@ -66,7 +66,7 @@ def read_prompt(row: Row) -> Messages:
     parts = {"system": system, "history": row.get("history"), "instruction": row[name], "output": ""}
     if name == "instruction":
         parts["input"] = row.get("input")
-    return alpaca.convert(parts).messages[:-1]
+    return alpaca.convert(parts, None).messages[:-1]
 
 
 def must_ask(prompt: Messages) -> Messages:

@@ -17,7 +17,7 @@ _BAD = ("false", "0", "-1", "bad", "no", "down", "thumbs_down", "thumbs down", "
 # fmt: on
 
 
-def convert(row: Row) -> harness.Preference:
+def convert(row: Row, options: object) -> harness.Preference:
     """One row as a one-sided Preference. In a row of whole conversations, the last turn is what was judged."""
     good = _is_good(row)
     if (name := next((name for name in ("completion", "response") if row.get(name) is not None), None)) is not None:

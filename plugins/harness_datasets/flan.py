@@ -65,9 +65,8 @@ class FlanOptions(harness.Options):
         return task
 
 
-def convert(row: Row, options: Any = None) -> list[harness.Conversation] | LeftOut:
+def convert(row: Row, options: FlanOptions) -> list[harness.Conversation] | LeftOut:
     """One labelled row as one conversation, or as one for each phrasing. Left out where it has no usable label."""
-    options = FlanOptions() if options is None else options
     file, name = _task_of(row, options)
     use = Use(name, file.tasks[name], options)
     if options.inverted and not use.task.inverted:
@@ -95,7 +94,7 @@ def convert(row: Row, options: Any = None) -> list[harness.Conversation] | LeftO
     return made
 
 
-def gather(rows: Iterable[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
+def gather(rows: Iterable[tuple[int, Row]], options: object) -> Iterator[tuple[int, Row]]:
     """The same rows, each with the first rows of its file beside it, to take exemplars from."""
     others = _Others(rows)
     for number, row in others:

@@ -17,7 +17,7 @@ _TURN = re.compile(r"\n\n(Human|Assistant):")
 _ROLES: dict[str, harness.Role] = {"Human": "user", "Assistant": "assistant"}
 
 
-def convert(row: Row) -> harness.Preference | LeftOut:
+def convert(row: Row, options: object) -> harness.Preference | LeftOut:
     """One row as a Preference; the prompt is what both transcripts share.
 
     Left out is a row that does not say which answer is better: both the same; nothing shared; parting at what the human

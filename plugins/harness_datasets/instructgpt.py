@@ -14,7 +14,7 @@ from harness_datasets.completions import Messages, Ranked, must_ask, pairs, read
 from harness_datasets.turns import offered
 
 
-def convert(row: Row) -> list[harness.Conversation | harness.Preference]:
+def convert(row: Row, options: object) -> list[harness.Conversation | harness.Preference]:
     """The demonstration as a Conversation, the ranking as Preferences; a row may hold both.
 
     `completions` are given from best to worst, or with `ranks` (1 is the best; equal ranks make no pair), in a list of their

@@ -24,7 +24,7 @@ _REASONING = ("reasoning", "thinking")
 _PARTS = (*_TEXT, *_REASONING, "tool_call", "tool_use", "tool_result")
 
 
-def convert(row: Row) -> harness.Conversation:
+def convert(row: Row, options: object) -> harness.Conversation:
     """One row of messages as a conversation. `conversations` is read where there are no `messages`."""
     name = "conversations" if "messages" not in row and "conversations" in row else "messages"
     messages: list[harness.Message] = []

@@ -25,9 +25,8 @@ class NaturalInstructionsOptions(harness.Options):
     outputs: Literal["first", "all"] = "first"
 
 
-def convert(row: Row, options: Any = None) -> Iterator[harness.Conversation]:
+def convert(row: Row, options: NaturalInstructionsOptions) -> Iterator[harness.Conversation]:
     """One task as a conversation for each of its instances: definition, examples and input, then the output."""
-    options = NaturalInstructionsOptions() if options is None else options
     if "Instances" not in row and "inputs" in row:
         definition = _definition(row, "definition")
         yield _conversation(

@@ -48,7 +48,7 @@ class _Node:
     replies: list[_Node] = field(default_factory=list)
 
 
-def convert(row: Row, options: OasstOptions) -> list[harness.Conversation | harness.Preference] | LeftOut:
+def convert(row: Row, options: OasstOptions) -> list[harness.Conversation | harness.Preference] | LeftOut | None:
     """What the tree of one row gives; nothing where no message of it counts, or no answer does."""
     state = take(row, "tree_state", str, "")
     if state and options.tree_states and state not in options.tree_states:
@@ -65,7 +65,7 @@ def convert(row: Row, options: OasstOptions) -> list[harness.Conversation | harn
     return items or None
 
 
-def gather(rows: Iterable[tuple[int, Row]]) -> Iterator[tuple[int, Row]]:
+def gather(rows: Iterable[tuple[int, Row]], options: object) -> Iterator[tuple[int, Row]]:
     """Single messages put together, one row a tree, numbered as the first of its messages; rows with trees as they are.
 
     Messages of a tree may lie anywhere in a file, so all of a file's single messages are in memory until it ends.

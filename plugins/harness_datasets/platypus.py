@@ -35,14 +35,13 @@ class PlatypusOptions(harness.Options):
     embedder: str = "sentence-transformers/all-MiniLM-L6-v2"
 
 
-def convert(row: Row, options: Any = None) -> harness.Conversation | LeftOut:
+def convert(row: Row, options: PlatypusOptions) -> harness.Conversation | LeftOut:
     """One row as a conversation; left out where its source is not wanted, or it is too similar to one that is kept."""
-    options = options if isinstance(options, PlatypusOptions) else PlatypusOptions()
     if not _is_wanted(row, options):
         return LeftOut("a source that is not wanted")
     if LEFT_OUT in row:
         return LeftOut("too similar to a row that is kept")
-    return alpaca.convert(row)
+    return alpaca.convert(row, options)
 
 
 def _is_wanted(row: Row, options: PlatypusOptions) -> bool:
@@ -52,12 +51,11 @@ def _is_wanted(row: Row, options: PlatypusOptions) -> bool:
     return source not in options.drop_sources and (not options.keep_sources or source in options.keep_sources)
 
 
-def gather(rows: Iterable[tuple[int, Row]], options: Any = None) -> Iterator[tuple[int, Row]]:
+def gather(rows: Iterable[tuple[int, Row]], options: PlatypusOptions) -> Iterator[tuple[int, Row]]:
     """The rows, those that are too similar to another marked as left out. DataError where a source is that of no row.
 
     It streams where `similarity` is not set. Where it is, all rows are held at once: the longest answer may come last.
     """
-    options = options if isinstance(options, PlatypusOptions) else PlatypusOptions()
     asked = {"keep_sources": options.keep_sources, "drop_sources": options.drop_sources}
     checked = seen_names(rows, "data_source", asked)
     if options.similarity is None:

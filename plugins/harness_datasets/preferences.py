@@ -30,7 +30,7 @@ _SCORES = (
 )
 
 
-def convert(row: Row) -> harness.Preference | LeftOut:
+def convert(row: Row, options: object) -> harness.Preference | LeftOut:
     """One row as a Preference; `margin` is the row's own, or the difference of its scores."""
     spelt = row if row.get("chosen") is not None else _spelt_out(row)
     if isinstance(spelt, LeftOut):

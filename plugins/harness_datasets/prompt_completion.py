@@ -16,7 +16,7 @@ from harness_datasets.completions import must_ask, read_completion, read_turns
 END = "<|endoftext|>"  # dumps of rendered prompts close a completion with it; it is no text of theirs
 
 
-def convert(row: Row) -> harness.Conversation:
+def convert(row: Row, options: object) -> harness.Conversation:
     """The prompt and then the completion, of which only the completion is learnt."""
     name = "response" if "completion" not in row and "response" in row else "completion"
     if row.get("completion") is not None and row.get("response") is not None:

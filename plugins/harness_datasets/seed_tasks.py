@@ -12,7 +12,7 @@ from harness_datasets import alpaca
 from harness_datasets.natural_instructions import pair
 
 
-def convert(row: Row) -> Iterator[harness.Conversation]:
+def convert(row: Row, options: object) -> Iterator[harness.Conversation]:
     """One task as a conversation for each of its instances and each of their outputs."""
     instruction, name = take(row, "instruction", str), row.get("id")
     made = []
@@ -23,7 +23,7 @@ def convert(row: Row) -> Iterator[harness.Conversation]:
         made += [(text, output) for output in outputs]
     for number, (text, output) in enumerate(made, 1):
         part = f".{number}" if len(made) > 1 else ""
-        messages = alpaca.convert({"instruction": instruction, "input": text, "output": output}).messages
+        messages = alpaca.convert({"instruction": instruction, "input": text, "output": output}, options).messages
         yield harness.Conversation(messages, id=f"{name}{part}" if name else "")
 
 

@@ -15,7 +15,7 @@ from harness.nouns import Row
 from harness_datasets import turns
 
 
-def convert(row: Row) -> harness.Conversation:
+def convert(row: Row, options: object) -> harness.Conversation:
     """One row as a conversation; `function_call` turns become tool calls, which the results after them answer."""
     if "log" in row and "conversations" not in row:
         return _from_log(row)

@@ -5,7 +5,7 @@ from harness.data import take
 from harness.nouns import Row
 
 
-def convert(row: Row) -> harness.Conversation:
+def convert(row: Row, options: object) -> harness.Conversation:
     """One text as a single assistant message, so that all of it is something to learn."""
     return harness.Conversation.of(("assistant", take(row, "text", str)))
 

@@ -63,7 +63,7 @@ class _Turn(NamedTuple):
     train: bool | None = None
 
 
-def convert(row: Row) -> harness.Conversation:
+def convert(row: Row, options: object) -> harness.Conversation:
     """One transcript as a conversation. DataError, with the turn, where a call cannot be read or a result has none."""
     said = list(_turns(row))
     tools = turns.offered(row.get("tools"))

@@ -16,7 +16,7 @@ from typing import Any
 
 import harness
 from harness.data import shown, take
-from harness.data.jsontext import loads
+from harness.data.read.jsontext import loads
 from harness.errors import nearest
 
 # Who speaks, in the spellings of ShareGPT dumps and what was made after them. `call` is the assistant, calling tools.

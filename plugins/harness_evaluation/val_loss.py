@@ -157,7 +157,7 @@ def _encoded(
     """The sources that are measured on, encoded."""
     from harness.cli.context import current_plugins
     from harness.data import encode_held_out, encode_sources
-    from harness.data.cache import kept_validation
+    from harness.data.cache.store import kept_validation
 
     plugins = current_plugins()
     limits = {"max_tokens": options.max_tokens, "on_overlong": options.on_overlong}

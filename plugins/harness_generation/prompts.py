@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from harness.data import read_rows, take
-from harness.data.files import files_of
+from harness.data.read.storage import files_of
 from harness.errors import DataError
 from harness.nouns import Row
 

@@ -5,7 +5,7 @@ from harness.data import take
 from harness.nouns import Row
 
 
-def convert(row: Row) -> harness.Conversation:
+def convert(row: Row, options: object) -> harness.Conversation:
     """One generated row as a conversation: the instruction with its input below it, and the output."""
     take(row, "generator", dict)
     instruction, text, output = take(row, "instruction", str), take(row, "input", str, ""), take(row, "output", str)

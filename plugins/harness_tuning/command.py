@@ -138,7 +138,7 @@ def _tune(context: Context, run: Run, events: Events) -> None:
 
 def _load_data(recipe: Recipe, context: Context, template: Any) -> TuningData:
     from harness.data import evaluation_texts
-    from harness.data.cache import cached_data
+    from harness.data.cache.store import cached_data
     from harness_tuning.loop import TuningData
 
     def say(what: str) -> None:
@@ -176,10 +176,10 @@ def _show_plan(context: Context, recipe: Recipe, tuner: Tuner) -> None:
         out = "".join(f"; {count:,} left out: {reason}" for reason, count in report.left_out.items())
         again = f", used {report.used:,} times" if report.used != report.kept else ""
         row("train", f"{report.source}  {report.path}  {report}{again}{out}")
-        for token, count in report.said.most_common(MOST_SAID):
+        for token, count in report.escaped.most_common(MOST_SAID):
             row("", f"{count:,} of them say {token}, which stays text: it is no control token there")
-    if data.train.account:
-        for line in data.train.account.lines():
+    if data.train.report:
+        for line in data.train.report.lines():
             row("", line)
     cut = (
         f"; {data.train.overlong:,} longer than {recipe.data.max_tokens} tokens: {recipe.data.on_overlong}"

@@ -106,11 +106,13 @@ class Tuner:
                     "used": report.used,
                     "tokens": report.tokens,
                     "supervised_tokens": report.supervised,
-                    "control_tokens_said": dict(report.said),
+                    "control_tokens_said": dict(report.escaped),
                 }
                 for report in self.data.train.reports
             ],
-            overlaps=[] if (account := self.data.train.account) is None else [str(found) for found in account.overlaps],
+            overlaps=[]
+            if (report := self.data.train.report) is None
+            else [str(overlap) for overlap in report.overlaps],
         )
 
     @property

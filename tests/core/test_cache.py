@@ -15,9 +15,9 @@ from types import SimpleNamespace
 import pytest
 
 from harness import Conversation, DataError
-from harness.data.cache import cached_data, kept_validation
-from harness.data.encoded import encode_data, encode_held_out
-from harness.data.entries import Entry, entries, lock_of, remove
+from harness.data.cache.entries import Entry, entries, lock_of, remove
+from harness.data.cache.store import cached_data, kept_validation
+from harness.data.encode.encoder import encode_data, encode_held_out
 from harness.model.tokenizer import load_tokenizer
 from harness.plugins import Plugins
 from harness.recipe import CleanStep, DataSource, DataSpec, DecontaminateSpec
@@ -61,7 +61,7 @@ def row(number):
 
 def shown(data):
     """All that a person or a run sees of encoded data."""
-    return dataclasses.replace(data, examples=list(data.examples), from_cache=False)
+    return dataclasses.replace(data, items=list(data.items), from_cache=False)
 
 
 def folders(cache):
@@ -80,8 +80,8 @@ def test_from_the_cache_come_the_same_examples_and_the_same_account(cache, spec,
         assert third.tokens == sum(map(len, third.examples))
         assert third.supervised == sum(example.supervised for example in third.examples)
     train, validation = found
-    assert train.overlong and train.account.lines() == plain[0].account.lines()
-    assert validation.reports == train.account.held_out
+    assert train.overlong and train.report.lines() == plain[0].report.lines()
+    assert validation.reports == train.report.held_out
     assert train.examples[-1] == list(train.examples)[-1] and train.examples[2:4] == list(train.examples)[2:4]
     with pytest.raises(IndexError):
         train.examples[len(train.examples)]
@@ -96,7 +96,7 @@ def test_validation_sources_and_overlaps_are_kept_too(cache, write_rows, plugins
     )
     items = [("item 1", "Who knows? the heron keeps a silver key")]
     made, found = (cached_data(spec, plugins, template, items) for _ in range(2))
-    assert made[0].account.overlapping == 20 and found[0].from_cache
+    assert made[0].report.overlapping == 20 and found[0].from_cache
     assert [shown(data) for data in made] == [shown(data) for data in found]
     assert not cached_data(spec, plugins, template, [("item 1", "something else of quite other words")])[0].from_cache
 
@@ -199,7 +199,7 @@ def test_what_another_process_makes_or_opens_now_is_not_removed(cache, kept):
     half.mkdir(parents=True)
     os.utime(half.parent, (0, 0))
     hold = (
-        "from harness.data.entries import lock_of; from pathlib import Path; import sys; "
+        "from harness.data.cache.entries import lock_of; from pathlib import Path; import sys; "
         "lock = lock_of(Path(sys.argv[1]), 'aaa'); lock.acquire(); print('held', flush=True); input()"
     )
     holding = subprocess.Popen(
@@ -285,7 +285,7 @@ def test_the_code_of_the_plugin_counts(cache, write_rows, template, tmp_path):
         "@harness.hookimpl\n"
         "def register_datasets(register):\n"
         "    register(harness.Dataset('mine', 'd', convert))\n"
-        "def convert(row):\n"
+        "def convert(row, options):\n"
         "    return harness.Conversation.of(('user', row['q']), ('assistant', row['a']))\n"
     )
     spec = DataSpec(train=(DataSource(dataset="mine", path=str(write_rows({"q": "Who?", "a": "The heron."}))),))
@@ -353,7 +353,7 @@ PREPARE = """
 import sys, json, time
 from pathlib import Path
 from harness.data import encode_data
-from harness.data import cache
+from harness.data.cache import store as cache
 from harness.model.tokenizer import load_tokenizer
 from harness.plugins import Plugins
 from harness.recipe import DataSource, DataSpec

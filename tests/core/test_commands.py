@@ -60,7 +60,7 @@ def test_preview_shows_tools_calls_and_what_is_not_learnt(harness, write_rows):
 def test_preview_shows_preferences_of_a_plugin(harness, tmp_path, write_rows):
     (tmp_path / "pairs.py").write_text(
         "import harness\nfrom harness import Message\n\n"
-        "def convert(row):\n"
+        "def convert(row, options):\n"
         "    good, bad = (Message('assistant', row[key]) for key in ('good', 'bad'))\n"
         "    return harness.Preference((Message('user', row['q']),), (good,), (bad,))\n\n"
         "@harness.hookimpl\ndef register_datasets(register):\n    register(harness.Dataset('pairs', 'p', convert))\n"

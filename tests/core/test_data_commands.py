@@ -19,7 +19,7 @@ import pytest
 import harness as api
 from harness.data import load_source
 from harness.data.export import as_row, write_items
-from harness.data.statistics import Lengths, Statistics, script_of
+from harness.data.prepare.data_statistics import Lengths, Statistics, script_of
 from harness.nouns import Conversation, Message, Preference, ToolCall
 from harness.plugins import Plugins
 from harness.recipe import DataSource
@@ -153,7 +153,7 @@ PAIRS = """
 import harness
 from harness import Message
 
-def convert(row):
+def convert(row, options):
     good, bad = ((Message('assistant', row[side]),) if row.get(side) else () for side in ('chosen', 'rejected'))
     return harness.Preference((Message('user', row['prompt']),), good, bad)
 
@@ -217,7 +217,7 @@ def test_without_the_extra_what_to_install_is_told_and_no_language(harness, writ
 def test_of_much_a_sample_is_told_that_is_as_mixed_and_says_its_size(monkeypatch):
     from harness_commands.data.stats import Measured, shares_of
 
-    from harness.data import statistics as module
+    from harness.data.prepare import data_statistics as module
 
     class Told:
         def of(self, text):
@@ -351,14 +351,14 @@ def test_the_script_is_that_of_most_letters(text, script):
 
 
 def test_a_preference_counts_as_two_sequences_and_learns_its_completions():
-    from harness.data.statistics import as_sequences
+    from harness.data.encode.items import sequences_of
 
     pair = Preference((Message("user", "Why?"),), (Message("assistant", "Because."),), (Message("assistant", "No."),))
     statistics = Statistics()
     statistics.add(pair)
     assert (statistics.preferences, statistics.roles["assistant"]) == (1, 2)
     assert statistics.supervised_share == len("Because.No.") / len("Why?Because.No.")
-    assert [part.trained for part in as_sequences(pair)] == [(1,), (1,)]
+    assert [part.trained for part in sequences_of(pair)] == [(1,), (1,)]
 
 
 # build
@@ -428,7 +428,7 @@ SLOW = """
 import time
 import harness
 
-def convert(row):
+def convert(row, options):
     if row["n"] == 3:
         open("reached", "w").close()
         time.sleep(60)

@@ -14,8 +14,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 import harness
-from harness.data import files, jsontext, load_source, read_rows, tables
-from harness.data.files import files_of
+from harness.data import load_source, read_rows
+from harness.data.read import jsontext, storage, tables
+from harness.data.read.storage import files_of
 from harness.errors import MissingExtraError
 from harness.plugins import Plugins
 from harness.recipe import DataSource
@@ -161,7 +162,7 @@ def test_a_key_that_comes_twice_is_refused_unless_it_says_the_same(put):
 def test_values_across_the_pieces_in_which_a_file_is_read_stay_whole(put, monkeypatch):
     rows = [{"text": 'é\\"\n🙂' * n, "n": [1.5e10, -12, True, None]} for n in range(30)]
     for size in (1, 3, 64):
-        monkeypatch.setattr(files, "CHUNK", size)
+        monkeypatch.setattr(storage, "CHUNK", size)
         for name, content in (
             ("a.json", json.dumps(rows)),
             ("a.jsonl", "\n".join(map(json.dumps, rows))),
@@ -470,7 +471,7 @@ def test_a_hub_data_set_is_pinned(where, revision, told):
 def test_a_hub_data_set_is_streamed(tmp_path, monkeypatch):
     """`datasets` reads a folder as it reads the hub, so a folder stands in for it; the rest is the real thing."""
     pytest.importorskip("datasets")
-    from harness.data import rows as reading
+    from harness.data.read import formats as reading
 
     folder = tmp_path / "name"
     folder.mkdir()

@@ -138,7 +138,7 @@ def test_half_of_an_emoji_is_named_before_a_tokenizer_trips_over_it(tmp_path, lo
 
 @pytest.mark.parametrize("error", [RuntimeError("no"), ZeroDivisionError("no"), AssertionError("no")])
 def test_whatever_a_plugin_trips_over_names_the_row(error):
-    def convert(row):
+    def convert(row, options):
         raise error
 
     with pytest.raises(harness.DataError, match=f"does not fit data set 'mine': {type(error).__name__}: no"):
@@ -160,19 +160,19 @@ def test_a_bad_row_is_named_with_its_field(dataset, row, told, write_rows, load)
 def test_a_plugins_own_mistakes_with_a_row_become_data_errors():
     for raising in (KeyError("a"), IndexError("i"), TypeError("t"), ValueError("v"), AttributeError("x")):
 
-        def convert(row, raising=raising):
+        def convert(row, options, raising=raising):
             raise raising
 
         with pytest.raises(harness.DataError):
             convert_row(harness.Dataset("d", "", convert), {})
     with pytest.raises(harness.DataError, match="gave 'text', neither Conversation nor Preference"):
-        convert_row(harness.Dataset("d", "", lambda row: "text"), {})
+        convert_row(harness.Dataset("d", "", lambda row, options: "text"), {})
 
 
 def test_rows_that_a_data_set_leaves_out_are_counted(write_rows, datasets):
     picky = {
         "picky": harness.Dataset(
-            "picky", "", lambda row: None if row["skip"] else harness.Conversation.of(("assistant", "a"))
+            "picky", "", lambda row, options: None if row["skip"] else harness.Conversation.of(("assistant", "a"))
         )
     }
     path = write_rows({"skip": True}, {"skip": False}, {"skip": True})

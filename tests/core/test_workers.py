@@ -14,7 +14,7 @@ import pytest
 
 from harness import TemplateError
 from harness.data import encode_data
-from harness.data.workers import MANY_ROWS, Workers
+from harness.data.encode.workers import MANY_ROWS, Workers
 from harness.model.tokenizer import load_tokenizer
 from harness.nouns import Conversation
 from harness.plugins import Plugins
@@ -54,9 +54,9 @@ def test_processes_make_the_same_data_as_threads(write_rows, plugins, template, 
     for ours, theirs in zip(made(0), made(2), strict=True):
         assert ours.sha256 == theirs.sha256 and list(ours.examples) == list(theirs.examples)
         said = sum(
-            (report.said for report in (*ours.reports, *(ours.account.held_out if ours.account else ()))), Counter()
+            (report.escaped for report in (*ours.reports, *(ours.report.held_out if ours.report else ()))), Counter()
         )
-        assert ours.account is None or said == {"<|im_start|>": 3, "<|im_end|>": 3}
+        assert ours.report is None or said == {"<|im_start|>": 3, "<|im_end|>": 3}
         assert ours.reports == theirs.reports and ours.overlong == theirs.overlong > 0
 
 
@@ -79,13 +79,13 @@ def test_processes_start_once_there_are_many_rows_and_cores(template, monkeypatc
         workers.submit([talk] * 10).result()
         assert workers.batches == few
         workers._rows = MANY_ROWS
-        assert [one.ids for one in workers.submit([talk]).result()]
+        assert [one.examples[0].input_ids for one in workers.submit([talk]).result()]
         assert workers.batches == 12
 
 
 ENCODE = """
 import sys, time
-from harness.data.workers import Workers
+from harness.data.encode.workers import Workers
 from harness.model.tokenizer import load_tokenizer
 from harness.nouns import Conversation
 from harness.plugins import Plugins

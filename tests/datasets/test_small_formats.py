@@ -95,7 +95,7 @@ def test_a_category_that_no_row_has_is_named_once_all_were_read():
         harness.DataError, match=r"categories: no row has the category 'sumarization'\. Did you mean 'summarization'\?"
     ):
         next(rows)
-    assert list(dolly.gather([(1, POEM)])) == [(1, POEM)]
+    assert list(dolly.gather([(1, POEM)], dolly.DollyOptions())) == [(1, POEM)]
 
 
 def test_a_dolly_row_without_a_category_is_wrong_only_where_one_is_asked_for(convert):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import harness
 from harness.data import SourceReport, convert_row, load_source, read_rows
-from harness.data.sqlite import sqlite_rows
+from harness.data.read.sqlite import sqlite_rows
 from harness.recipe import source_model
 
 ASKED = [{"role": "user", "content": "Wer? 🐦"}]

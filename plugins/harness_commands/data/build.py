@@ -166,7 +166,7 @@ def _yaml(value: Any) -> str:
 
 def _hashes(where: str) -> str:
     """The SHA-256 of a local file; of several, that of their names and hashes together."""
-    from harness.data.files import files_of, local_path
+    from harness.data.read.storage import files_of, local_path
 
     try:
         files = [local_path(file) for file in files_of(where)]

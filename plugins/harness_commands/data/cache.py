@@ -31,7 +31,7 @@ def list_cache(context: Context, unused: float | None, above: float | None, as_j
 
     What is not used for 30 days is removed by itself when tuning adds something. What a process uses right now stays.
     """
-    from harness.data.entries import cache_folder, entries, remove, size_of, total
+    from harness.data.cache.entries import cache_folder, entries, remove, size_of, total
 
     root = cache_folder()
     removed = None

@@ -9,7 +9,7 @@ from harness.errors import DataError
 
 if TYPE_CHECKING:
     from harness.data import SourceReport
-    from harness.data.statistics import Lengths, Statistics
+    from harness.data.prepare.data_statistics import Lengths, Statistics
 
 
 @dataclass(frozen=True)
@@ -77,7 +77,7 @@ def lengths_of(measured: Measured) -> list[tuple[str, Lengths]]:
 
 def shares_of(measured: Measured) -> list[tuple[str, dict[str, int]]]:
     """What was counted by name: messages by role, items by language, script and source."""
-    from harness.data.statistics import LANGUAGE_SAMPLE
+    from harness.data.prepare.data_statistics import LANGUAGE_SAMPLE
 
     found = measured.statistics
     drawn = f" (of {LANGUAGE_SAMPLE:,} items drawn at random)" if found.is_language_sampled else ""

@@ -50,7 +50,7 @@ def preview(
     harness data preview rows.jsonl --tokens --model Qwen/Qwen2.5-0.5B --template chatml
     """
     from harness.data import load_source
-    from harness.data.statistics import as_sequences
+    from harness.data.encode.items import sequences_of
 
     reading = what_to_read(context, path, dataset, part, sets)
     bound = None
@@ -60,7 +60,7 @@ def preview(
             raise HarnessError(missing or "to show the tokens of a file, say whose: --model FOLDER --template NAME")
     for source in reading.sources:
         for item in itertools.islice(load_source(source, context.plugins.datasets), count):
-            sequences = as_sequences(item) if bound else []
+            sequences = sequences_of(item) if bound else []
             learnt = reading.train_on(item)
             encoded = [(one.id, shown_tokens(bound.encode(one, learnt), bound)) for one in sequences] if bound else []
             if as_json:

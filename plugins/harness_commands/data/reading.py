@@ -13,15 +13,13 @@ import click
 
 from harness.cli.context import Context
 from harness.errors import DataError, HarnessError, ModelError, RecipeError, TemplateError, listed
-from harness.nouns import Conversation, Example
+from harness.nouns import Conversation, DataItem, Example, Match
 from harness_commands.data.progress import followed
 from harness_commands.data.showing import printable
 
 if TYPE_CHECKING:
-    from harness.data import Account, SourceReport
-    from harness.data.prepare import Prepared
-    from harness.data.recognise import Match
-    from harness.data.sources import Item
+    from harness.data import DataReport, SourceReport
+    from harness.data.prepare.pipeline import Prepared
     from harness.recipe import DataSource, Recipe
     from harness.template import BoundTemplate, TrainOn
 
@@ -64,7 +62,7 @@ class Reading:
     part: Part | None
     recognised: dict[int, Match]
 
-    def train_on(self, item: Item) -> TrainOn:
+    def train_on(self, item: DataItem) -> TrainOn:
         """Which answers of an item are learnt: of a recipe's conversations, those that it says."""
         return self.recipe.data.train_on if self.recipe and isinstance(item, Conversation) else "all"
 
@@ -119,13 +117,13 @@ class Stream:
 
     items: Iterator[Prepared]
     reports: tuple[SourceReport, ...]
-    account: Account | None = None
+    report: DataReport | None = None
 
     def mixture(self) -> list[str]:
         """The proportions as they came out, and what overlaps with the recipe's evaluations, for people."""
-        from harness.data.prepare import mixture_of
+        from harness.data.reports import mixture_lines
 
-        return self.account.lines() if self.account else mixture_of(self.reports)
+        return self.report.lines() if self.report else mixture_lines(self.reports)
 
 
 def read_items(
@@ -141,46 +139,44 @@ def read_items(
     `what` is what a progress bar says. `on_error` gets each row that is wrong; left out, the first one is raised. With
     `list_ids` the reports name what is left out, row by row.
     """
-    from harness.data import Account, evaluation_texts, load_source, prepare, stop
-    from harness.data.prepare import Prepared
-    from harness.data.sources import reports_of
+    from harness.data import begin_report, evaluation_texts, prepare_items, raise_error
+    from harness.data.convert.sources import reports_of
+    from harness.data.prepare.pipeline import unprepared
 
     datasets, recipe = context.plugins.datasets, reading.recipe
-    failed = on_error or stop
+    failed = on_error or raise_error
 
-    def as_they_are(
+    def followed_sources(
         sources: tuple[DataSource, ...], reports: tuple[SourceReport, ...], part: Part
     ) -> Iterator[Prepared]:
-        for source, report in zip(sources, reports, strict=True):
-            for item in followed(load_source(source, datasets, report, failed), report, what):
-                report.used += 1
-                yield Prepared(item, part, 1, report)
+        for source, counts in zip(sources, reports, strict=True):
+            yield from followed(unprepared((source,), datasets, (counts,), part, failed), counts, what)
 
     if recipe is None or (reading.part == "validation" and recipe.data.validation_share is None):
         reports = reports_of(reading.sources, datasets, list_ids=list_ids)
-        return Stream(as_they_are(reading.sources, reports, reading.part or "train"), reports)
-    account = Account.of(recipe.data, context.plugins, list_ids=list_ids)
+        return Stream(followed_sources(reading.sources, reports, reading.part or "train"), reports)
+    report = begin_report(recipe.data, context.plugins, list_ids=list_ids)
     evaluation = evaluation_texts(recipe, context.plugins)
-    prepared = prepare(recipe.data, context.plugins, account, evaluation=evaluation, on_error=failed)
-    prepared = followed(prepared, account.reports, what)
+    prepared = prepare_items(recipe.data, context.plugins, report, evaluation=evaluation, on_error=failed)
+    prepared = followed(prepared, report.train, what)
     if reading.part is not None:
         wanted = (item for item in prepared if item.part == reading.part)
-        return Stream(wanted, account.reports if reading.part == "train" else account.held_out, account)
+        return Stream(wanted, report.train if reading.part == "train" else report.held_out, report)
     rest = reports_of(recipe.data.validation, datasets, list_ids=list_ids)
-    validation = as_they_are(recipe.data.validation, rest, "validation")
-    return Stream(itertools.chain(prepared, validation), account.reports + rest, account)
+    validation = followed_sources(recipe.data.validation, rest, "validation")
+    return Stream(itertools.chain(prepared, validation), report.train + rest, report)
 
 
 def not_read(where: str) -> list[str]:
     """The files of a folder that are not read."""
-    from harness.data.files import passed_over
+    from harness.data.read.storage import passed_over
 
     return passed_over(where)
 
 
 def print_passed_over(context: Context, where: str) -> None:
     """Of a folder, say which files are not read."""
-    from harness.data.files import SUFFIXES
+    from harness.data.read.storage import SUFFIXES
 
     if names := not_read(where):
         ends = f"their names end in none of {' '.join(SUFFIXES)} (packed or not)"
@@ -197,7 +193,7 @@ def _file_source(
     context: Context, path: str | None, dataset: str | None, sets: Sequence[str]
 ) -> tuple[DataSource, Match | None]:
     """The source that a file is, as `_settled` gives it; where no data set is named, that is recognised."""
-    from harness.data.recognise import choose
+    from harness.data.convert.recognise import choose
     from harness.recipe import DataSource, source_model
 
     datasets = context.plugins.datasets
@@ -229,7 +225,7 @@ def _with_sets(model: type[DataSource], sets: Sequence[str], dataset: str, path:
 
 def _settled(context: Context, source: DataSource) -> tuple[DataSource, Match | None]:
     """A source as it is read, and how that was found out where the source does not say; tells it on standard error."""
-    from harness.data.sources import resolved
+    from harness.data.convert.sources import resolved
 
     _, settled, match = resolved(source, context.plugins.datasets)
     if match is not None:

@@ -19,7 +19,7 @@ from harness_commands.data.showing import printable
 @click.pass_obj
 def recognise_file(context: Context, path: str, as_json: bool) -> None:
     """Say which data set FILE is for, why, and how sure that is. Exits 1 where none fits, or several fit equally well."""
-    from harness.data.recognise import best_of, recognise
+    from harness.data.convert.recognise import best_of, recognise
 
     datasets = context.plugins.datasets
     matches = recognise(path, datasets)

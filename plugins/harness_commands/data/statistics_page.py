@@ -5,12 +5,12 @@ from __future__ import annotations
 from html import escape
 from typing import TYPE_CHECKING
 
-from harness.data.statistics import round_width
+from harness.data.prepare.data_statistics import round_width
 from harness.pages import figures, page
 from harness_commands.data.measured import Measured, lengths_of, shares_of, summary_of
 
 if TYPE_CHECKING:
-    from harness.data.statistics import Bin, Lengths
+    from harness.data.prepare.data_statistics import Bin, Lengths
 
 WIDTH, HEIGHT, LEFT, BOTTOM, TOP = 460, 210, 50, 26, 24  # of a plot, in its own units
 WIDEST = 60  # a bar

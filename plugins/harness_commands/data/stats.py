@@ -31,8 +31,8 @@ from harness_commands.data.reading import (
 from harness_commands.data.showing import STYLES, printable
 
 if TYPE_CHECKING:
-    from harness.data.prepare import Prepared
-    from harness.data.statistics import Lengths, Statistics
+    from harness.data.prepare.data_statistics import Lengths, Statistics
+    from harness.data.prepare.pipeline import Prepared
     from harness.nouns import Conversation
     from harness.template import BoundTemplate, TrainOn
 
@@ -57,7 +57,7 @@ def stats(
 
     Tokens are counted for a recipe, or for a FILE with --model. Rows that are wrong are counted, and left out.
     """
-    from harness.data.statistics import Statistics
+    from harness.data.prepare.data_statistics import Statistics
 
     reading = what_to_read(context, path, dataset, part, sets)
     bound, no_tokens = template_of(context, reading.recipe, model, template)
@@ -100,7 +100,7 @@ def _count_tokens(
     statistics: Statistics, template: BoundTemplate, batch: list[Prepared], reading: Reading, problems: list[DataError]
 ) -> None:
     """Add the tokens of some items, each as often as it is used."""
-    from harness.data.statistics import as_sequences
+    from harness.data.encode.items import sequences_of
 
     def refused(conversation: Conversation, error: Exception) -> None:
         problems.append(DataError(str(error)))
@@ -108,7 +108,7 @@ def _count_tokens(
     alike: dict[tuple[int, TrainOn], list[Conversation]] = {}
     for prepared in batch:
         key = prepared.times, reading.train_on(prepared.item)
-        alike.setdefault(key, []).extend(as_sequences(prepared.item))
+        alike.setdefault(key, []).extend(sequences_of(prepared.item))
     for (times, train_on), sequences in alike.items():
         for example in encode_each(template, sequences, refused, train_on):
             statistics.add_encoded(example, times)

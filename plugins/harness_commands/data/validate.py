@@ -104,8 +104,8 @@ def _check(context: Context, reading: Reading, template: BoundTemplate | None) -
     problems: list[DataError] = []
     stream = read_items(context, reading, "checking", problems.append, list_ids=True)
     checks = {id(report): Check(report) for report in stream.reports}
-    if stream.account:  # what is held out for validation is checked too, with the source that it is from
-        for report, held_out in zip(stream.account.reports, stream.account.held_out, strict=True):
+    if stream.report:  # what is held out for validation is checked too, with the source that it is from
+        for report, held_out in zip(stream.report.train, stream.report.held_out, strict=True):
             checks[id(held_out)] = checks.setdefault(id(report), Check(report))
     for batch in in_batches(stream.items):
         for report in {id(prepared.report): prepared.report for prepared in batch}.values():
@@ -124,7 +124,7 @@ def _check(context: Context, reading: Reading, template: BoundTemplate | None) -
 
 def _files(reading: Reading, path: str) -> list[str]:
     """The files that the problems of a source may name; none where it has none."""
-    from harness.data.rows import files_of
+    from harness.data.read.formats import files_of
 
     revision = next((source.revision for source in reading.sources if source.path == path), None)
     try:

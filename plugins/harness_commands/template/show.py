@@ -115,7 +115,7 @@ def _named(what: tuple[str, ...], model: str | None) -> tuple[str | None, str | 
 def _shown(
     context: Context, subject: Subject, path: str | None, dataset: str | None, row: int | None, sets: tuple[str, ...], prompt: bool
 ) -> Iterator[Shown]:  # fmt: skip
-    from harness.data.statistics import as_sequences
+    from harness.data.encode.items import sequences_of
     from harness.template.samples import example
 
     left_out: dict[str, str] = {}
@@ -129,7 +129,7 @@ def _shown(
         raise click.UsageError("--row is one of FILE, or of the data of a run or recipe; name one")
     else:
         items = _row(context, path or str(subject.recipe_path), dataset, row, () if path else sets)
-        conversations = [part for item in items for part in as_sequences(item)]
+        conversations = [part for item in items for part in sequences_of(item)]
         if subject.recipe_path is not None:
             train_on = subject.recipe(context, sets).data.train_on
     for conversation in conversations:
@@ -148,7 +148,8 @@ def _shown(
 
 def _row(context: Context, path: str, dataset: str | None, row: int | None, sets: tuple[str, ...]) -> tuple[Any, ...]:
     """What row `row` of a file, or of the first source of a recipe that has it, becomes; without a number, the first kept."""
-    from harness.data.sources import check_readable, load_rows
+    from harness.data.convert.sources import load_rows
+    from harness.data.convert.validity import check_readable
 
     wrong: list[DataError] = []
     for source in what_to_read(context, path, dataset, "train", sets).sources:

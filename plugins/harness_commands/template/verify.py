@@ -133,7 +133,7 @@ def _data(context: Context, subject: Subject, train_on: TrainOn, rows: int) -> C
 
 def _conversations(context: Context, subject: Subject, rows: int) -> Iterator[Conversation]:
     """So many conversations of the training data, as many of each source; the mixture and its evaluations are not needed."""
-    from harness.data.statistics import as_sequences
+    from harness.data.encode.items import sequences_of
 
     reading = what_to_read(context, str(subject.recipe_path), None, "train")
     assert reading.recipe is not None
@@ -145,7 +145,7 @@ def _conversations(context: Context, subject: Subject, rows: int) -> Iterator[Co
         recipe = reading.recipe.model_copy(update={"data": spec})
         stream = read_items(context, replace(reading, sources=(alone,), recipe=recipe), "reading")
         for prepared in itertools.islice(stream.items, of_each):
-            yield from as_sequences(prepared.item)
+            yield from sequences_of(prepared.item)
 
 
 def _probes(subject: Subject, template: BoundTemplate) -> Check:

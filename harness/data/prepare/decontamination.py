@@ -12,30 +12,18 @@ import itertools
 from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.data.content import text_of, word_spans, words_of
-from harness.data.sources import Item
+from harness.data.prepare.content import text_of, word_spans, words_of
+from harness.data.reports import Overlap
 from harness.errors import DataError
+from harness.nouns import DataItem
 
 if TYPE_CHECKING:
     from harness.plugins import Plugins
     from harness.recipe import DecontaminateSpec, Recipe
 
 _PREFIX = 3  # words that are looked up first; nearly all places in the rows are done with after that
-
-
-@dataclass(frozen=True, slots=True)
-class Overlap:
-    """A row that shares words with an evaluation item: both ids, and the text as it stands in the row."""
-
-    id: str
-    evaluation_id: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.id} shares with {self.evaluation_id}: {self.text!r}"
 
 
 def evaluation_texts(recipe: Recipe, plugins: Plugins) -> Iterator[tuple[str, str]]:
@@ -82,7 +70,7 @@ class Decontamination:
             )
         self._index(spec)
 
-    def overlap(self, item: Item) -> Overlap | None:
+    def overlap(self, item: DataItem) -> Overlap | None:
         """The first overlap of an item with an evaluation item, as far as it goes; None if there is none."""
         text = text_of(item)
         known = self._vocabulary

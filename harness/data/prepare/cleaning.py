@@ -8,8 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.data.sources import Item
 from harness.errors import DataError, HarnessError
+from harness.nouns import DataItem
 
 if TYPE_CHECKING:
     from harness.contract import Filter
@@ -24,7 +24,7 @@ class Cleaning:
         """Raises HarnessError for a filter that no plugin registers or that cannot start."""
         self._filters = [(step.filter, _started(filters[step.filter], step)) for step in steps]
 
-    def reason(self, item: Item) -> str | None:
+    def reason(self, item: DataItem) -> str | None:
         """Why the first filter that objects leaves the item out, as `FILTER: REASON`; None if all let it pass."""
         for name, judge in self._filters:
             try:
@@ -41,7 +41,7 @@ class Cleaning:
         return None
 
 
-def _started(declared: Filter, options: Any) -> Callable[[Item], str | None]:
+def _started(declared: Filter, options: Any) -> Callable[[DataItem], str | None]:
     try:
         return declared.create(options)
     except HarnessError:

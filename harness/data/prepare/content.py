@@ -10,8 +10,8 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 
-from harness.data.sources import Item, messages_of
-from harness.nouns import Message, Preference
+from harness.data.convert.validity import messages_of
+from harness.nouns import DataItem, Message, Preference
 
 _BLANKS = bytes.maketrans(b"\t\n\r\x0b\x0c", b"     ")
 # Scripts written without spaces: Thai and Lao, Myanmar, Khmer, kana, Chinese characters. Each character is a word there.
@@ -19,7 +19,7 @@ _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+")
 
 
-def text_of(item: Item) -> str:
+def text_of(item: DataItem) -> str:
     """The text of all messages, in order, one below the other."""
     return "\n".join(message.content for message in messages_of(item))
 
@@ -34,7 +34,7 @@ def word_spans(text: str) -> Iterator[tuple[int, int]]:
     return (match.span() for match in _WORD.finditer(text.lower()))
 
 
-def digest_of(item: Item, *, prompt_only: bool = False) -> bytes:
+def digest_of(item: DataItem, *, prompt_only: bool = False) -> bytes:
     """16 bytes that are equal for items of equal content, whatever their ids, file, source and order.
 
     Roles, texts and tool calls count; runs of blanks count as one. Only ASCII blanks, and no Unicode tables, so that no

@@ -7,15 +7,16 @@ a hundred times the space.
 
 from __future__ import annotations
 
-from harness.data.sources import Item, messages_of
+from harness.data.convert.validity import messages_of
 from harness.extras import require
+from harness.nouns import DataItem
 
 LOOKED_AT = 2000  # characters: what comes after rarely changes the verdict
 MIN_CHARACTERS = 20
 MIN_CONFIDENCE = 0.8
 
 
-def said_in(item: Item) -> str:
+def said_in(item: DataItem) -> str:
     """What the user and the assistant say, as far as it is looked at."""
     return "\n".join(m.content[:LOOKED_AT] for m in messages_of(item) if m.role in ("user", "assistant"))[:LOOKED_AT]
 

@@ -12,9 +12,8 @@ import re
 from collections import Counter, deque
 from collections.abc import Iterator
 
-from harness.data.fields import shown
-from harness.data.jsontext import MAX_ROW, Parsed, lines_of, not_utf8
-from harness.errors import DataError
+from harness.data.read.jsontext import MAX_ROW, Parsed, lines_of, not_utf8
+from harness.errors import DataError, shown
 
 SAMPLE = 200  # lines that the rules look at
 LONGEST_NAME = 40  # characters of a column's name

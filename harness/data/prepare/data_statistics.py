@@ -12,11 +12,11 @@ import math
 import random
 import re
 from collections import Counter
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from harness.data.content import digest_of
-from harness.data.language import Languages, said_in
+from harness.data.prepare.content import digest_of
+from harness.data.prepare.language import Languages, said_in
 from harness.nouns import Conversation, Example, Message, Preference
 
 SCRIPT_SAMPLE = 2000  # characters of an item that its script is told from
@@ -204,18 +204,6 @@ class Statistics:
             "scripts": dict(self.scripts.most_common()),
             "sources": dict(self.sources.most_common()),
         }
-
-
-def as_sequences(item: Conversation | Preference) -> list[Conversation]:
-    """The conversations that are encoded: the item itself, or its prompt with each completion, which alone is learnt."""
-    if isinstance(item, Conversation):
-        return [item]
-    prompt = tuple(replace(message, train=False) for message in item.prompt)
-    return [
-        Conversation(prompt + side, item.tools, f"{item.id} {name}", item.source)
-        for name, side in (("chosen", item.chosen), ("rejected", item.rejected))
-        if side
-    ]
 
 
 def script_of(text: str) -> str:

@@ -14,7 +14,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from harness.data.files import (
+from harness.data.read.jsontext import Parsed, found, json_lines, json_list, json_objects
+from harness.data.read.sqlite import MAGIC, sqlite_rows
+from harness.data.read.storage import (
     HUB,
     PACKED,
     bare_suffix,
@@ -26,14 +28,12 @@ from harness.data.files import (
     read_bytes,
     reason_of,
 )
-from harness.data.jsontext import Parsed, found, json_lines, json_list, json_objects
-from harness.data.sqlite import MAGIC, sqlite_rows
-from harness.data.tables import looks_like_table, table_rows
+from harness.data.read.tables import looks_like_table, table_rows
 from harness.errors import DataError
 from harness.extras import require
 from harness.nouns import Row
 
-__all__ = ["OnError", "files_of", "read_rows", "stop"]
+__all__ = ["OnError", "files_of", "raise_error", "read_rows"]
 
 OnError = Callable[[DataError], None]
 
@@ -46,12 +46,12 @@ _LINES = (".jsonl", ".ndjson")
 _TABLES = {".csv": ",", ".tsv": "\t"}
 
 
-def stop(error: DataError) -> None:
-    """What is done about a row that is wrong where nothing else is asked for: raise."""
+def raise_error(error: DataError) -> None:
+    """Raise the error of a row that is wrong: what happens unless something else is asked for."""
     raise error
 
 
-def read_rows(path: str | Path, on_error: OnError = stop) -> Iterator[tuple[int, Row]]:
+def read_rows(path: str | Path, on_error: OnError = raise_error) -> Iterator[tuple[int, Row]]:
     """The rows of one of the files that `files_of` names, with their number.
 
     - JSONL, CSV and TSV, by the line (1-based) on which a row begins; `tables.table_rows` says how a header is known.

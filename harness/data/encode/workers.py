@@ -1,4 +1,4 @@
-"""Encoding batches of conversations while others are read: tokenized in threads, and in processes where cores and rows are many.
+"""Encoding batches of items while others are read: tokenized in threads, and in processes where cores and rows are many.
 
 Tokenizing uses all cores and needs no lock of Python's; rendering and masks do, so they stay in the caller's thread, which would
 otherwise wait for the lock. On few cores the two fit beside each other. On many, everything would wait for the one thread, so
@@ -18,8 +18,9 @@ from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPool
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
+from harness.data.encode.items import items_of, require_completions, sequences_of
 from harness.errors import HarnessError
-from harness.nouns import Conversation
+from harness.nouns import Conversation, DataItem, Example, Item, Preference
 
 if TYPE_CHECKING:
     from harness.template import BoundTemplate, TrainOn
@@ -30,18 +31,6 @@ WAITING = 4  # batches that are rendered and not collected yet
 FEW_CORES = 4  # up to here threads are as quick
 MOST_PROCESSES = 16  # reading the rows is not quicker than so many encode them
 MANY_ROWS = 16_384  # take longer in threads than processes take to start
-
-
-class Encoded(NamedTuple):
-    """An example as bytes: `ids` are int32, `mask` has a byte a token, 1 where it is learnt.
-
-    `said` are the control-token strings that somebody says in it, and that are text.
-    """
-
-    id: str
-    ids: array[int]
-    mask: bytes
-    said: tuple[str, ...] = ()
 
 
 class Workers:
@@ -77,11 +66,11 @@ class Workers:
         """How many batches keep everybody busy."""
         return 2 * self._processes if self._pool else WAITING
 
-    def submit(self, conversations: Sequence[Conversation]) -> Pending:
-        """Begin to encode a batch. Its result raises what `BoundTemplate.encode_batch` raises."""
-        self._rows += len(conversations)
+    def submit(self, batch: Sequence[DataItem]) -> Pending:
+        """Begin to encode a batch. Its result raises what `BoundTemplate.encode_batch` and `items_of` raise."""
+        self._rows += len(batch)
         if not self._processes or self._rows <= self._from_row:
-            return self._submit_to_threads(conversations)
+            return self._submit_to_threads(batch)
         if self._pool is None:
             self._pool = ProcessPoolExecutor(
                 self._processes,
@@ -89,37 +78,51 @@ class Workers:
                 _become_worker,
                 (replace(self._template), self._train_on),  # without what it has compiled, which cannot be sent
             )
-        return self._pool.submit(_encoded_here, conversations)
+        return self._pool.submit(_encoded_here, batch)
 
-    def _submit_to_threads(self, conversations: Sequence[Conversation]) -> Pending:
+    def _submit_to_threads(self, batch: Sequence[DataItem]) -> Pending:
         try:
-            rendered = self._template.rendered(conversations, self._train_on)
-        except HarnessError as error:  # told when its turn comes: a batch before it may have one too
-            refused = Future[list[Encoded]]()
+            rendered = self._template.rendered(_sequences(batch), self._train_on)
+        except HarnessError as error:  # raised when its turn comes: a batch before it may have one too
+            refused = Future[list[Item]]()
             refused.set_exception(error)
             return refused
-        return _Tokenizing(self._template, rendered, self._threads.submit(self._template.tokenized, rendered))
+        return _Tokenizing(self._template, batch, rendered, self._threads.submit(self._template.tokenized, rendered))
 
 
 class Pending(Protocol):
     """A batch that is being encoded."""
 
-    def result(self) -> list[Encoded]:
-        """The examples, once they are there."""
+    def result(self) -> list[Item]:
+        """Wait for the items of the batch, and return them in its order. Their ids are int32, their masks bytes."""
 
 
 class _Tokenizing(NamedTuple):
     template: BoundTemplate
+    batch: Sequence[DataItem]
     rendered: list[Rendered]
     tokenized: Future[list[Any]]
 
-    def result(self) -> list[Encoded]:
-        return _encoded(self.template, self.rendered, self.tokenized.result())
+    def result(self) -> list[Item]:
+        return _encoded(self.template, self.batch, self.rendered, self.tokenized.result())
 
 
-def _encoded(template: BoundTemplate, rendered: Sequence[Rendered], tokenized: Sequence[Any]) -> list[Encoded]:
-    examples = zip(rendered, template.examples(rendered, tokenized), strict=True)
-    return [Encoded(one.id, array("i", one.input_ids), bytes(one.loss_mask), text.said) for text, one in examples]
+def _sequences(batch: Sequence[DataItem]) -> list[Conversation]:
+    for item in batch:
+        if isinstance(item, Preference):
+            require_completions(item)
+    return [sequence for item in batch for sequence in sequences_of(item)]
+
+
+def _encoded(
+    template: BoundTemplate, batch: Sequence[DataItem], rendered: Sequence[Rendered], tokenized: Sequence[Any]
+) -> list[Item]:
+    return items_of(batch, map(_compact, template.examples(rendered, tokenized)))
+
+
+def _compact(example: Example) -> Example:
+    mask: Any = bytes(example.loss_mask)
+    return Example(array("i", example.input_ids), mask, example.id, example.escaped)
 
 
 # In a process of its own
@@ -143,7 +146,7 @@ def _become_worker(template: BoundTemplate, train_on: TrainOn) -> None:
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _encoded_here(conversations: Sequence[Conversation]) -> list[Encoded]:
+def _encoded_here(batch: Sequence[DataItem]) -> list[Item]:
     template, train_on = _ours
-    rendered = template.rendered(conversations, train_on)
-    return _encoded(template, rendered, template.tokenized(rendered))
+    rendered = template.rendered(_sequences(batch), train_on)
+    return _encoded(template, batch, rendered, template.tokenized(rendered))

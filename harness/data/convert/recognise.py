@@ -14,10 +14,12 @@ from types import MappingProxyType
 from typing import Any
 
 from harness.contract import Dataset
-from harness.data.rows import files_of, read_rows
-from harness.data.sources import convert_row, renamed
+from harness.data.convert.conversion import convert_row, renamed
+from harness.data.convert.fields import known_fields, needed_fields, present_fields
+from harness.data.read.formats import read_rows
+from harness.data.read.storage import files_of
 from harness.errors import DataError, HarnessError, listed, nearest
-from harness.nouns import Row
+from harness.nouns import Match, Row
 
 SAMPLE = 64  # rows that are tried
 FILES = 8  # of a folder or glob, files that the sample is taken from
@@ -30,24 +32,6 @@ NONE_RENAMED: Mapping[str, str] = MappingProxyType({})
 LEAST = 0.5
 MARGIN_READ = 0.05  # they read the same share of the rows, to within this
 MARGIN_NAMED = 0.5  # they know equally many fields of a row, on average, to within this
-
-
-@dataclass(frozen=True, slots=True)
-class Match:
-    """How well one data set fits a file.
-
-    `sureness` is `read * (1 + share) / 2` in 0..1, where `read` is the share of the sampled rows that it can read, and
-    share that of their fields that it knows; `named` is how many fields of a row it knows on average. `error` is what
-    the first row that it cannot read is refused for.
-    """
-
-    dataset: str
-    sureness: float
-    why: str
-    rows: int
-    error: str | None = None
-    read: float = 0.0
-    named: float = 0.0
 
 
 def recognise(
@@ -97,12 +81,6 @@ def best_of(
     return first
 
 
-def having_fields(row: Row, datasets: Iterable[Dataset]) -> list[str]:
-    """The names of the data sets that need no field but what the row has; those that know most of its fields first."""
-    known = {one.name: names for one in datasets if one.fields and (names := _known(one, row)) is not None}
-    return sorted(known, key=lambda name: -len(known[name]))
-
-
 def _guessable(datasets: Mapping[str, Dataset]) -> list[Dataset]:
     return [dataset for dataset in datasets.values() if dataset.fields and dataset.resolve is None]
 
@@ -132,13 +110,13 @@ class _Sample:
             raise errors[0] if errors else DataError("there are no rows in it", path=path)
         return cls(tuple(some), columns, tuple(rows))
 
-    def gathered(self, dataset: Dataset) -> Iterable[tuple[int, Row]]:
+    def gathered(self, dataset: Dataset, options: Any) -> Iterable[tuple[int, Row]]:
         """The rows as the data set puts them together; more are read, since what belongs together may lie far apart."""
         if dataset.gather is None:
             return self.rows
         rows = _rows(self.files, self.columns, None, [])
         some = list(itertools.islice(rows, GATHERED))
-        found = list(itertools.islice(dataset.gather(some), len(self.rows) + 1))
+        found = list(itertools.islice(dataset.gather(some, options), len(self.rows) + 1))
         is_all = len(some) < GATHERED and sum(_characters(row) for _, row in some) < CHARACTERS
         # What is put together last may be cut off where the reading stopped.
         return found[: len(self.rows)] if is_all or len(found) > len(self.rows) else found[:-1]
@@ -172,17 +150,17 @@ def _characters(value: Any) -> int:
 
 def _match(dataset: Dataset, seen: _Sample) -> Match:
     tried = len(seen.rows)
-    known = [_known(dataset, row) for _, row in seen.rows]
+    known = [known_fields(dataset, row) for _, row in seen.rows]
     fits = [names for names in known if names is not None]
     if not fits:
         missing = ", ".join(_missing(dataset, seen.rows[0][1])[1])
         return Match(dataset.name, 0.0, f"no row has the fields it needs (missing: {missing})", tried)
     read, error = _read(dataset, seen, known)
     named = sum(map(len, fits)) / len(fits)
-    have = [len(_fields(row)) for (_, row), names in zip(seen.rows, known, strict=True) if names is not None]
+    have = [len(present_fields(row)) for (_, row), names in zip(seen.rows, known, strict=True) if names is not None]
     share = min(1.0, named * len(fits) / max(1, sum(have)))
     unknown = dict.fromkeys(
-        name for (_, row), names in zip(seen.rows, known, strict=True) if names is not None for name in _fields(row)
+        name for (_, row), names in zip(seen.rows, known, strict=True) if names is not None for name in present_fields(row)
         if name not in names
     )  # fmt: skip
     fields = listed(dict.fromkeys(name for names in fits for name in names))
@@ -205,7 +183,7 @@ def _read(dataset: Dataset, seen: _Sample, known: list[frozenset[str] | None]) -
     error: str | None = None
     read = made = tried = 0
     try:
-        rows = list(seen.gathered(dataset))
+        rows = list(seen.gathered(dataset, options))
     except Exception as problem:  # `gather` is a plugin's, and was given rows that may not be its own
         return 0.0, str(problem)
     fit = dict(zip((id(row) for _, row in seen.rows), known, strict=True))
@@ -224,33 +202,13 @@ def _read(dataset: Dataset, seen: _Sample, known: list[frozenset[str] | None]) -
     return (read / tried if made else 0.0), error or (None if made else "it leaves every row out")
 
 
-def _known(dataset: Dataset, row: Row) -> frozenset[str] | None:
-    """The fields of a row that the best fitting alternative of a data set knows; None where none fits."""
-    present = _fields(row)
-    best: frozenset[str] | None = None
-    for alternative in dataset.fields:
-        if _needed(alternative) <= present:
-            names = present & {name.removesuffix("?") for name in alternative}
-            best = names if best is None or len(names) > len(best) else best
-    return best
-
-
-def _fields(row: Row) -> frozenset[str]:
-    """The fields that hold something; tables write null where a row has none."""
-    return frozenset(str(name) for name, value in row.items() if value is not None)
-
-
-def _needed(alternative: tuple[str, ...]) -> set[str]:
-    return {name for name in alternative if not name.endswith("?")}
-
-
 def _missing(dataset: Dataset, row: Row) -> tuple[tuple[float, int], list[str], tuple[str, ...]]:
     """Of the alternative that is nearest to a row: how near (the share of what it needs that is there, and how many of its
     fields are), and what is missing."""
-    present = _fields(row)
+    present = present_fields(row)
 
     def near(alternative: tuple[str, ...]) -> tuple[float, int]:
-        needed = _needed(alternative)
+        needed = needed_fields(alternative)
         similar = sum(name in present or bool(nearest(name, present)) * 0.5 for name in needed)
         return similar / max(1, len(needed)), len(present & {name.removesuffix("?") for name in alternative})
 
@@ -272,7 +230,7 @@ def _nothing_fits(
     if len(files) > 1 and (differ := _by_file(files, datasets, columns, sample)):
         return f"its files are of different kinds: {differ}. Give each kind a source of its own"
     number, row = _Sample.of(path, columns, 1).rows[0]
-    has = listed(_fields(row), 12) or "no fields"
+    has = listed(present_fields(row), 12) or "no fields"
     told = f"no data set fits: row {number} has {has}.{_not_rows(row)}"
     if refused := [match for match in matches if match.named]:
         best = max(refused, key=lambda match: (match.read, match.named))
@@ -300,7 +258,7 @@ def _not_rows(row: Row) -> str:
     ]
     if len(lists) == 1 and not any(isinstance(value, str) and len(value) > LONGEST_LABEL for value in row.values()):
         return f" If the list {lists[0]!r} holds the rows, write that list alone into a file."
-    if _fields(row) >= {"role", "content"}:
+    if present_fields(row) >= {"role", "content"}:
         return (
             ' A row with role and content is one message: a row of `messages` is {"messages": [...]}, a conversation.'
         )
@@ -309,7 +267,7 @@ def _not_rows(row: Row) -> str:
 
 def _alike(name: str, row: Row) -> str:
     """The field of a row that may be meant by `name`, if one is spelt much like it."""
-    return nearest(name, _fields(row)).rpartition("Did you mean ")[2].strip("?'\" ")
+    return nearest(name, present_fields(row)).rpartition("Did you mean ")[2].strip("?'\" ")
 
 
 def _by_file(files: list[str], datasets: Mapping[str, Dataset], columns: Mapping[str, str], sample: int) -> str:

@@ -23,16 +23,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import harness
-from harness.data.decontamination import Overlap
-from harness.data.encoded import EncodedData, encode_data
-from harness.data.entries import ACCOUNT, UNUSED_DAYS, cache_folder, lock_of, remove, total
-from harness.data.examples import Examples
-from harness.data.files import HUB, files_of, is_remote, local_path
-from harness.data.prepare import Account
-from harness.data.sources import SourceReport, where_of
+from harness.data.cache.entries import ACCOUNT, UNUSED_DAYS, cache_folder, lock_of, remove, total
+from harness.data.convert.sources import where_of
+from harness.data.encode.encoder import EncodedData, encode_data
+from harness.data.encode.storage import Items
+from harness.data.read.storage import HUB, files_of, is_remote, local_path
+from harness.data.reports import DataReport, Overlap, SourceReport
 from harness.errors import HarnessError, first_line
 from harness.files import DiskFullError, replacing, write_json
-from harness.nouns import Conversation, Message, ToolCall
+from harness.nouns import Conversation, Message, Reads, ToolCall
 from harness.template import fingerprint
 
 if TYPE_CHECKING:
@@ -61,6 +60,8 @@ def cached_data(
     template: BoundTemplate,
     evaluation: Iterable[tuple[str, str]] = (),
     say: Callable[[str], None] = lambda what: None,
+    *,
+    reads: Reads = "conversations",
 ) -> Both:
     """What `encode_data` gives, from the cache if it is there; else it is made, once, and kept.
 
@@ -78,8 +79,8 @@ def cached_data(
 
         for part in ("encoded", "files", "locks"):
             (root / part).mkdir(parents=True, exist_ok=True)
-        if (key := _key(spec, plugins, template, items, root)) is None:
-            return encode_data(spec, plugins, template, items)
+        if (key := _key(spec, plugins, template, items, root, reads)) is None:
+            return encode_data(spec, plugins, template, items, reads=reads)
         lock = lock_of(root, key)
         try:
             lock.acquire(timeout=0.05)
@@ -87,10 +88,10 @@ def cached_data(
             say("another process prepares the same data; waiting for it")
             lock.acquire()
     except ImportError:
-        return encode_data(spec, plugins, template, items)
+        return encode_data(spec, plugins, template, items, reads=reads)
     except OSError as error:
         say(f"{root}: prepared data are not kept: {error.strerror or error}. HARNESS_CACHE names another folder")
-        return encode_data(spec, plugins, template, items)
+        return encode_data(spec, plugins, template, items, reads=reads)
     try:
         folder = root / "encoded" / key
         if folder.exists():
@@ -102,8 +103,8 @@ def cached_data(
         try:
             with replacing(folder) as temporary:
                 temporary.mkdir()
-                made = encode_data(spec, plugins, template, items, temporary)
-                if _key(spec, plugins, template, items, root) != key:
+                made = encode_data(spec, plugins, template, items, temporary, reads=reads)
+                if _key(spec, plugins, template, items, root, reads) != key:
                     raise _Changed(made)
                 _write_account(made, temporary)
         except _Changed as changed:
@@ -113,21 +114,23 @@ def cached_data(
                 f"{root}: prepared data are not kept: the disk is full. `harness data cache` shows what is there and removes it; "
                 f"HARNESS_CACHE names another folder"
             )
-            return encode_data(spec, plugins, template, items)
+            return encode_data(spec, plugins, template, items, reads=reads)
         _remove_old(root, say)
         return made
     finally:
         lock.release()
 
 
-def kept_validation(spec: DataSpec, plugins: Plugins, template: BoundTemplate) -> EncodedData | None:
+def kept_validation(
+    spec: DataSpec, plugins: Plugins, template: BoundTemplate, *, reads: Reads = "conversations"
+) -> EncodedData | None:
     """The validation data that `cached_data` has kept of the same recipe; None where it has not.
 
     What the training data were compared with (`data.decontaminate`) does not matter for them.
     """
     root = cache_folder()
     try:
-        if not (root / "files").is_dir() or (key := _key(spec, plugins, template, [], root)) is None:
+        if not (root / "files").is_dir() or (key := _key(spec, plugins, template, [], root, reads)) is None:
             return None
         for folder in sorted((root / "encoded").glob(f"{key.partition('-')[0]}-*")):
             with lock_of(root, folder.name):
@@ -151,7 +154,12 @@ def _remove_old(root: Path, say: Callable[[str], None]) -> None:
 
 
 def _key(
-    spec: DataSpec, plugins: Plugins, template: BoundTemplate, evaluation: list[tuple[str, str]], root: Path
+    spec: DataSpec,
+    plugins: Plugins,
+    template: BoundTemplate,
+    evaluation: list[tuple[str, str]],
+    root: Path,
+    reads: Reads,
 ) -> str | None:
     """A hash of everything that decides what is made, in two parts; None where that cannot be known.
 
@@ -173,6 +181,7 @@ def _key(
     made_from = {
         "files": files,
         "options": options,
+        "reads": reads,
         "named": [(name, _hash_of_source(Path(name), root)) for name in named],
         "template": [
             fingerprint(template), template.name, template.stop_ids, template.takes_system, template.takes_tools,
@@ -238,8 +247,8 @@ def _code_of(spec: DataSpec, plugins: Plugins) -> str | None:
         part for dataset in datasets for part in (dataset.convert, dataset.gather, dataset.resolve) if part
     ]
     parts += [plugins.filters[step.filter].create for step in spec.clean]
-    core = Path(__file__).parents[1]
-    files = {*core.glob("*.py"), *core.glob("data/*.py"), *core.glob("template/*.py")}
+    core = Path(harness.__file__).parent
+    files = {*core.glob("*.py"), *core.glob("data/**/*.py"), *core.glob("template/*.py")}
     for part in parts:
         module = sys.modules.get(getattr(part, "__module__", None) or type(part).__module__)
         if (file := getattr(module, "__file__", None)) is None:
@@ -260,15 +269,15 @@ def _code_of(spec: DataSpec, plugins: Plugins) -> str | None:
 
 
 def _write_account(made: Both, folder: Path) -> None:
-    account = made[0].account
+    report = made[0].report
     kept: dict[str, Any] = {
         part: _as_dict(data, folder / f"{part}.arrow") for part, data in zip(_PARTS, made, strict=True) if data
     }
-    if account:
-        kept["account"] = {
-            "held_out": list(map(_fields, account.held_out)),
-            "overlapping": account.overlapping,
-            "overlaps": list(map(asdict, account.overlaps)),
+    if report:
+        kept["report"] = {
+            "held_out": list(map(_fields, report.held_out)),
+            "overlapping": report.overlapping,
+            "overlaps": list(map(asdict, report.overlaps)),
         }
     write_json(folder / ACCOUNT, kept)
 
@@ -289,10 +298,10 @@ def _as_dict(data: EncodedData, file: Path) -> dict[str, Any]:
 def _read(folder: Path) -> Both:
     train = _read_part(folder, "train")
     assert train is not None
-    told = _account_of(folder)["account"]
-    held_out = tuple(map(_report, told["held_out"]))
-    account = Account(train.reports, held_out, told["overlapping"], [Overlap(**one) for one in told["overlaps"]])
-    return replace(train, account=account), _read_part(folder, "validation")
+    kept = _account_of(folder)["report"]
+    held_out = tuple(map(_report, kept["held_out"]))
+    report = DataReport(train.reports, held_out, kept["overlapping"], [Overlap(**one) for one in kept["overlaps"]])
+    return replace(train, report=report), _read_part(folder, "validation")
 
 
 def _account_of(folder: Path) -> dict[str, Any]:
@@ -310,7 +319,7 @@ def _read_part(folder: Path, part: str) -> EncodedData | None:
     if file.stat().st_size != kept["bytes"] or _crc32(file) != kept["crc32"]:
         raise ValueError(f"{file.name} is not as it was written")
     return EncodedData(
-        examples=Examples.open(file),
+        items=Items.open(file),
         reports=tuple(map(_report, kept["reports"])),
         overlong=kept["overlong"],
         tokens=kept["tokens"],
@@ -326,7 +335,7 @@ def _fields(report: SourceReport) -> dict[str, Any]:
 
 
 def _report(kept: dict[str, Any]) -> SourceReport:
-    return SourceReport(**kept | {name: Counter(kept[name]) for name in ("left_out", "said")})
+    return SourceReport(**kept | {name: Counter(kept[name]) for name in ("left_out", "escaped")})
 
 
 def _conversation(kept: dict[str, Any]) -> Conversation:

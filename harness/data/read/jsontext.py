@@ -15,8 +15,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from harness.data.fields import shown
-from harness.errors import DataError
+from harness.errors import DataError, shown
 
 Parsed = tuple[int, Any]  # a row's number and the row, or the DataError that it is
 

@@ -6,14 +6,14 @@ are never on different sides. A larger share holds out what a smaller one did, a
 
 from __future__ import annotations
 
-from harness.data.content import digest_of, keyed
-from harness.data.sources import LoadedRow
+from harness.data.convert.sources import ConvertedRow
+from harness.data.prepare.content import digest_of, keyed
 
 _PURPOSE = "harness validation split 1"  # changing it would move rows to the other side
 
 
-def is_held_out(row: LoadedRow, share: float) -> bool:
-    """Whether a row is for validation, with a probability of `share` over all contents.
+def is_held_out(row: ConvertedRow, share: float) -> bool:
+    """Return whether a row is for validation, with a probability of `share` over all contents.
 
     The first item decides for the row, so that what was made of one row stays together. A preference goes by its prompt,
     so that all pairs of completions of one prompt do.

@@ -9,8 +9,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from harness.data.fields import shown
-from harness.errors import DataError
+from harness.errors import DataError, shown
 from harness.nouns import Row
 
 MAGIC = b"SQLite format 3\x00"
