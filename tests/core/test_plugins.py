@@ -152,7 +152,9 @@ def test_a_name_that_two_plugins_claim_is_reachable_by_its_owner(plugin, harness
 def test_the_bare_name_stays_the_first_party_s(plugin):
     from harness.plugins import Plugins
 
-    plugins = Plugins([plugin(hook("register(harness.Dataset('alpaca', 'mine', lambda row, options: None))"), "mine.py")])
+    plugins = Plugins(
+        [plugin(hook("register(harness.Dataset('alpaca', 'mine', lambda row, options: None))"), "mine.py")]
+    )
     assert plugins.datasets.owner("alpaca").owner == "harness"
     assert plugins.datasets["mine:alpaca"].description == "mine" and "mine:alpaca" in list(plugins.datasets)
 

@@ -1,4 +1,4 @@
-"""The rows of a SQLite file: of its only table, read without changing a byte of it."""
+"""The rows of a SQLite file: of its only view, else of its only table, read without changing a byte of it."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ MAGIC = b"SQLite format 3\x00"
 
 
 def sqlite_rows(path: Path) -> Iterator[tuple[int, Row | DataError]]:
-    """The rows of the file's only table, numbered from 1 in their order; a DataError in the place of one that is wrong.
+    """Yield the rows of the file's only view or table, numbered from 1; a DataError in the place of one that is wrong.
 
     Columns declared as JSON are decoded. A server may be writing to the file meanwhile: what is read is one state of it.
 
     Raises:
-        DataError: where the file is damaged, or has not one table.
+        DataError: where the file is damaged, or has neither one view nor one table.
     """
     try:
         with closing(_opened(path)) as connection:
-            name, columns = _only_table(connection)
+            name, columns = _source_of_rows(connection)
             cursor = connection.execute(f"SELECT * FROM {_quoted(name)}")
             for number, values in enumerate(cursor, 1):
                 try:
@@ -60,17 +60,23 @@ class _Text(bytes):
     """Text as it is in the file, so that a cell that is not UTF-8 costs its row and no other. Blobs are plain bytes."""
 
 
-def _only_table(connection: sqlite3.Connection) -> tuple[str, list[tuple[str, str]]]:
-    """The table's name, and the name and declared type (upper case) of each column."""
-    found = connection.execute(
-        "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 7) <> 'sqlite_' ORDER BY name"
-    )
-    names = [name.decode(errors="replace") for (name,) in found]
+def _source_of_rows(connection: sqlite3.Connection) -> tuple[str, list[tuple[str, str]]]:
+    """Return the name of the only view, or else table, with the name and declared type (upper case) of each column."""
+    names = _names(connection, "view")
     if len(names) != 1:
-        told = f"{len(names)}: {', '.join(names)}" if names else "none"
-        raise DataError(f"a SQLite file of rows has one table, found {told}")
+        names = _names(connection, "table")
+    if len(names) != 1:
+        found = f"{len(names)}: {', '.join(names)}" if names else "none"
+        raise DataError(f"a SQLite file of rows has one table, found {found}")
     columns = connection.execute(f"PRAGMA table_info({_quoted(names[0])})").fetchall()
     return names[0], [(name.decode(errors="replace"), kind.decode().upper()) for _, name, kind, *_ in columns]
+
+
+def _names(connection: sqlite3.Connection, kind: str) -> list[str]:
+    found = connection.execute(
+        "SELECT name FROM sqlite_master WHERE type = ? AND substr(name, 1, 7) <> 'sqlite_' ORDER BY name", (kind,)
+    )
+    return [name.decode(errors="replace") for (name,) in found]
 
 
 def _value(value: Any, column: str, kind: str) -> Any:

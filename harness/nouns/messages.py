@@ -1,12 +1,9 @@
-"""The nouns of the harness as frozen data: what plugins yield and what the core passes on.
-
-Nothing here imports torch, reads a file or knows a dataset, template or method by name.
-"""
+"""Messages, conversations and preferences: what datasets yield."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
 Row = Mapping[str, Any]  # what a file holds, before a dataset converts it
@@ -127,87 +124,3 @@ class Match:
     error: str | None = None
     read: float = 0.0
     named: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Example:
-    """One encoded sequence. `loss_mask[t]` is True where token t is something to learn.
-
-    Both have one entry a token; the loss at position t-1 predicts token t, so a True at 0 is never used. They are lists, or
-    an `array` and `bytes` while many are on their way to storage. `escaped` are the control-token strings that stand in its
-    messages, and were encoded as text.
-    """
-
-    input_ids: Sequence[int]
-    loss_mask: Sequence[bool]
-    id: str = ""
-    escaped: tuple[str, ...] = ()
-
-    def __reduce__(self) -> tuple[Any, ...]:  # a dataclass's own way to another process takes ten times as long
-        return Example, (self.input_ids, self.loss_mask, self.id, self.escaped)
-
-    def __len__(self) -> int:
-        return len(self.input_ids)
-
-    @property
-    def supervised(self) -> int:
-        """How many tokens the loss sees."""
-        return sum(self.loss_mask[1:])
-
-
-@dataclass(frozen=True, slots=True)
-class Item:
-    """What an objective reads at a time: the examples of one conversation or preference, the role of each, and figures.
-
-    A Conversation gives one example, `answer`. A Preference gives two, `chosen` and `rejected`, which begin with the same
-    prompt ids; or one of these, where a completion was judged alone. Its `extras` are `weight` and, where known, `margin`.
-    """
-
-    examples: tuple[Example, ...]
-    roles: tuple[str, ...]
-    extras: Mapping[str, float] = field(default_factory=dict)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Item, (self.examples, self.roles, self.extras)
-
-
-@dataclass(frozen=True, slots=True)
-class Score:
-    """One measured figure: a mean over `n` items and the standard error of that mean (None where it has none)."""
-
-    value: float
-    stderr: float | None
-    n: int
-    higher_is_better: bool = True
-
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """What one variant did on one evaluation item. `id` pairs it with the same item under another variant.
-
-    `prompt` is what a person would call the question; `input` the exact text the model was given, control tokens
-    included. `weight` is how many units the item's metrics are means of (tokens of a loss), 1 for a plain item.
-    """
-
-    id: str
-    metrics: Mapping[str, float]
-    prompt: str = ""
-    response: str = ""
-    target: str = ""
-    weight: float = 1.0
-    category: str = ""
-    input: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Result:
-    """The scores of one variant on one task, with the records they are made of.
-
-    A score is named after its metric, or `metric/category` for one category's items. `details` says what else decided
-    what was measured: few-shot examples, generation settings, the task's version.
-    """
-
-    task: str
-    scores: Mapping[str, Score]
-    samples: tuple[Sample, ...] = field(default=())
-    details: Mapping[str, Any] = field(default_factory=dict)

@@ -1,0 +1,49 @@
+"""Results of an evaluation: scores, and the record of every item they are made of."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class Score:
+    """One measured figure: a mean over `n` items and the standard error of that mean (None where it has none)."""
+
+    value: float
+    stderr: float | None
+    n: int
+    higher_is_better: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """What one variant did on one evaluation item. `id` pairs it with the same item under another variant.
+
+    `prompt` is what a person would call the question; `input` the exact text the model was given, control tokens
+    included. `weight` is how many units the item's metrics are means of (tokens of a loss), 1 for a plain item.
+    """
+
+    id: str
+    metrics: Mapping[str, float]
+    prompt: str = ""
+    response: str = ""
+    target: str = ""
+    weight: float = 1.0
+    category: str = ""
+    input: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """The scores of one variant on one task, with the records they are made of.
+
+    A score is named after its metric, or `metric/category` for one category's items. `details` says what else decided
+    what was measured: few-shot examples, generation settings, the task's version.
+    """
+
+    task: str
+    scores: Mapping[str, Score]
+    samples: tuple[Sample, ...] = field(default=())
+    details: Mapping[str, Any] = field(default_factory=dict)

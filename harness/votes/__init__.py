@@ -1,0 +1,1 @@
+"""Votes: ballots in a database (`store`), brought over from earlier versions (`migration`)."""

@@ -1,0 +1,178 @@
+"""Durable ballot storage in SQLite or PostgreSQL: each operation is one transaction, on disk when it returns.
+
+In SQLite the database is in WAL mode and each commit waits for the disk. The same code takes a PostgreSQL URL.
+"""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.nouns import Ballot, Side, Verdict
+from harness.votes import migration
+from harness.votes.schema import ballots, insert_ballot, now, sides, sqlalchemy
+
+LEAST_SIDES, MOST_SIDES = 2, 4
+BUSY_TIMEOUT_MS = 10_000  # how long one writer waits for another
+
+
+class ClosedBallotError(HarnessError):
+    """A ballot that takes no vote any more: its variants were revealed, or it is void."""
+
+
+class Ballots:
+    """The ballots in a database: a SQLite file, or a SQLAlchemy URL such as postgresql+psycopg://user@host/name."""
+
+    def __init__(self, database: str) -> None:
+        """Open the database, creating or migrating its tables. Raises HarnessError where it cannot be used."""
+        if database.strip() in ("", ":memory:") or database.rstrip("/") in ("sqlite:", "sqlite:///:memory:"):
+            raise HarnessError(f"votes in {database!r} would be gone when the server stops: name a file")
+        url = database if "://" in database else f"sqlite:///{database}"
+        try:
+            self._engine = sqlalchemy.create_engine(url, pool_pre_ping=True)  # a server that came back is found again
+        except (sqlalchemy.exc.ArgumentError, ModuleNotFoundError, ValueError) as error:
+            raise HarnessError(
+                f"the votes database cannot be used: {error}. Give a SQLite file or a SQLAlchemy URL whose driver is "
+                f"installed, such as postgresql+psycopg://user@host/name (pip install 'psycopg[binary]')"
+            ) from None
+        if self._engine.dialect.name == "sqlite":
+            sqlalchemy.event.listen(self._engine, "connect", _make_durable)
+            sqlalchemy.event.listen(self._engine, "begin", _begin_immediately)
+        with self._transaction() as connection:
+            migration.bring_up_to_date(connection)
+
+    def open(
+        self,
+        sides: Sequence[Side],
+        *,
+        seed: int,
+        system_prompt: str = "",
+        sampling: Mapping[str, Any],
+        annotator: str = "",
+    ) -> int:
+        """Keep a comparison that is about to be shown; return its id.
+
+        Args:
+            sides: two to four, in the order in which `seed` drew them.
+
+        Raises:
+            ValueError: for fewer or more sides.
+            HarnessError: where it could not be kept; likewise for every other operation.
+        """
+        if not LEAST_SIDES <= len(sides) <= MOST_SIDES:
+            raise ValueError(f"a ballot has {LEAST_SIDES} to {MOST_SIDES} sides, found {len(sides)}")
+        with self._transaction() as connection:
+            return insert_ballot(
+                connection, sides, seed=seed, system_prompt=system_prompt, sampling=sampling, annotator=annotator
+            )
+
+    def record(self, ballot: int, position: int, answer: str, finish: str, tokens: int | None = None) -> None:
+        """Keep the answer of one side, once it is complete. Raises ClosedBallotError where the ballot was voted on."""
+        here = (sides.c.ballot == ballot) & (sides.c.position == position)
+        with self._transaction() as connection:
+            self._require_state(connection, ballot, "open")
+            connection.execute(sides.update().where(here).values(answer=answer, finish=finish, tokens=tokens))
+
+    def vote(self, ballot: int, verdict: Verdict) -> None:
+        """Keep the verdict on a ballot, in place of an earlier one.
+
+        Raises:
+            ValueError: for a verdict that names no side of the ballot.
+            ClosedBallotError: where the variants were revealed, or the ballot is void.
+        """
+        with self._transaction() as connection:
+            self._require_state(connection, ballot, "open", "voted")
+            count = connection.execute(
+                sqlalchemy.select(sqlalchemy.func.count()).select_from(sides).where(sides.c.ballot == ballot)
+            ).scalar_one()
+            if (verdict.kind == "best") != (verdict.best is not None) or not 0 <= (verdict.best or 0) < count:
+                raise ValueError(f"{verdict} is no verdict on {count} sides")
+            values = {"state": "voted", "verdict": verdict.kind, "best": verdict.best, "voted_at": now()}
+            connection.execute(ballots.update().where(ballots.c.id == ballot).values(**values))
+
+    def reveal(self, ballot: int) -> None:
+        """Close a ballot: its variants are shown, and its verdict stays. Raises ClosedBallotError for a void one."""
+        with self._transaction() as connection:
+            self._require_state(connection, ballot, "open", "voted", "revealed")
+            connection.execute(ballots.update().where(ballots.c.id == ballot).values(state="revealed"))
+
+    def void(self, ballot: int) -> None:
+        """Close a ballot of which nothing can be said, such as one with an answer that failed."""
+        with self._transaction() as connection:
+            self._require_state(connection, ballot, "open", "void")
+            connection.execute(ballots.update().where(ballots.c.id == ballot).values(state="void"))
+
+    def __getitem__(self, ballot: int) -> Ballot:
+        """Return one ballot. Raises KeyError where there is none."""
+        with self._transaction() as connection:
+            for found in _read(connection, ballots.c.id == ballot):
+                return found
+        raise KeyError(ballot)
+
+    def __iter__(self) -> Iterator[Ballot]:
+        """Return every ballot, oldest first."""
+        with self._transaction() as connection:
+            found = list(_read(connection, sqlalchemy.true()))
+        return iter(found)
+
+    def __len__(self) -> int:
+        with self._transaction() as connection:
+            return int(connection.execute(sqlalchemy.select(sqlalchemy.func.count()).select_from(ballots)).scalar_one())
+
+    def _require_state(self, connection: Any, ballot: int, *states: str) -> None:
+        """Raise ClosedBallotError unless the ballot is in one of `states`; nobody else changes it until the transaction ends."""
+        state = connection.execute(
+            sqlalchemy.select(ballots.c.state).where(ballots.c.id == ballot).with_for_update()
+        ).scalar_one_or_none()
+        if state is None:
+            raise HarnessError(f"there is no ballot {ballot}")
+        if state not in states:
+            closed = {"revealed": "its variants are revealed", "void": "it is void", "voted": "it was voted on"}
+            raise ClosedBallotError(f"ballot {ballot} is closed: {closed.get(state, state)}")
+
+    @contextmanager
+    def _transaction(self) -> Iterator[Any]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except (sqlalchemy.exc.SQLAlchemyError, UnicodeError) as error:
+            where = self._engine.url.render_as_string(hide_password=True)
+            reason = getattr(error, "orig", None) or error
+            raise HarnessError(f"the votes database {where} cannot be used: {reason}") from error
+
+
+def _read(connection: Any, condition: Any) -> Iterator[Ballot]:
+    found = connection.execute(ballots.select().where(condition).order_by(ballots.c.id)).mappings().all()
+    wanted = sqlalchemy.select(ballots.c.id).where(condition)
+    of: dict[int, list[Side]] = {}
+    rows = connection.execute(
+        sides.select().where(sides.c.ballot.in_(wanted)).order_by(sides.c.ballot, sides.c.position)
+    )
+    for row in rows.mappings():
+        fields = ("variant", "recipe_sha256", "messages", "answer", "finish", "tokens")
+        of.setdefault(row["ballot"], []).append(Side(*(row[field] for field in fields)))
+    for row in found:
+        verdict = None if row["verdict"] is None else Verdict(row["verdict"], row["best"])
+        created_at = row["created_at"]
+        if created_at.tzinfo is None:  # SQLite keeps no time zone; what was written is UTC
+            created_at = created_at.replace(tzinfo=datetime.UTC)
+        yield Ballot(
+            row["id"], created_at, tuple(of[row["id"]]), row["seed"], row["system_prompt"], row["sampling"],
+            row["annotator"], row["state"], verdict,
+        )  # fmt: skip
+
+
+def _make_durable(connection: Any, _record: Any) -> None:
+    connection.isolation_level = None  # transactions begin where `_begin_immediately` says, not at the first change
+    cursor = connection.cursor()
+    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_TIMEOUT_MS}", "foreign_keys=ON"):
+        cursor.execute(f"PRAGMA {pragma}")
+    cursor.close()
+
+
+def _begin_immediately(connection: Any) -> None:
+    """Take the write lock at once: two that read and then write would otherwise fail one another."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
