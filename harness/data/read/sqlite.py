@@ -16,9 +16,10 @@ MAGIC = b"SQLite format 3\x00"
 
 
 def sqlite_rows(path: Path) -> Iterator[tuple[int, Row | DataError]]:
-    """The rows of the file's only table, numbered from 1 in their order; a DataError in the place of one that is wrong.
+    """Yield the rows of the file's only table, numbered from 1; a DataError in the place of one that is wrong.
 
-    Columns declared as JSON are decoded. A server may be writing to the file meanwhile: what is read is one state of it.
+    Columns declared as JSON are decoded. A server may be writing to the file meanwhile: what is read is one state of
+    it.
 
     Raises:
         DataError: where the file is damaged, or has not one table.
@@ -61,14 +62,14 @@ class _Text(bytes):
 
 
 def _only_table(connection: sqlite3.Connection) -> tuple[str, list[tuple[str, str]]]:
-    """The table's name, and the name and declared type (upper case) of each column."""
-    found = connection.execute(
+    """Return the table's name, and the name and declared type (upper case) of each column."""
+    tables = connection.execute(
         "SELECT name FROM sqlite_master WHERE type = 'table' AND substr(name, 1, 7) <> 'sqlite_' ORDER BY name"
     )
-    names = [name.decode(errors="replace") for (name,) in found]
+    names = [name.decode(errors="replace") for (name,) in tables]
     if len(names) != 1:
-        told = f"{len(names)}: {', '.join(names)}" if names else "none"
-        raise DataError(f"a SQLite file of rows has one table, found {told}")
+        listed = f"{len(names)}: {', '.join(names)}" if names else "none"
+        raise DataError(f"a SQLite file of rows has one table, found {listed}")
     columns = connection.execute(f"PRAGMA table_info({_quoted(names[0])})").fetchall()
     return names[0], [(name.decode(errors="replace"), kind.decode().upper()) for _, name, kind, *_ in columns]
 
