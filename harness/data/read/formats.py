@@ -33,8 +33,6 @@ from harness.errors import DataError
 from harness.extras import require
 from harness.nouns import Row
 
-__all__ = ["OnError", "files_of", "raise_error", "read_rows"]
-
 OnError = Callable[[DataError], None]
 
 HEAD = 1 << 20  # bytes that tell what a file is
