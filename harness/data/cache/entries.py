@@ -25,12 +25,12 @@ _DAY_S = 86400
 
 
 def cache_folder() -> Path:
-    """Return the folder of prepared data: `HARNESS_CACHE`, or ~/.cache/harness."""
+    """Where prepared data are kept: `HARNESS_CACHE`, or ~/.cache/harness."""
     return Path(os.environ.get("HARNESS_CACHE") or Path.home() / ".cache" / "harness")
 
 
 def lock_of(root: Path, key: str) -> Any:
-    """Return the lock (filelock's) of an entry. Of 4096 other entries, about one has the same."""
+    """The lock (filelock's) of an entry. Of 4096 other entries, about one has the same."""
     import filelock
 
     return filelock.FileLock(root / "locks" / f"{key[:3]}.lock")
@@ -67,7 +67,7 @@ class Entry:
 
 
 def entries(root: Path) -> list[Entry]:
-    """Return everything under `root`, the last used first."""
+    """Everything under `root`, the last used first."""
     return sorted(_entries(root / "encoded"), key=lambda entry: (-entry.used, entry.key))
 
 

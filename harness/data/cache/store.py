@@ -1,8 +1,8 @@
 """Encoded data that are kept in Arrow files, addressed by the content of everything they were made from.
 
 Under `HARNESS_CACHE` (~/.cache/harness): `encoded/KEY/` has the examples and the account of one recipe's data, and
-`files/` the hash of each source file with the size and time it had then. Whatever changes gives another key. What was
-not used for long is removed when something is added; `entries` has the rest of what can be done with them.
+`files/` the hash of each source file with the size and time it had then. Whatever changes gives another key. What was not
+used for long is removed when something is added; `entries` has the rest of what can be done with them.
 """
 
 from __future__ import annotations
@@ -63,11 +63,10 @@ def cached_data(
     *,
     reads: Reads = "conversations",
 ) -> Both:
-    """Return what `encode_data` returns, from the cache if it is there; else encode it, once, and keep it.
+    """What `encode_data` gives, from the cache if it is there; else it is made, once, and kept.
 
-    Of two processes that want the same, one waits for the other. Without pyarrow, and for what is read from the
-    network, nothing is kept. `say` is told, for people, what keeps the cache from being used, and what is being waited
-    for.
+    Of two processes that want the same, one waits for the other. Without pyarrow, and for what is read from the network,
+    nothing is kept. `say` is told, for people, what keeps the cache from being used, and what is being waited for.
 
     Raises:
         DataError: see `encode_data`.
@@ -125,7 +124,7 @@ def cached_data(
 def kept_validation(
     spec: DataSpec, plugins: Plugins, template: BoundTemplate, *, reads: Reads = "conversations"
 ) -> EncodedData | None:
-    """Return the validation data that `cached_data` has kept of the same recipe; None where it has not.
+    """The validation data that `cached_data` has kept of the same recipe; None where it has not.
 
     What the training data were compared with (`data.decontaminate`) does not matter for them.
     """
@@ -215,13 +214,13 @@ def _is_file(text: str) -> bool:
 
 
 def _hash_of_source(path: Path, root: Path) -> str:
-    """Return the hash of a file; of a SQLite file with what its write-ahead log adds."""
+    """The hash of a file; of a SQLite file with what its write-ahead log adds."""
     log = path.with_name(f"{path.name}-wal")
     return _hash_of(path, root) + (_hash_of(log, root) if log.is_file() else "")
 
 
 def _hash_of(path: Path, root: Path) -> str:
-    """Return the hash of a file's bytes, remembered for as long as its size and time stay as they are."""
+    """The hash of a file's bytes, remembered for as long as its size and time stay as they are."""
     found, name = path.stat(), str(path.resolve())
     state = [name, found.st_size, found.st_mtime_ns]
     memo = root / "files" / f"{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()}.json"
@@ -311,7 +310,7 @@ def _account_of(folder: Path) -> dict[str, Any]:
 
 
 def _read_part(folder: Path, part: str) -> EncodedData | None:
-    """Return a part of an entry, which counts as used now. Raises all that a damaged one gives rise to."""
+    """The train or validation part of an entry, which counts as used now. Raises whatever a damaged one gives rise to."""
     kept, file = _account_of(folder).get(part), folder / f"{part}.arrow"
     if kept is None:
         return None
