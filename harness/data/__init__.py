@@ -1,4 +1,4 @@
-"""Data: bytes to rows (`read`), rows to conversations (`convert`), what is trained on (`prepare`), token ids (`encode`, `cache`)."""
+"""Data, room by room: bytes to rows (`read`), to conversations (`convert`), to those used (`prepare`), to ids (`encode`)."""
 
 from harness.data.convert.conversion import convert_row
 from harness.data.convert.fields import LeftOut, take

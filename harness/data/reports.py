@@ -10,12 +10,12 @@ from pathlib import Path
 
 @dataclass(slots=True)
 class SourceReport:
-    """What became of the rows of one source.
+    """Counts of the rows of one source, by what became of them.
 
-    `rows` were read, `kept` items became of them, and what was left out is counted by reason in `left_out`. `used` is how
-    often the kept items are used in all, since a mixture may repeat them; `tokens` and `supervised` count the tokens of that
-    use. `escaped` counts the items that hold a control token's string, which stays text. `ids` are the ids of what was left
-    out by reason, recorded by whoever sets it to a dict.
+    `rows` were read, `kept` items became of them, and what was left out is counted by reason in `left_out`. `used` is
+    how often the kept items are used in all, since a mixture may repeat them; `tokens` and `supervised` count the
+    tokens of that use. `escaped` counts the items that hold a control token's string, which stays text. `ids` are the
+    ids of what was left out by reason, recorded by whoever sets it to a dict.
     """
 
     source: str
@@ -30,7 +30,7 @@ class SourceReport:
     ids: dict[str, list[str]] | None = None
 
     def __str__(self) -> str:
-        """How much of it was kept: of rows, or of items where rows became several."""
+        """Return how much of it was kept: of rows, or of items where rows became several."""
         rows = f"{self.rows:,} row{'' if self.rows == 1 else 's'}"
         if self.kept + self.left_out.total() > self.rows:
             return f"{self.kept:,} item{'' if self.kept == 1 else 's'} from {rows}"
@@ -57,11 +57,11 @@ class Overlap:
 
 @dataclass(slots=True)
 class DataReport:
-    """What became of every row of a recipe's training sources, complete once they have been prepared.
+    """Counts of all rows of a recipe's training sources, complete once they have been prepared.
 
-    `train` and `held_out` have a report for each source: of what is trained on, and of what is held out for validation.
-    Of each report in `train`, rows that became one item each are `kept` or in `left_out`. `overlapping` counts the items
-    that overlap with an evaluation item; `overlaps` are the first of them.
+    `train` and `held_out` have a report for each source: of what is trained on, and of what is held out for
+    validation. Of each report in `train`, rows that became one item each are `kept` or in `left_out`. `overlapping`
+    counts the items that overlap with an evaluation item; `overlaps` are the first of them.
     """
 
     train: tuple[SourceReport, ...]

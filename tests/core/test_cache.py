@@ -359,8 +359,8 @@ from harness.plugins import Plugins
 from harness.recipe import DataSource, DataSpec
 from harness.template import BoundTemplate, bind
 
-def slow(*arguments):
-    made = encode_data(*arguments)
+def slow(*arguments, **named):
+    made = encode_data(*arguments, **named)
     print("made", flush=True)
     while not Path(sys.argv[3]).exists():
         time.sleep(0.05)

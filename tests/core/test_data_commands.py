@@ -227,7 +227,7 @@ def test_of_much_a_sample_is_told_that_is_as_mixed_and_says_its_size(monkeypatch
     found = Statistics()
     for number in range(3 * module.LANGUAGE_SAMPLE):
         found.add(Conversation.of(("user", "en" if number < 1.5 * module.LANGUAGE_SAMPLE else "de")), 2)
-    found.tell_languages()
+    found.count_languages()
     assert found.languages.total() == 2 * module.LANGUAGE_SAMPLE == 2 * found.as_dict()["languages_told_of"]
     assert 0.45 < found.languages["en"] / found.languages.total() < 0.55
     assert "language (of 2,000 items drawn at random)" in dict(shares_of(Measured("", found, [])))

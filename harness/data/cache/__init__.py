@@ -1,1 +1,1 @@
-"""Encoded data on disk, addressed by the content of what they were made from (`store`), and their upkeep (`entries`)."""
+"""Encoded data on disk, found by a hash of what they were made from (`store`), and their upkeep (`entries`)."""

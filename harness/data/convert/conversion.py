@@ -15,7 +15,7 @@ from harness.nouns import Conversation, DataItem, Preference, Row
 def convert_row(
     dataset: Dataset, row: Row, options: Any = None, check: Callable[[DataItem], None] = check_item
 ) -> tuple[DataItem, ...]:
-    """Convert one row and check each item. `options` is the source as the recipe has it; None for one with its defaults.
+    """Convert one row and check each item. `options` is the source as the recipe has it; None: with its defaults.
 
     Returns a `LeftOut`, which is an empty tuple, where the dataset gives a reason to leave the row out.
 

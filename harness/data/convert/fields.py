@@ -45,9 +45,8 @@ def take(row: Row, name: str, kind: type[T], default: T = _MISSING) -> T:
         if default is _MISSING:
             if name in row:
                 raise DataError(f"the field {name!r} is null")
-            raise DataError(
-                f"the field {name!r} is missing.{nearest(name, row)} The row has: {', '.join(map(str, row)) or 'nothing'}"
-            )
+            has = ", ".join(map(str, row)) or "nothing"
+            raise DataError(f"the field {name!r} is missing.{nearest(name, row)} The row has: {has}")
         return default
     if not isinstance(value, kind):
         raise DataError(f"the field {name!r} should be {_NAMES.get(kind, kind.__name__)}, found {shown(value)}")

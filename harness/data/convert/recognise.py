@@ -1,8 +1,9 @@
-"""Which data set a file is for: each one that declares `fields` is tried on a sample of the file's rows.
+"""The dataset that a file is for: each one that declares `fields` is tried on a sample of the file's rows.
 
-A data set fits a row (its columns renamed as the source says) that has the fields it needs and that its `convert` takes, with default options. How much of the
-row it knows decides between several that fit: `instruction, input, output` fits a row with `data_source` too, but a
-data set that also names `data_source` fits it better. Where two fit equally well, nothing is guessed.
+A dataset fits a row (its columns renamed as the source says) that has the fields it needs and that its `convert`
+takes, with default options. How much of the row it knows decides between several that fit: `instruction, input,
+output` fits a row with `data_source` too, but a data set that also names `data_source` fits it better. Where two fit
+equally well, nothing is guessed.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ CHARACTERS = 1 << 24  # in the rows that are read for a sample, after which ther
 LONGEST_LABEL = 100  # characters; what is longer in a row is content
 NONE_RENAMED: Mapping[str, str] = MappingProxyType({})
 
-# A data set is chosen if it reads at least so many of the sampled rows, and is equal to another if both of these are so:
+# A dataset is chosen if it reads at least this share of the sampled rows. Two are equal if both of the others hold:
 LEAST = 0.5
 MARGIN_READ = 0.05  # they read the same share of the rows, to within this
 MARGIN_NAMED = 0.5  # they know equally many fields of a row, on average, to within this
@@ -37,7 +38,7 @@ MARGIN_NAMED = 0.5  # they know equally many fields of a row, on average, to wit
 def recognise(
     path: str, datasets: Mapping[str, Dataset], columns: Mapping[str, str] = NONE_RENAMED, sample: int = SAMPLE
 ) -> list[Match]:
-    """Every data set that declares `fields`, and how well it fits the rows of a file, the best first.
+    """Return how well each dataset that declares `fields` fits the rows of a file, the best first.
 
     `columns` renames the columns of the file, as those of a source do.
 
@@ -52,7 +53,7 @@ def recognise(
 def choose(
     path: str, datasets: Mapping[str, Dataset], columns: Mapping[str, str] = NONE_RENAMED, sample: int = SAMPLE
 ) -> Match:
-    """The one data set that fits a file. Raises DataError: see `recognise` and `best_of`."""
+    """Return the one dataset that fits a file. Raises DataError: see `recognise` and `best_of`."""
     return best_of(recognise(path, datasets, columns, sample), path, datasets, columns, sample)
 
 
@@ -63,7 +64,7 @@ def best_of(
     columns: Mapping[str, str] = NONE_RENAMED,
     sample: int = SAMPLE,
 ) -> Match:
-    """The one that fits, of what `recognise` gave for a file.
+    """Return the one that fits, of the matches that `recognise` returned for a file.
 
     Raises:
         DataError: where none fits (naming the nearest and what is missing), several fit equally well (naming them), or
@@ -111,21 +112,21 @@ class _Sample:
         return cls(tuple(some), columns, tuple(rows))
 
     def gathered(self, dataset: Dataset, options: Any) -> Iterable[tuple[int, Row]]:
-        """The rows as the data set puts them together; more are read, since what belongs together may lie far apart."""
+        """Return the rows as the dataset puts them together; more are read, as rows of one tree may lie far apart."""
         if dataset.gather is None:
             return self.rows
         rows = _rows(self.files, self.columns, None, [])
         some = list(itertools.islice(rows, GATHERED))
-        found = list(itertools.islice(dataset.gather(some, options), len(self.rows) + 1))
+        gathered = list(itertools.islice(dataset.gather(some, options), len(self.rows) + 1))
         is_all = len(some) < GATHERED and sum(_characters(row) for _, row in some) < CHARACTERS
         # What is put together last may be cut off where the reading stopped.
-        return found[: len(self.rows)] if is_all or len(found) > len(self.rows) else found[:-1]
+        return gathered[: len(self.rows)] if is_all or len(gathered) > len(self.rows) else gathered[:-1]
 
 
 def _rows(
     files: Iterable[str], columns: Mapping[str, str], each: int | None, errors: list[DataError]
 ) -> Iterator[tuple[int, Row]]:
-    """The first `each` rows of each file, renamed, until they have CHARACTERS."""
+    """Yield the first `each` rows of each file, renamed, until they have CHARACTERS."""
     characters = 0
     for file in files:
         for number, row in itertools.islice(read_rows(file, errors.append), each):
@@ -170,7 +171,7 @@ def _match(dataset: Dataset, seen: _Sample) -> Match:
 
 
 def _read(dataset: Dataset, seen: _Sample, known: list[frozenset[str] | None]) -> tuple[float, str | None]:
-    """The share of the sampled rows that the data set can read, and what the first other one is refused for."""
+    """Return the share of the sampled rows that the dataset can read, and why the first other one is refused."""
     from pydantic import ValidationError
 
     from harness.recipe import source_model
@@ -181,7 +182,7 @@ def _read(dataset: Dataset, seen: _Sample, known: list[frozenset[str] | None]) -
         needed = ", ".join(str(part["loc"][0]) for part in problem.errors())
         return 0.0, f"it cannot be used without being told: {needed}"
     error: str | None = None
-    read = made = tried = 0
+    read = converted = tried = 0
     try:
         rows = list(seen.gathered(dataset, options))
     except Exception as problem:  # `gather` is a plugin's, and was given rows that may not be its own
@@ -195,11 +196,11 @@ def _read(dataset: Dataset, seen: _Sample, known: list[frozenset[str] | None]) -
         try:
             items = convert_row(dataset, row, options)
             read += 1
-            made += len(items)
+            converted += len(items)
         except DataError as problem:
             error = error or f"row {number}: {problem.reason}"
     # A data set may leave rows out, but one that makes nothing of any row does not read the file.
-    return (read / tried if made else 0.0), error or (None if made else "it leaves every row out")
+    return (read / tried if converted else 0.0), error or (None if converted else "it leaves every row out")
 
 
 def _missing(dataset: Dataset, row: Row) -> tuple[tuple[float, int], list[str], tuple[str, ...]]:
@@ -231,26 +232,29 @@ def _nothing_fits(
         return f"its files are of different kinds: {differ}. Give each kind a source of its own"
     number, row = _Sample.of(path, columns, 1).rows[0]
     has = listed(present_fields(row), 12) or "no fields"
-    told = f"no data set fits: row {number} has {has}.{_not_rows(row)}"
+    message = f"no data set fits: row {number} has {has}.{_not_rows(row)}"
     if refused := [match for match in matches if match.named]:
         best = max(refused, key=lambda match: (match.read, match.named))
-        told += f" The nearest is {best.dataset!r}, whose fields are there, but it reads {best.read:.0%} of the rows: {best.error}."
-        return f"{told} `harness data validate --dataset {best.dataset}` shows every row that is wrong"
+        message += (
+            f" The nearest is {best.dataset!r}, whose fields are there, but it reads {best.read:.0%} of the rows: "
+        )
+        message += f"{best.error}."
+        return f"{message} `harness data validate --dataset {best.dataset}` shows every row that is wrong"
     if guessable := _guessable(datasets):
         near = max(guessable, key=lambda dataset: _missing(dataset, row)[0])
         score, missing, alternative = _missing(near, row)
         if score[0]:
             meant = {**columns, **{name: _alike(name, row) or "NAME" for name in missing}}
             renames = ", ".join(f"{name}: {theirs}" for name, theirs in meant.items())
-            told += (
-                f" The nearest is {near.name!r} ({', '.join(alternative)}), which also needs {listed(missing)}. If that only "
-                f"has another name, say so in a recipe: `dataset: {near.name}` with `columns: {{{renames}}}`."
+            message += (
+                f" The nearest is {near.name!r} ({', '.join(alternative)}), which also needs {listed(missing)}. "
+                f"If that only has another name, say so in a recipe: `dataset: {near.name}` with `columns: {{{renames}}}`."
             )
-    return f"{told} `harness data list` shows what is known; another format is a plugin of 15 lines"
+    return f"{message} `harness data list` shows what is known; another format is a plugin of 15 lines"
 
 
 def _not_rows(row: Row) -> str:
-    """Where what was read as a row is more than one, or less: what to do about it."""
+    """Say what to do about a row that is more than one row, or less."""
     lists = [
         name
         for name, value in row.items()
@@ -266,33 +270,33 @@ def _not_rows(row: Row) -> str:
 
 
 def _alike(name: str, row: Row) -> str:
-    """The field of a row that may be meant by `name`, if one is spelt much like it."""
+    """Return the field of a row that is spelt much like `name`, if there is one."""
     return nearest(name, present_fields(row)).rpartition("Did you mean ")[2].strip("?'\" ")
 
 
 def _by_file(files: list[str], datasets: Mapping[str, Dataset], columns: Mapping[str, str], sample: int) -> str:
-    """What each of several files is, where that differs; an empty string where it does not."""
+    """Say which dataset fits each of several files, where that differs; an empty string where it does not."""
     kinds: dict[str, list[str]] = {}
     for file in files[:: -(-len(files) // FILES)]:
         try:
             kinds.setdefault(choose(file, datasets, columns, sample).dataset, []).append(file)
         except HarnessError:
             kinds.setdefault("nothing known", []).append(file)
-    return "; ".join(f"{listed(found, 2)}: {kind}" for kind, found in kinds.items()) if len(kinds) > 1 else ""
+    return "; ".join(f"{listed(names, 2)}: {kind}" for kind, names in kinds.items()) if len(kinds) > 1 else ""
 
 
 def _several_fit(datasets: Mapping[str, Dataset], rivals: list[Match]) -> str:
     names = " and ".join(repr(rival.dataset) for rival in rivals)
-    told = "".join(f"\n  {match.dataset}: {datasets[match.dataset].description}; {match.why}" for match in rivals)
+    message = "".join(f"\n  {match.dataset}: {datasets[match.dataset].description}; {match.why}" for match in rivals)
     return (
-        f"{names} fit equally well, so nothing is guessed. Say which it is, `dataset: {rivals[0].dataset}` in a recipe or "
-        f"--dataset {rivals[0].dataset} on the command line:{told}"
+        f"{names} fit equally well, so nothing is guessed. Say which it is, `dataset: {rivals[0].dataset}` in a recipe "
+        f"or --dataset {rivals[0].dataset} on the command line:{message}"
     )
 
 
 def _better_known(first: Match, other: Match) -> str:
     return (
-        f"{first.dataset!r} could read it, but {other.dataset!r} knows more of its fields and reads {other.read:.0%} of the rows: "
-        f"{other.error}. Mend that, or say which it is: `dataset: {first.dataset}` in a recipe, --dataset {first.dataset} on the "
-        f"command line ({first.why})"
+        f"{first.dataset!r} could read it, but {other.dataset!r} knows more of its fields and reads {other.read:.0%} of "
+        f"the rows: {other.error}. Mend that, or say which it is: `dataset: {first.dataset}` in a recipe, "
+        f"--dataset {first.dataset} on the command line ({first.why})"
     )

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def reports_of(
     sources: Iterable[DataSource], datasets: Registry[Dataset], *, list_ids: bool = False
 ) -> tuple[SourceReport, ...]:
-    """Begin a report for each source, before anything is read. With `list_ids` they name what is left out, row by row."""
+    """Begin a report for each source, before anything is read. With `list_ids` it lists what is left out."""
     return tuple(
         SourceReport(source.dataset, where_of(source, datasets[source.dataset]), ids={} if list_ids else None)
         for source in sources
@@ -36,7 +36,7 @@ def reports_of(
 
 @dataclass(frozen=True, slots=True)
 class ConvertedRow:
-    """What one row of a file became: one item or several."""
+    """One row of a file as converted: one item or several."""
 
     path: str
     number: int

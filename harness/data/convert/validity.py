@@ -43,8 +43,8 @@ def _check_text(value: Any, where: str, *about: object) -> None:
         text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
         text.encode()
     except UnicodeEncodeError as error:  # JSON can say "\ud83d"; no tokenizer takes it
-        told = f"is not valid Unicode: it holds half of a surrogate pair, {text[error.start]!r}"
-        raise DataError(f"{where.format(*about)} {told}") from None
+        problem = f"is not valid Unicode: it holds half of a surrogate pair, {text[error.start]!r}"
+        raise DataError(f"{where.format(*about)} {problem}") from None
     except RecursionError:
         raise DataError(f"{where.format(*about)} is nested too deeply") from None
 

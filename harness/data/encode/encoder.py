@@ -32,7 +32,9 @@ BATCH_CHARACTERS = 1 << 20  # in their messages, so that long ones do not fill t
 
 @dataclass(frozen=True, slots=True)
 class EncodedData:
-    """Items ready for batches, and the reports on how they came about. `sample` is the first of their conversations, unencoded.
+    """Items ready for batches, and the reports on how they came about.
+
+    `sample` are the first conversations of them, not encoded.
 
     `sha256` is of the ids and masks, in order; `tokens` and `supervised` count the tokens of all examples.
     """
@@ -64,11 +66,12 @@ def encode_data(
 ) -> tuple[EncodedData, EncodedData | None]:
     """Encode what is trained on and what it is validated with (None where the recipe has nothing for that).
 
-    The training sources are cleaned, decontaminated, split and mixed by `prepare_items`; `data.validation` is taken as it is.
+    The training sources are cleaned, decontaminated, split and mixed by `prepare_items`; `data.validation` is taken as
+    it is.
 
     Args:
         evaluation: (id, text) of the evaluation items, for `data.decontaminate`.
-        folder: where the items are written to Arrow files and read from, so that memory does not grow with their number.
+        folder: where the items are written to Arrow files and read from; memory then does not grow with their number.
         reads: what the objective reads; a dataset that yields anything else is refused.
 
     Raises:
@@ -111,8 +114,8 @@ def _held_out(encoder: _Encoder, report: DataReport, spec: DataSpec) -> EncodedD
     if not any(source.kept for source in report.held_out):
         rows = sum(source.kept for source in report.train)
         raise DataError(
-            f"data.validation_share = {spec.validation_share:g} holds out none of {rows:,} rows: raise it, or name other data "
-            f"under data.validation"
+            f"data.validation_share = {spec.validation_share:g} holds out none of {rows:,} rows: raise it, or name other "
+            f"data under data.validation"
         )
     return encoder.finish(report.held_out)
 
@@ -129,7 +132,7 @@ def encode_sources(
     """Read, convert and encode every row of the sources as it is, and apply `on_overlong`.
 
     Raises:
-        DataError: for a row that does not fit; for an overlong item where `on_overlong` is `error`; where nothing is left.
+        DataError: for a row that does not fit; for an overlong item with `on_overlong: error`; where nothing is left.
     """
     reports = reports_of(sources, datasets)
     with _workers(template, spec, reads) as workers:
@@ -142,8 +145,8 @@ def encode_sources(
 def _workers(template: BoundTemplate, spec: DataSpec, reads: Reads) -> Workers:
     if reads == "preferences" and spec.train_on != "all":
         raise DataError(
-            f"data.train_on is {spec.train_on}, which chooses among the answers of a conversation; a preference is learnt from "
-            f"whole completions: leave data.train_on out"
+            f"data.train_on is {spec.train_on}, which chooses among the answers of a conversation; a preference is "
+            f"learnt from whole completions: leave data.train_on out"
         )
     return Workers(template, spec.train_on, spec.processes)
 
@@ -168,7 +171,8 @@ class _Encoder:
         if not isinstance(item, self.kind):
             yields = "preferences" if isinstance(item, Preference) else "conversations"
             raise DataError(
-                f"{item.source} {item.id}: the data set {prepared.report.source!r} yields {yields}; this needs {self.reads}"
+                f"{item.source} {item.id}: the data set {prepared.report.source!r} yields {yields}; "
+                f"this needs {self.reads}"
             )
         self.pending.append(prepared)
         for message in messages_of(item):
@@ -239,9 +243,11 @@ def _shortened(item: Item, spec: DataSpec, prepared: Prepared) -> Item | None:
     """Apply `on_overlong` to an item with an example that is too long; None leaves the whole item out."""
     if spec.on_overlong == "error":
         longest = max(item.examples, key=len)
+        such = "conversations" if isinstance(prepared.item, Conversation) else "preferences"
         raise DataError(
-            f"{prepared.report.path}: {longest.id} has {len(longest)} tokens, more than data.max_tokens = {spec.max_tokens}. Raise "
-            f"that, or choose data.on_overlong: drop (leave such {'conversations' if isinstance(prepared.item, Conversation) else 'preferences'} out) or truncate (cut their end off)"
+            f"{prepared.report.path}: {longest.id} has {len(longest)} tokens, more than data.max_tokens = "
+            f"{spec.max_tokens}. Raise that, or choose data.on_overlong: drop (leave such {such} out) or truncate (cut "
+            f"their end off)"
         )
     if spec.on_overlong == "drop":
         return None

@@ -19,7 +19,7 @@ BLOCK_TOKENS = 1 << 22
 
 
 class Block(NamedTuple):
-    """Some items one after the other, by column; the i-th has the tokens edges[i] to edges[i + 1], of all its examples."""
+    """Some items one after the other, by column; the i-th has the tokens edges[i] to edges[i + 1]."""
 
     ids: memoryview[int]  # of int32
     mask: memoryview[bool]
@@ -91,7 +91,7 @@ class Items(Sequence[Item]):
 
 
 class Examples(Sequence[Example]):
-    """The examples of items, one after the other: of conversations one each, of preferences the chosen and the rejected."""
+    """The examples of items, one after the other: one of a conversation, the chosen and the rejected of a preference."""
 
     def __init__(self, items: Items) -> None:
         self._items = items
@@ -205,7 +205,8 @@ def _block_of(batch: Any) -> Block:
     names, roles, extras = (_Column(batch.column(name)) for name in ("id", "roles", "extras"))
     splits = _Column(batch.column("splits")) if len(batch.column("splits").values) else None
     return Block(
-        ids.cast("i"), mask.cast("?"), edges.cast("i")[: rows + 1], names, times[: 4 * rows].cast("i"), roles, splits, extras
+        ids.cast("i"), mask.cast("?"), edges.cast("i")[: rows + 1], names, times[: 4 * rows].cast("i"),
+        roles, splits, extras,
     )  # fmt: skip
 
 

@@ -1,8 +1,8 @@
-"""Encoding batches of items while others are read: tokenized in threads, and in processes where cores and rows are many.
+"""Encoding batches of items while others are read: in threads, and in processes where cores and rows are many.
 
-Tokenizing uses all cores and needs no lock of Python's; rendering and masks do, so they stay in the caller's thread, which would
-otherwise wait for the lock. On few cores the two fit beside each other. On many, everything would wait for the one thread, so
-each process renders and tokenizes batches of its own on one core.
+Tokenizing uses all cores and needs no lock of Python's; rendering and masks do, so they stay in the caller's thread,
+which would otherwise wait for the lock. On few cores the two fit beside each other. On many, everything would wait for
+the one thread, so each process renders and tokenizes batches of its own on one core.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ MANY_ROWS = 16_384  # take longer in threads than processes take to start
 
 
 class Workers:
-    """Encode batches, in the order in which they are asked for their results. A context manager: it ends what it started.
+    """Encode batches, in the order in which they are asked for their results. Leaving the context ends all processes.
 
     Args:
         processes: how many; 0 for threads only. None: as many as there are cores, once there are many rows.
@@ -51,7 +51,7 @@ class Workers:
         self._pool: Executor | None = None
 
     def __enter__(self) -> Workers:
-        # What is loaded is not garbage. Looking through it again and again, as rows come and go, takes a fifth of the time.
+        # What is loaded is not garbage. Looking through it again and again as rows come and go takes a fifth of the time.
         gc.freeze()
         return self
 

@@ -20,17 +20,17 @@ _WORD = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+")
 
 
 def text_of(item: DataItem) -> str:
-    """The text of all messages, in order, one below the other."""
+    """Return the text of all messages, in order, one below the other."""
     return "\n".join(message.content for message in messages_of(item))
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text in lower case, without punctuation; in scripts that have no spaces, its characters."""
+    """Return the words of a text in lower case, without punctuation; in scripts that have no spaces, its characters."""
     return _WORD.findall(text.lower())
 
 
 def word_spans(text: str) -> Iterator[tuple[int, int]]:
-    """Where in `text.lower()` the words of `words_of` begin and end."""
+    """Yield where in `text.lower()` the words of `words_of` begin and end."""
     return (match.span() for match in _WORD.finditer(text.lower()))
 
 

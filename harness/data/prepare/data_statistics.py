@@ -1,7 +1,7 @@
 """What data hold, in figures: rows, turns, roles, lengths, languages, scripts, sources, duplicates.
 
-Read in one pass. What is kept grows with the number of different lengths, and by one digest of 16 bytes an item. Languages
-are told of a sample, since that takes a millisecond an item.
+Read in one pass. What is kept grows with the number of different lengths, and by one digest of 16 bytes an item.
+Languages are told of a sample, since that takes a millisecond an item.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ IN_DOUBT = "in doubt"
 
 @dataclass(slots=True)
 class Lengths:
-    """How often each length occurs, exactly."""
+    """Counts of lengths, exact."""
 
     counts: Counter[int] = field(default_factory=Counter)
 
@@ -46,7 +46,7 @@ class Lengths:
         return self.total / self.n if self.counts else 0.0
 
     def quantile(self, q: float) -> int:
-        """The smallest length that at least a share q of the items do not exceed; 0 where there are none."""
+        """Return the smallest length that at least a share q of the items do not exceed; 0 where there are none."""
         below, wanted = 0, q * self.n
         for length in sorted(self.counts):
             below += self.counts[length]
@@ -55,7 +55,7 @@ class Lengths:
         return 0
 
     def share_above(self, limit: int) -> float:
-        """The share of items that are longer than `limit`."""
+        """Return the share of items that are longer than `limit`."""
         return sum(count for length, count in self.counts.items() if length > limit) / self.n if self.counts else 0.0
 
     def bins(self, most: int = 24) -> list[Bin]:
@@ -161,16 +161,16 @@ class Statistics:
         self.tokens.add(len(example), times)
         self.supervised_tokens += times * example.supervised
 
-    def tell_languages(self) -> None:
+    def count_languages(self) -> None:
         """Fill `languages`, once everything was added: all items, or LANGUAGE_SAMPLE of them, drawn at random.
 
         Raises:
             MissingExtraError: without the extra `cleaning`.
         """
-        told = Languages()
+        identifier = Languages()
         self.languages.clear()
         for text, times in self._sample:
-            self.languages[told.of(text) or IN_DOUBT] += times
+            self.languages[identifier.of(text) or IN_DOUBT] += times
 
     @property
     def is_language_sampled(self) -> bool:
@@ -207,16 +207,16 @@ class Statistics:
 
 
 def script_of(text: str) -> str:
-    """The script that most of the letters at the beginning of a text are in; `none` where it has no letters."""
+    """Return the script that most of the letters at the beginning of a text are in; `none` where it has no letters."""
     head = text[:SCRIPT_SAMPLE]
     if head.isascii():
         return "Latin" if re.search(r"[A-Za-z]", head) else "none"
-    found = {name: len(letters.findall(head)) for name, letters in _scripts().items()}
-    other = sum(char.isalpha() for char in head) - sum(found.values())
+    letters_in = {name: len(letters.findall(head)) for name, letters in _scripts().items()}
+    other = sum(char.isalpha() for char in head) - sum(letters_in.values())
     # Japanese is written with Chinese characters too; it is the kana that tell them apart.
-    if found["Japanese"] * 5 >= found["Chinese"] > 0:
-        found["Japanese"] += found.pop("Chinese")
-    name, count = max(found.items(), key=lambda entry: entry[1])
+    if letters_in["Japanese"] * 5 >= letters_in["Chinese"] > 0:
+        letters_in["Japanese"] += letters_in.pop("Chinese")
+    name, count = max(letters_in.items(), key=lambda entry: entry[1])
     return name if count and count >= other else "other" if other > 0 else "none"
 
 
@@ -251,7 +251,7 @@ def _length(message: Message) -> int:
 
 
 def round_width(least: float) -> int:
-    """The smallest of 1, 2, 5, 10, 20, 50, … that is at least `least`."""
+    """Return the smallest of 1, 2, 5, 10, 20, 50, … that is at least `least`."""
     if least <= 1:
         return 1
     power = 10 ** math.floor(math.log10(least))

@@ -1,7 +1,7 @@
 """Decontamination: rows to be learnt that share a run of words with an item they are to be evaluated on.
 
-The n-grams of the evaluation items are held as hashes; the rows stream past. Words are compared in lower case and without
-punctuation, 13 in a row, as in appendix C of Brown et al. 2020 (GPT-3).
+The n-grams of the evaluation items are held as hashes; the rows stream past. Words are compared in lower case and
+without punctuation, 13 in a row, as in appendix C of Brown et al. 2020 (GPT-3).
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class Decontamination:
         self._index(spec)
 
     def overlap(self, item: DataItem) -> Overlap | None:
-        """The first overlap of an item with an evaluation item, as far as it goes; None if there is none."""
+        """Return the first overlap of an item with an evaluation item, as far as it goes; None if there is none."""
         text = text_of(item)
         known = self._vocabulary
         words = [known.get(word, -1) for word in words_of(text)]
@@ -103,17 +103,17 @@ class Decontamination:
                     self._ngrams.setdefault(key, at)
                     prefix = hash(tuple(self._words[at : at + _PREFIX]))
                     lengths[prefix] = lengths.get(prefix, 0) | 1 << length
-        self._lengths = {prefix: _bits(found) for prefix, found in lengths.items()}
+        self._lengths = {prefix: _bits(bits) for prefix, bits in lengths.items()}
 
     def _ngrams_of(self, number: int, ngram: int) -> Iterator[tuple[int, int, int]]:
-        """Where each n-gram of an item is, its length and its hash. An item shorter than `ngram` words is one itself."""
+        """Yield the place of each n-gram of an item, its length and its hash. A shorter item is one itself."""
         start, end = self._starts[number], self._starts[number + 1]
         length = min(ngram, end - start)
         for at in range(start, end - length + 1):
             yield at, length, hash(tuple(self._words[at : at + length]))
 
     def _item_at(self, at: int) -> tuple[int, int]:
-        """The number of the item whose words hold position `at`, and where that item ends."""
+        """Return the number of the item whose words hold position `at`, and where that item ends."""
         number = bisect.bisect_right(self._starts, at) - 1
         return number, self._starts[number + 1]
 
@@ -127,6 +127,6 @@ def _cut(text: str, start: int, length: int) -> str:
 
 
 @functools.cache
-def _bits(found: int) -> tuple[int, ...]:
-    """Which bits are set, the highest first."""
-    return tuple(bit for bit in range(found.bit_length() - 1, -1, -1) if found >> bit & 1)
+def _bits(bits: int) -> tuple[int, ...]:
+    """Return which bits are set, the highest first."""
+    return tuple(bit for bit in range(bits.bit_length() - 1, -1, -1) if bits >> bit & 1)

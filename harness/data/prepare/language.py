@@ -1,8 +1,8 @@
 """Which language an item is in: for `harness data stats`, and for whoever filters by it.
 
-py3langid says which: 140 languages, no download (its model of 4.6 MB comes in the wheel), no randomness, and needs only
-numpy. Of the others, langdetect is random unless seeded and no longer maintained, and lingua, better on single words, takes
-a hundred times the space.
+py3langid says which: 140 languages, no download (its model of 4.6 MB comes in the wheel), no randomness, and needs
+only numpy. Of the others, langdetect is random unless seeded and no longer maintained, and lingua, better on single
+words, takes a hundred times the space.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MIN_CONFIDENCE = 0.8
 
 
 def said_in(item: DataItem) -> str:
-    """What the user and the assistant say, as far as it is looked at."""
+    """Return what the user and the assistant say, as far as it is looked at."""
     return "\n".join(m.content[:LOOKED_AT] for m in messages_of(item) if m.role in ("user", "assistant"))[:LOOKED_AT]
 
 
@@ -34,7 +34,7 @@ class Languages:
         self.known = frozenset(map(str, self._identifier.labels))
 
     def of(self, text: str, min_characters: int = MIN_CHARACTERS, min_confidence: float = MIN_CONFIDENCE) -> str | None:
-        """The code of a text's language; None where that is in doubt."""
+        """Return the code of a text's language; None where that is in doubt."""
         if len(text.strip()) < min_characters:
             return None
         code, confidence = self._identifier.classify(text)

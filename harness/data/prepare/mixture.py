@@ -1,7 +1,7 @@
 """Mixtures: how much of each source is used, and which of its rows.
 
-How much follows from `weight`, `cap` and `epochs` of each source and from `temperature`; which rows, from a hash of what
-they say, so that neither the order of the rows nor the machine matters.
+How much follows from `weight`, `cap` and `epochs` of each source and from `temperature`; which rows, from a hash of
+what they say, so that neither the order of the rows nor the machine matters.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ if TYPE_CHECKING:
 
 
 def needs_counts(sources: Sequence[DataSource], temperature: float | None) -> bool:
-    """Whether the rows must be counted before it is known which are used; else each is used `epochs` times."""
+    """Return whether the rows must be counted before it is known which are used; else each is used `epochs` times."""
     return temperature is not None or any(
         source.weight is not None or source.cap is not None or source.epochs != int(source.epochs) for source in sources
     )
 
 
 def draws(sources: Sequence[DataSource], rows: Sequence[int], temperature: float | None = None) -> list[int]:
-    """How many rows to draw from each source that has `rows` of them; a row that is drawn twice counts twice.
+    """Return how many rows to draw from each source that has `rows` of them; a row that is drawn twice counts twice.
 
-    Without weights and temperature: all its rows (at most `cap`) times its `epochs`. Else the proportions are
-    p_i ~ s_i^(1/T), where s_i is the weight or, without weights, the number of rows, at most `cap`: examples-proportional
+    Without weights and temperature: all its rows (at most `cap`) times its `epochs`. Else the proportions are p_i ~
+    s_i^(1/T), where s_i is the weight or, without weights, the number of rows, at most `cap`: examples-proportional
     mixing with a limit and a temperature, as in section 3.5.2 of Raffel et al. 2020 (T5) and in FLAN. The total is the
     largest at which no source is used more than `epochs` times.
 
@@ -57,12 +57,12 @@ def draws(sources: Sequence[DataSource], rows: Sequence[int], temperature: float
 
 
 def capped(source: DataSource, rows: int) -> int:
-    """How many of its rows a source may use."""
+    """Return how many of its rows a source may use."""
     return rows if source.cap is None else min(rows, source.cap)
 
 
 def repeats(keys: array[int], rows: int, drawn: int) -> Iterator[int]:
-    """How often each row is used, in the order of `keys` (64-bit hashes), so that `drawn` are drawn from `rows` of them.
+    """Yield how often each row is used, in the order of `keys` (64-bit hashes); `drawn` are drawn from `rows` of them.
 
     Every one of the `rows` rows of the lowest keys is used as often as any other, give or take one; the others never.
     """
@@ -84,7 +84,7 @@ def _lowest(keys: array[int], count: int) -> Callable[[int], bool]:
 
 
 def _nth(keys: array[int], index: int) -> int:
-    """The key that would be at `index` if they were sorted. By their first 16 bits first: sorting takes 40 bytes a key."""
+    """Return the key at `index` in sorted order. By the first 16 bits first: sorting all takes 40 bytes a key."""
     counts = [0] * 65536
     for key in keys:
         counts[key >> 48] += 1

@@ -1,7 +1,7 @@
 """From converted rows to what is trained on: cleaning, decontamination, the validation split, and the mixture.
 
-Rows stream through. Where a mixture must count them before it knows which it uses, they are read twice, and what is held in
-between is one hash and one byte an item.
+Rows stream through. Where a mixture must count them before it knows which it uses, they are read twice, and what is
+held in between is one hash and one byte an item.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _LISTED = 1000  # overlaps that a report lists; the rest are counted
 
 
 class Decision(Enum):
-    """What is done with an item of the training sources."""
+    """The decision about an item of the training sources."""
 
     TRAIN = 0
     VALIDATE = 1
@@ -60,7 +60,7 @@ class Prepared:
 
 
 def begin_report(spec: DataSpec, plugins: Plugins, *, list_ids: bool = False) -> DataReport:
-    """Begin the report on `data.train`, before anything is read. With `list_ids` it names what is left out, row by row."""
+    """Begin the report on `data.train`, before anything is read. With `list_ids` it lists what is left out."""
     train, held_out = (reports_of(spec.train, plugins.datasets, list_ids=list_ids) for _ in range(2))
     return DataReport(train, held_out)
 

@@ -15,7 +15,7 @@ _PURPOSE = "harness validation split 1"  # changing it would move rows to the ot
 def is_held_out(row: ConvertedRow, share: float) -> bool:
     """Return whether a row is for validation, with a probability of `share` over all contents.
 
-    The first item decides for the row, so that what was made of one row stays together. A preference goes by its prompt,
-    so that all pairs of completions of one prompt do.
+    The first item decides for the row, so that what was made of one row stays together. A preference goes by its
+    prompt, so that all pairs of completions of one prompt do.
     """
     return keyed(digest_of(row.items[0], prompt_only=True), _PURPOSE) < share * 2**64

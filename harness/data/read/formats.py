@@ -1,7 +1,7 @@
 """From files to raw rows, one at a time, and saying which row of which file cannot be read.
 
-What a file is, its first bytes tell, and its name only where these leave it open. Rows stream: memory does not grow with
-their number. The bytes come from `files`, JSON is read by `jsontext`, CSV and TSV by `tables`.
+What a file is, its first bytes tell, and its name only where these leave it open. Rows stream: memory does not grow
+with their number. The bytes come from `files`, JSON is read by `jsontext`, CSV and TSV by `tables`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from harness.data.read.jsontext import Parsed, found, json_lines, json_list, json_objects
+from harness.data.read.jsontext import Parsed, described, json_lines, json_list, json_objects
 from harness.data.read.sqlite import MAGIC, sqlite_rows
 from harness.data.read.storage import (
     HUB,
@@ -33,8 +33,6 @@ from harness.errors import DataError
 from harness.extras import require
 from harness.nouns import Row
 
-__all__ = ["OnError", "files_of", "raise_error", "read_rows"]
-
 OnError = Callable[[DataError], None]
 
 HEAD = 1 << 20  # bytes that tell what a file is
@@ -52,7 +50,7 @@ def raise_error(error: DataError) -> None:
 
 
 def read_rows(path: str | Path, on_error: OnError = raise_error) -> Iterator[tuple[int, Row]]:
-    """The rows of one of the files that `files_of` names, with their number.
+    """Yield the rows of one of the files that `files_of` names, with their number.
 
     - JSONL, CSV and TSV, by the line (1-based) on which a row begins; `tables.table_rows` says how a header is known.
     - JSON, counted from 1: a list of objects; an object whose values are all objects, each of them a row with its key as
@@ -60,23 +58,23 @@ def read_rows(path: str | Path, on_error: OnError = raise_error) -> Iterator[tup
     - Parquet, SQLite (the file's only table) and hub data sets, counted from 1.
 
     Files may be packed with gzip or zstd. `on_error` gets a DataError naming the file and the row for each row that
-    cannot be read, and the default raises it. Where a file is damaged so that nothing after the damage can be read, that
-    is one error; the rows before it are still given.
+    cannot be read, and the default raises it. Where a file is damaged so that nothing after the damage can be read,
+    that is one error; the rows before it are still given.
 
     Raises:
         MissingExtraError: for Parquet, zstd, URLs and hub data sets, without the extra `data`.
     """
-    for number, row in _told(str(path)):
+    for number, row in _ending_with_the_error(str(path)):
         if isinstance(row, dict):
             yield number, row
         elif isinstance(row, DataError):
             on_error(DataError(row.reason, path=path, row=number or None))
         else:
-            on_error(DataError(f"a row should be an object, found {found(row)}", path=path, row=number))
+            on_error(DataError(f"a row should be an object, found {described(row)}", path=path, row=number))
 
 
-def _told(path: str) -> Iterator[Parsed]:
-    """The rows, and last the error that ends the file early, if one does."""
+def _ending_with_the_error(path: str) -> Iterator[Parsed]:
+    """Yield the rows, and last the error that ends the file early, if one does."""
     number = 0
     try:
         for number, row in _parsed(path):
@@ -96,8 +94,8 @@ def _parsed(path: str) -> Iterator[Parsed]:
     if head.startswith(MAGIC) and not is_remote(path) and Path(path).suffix not in PACKED:
         yield from sqlite_rows(local_path(path))
         return
-    if told := _foreign(head, path):
-        raise DataError(told)
+    if problem := _foreign(head, path):
+        raise DataError(problem)
     offset = len(_BOM) if head.startswith(_BOM) else 0
     yield from _text(head[offset:], path, _after(chunks, offset), offset)
 
@@ -112,7 +110,7 @@ def _after(chunks: Iterator[bytes], skipped: int) -> Iterator[bytes]:
 
 
 def _text(head: bytes, path: str, chunks: Iterator[bytes], offset: int) -> Iterator[Parsed]:
-    """The rows of a text file, by what its first lines look like."""
+    """Yield the rows of a text file, by what its first lines look like."""
     text = head.decode("utf-8", "ignore")
     suffix, is_whole = bare_suffix(path), len(head) < HEAD - len(_BOM)
     first, _, rest = text.lstrip(_SPACE).partition("\n")
@@ -140,8 +138,8 @@ def _text(head: bytes, path: str, chunks: Iterator[bytes], offset: int) -> Itera
         if delimiter := looks_like_table(text, is_whole):
             return table_rows(chunks, delimiter, offset)
         raise DataError(
-            f"neither JSON, JSONL, CSV, TSV nor Parquet by its content, which begins {found(first)}; name it .csv or .tsv if "
-            f"it is a table"
+            f"neither JSON, JSONL, CSV, TSV nor Parquet by its content, which begins {described(first)}; "
+            f"name it .csv or .tsv if it is a table"
         )
     return json_lines(chunks, offset)
 
@@ -178,7 +176,7 @@ _FOREIGN = (
 
 
 def _foreign(head: bytes, path: str) -> str:
-    """What a file is that is none of ours, and what to do with it."""
+    """Describe a file in a format that is not read, and say what to do with it."""
     for magic, what, advice in _FOREIGN:
         if re.match(magic, head):
             return f"{what}: {advice}. JSON, JSONL, Parquet, CSV and TSV are read"
@@ -190,14 +188,14 @@ def _foreign(head: bytes, path: str) -> str:
 
 
 def _begins(head: bytes) -> str:
-    return f"begins with {found(head[:8].decode('latin-1'))}" if head else "is empty"
+    return f"begins with {described(head[:8].decode('latin-1'))}" if head else "is empty"
 
 
 # Parquet
 
 
 def _parquet(path: str, chunks: Iterator[bytes]) -> Iterator[Parsed]:
-    """The rows of a Parquet file. It is read at random, so what is packed or remote is copied to a temporary file first."""
+    """Yield the rows of a Parquet file. What is packed or remote is copied first: Parquet is read at random."""
     parquet = require("pyarrow.parquet", "data")
     with _at_random(path, chunks) as file:
         try:
@@ -211,18 +209,18 @@ def _parquet(path: str, chunks: Iterator[bytes]) -> Iterator[Parsed]:
         end = 0
         for group, size in enumerate(groups):
             number, end = end, end + max(0, size)
-            told = "the file holds fewer than it says"
+            problem = "the file holds fewer than it says"
             try:
                 for batch in table.iter_batches(BATCH, row_groups=[group]):
                     for row in _batch_rows(batch):
                         number += 1
                         yield number, row
             except Exception as error:
-                told = reason_of(error)
+                problem = reason_of(error)
             if number < end:  # what is damaged costs no more than its row group
                 yield (
                     number + 1,
-                    DataError(f"rows {number + 1} to {end} cannot be read: the Parquet file is damaged: {told}"),
+                    DataError(f"rows {number + 1} to {end} cannot be read: the Parquet file is damaged: {problem}"),
                 )
 
 
@@ -259,7 +257,7 @@ def _batch_rows(batch: Any) -> Iterator[Any]:
 
 
 def _hub(address: str) -> Iterator[Parsed]:
-    """The rows of a hub data set at a pinned revision, streamed."""
+    """Yield the rows of a hub data set at a pinned revision, streamed."""
     (pinned,) = files_of(address)
     owner, name, config, options = hub_parts(pinned)
     datasets = require("datasets", "data")
@@ -278,7 +276,7 @@ def _hub(address: str) -> Iterator[Parsed]:
 
 
 def _hub_path(name: str) -> str:
-    """The name by which `datasets` finds a hub data set. It would take a folder of that name first, whatever the revision."""
+    """Return the name by which `datasets` finds a hub data set. It would prefer a local folder of that name."""
     if Path(name).exists():
         raise DataError(
             f"a folder {name} is here, which would be read in place of the hub's; for the folder, write `path: {name}`"

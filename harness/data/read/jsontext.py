@@ -1,9 +1,9 @@
 """JSON and JSONL as they stream in: rows one at a time, with line and column where one cannot be read.
 
 A list or object of any length is decoded element by element with the standard library's own decoder (`raw_decode` on a
-buffer that is refilled), not with ijson: that is several times faster, needs nothing installed, and says where it stumbled.
-What the decoder takes besides JSON (NaN, Infinity) is taken. A key that comes twice with different values is refused, as
-one of them would be lost.
+buffer that is refilled), not with ijson: that is several times faster, needs nothing installed, and says where it
+stumbled. What the decoder takes besides JSON (NaN, Infinity) is taken. A key that comes twice with different values is
+refused, as one of them would be lost.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ class _TwiceError(ValueError):
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
+    members = dict(pairs)
+    if len(members) != len(pairs):
         seen: dict[str, Any] = {}
         for key, value in pairs:
             if seen.setdefault(key, value) != value:
                 raise _TwiceError(_twice(key, seen[key], value))
-    return found
+    return members
 
 
 def _twice(key: str, one: object, other: object) -> str:
-    return f"the key {key!r} comes twice, as {found(one)} and as {found(other)}: keep one"
+    return f"the key {key!r} comes twice, as {described(one)} and as {described(other)}: keep one"
 
 
 def loads(text: str) -> Any:
@@ -50,7 +50,7 @@ def loads(text: str) -> Any:
 
 
 def reason_of(error: Exception) -> str:
-    """What the decoder stumbled over, for people."""
+    """Describe what the decoder stumbled over, for people."""
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if digits := re.search(r"value has (\d+) digits", str(error)):
@@ -62,7 +62,7 @@ _decode = json.JSONDecoder(object_pairs_hook=_unique).raw_decode
 _skip = json.JSONDecoder(parse_int=len, parse_float=len).raw_decode  # to find where a refused value ends
 
 
-def found(value: object) -> str:
+def described(value: object) -> str:
     """`shown`, for values of any depth."""
     try:
         return shown(value[:200] if isinstance(value, str) else value)
@@ -74,7 +74,7 @@ def found(value: object) -> str:
 
 
 def lines_of(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """The lines, without their ends. Raises DataError for a line of more than MAX_ROW bytes."""
+    """Yield the lines, without their ends. Raises DataError for a line of more than MAX_ROW bytes."""
     held: list[bytes] = []
     size = 0
     for chunk in chunks:
@@ -94,7 +94,7 @@ def lines_of(chunks: Iterator[bytes]) -> Iterator[bytes]:
 
 
 def json_lines(chunks: Iterator[bytes], offset: int = 0) -> Iterator[Parsed]:
-    """The rows of a JSONL file by their line. `offset` is where in the file the bytes begin."""
+    """Yield the rows of a JSONL file by their line. `offset` is where in the file the bytes begin."""
     for number, line in enumerate(lines_of(chunks), 1):
         text = line.strip(_BLANK)
         if text:
@@ -117,11 +117,11 @@ def json_lines(chunks: Iterator[bytes], offset: int = 0) -> Iterator[Parsed]:
 
 def _bad_line(line: bytes, error: json.JSONDecodeError) -> DataError:
     column = len(line) - len(line.lstrip(_BLANK)) + error.colno
-    return DataError(f"not valid JSON at column {column}: {error.msg}: {found(error.doc)}. {_HINT}")
+    return DataError(f"not valid JSON at column {column}: {error.msg}: {described(error.doc)}. {_HINT}")
 
 
 def not_utf8(byte: int, line: int, reason: str) -> str:
-    """What is said of text in another encoding."""
+    """Describe text in another encoding, for an error message."""
     return f"not UTF-8 text (byte {byte}: {reason}, on line {line}); convert it, as with `iconv -t UTF-8`"
 
 
@@ -129,7 +129,7 @@ def not_utf8(byte: int, line: int, reason: str) -> str:
 
 
 def json_list(chunks: Iterator[bytes], offset: int = 0) -> Iterator[Parsed]:
-    """The elements of a list, numbered from 1."""
+    """Yield the elements of a list, numbered from 1."""
     text = _Text(chunks, offset)
     text.expect("[")
     if text.ahead() == "]":
@@ -146,10 +146,10 @@ def json_list(chunks: Iterator[bytes], offset: int = 0) -> Iterator[Parsed]:
 
 
 def json_objects(chunks: Iterator[bytes], offset: int = 0) -> Iterator[Parsed]:
-    """The rows of an object that is written over several lines, numbered from 1.
+    """Yield the rows of an object that is written over several lines, numbered from 1.
 
-    Where all its values are objects (of the first KEYED, if there are more) each of these is a row, with its key as `id`
-    if it has none. Else the object is a row itself, and more objects may follow.
+    Where all its values are objects (of the first KEYED, if there are more) each of these is a row, with its key as
+    `id` if it has none. Else the object is a row itself, and more objects may follow.
     """
     text = _Text(chunks, offset)
     members = _members(text)
@@ -175,7 +175,7 @@ def json_objects(chunks: Iterator[bytes], offset: int = 0) -> Iterator[Parsed]:
 
 
 def _members(text: _Text) -> Iterator[tuple[str, Any]]:
-    """The key and value of each member of an object."""
+    """Yield the key and value of each member of an object."""
     text.expect("{")
     if text.ahead() == "}":
         text.expect("}")
@@ -214,7 +214,7 @@ class _Text:
         self.failure: DataError | None = None
 
     def ahead(self) -> str:
-        """The next character that is no white space; empty at the end."""
+        """Return the next character that is no white space; empty at the end."""
         while True:
             self.at = _SPACE.match(self.text, self.at).end()  # type: ignore[union-attr]
             if self.at < len(self.text):
@@ -243,10 +243,10 @@ class _Text:
                     refused = DataError(f"{self.where()}: the JSON cannot be read: {reason_of(error)}")
                     value, end = _skip(self.text, self.at)
             except json.JSONDecodeError as error:
-                told = f"{self.where(error.pos)}: not valid JSON: {error.msg}{self.but(error.pos)}; what follows cannot be read"
+                problem = f"{self.where(error.pos)}: not valid JSON: {error.msg}{self.but(error.pos)}; what follows cannot be read"
                 if self._may_go_on(error) and self._more():
                     continue
-                raise DataError(told) from None
+                raise DataError(problem) from None
             except RecursionError as error:
                 raise DataError(
                     f"{self.where()}: the JSON cannot be read: {reason_of(error)}; what follows cannot be read"
@@ -257,7 +257,7 @@ class _Text:
             return refused or value
 
     def _may_go_on(self, error: json.JSONDecodeError) -> bool:
-        """Whether the value is perhaps not wrong, but only cut off by the end of what has been read."""
+        """Return whether the value is perhaps not wrong, but only cut off by the end of what has been read."""
         return error.pos >= len(self.text) - 16 or error.msg.startswith("Unterminated string")
 
     def _more(self) -> bool:
@@ -295,7 +295,7 @@ class _Text:
         return "line {}, column {}".format(*self._position(self.at if at is None else at))
 
     def but(self, at: int | None = None) -> str:
-        """What is there instead."""
+        """Describe what is there instead."""
         rest = self.text[self.at if at is None else at :][:30]
         return f", found {rest!r}" if rest else ", found the end of the file: it was cut off"
 

@@ -18,7 +18,8 @@ MAGIC = b"SQLite format 3\x00"
 def sqlite_rows(path: Path) -> Iterator[tuple[int, Row | DataError]]:
     """Yield the rows of the file's only view or table, numbered from 1; a DataError in the place of one that is wrong.
 
-    Columns declared as JSON are decoded. A server may be writing to the file meanwhile: what is read is one state of it.
+    Columns declared as JSON are decoded. A server may be writing to the file meanwhile: what is read is one state of
+    it.
 
     Raises:
         DataError: where the file is damaged, or has neither one view nor one table.

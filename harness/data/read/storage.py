@@ -28,11 +28,11 @@ _REMOTE = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def files_of(where: str, revision: str | None = None) -> list[str]:
-    """The files that `where` names, in order: what `read_rows` takes, one by one.
+    """Return the files that `where` names, in order: what `read_rows` takes, one by one.
 
-    `where` is a file; a glob (`data/*.jsonl`, `data/**/*.parquet`); a folder, of which all files with one of SUFFIXES are
-    taken, packed or not, at any depth, hidden ones left out; a URL that fsspec reads (`s3://`, `gs://`, `https://`,
-    `file://`, `memory://`), which may be a glob or folder too, except over http; or a hub data set,
+    `where` is a file; a glob (`data/*.jsonl`, `data/**/*.parquet`); a folder, of which all files with one of SUFFIXES
+    are taken, packed or not, at any depth, hidden ones left out; a URL that fsspec reads (`s3://`, `gs://`,
+    `https://`, `file://`, `memory://`), which may be a glob or folder too, except over http; or a hub data set,
     `hub://owner/name[/config][?split=train]`, which comes back with `revision` as part of it.
 
     Raises:
@@ -62,21 +62,21 @@ def _local_files(where: str, path: Path) -> list[str]:
     if not glob.has_magic(where):
         raise DataError(f"no such file{_near(path)}", path=path)
     # `glob` takes absolute patterns, Path.glob does not
-    found = glob.glob(str(path), recursive=True)  # noqa: PTH207
-    if not found:
+    paths = glob.glob(str(path), recursive=True)  # noqa: PTH207
+    if not paths:
         raise DataError(f"no file matches this pattern{_near(path)}", path=path)
-    return sorted({file for name in found for file in (_in_folder(Path(name)) if Path(name).is_dir() else [name])})
+    return sorted({file for name in paths for file in (_in_folder(Path(name)) if Path(name).is_dir() else [name])})
 
 
 def passed_over(where: str) -> list[str]:
-    """The names of the files that a folder holds and `files_of` does not take, hidden ones aside: they look like no rows."""
+    """Return the names of the files in a folder that `files_of` does not take, hidden ones aside."""
     if where.startswith(HUB) or is_remote(where) or not (folder := local_path(where)).is_dir():
         return []
     return sorted(str(path.relative_to(folder)) for path in _visible_in(folder) if not _is_data(path.name))
 
 
 def is_remote(where: str) -> bool:
-    """Whether fsspec is to read it: it is a URL, and not one of a file on this machine."""
+    """Return whether fsspec is to read it: it is a URL, and not one of a file on this machine."""
     return _REMOTE.match(where) is not None and not where.startswith("file://")
 
 
@@ -88,21 +88,21 @@ def local_path(where: str) -> Path:
 
 
 def bare_suffix(path: str) -> str:
-    """The suffix that tells the format: of `rows.jsonl.gz` it is `.jsonl`."""
+    """Return the suffix that tells the format: of `rows.jsonl.gz` it is `.jsonl`."""
     name = urllib.parse.urlsplit(path).path if is_remote(path) else path
     stem = Path(name.lower())
     return Path(stem.stem).suffix if stem.suffix in PACKED else stem.suffix
 
 
 def _in_folder(folder: Path) -> list[str]:
-    found = sorted(str(path) for path in _visible_in(folder) if _is_data(path.name))
-    if not found:
+    paths = sorted(str(path) for path in _visible_in(folder) if _is_data(path.name))
+    if not paths:
         raise DataError(_nothing_in([path.name for path in folder.iterdir()]), path=folder)
-    return found
+    return paths
 
 
 def _visible_in(folder: Path) -> Iterator[Path]:
-    """The files of a folder, at any depth; nothing that is hidden."""
+    """Yield the files of a folder, at any depth; nothing that is hidden."""
 
     def refuse(error: OSError) -> None:
         raise DataError(f"the folder cannot be read: {error.strerror}", path=error.filename)
@@ -124,7 +124,7 @@ def _nothing_in(names: list[str]) -> str:
 
 
 def _near(path: Path) -> str:
-    """What is there instead of a file that is missing."""
+    """Describe what is there instead of a file that is missing."""
     folder = path.parent
     while glob.has_magic(str(folder)):
         folder = folder.parent
@@ -146,25 +146,25 @@ def _remote_files(where: str) -> list[str]:
     with _telling(where):
         files, root = require("fsspec.core", "data").url_to_fs(where)
         if glob.has_magic(root):
-            found = [name for name in files.glob(root) if files.isfile(name)]
-            told = "no file matches this pattern"
+            paths = [name for name in files.glob(root) if files.isfile(name)]
+            problem = "no file matches this pattern"
         elif files.isdir(root):
             every = files.find(root)
-            found = [
+            paths = [
                 name for name in every
                 if _is_data(name.rpartition("/")[2]) and "/." not in name.removeprefix(root)
             ]  # fmt: skip
-            told = _nothing_in([name.rpartition("/")[2] for name in every])
+            problem = _nothing_in([name.rpartition("/")[2] for name in every])
         else:
-            found, told = ([root] if files.exists(root) else []), "no such file"
-        if not found:
-            raise DataError(told, path=where)
-        return [where] if found == [root] else sorted(map(files.unstrip_protocol, found))
+            paths, problem = ([root] if files.exists(root) else []), "no such file"
+        if not paths:
+            raise DataError(problem, path=where)
+        return [where] if paths == [root] else sorted(map(files.unstrip_protocol, paths))
 
 
 @contextmanager
 def _telling(where: str) -> Iterator[None]:
-    """Whatever a remote file system raises, as a DataError: each has exceptions of its own."""
+    """Raise whatever a remote file system raises as a DataError: each has exceptions of its own."""
     try:
         yield
     except HarnessError:
@@ -181,7 +181,7 @@ def _telling(where: str) -> Iterator[None]:
 
 
 def reason_of(error: BaseException) -> str:
-    """The first line of what went wrong, for errors whose text is somebody else's."""
+    """Return the first line of what went wrong, for errors whose text is somebody else's."""
     if isinstance(error, OSError) and error.strerror and not error.args[2:]:
         return error.strerror
     text = next(iter(str(error).strip().splitlines()), "")
@@ -192,7 +192,7 @@ def reason_of(error: BaseException) -> str:
 
 
 def _hub_address(where: str, revision: str | None) -> str:
-    """The address with its revision in it, so that it says all there is to know about what is read."""
+    """Return the address with its revision in it, so that it says all there is to know about what is read."""
     owner, name, config, options = hub_parts(where)
     pinned = options.get("revision", revision)
     example = f"path: {HUB}{owner}/{name}, revision: 0123456789abcdef0123456789abcdef01234567"
@@ -225,8 +225,8 @@ def hub_parts(where: str) -> tuple[str, str, str | None, dict[str, str]]:
     for option in filter(None, query.split("&")):
         key, equals, value = option.partition("=")
         if key not in ("split", "revision") or not equals or not value:
-            told = nearest(key, ("split", "revision"))
-            raise DataError(f"unknown option {option!r}.{told} Known: split=NAME, revision=COMMIT; {form}", path=where)
+            hint = nearest(key, ("split", "revision"))
+            raise DataError(f"unknown option {option!r}.{hint} Known: split=NAME, revision=COMMIT; {form}", path=where)
         options[key] = urllib.parse.unquote(value)
     return parts[0], parts[1], parts[2] if len(parts) == 3 else None, options
 
@@ -235,7 +235,7 @@ def hub_parts(where: str) -> tuple[str, str, str | None, dict[str, str]]:
 
 
 def read_bytes(path: str) -> Iterator[bytes]:
-    """The bytes of a file or URL in pieces, gzip and zstd unpacked, as their first bytes tell.
+    """Yield the bytes of a file or URL in pieces, gzip and zstd unpacked, as their first bytes tell.
 
     Raises:
         DataError: without a path, where the file cannot be read on; all that comes before the damage is yielded first.
@@ -244,7 +244,7 @@ def read_bytes(path: str) -> Iterator[bytes]:
 
 
 def peek(chunks: Iterator[bytes], size: int) -> tuple[bytes, Iterator[bytes]]:
-    """The first bytes, `size` of them or all there are, and an iterator over everything, those included.
+    """Return the first bytes, `size` of them or all there are, and an iterator over everything, those included.
 
     An error that comes after some bytes is kept until these have been read.
     """
@@ -325,7 +325,7 @@ def _unpacked(chunks: Iterator[bytes], layers: int) -> Iterator[bytes]:
 
 
 def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
-    """Unpack gzip, of one member or several. What lies before damage is given out to the last byte that can be unpacked."""
+    """Unpack gzip, of one member or several. What lies before damage is yielded to the last byte."""
     member = None
     for data in chunks:
         while data or member is not None:

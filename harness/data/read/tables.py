@@ -1,7 +1,7 @@
 """CSV and TSV as they stream in: rows of text by column, with the line where one cannot be read.
 
-Which character parts the cells, whether quotes are quoting, and whether the first line names the columns is told from the
-first lines by the rules of `table_rows`.
+Which character parts the cells, whether quotes are quoting, and whether the first line names the columns is told from
+the first lines by the rules of `table_rows`.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ def table_rows(chunks: Iterator[bytes], delimiter: str, offset: int = 0) -> Iter
 
     Cells are parted by `delimiter`; in a CSV whose first line has no comma, by semicolons or tabs if it has these.
 
-    In a CSV, cells may be in double quotes, with `""` for one, and then hold line ends and delimiters (RFC 4180). A TSV
-    knows no quotes, and a `\\n` in a cell means a line end; but where cells of the first SAMPLE lines begin with a quote
-    and all of these read as a CSV's would, with as many cells in every row, it is read like one.
+    In a CSV, cells may be in double quotes, with `""` for one, and then hold line ends and delimiters (RFC 4180). A
+    TSV knows no quotes, and a `\\n` in a cell means a line end; but where cells of the first SAMPLE lines begin with a
+    quote and all of these read as a CSV's would, with as many cells in every row, it is read like one.
 
     The first line is a header if each cell could be a name (it begins with a letter or `_`, is no sentence, has at most
     LONGEST_NAME characters; the first one may be empty, as pandas writes its index), all differ, and none of them comes
@@ -69,7 +69,7 @@ def table_rows(chunks: Iterator[bytes], delimiter: str, offset: int = 0) -> Iter
 
 
 def looks_like_table(head: str, is_whole: bool) -> str | None:
-    """The delimiter of text that is a table by all signs: every whole line has as many cells, of at least two."""
+    """Return the delimiter of text that is a table by all signs: every whole line has as many cells, two at least."""
     lines: list[Line] = list(enumerate(head.split("\n")[:SAMPLE], 1))
     for delimiter in "\t,":
         rows = [cells for _, cells in _records(iter(lines if is_whole else lines[:-1]), delimiter, delimiter == ",")]
@@ -90,7 +90,7 @@ def _decoded(lines: Iterator[bytes], offset: int) -> Iterator[Line]:
 
 
 def _is_quoted(sample: list[Line]) -> bool:
-    """Whether a TSV quotes its cells as a CSV does, by the rule of `table_rows`."""
+    """Return whether a TSV quotes its cells as a CSV does, by the rule of `table_rows`."""
     good = []
     for number, cells in _records(iter(sample), "\t", quoted=True):
         if isinstance(cells, DataError):
@@ -106,7 +106,7 @@ def _is_quoted(sample: list[Line]) -> bool:
 
 
 def _header(begun: list[Record]) -> list[str] | None:
-    """The names of the columns, if the first line has them, by the rule of `table_rows`."""
+    """Return the names of the columns, if the first line has them, by the rule of `table_rows`."""
     first = begun[0][1] if begun else []
     if isinstance(first, DataError) or not any(first):
         return None
@@ -135,7 +135,7 @@ def _is_name(cell: str) -> bool:
 
 
 def _records(lines: Iterator[Line], delimiter: str, quoted: bool) -> Iterator[Record]:
-    """The cells of each row. After quotes that do not add up, reading goes on with the next line."""
+    """Yield the cells of each row. After quotes that do not add up, reading goes on with the next line."""
     again: deque[Line] = deque()
     wasted = 0
     while True:
@@ -164,7 +164,7 @@ def _records(lines: Iterator[Line], delimiter: str, quoted: bool) -> Iterator[Re
 def _quoted_cells(
     text: str, delimiter: str, again: deque[Line], lines: Iterator[Line]
 ) -> tuple[list[str] | DataError, list[Line]]:
-    """The cells of a row that begins with `text`, and the further lines it has, or those that were tried."""
+    """Return the cells of a row that begins with `text`, and the further lines it has, or those that were tried."""
     parts, taken, size = [text], list[Line](), len(text)
     cells = _parsed(text, delimiter)
     while cells is None and size <= MAX_ROW:
@@ -188,7 +188,7 @@ def _quoted_cells(
 
 
 def _parsed(text: str, delimiter: str) -> list[str] | str | None:
-    """The cells; or what is wrong with them; or None where a quote is still open."""
+    """Return the cells; or what is wrong with them; or None where a quote is still open."""
     limit = csv.field_size_limit()
     try:
         csv.field_size_limit(max(limit, len(text)))

@@ -70,7 +70,7 @@ def stats(
             _count_tokens(statistics, bound, batch, reading, problems)
     no_languages = None
     try:
-        statistics.tell_languages()
+        statistics.count_languages()
     except MissingExtraError as error:
         no_languages = str(error)
     reports = list(stream.reports)

@@ -124,7 +124,7 @@ def _check(context: Context, reading: Reading, template: BoundTemplate | None) -
 
 def _files(reading: Reading, path: str) -> list[str]:
     """The files that the problems of a source may name; none where it has none."""
-    from harness.data.read.formats import files_of
+    from harness.data.read.storage import files_of
 
     revision = next((source.revision for source in reading.sources if source.path == path), None)
     try:
