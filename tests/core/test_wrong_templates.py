@@ -108,7 +108,7 @@ def declared(jinja: str, **places) -> harness.Template:
 
 @pytest.mark.parametrize("kind", WRONG)
 def test_a_wrong_template_is_caught_in_its_own_words(kind, tiny_model, monkeypatch):
-    monkeypatch.setattr("harness.template.trial.made_to_end", lambda name: made_to_end(name, 0.5))
+    monkeypatch.setattr("harness.template.binding.made_to_end", lambda name: made_to_end(name, 0.5))
     jinja, talk, told = WRONG[kind]
     tokenizer = load_tokenizer(str(tiny_model))
     tokenizer.bos_token = "<|endoftext|>"
