@@ -44,7 +44,6 @@ class Items(Sequence[Item]):
         if any(times != 1 for block in blocks for times in block.times):
             repeated = ([row] * times for row, times in enumerate(chain.from_iterable(b.times for b in blocks)))
             self._order = array("Q", chain.from_iterable(repeated))
-        self.examples = Examples(self)
 
     @classmethod
     def open(cls, path: Path) -> Items:
@@ -52,6 +51,11 @@ class Items(Sequence[Item]):
         pyarrow = require("pyarrow", "data")
         file = pyarrow.ipc.open_file(pyarrow.memory_map(str(path)))
         return cls([_block_of(file.get_batch(number)) for number in range(file.num_record_batches)])
+
+    @property
+    def examples(self) -> Examples:
+        """A view of the examples; of preferences it counts them when it is made, so that it is worth keeping."""
+        return Examples(self)
 
     def __len__(self) -> int:
         return self._starts[-1] if self._order is None else len(self._order)
