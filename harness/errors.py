@@ -58,6 +58,17 @@ class MissingExtraError(HarnessError):
     """A command whose optional dependencies are not installed."""
 
 
+class Ended(BaseException):
+    """A signal ended the command. No Exception: nothing that goes on after errors may go on after it."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"ended by signal {number}")
+        self.number = number
+
+
+ENDINGS = (KeyboardInterrupt, Ended)  # what is nobody's mistake, whatever code it interrupts
+
+
 def first_line(error: BaseException) -> str:
     """What a library's message begins with: its first line, or all of them where the first only announces a list."""
     lines = str(error).strip().splitlines() or [type(error).__name__]

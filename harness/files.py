@@ -15,6 +15,11 @@ from typing import Any
 from harness.errors import HarnessError
 
 
+def cache_folder() -> Path:
+    """Return the folder of what can be made again (prepared data, hashes): `HARNESS_CACHE`, or ~/.cache/harness."""
+    return Path(os.environ.get("HARNESS_CACHE") or Path.home() / ".cache" / "harness")
+
+
 class DiskFullError(HarnessError):
     """No space is left (or a quota is reached); what was there before is untouched."""
 
@@ -47,11 +52,16 @@ def replacing(target: Path) -> Iterator[Path]:
         written = temporary / target.name
         try:
             yield written
-            _sync(written)
-            written.replace(target)
-            _sync_folder(target.parent)
+            move_into_place(written, target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
+
+
+def move_into_place(written: Path, target: Path) -> None:
+    """Rename a file or folder of the same disk to `target` once all of it is on the disk."""
+    _sync(written)
+    written.replace(target)
+    _sync_folder(target.parent)
 
 
 def write_text(target: Path, text: str) -> None:

@@ -8,6 +8,7 @@ Qwen/Qwen2.5-0.5B, ./folder    a base model; its own template, or the one given 
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -47,14 +48,33 @@ class Variant:
 def resolve_variants(
     names: tuple[str, ...], runs_folder: Path, plugins: Plugins, template: str | None = None
 ) -> tuple[Variant, ...]:
-    """The named variants, in order. Raises HarnessError where a name is neither a run nor a model, or given twice."""
+    """The named variants, in order; of two folders with one name, each is named with the folder that it is in.
+
+    Raises HarnessError where a name is neither a run nor a model, or a variant is given twice.
+    """
     variants = tuple(resolve_variant(name, runs_folder, plugins, template) for name in names)
-    seen: set[str] = set()
-    for variant in variants:
-        if variant.name in seen:
-            raise HarnessError(f"the variant {variant.name!r} is named twice")
-        seen.add(variant.name)
-    return variants
+    places = [_place(variant) for variant in variants]
+    for index, place in enumerate(places):
+        if place in places[:index]:
+            raise HarnessError(f"the variant {variants[index].name!r} is named twice")
+    return tuple(replace(variant, name=name) for variant, name in zip(variants, _told_apart(places), strict=True))
+
+
+def _place(variant: Variant) -> tuple[str, ...]:
+    """The parts of the path (or hub id) of a variant, the last one with its `@base`."""
+    where = Path(variant.model.path) if variant.run is None else variant.run.folder
+    return (*where.parts[:-1], variant.name)
+
+
+def _told_apart(places: Sequence[tuple[str, ...]]) -> list[str]:
+    """The last part of each place, with as many before it as tell it from the others of that name."""
+    names = []
+    for place in places:
+        others = [other for other in places if other != place]
+        lengths = (n for n in range(1, len(place)) if all(place[-n:] != other[-n:] for other in others))
+        length = next(lengths, len(place))
+        names.append("/".join(part.strip("/") for part in place[-length:]))
+    return names
 
 
 def resolve_variant(name: str, runs_folder: Path, plugins: Plugins, template: str | None = None) -> Variant:

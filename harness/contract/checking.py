@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from typing import Any
 
 from harness.errors import PluginError
@@ -37,3 +38,17 @@ def require_options(item: Any, *, optional: bool = False) -> None:
         raise PluginError(f"{item.name!r} has the options {item.options!r}, expected a subclass of harness.Options")
     if problem := broken_default(item.options):
         raise PluginError(f"{item.name!r}: {problem}")
+
+
+def require_texts(item: Any, *fields: str) -> None:
+    """Raise PluginError where one of the `fields` of a declaration is no text."""
+    for field in fields:
+        if not isinstance(text := getattr(item, field), str):
+            raise PluginError(f"{item.name!r}: the {field} should be text, found {text!r}")
+
+
+def require_paths(item: Any, field: str) -> None:
+    """Raise PluginError where the `field` of a declaration is no tuple of paths."""
+    paths = getattr(item, field)
+    if not isinstance(paths, tuple | list) or not all(isinstance(path, str | os.PathLike) for path in paths):
+        raise PluginError(f"{item.name!r}: {field} should be a tuple of paths, found {paths!r}")

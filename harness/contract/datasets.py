@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.contract.checking import require_functions, require_options
+from harness.contract.checking import require_functions, require_options, require_paths, require_texts
 from harness.errors import PluginError
 from harness.nouns import Conversation, Match, Preference, Row
 
@@ -32,6 +32,9 @@ class Dataset:
     lack, as in `(("instruction", "input?", "output"),)`. A dataset without it is never guessed.
     `resolve(path, datasets, options)` makes a dataset a stand-in for another, chosen when the file is seen: it returns the
     `Match` that names it.
+
+    What is encoded is kept, and used again while the rows, the code and the files that it opens in Python are the same.
+    `reads` names files and folders that it reads in another way (a library's native code, another program).
     """
 
     name: str
@@ -43,6 +46,7 @@ class Dataset:
     gather: Callable[[Iterable[tuple[int, Row]], Any], Iterable[tuple[int, Row]]] | None = None
     fields: tuple[tuple[str, ...], ...] = ()
     resolve: Callable[[str, Mapping[str, Dataset], Any], Match] | None = None
+    reads: tuple[str | Path, ...] = ()
 
 
 def check_dataset(dataset: Dataset) -> None:
@@ -53,5 +57,7 @@ def check_dataset(dataset: Dataset) -> None:
     if dataset.resolve is not None:
         require_functions(dataset, resolve="path, datasets, options")
     require_options(dataset, optional=True)
+    require_texts(dataset, "description", "licence")
+    require_paths(dataset, "reads")
     if dataset.source is not None and not isinstance(dataset.source, str | os.PathLike):
         raise PluginError(f"{dataset.name!r}: the source should be a path, found {dataset.source!r}")

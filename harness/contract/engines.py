@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from harness.contract.checking import require_functions, require_options
+from harness.contract.checking import require_functions, require_options, require_texts
 
 if TYPE_CHECKING:
     from harness.options import Options
@@ -31,8 +31,8 @@ class Engine:
     """Serves variants of one base model. `start(variants, options, report)` yields the Endpoint once it is healthy.
 
     `report(what)` is called with what is being waited for, for people. Leaving the context stops every process the
-    engine started. The options have `host`, `port` and `api_key`. `default` makes it the one of recipes that name none;
-    first-party only.
+    engine started. The options have `host`, `port`, `api_key` (a SecretStr or None) and `allow_hosts`, names to answer to
+    besides the machine's own. `default` makes it the one of recipes that name none; first-party only.
     """
 
     name: str
@@ -46,3 +46,4 @@ def check_engine(engine: Engine) -> None:
     """Refuse a declaration that would break where a recipe uses it. Raises PluginError."""
     require_functions(engine, start="variants, options, report")
     require_options(engine)
+    require_texts(engine, "description")

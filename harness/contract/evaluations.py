@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.contract.checking import require_functions, require_options
+from harness.contract.checking import require_functions, require_options, require_texts
 from harness.nouns import Result
 
 if TYPE_CHECKING:
@@ -33,3 +33,4 @@ def check_evaluation(evaluation: Evaluation) -> None:
     """Refuse a declaration that would break where a recipe uses it. Raises PluginError."""
     require_functions(evaluation, run="variant, options, recipe")
     require_options(evaluation)
+    require_texts(evaluation, "description")

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from harness.contract.checking import require_functions, require_options
+from harness.contract.checking import require_functions, require_options, require_texts
 from harness.errors import PluginError
 
 if TYPE_CHECKING:
@@ -35,5 +35,6 @@ def check_method(method: Method) -> None:
     """Refuse a declaration that would break where a recipe uses it. Raises PluginError."""
     require_functions(method, apply="model, options", save="model, folder")
     require_options(method)
+    require_texts(method, "description")
     if method.produces not in ("adapter", "model"):
         raise PluginError(f"{method.name!r} produces {method.produces!r}, expected 'adapter' or 'model'")

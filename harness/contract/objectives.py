@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.contract.checking import require_functions, require_options
+from harness.contract.checking import require_functions, require_options, require_texts
 
 if TYPE_CHECKING:
     import torch
@@ -37,3 +37,4 @@ def check_objective(objective: Objective) -> None:
     """Refuse a declaration that would break where a recipe uses it. Raises PluginError."""
     require_functions(objective, loss="model, input_ids, loss_mask, options")
     require_options(objective)
+    require_texts(objective, "description")

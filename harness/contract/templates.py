@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.contract.checking import require_functions, require_options
+from harness.contract.checking import require_functions, require_options, require_texts
 
 if TYPE_CHECKING:
     from harness.options import Options
@@ -43,3 +43,4 @@ def check_template(template: Template) -> None:
     """Refuse a declaration that would break where a recipe uses it. Raises PluginError."""
     require_functions(template, jinja="tokenizer, options", stop_tokens="tokenizer")
     require_options(template, optional=True)
+    require_texts(template, "description")

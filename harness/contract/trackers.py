@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness.contract.checking import require_functions, require_options
+from harness.contract.checking import require_functions, require_options, require_texts
 
 if TYPE_CHECKING:
     from harness.contract.events import Event
@@ -32,3 +32,4 @@ def check_tracker(tracker: Tracker) -> None:
     """Refuse a declaration that would break where a recipe uses it. Raises PluginError."""
     require_functions(tracker, create="options")
     require_options(tracker)
+    require_texts(tracker, "description")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import ModelError, TemplateError, first_line
 from harness.extras import require
 from harness.files import read_json
+from harness.model.attention import why_not_sdpa
 from harness.model.tokenizer import add_tokens, hub_hint, load_tokenizer
 from harness.recipe import TemplateSpec, template_spec
 from harness.template import BoundTemplate, bind, control_tokens, fitting, missing_tokens
@@ -36,6 +37,17 @@ class LoadedVariant:
     device: torch.device
 
 
+@dataclass(frozen=True, slots=True)
+class Attention:
+    """The attention a model computes with, as transformers calls it, and why it is not `sdpa`."""
+
+    name: str
+    reason: str | None = None
+
+    def __str__(self) -> str:
+        return self.name + (f" ({self.reason})" if self.reason else "")
+
+
 def pick_device() -> torch.device:
     """The accelerator of this process where there is one, else the CPU."""
     pytorch = require("torch", "tuning")
@@ -46,35 +58,60 @@ def pick_device() -> torch.device:
 def load_model(spec: ModelSpec, *, for_tuning: bool = False, added_ids: Sequence[int] = ()) -> Any:
     """The causal language model of `spec`, in its dtype, on the CPU.
 
+    It computes with `sdpa` where that is the model's own attention, else with what the model has; `attention_of` says which.
     `added_ids` are tokens that its tokenizer was given and that it was not trained with: their embeddings begin as the mean of
     the others (https://nlp.stanford.edu/~johnhew/vocab-expansion.html), the same each time.
 
     Raises:
-        ModelError: naming the folder or hub id, and what is missing or does not fit.
+        ModelError: naming the folder or hub id, and what is missing or does not fit; a weight that is NaN or infinite.
     """
-    transformers = require("transformers", "tuning")
-    torch = require("torch", "tuning")
     if spec.is_local:
-        _check_folder(Path(spec.path))
-    transformers.utils.logging.disable_progress_bar()
-    try:
-        model = transformers.AutoModelForCausalLM.from_pretrained(
-            spec.path,
-            revision=spec.revision,
-            dtype=getattr(torch, spec.dtype),
-            trust_remote_code=spec.trust_remote_code,
-            attn_implementation="sdpa",
-            use_safetensors=True,
-        )
-    except Exception as error:
-        raise ModelError(
-            f"{spec.path}: the model could not be loaded: {first_line(error)}{hub_hint(spec.path)}"
-        ) from error
+        check_folder(Path(spec.path))
+    model = _from_pretrained(spec)
+    _check_finite(spec, model)
+    attention = _attention_for(spec, model)
+    if attention.name != model.config._attn_implementation:
+        model.set_attn_implementation(attention.name)
+    if attention.name != model.config._attn_implementation:  # classes of its own for each, chosen when they are made
+        model = _from_pretrained(spec, attention.name)
+    model.chosen_attention = attention
     if added_ids:
         _begin_embeddings(model, list(added_ids))
     if for_tuning:
         model.config.use_cache = False
     return model
+
+
+def attention_of(model: Any) -> Attention:
+    """The attention that `load_model` chose for a model, wrapped by PEFT or not."""
+    causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    chosen: Attention = causal_lm.chosen_attention
+    return chosen
+
+
+def positions_of(model: Any) -> int | None:
+    """The longest sequence that the model's configuration states, in tokens; None where there is no limit (recurrent layers, ALiBi).
+
+    A rotary embedding that is stretched (YaRN and the like) reaches `factor` times as far as it was trained.
+    """
+    config = model.config.get_text_config()
+    stated = getattr(config, "max_position_embeddings", None)
+    rope = getattr(config, "rope_parameters", None) or {}
+    factor, trained = rope.get("factor"), rope.get("original_max_position_embeddings")
+    if not isinstance(stated, int):
+        return None
+    return max(stated, int(factor * trained)) if factor and trained else stated
+
+
+def model_folder(spec: ModelSpec) -> Path:
+    """The folder of a model's files: the local one, or the snapshot of a hub id that was loaded. Raises ModelError."""
+    if spec.is_local:
+        return Path(spec.path)
+    hub = require("huggingface_hub", "tuning")
+    config = hub.try_to_load_from_cache(spec.path, "config.json", revision=spec.revision)
+    if not isinstance(config, str):
+        raise ModelError(f"{spec.path}: its files are not in the hub's cache folder")
+    return Path(config).parent
 
 
 def load_variant(variant: Variant, plugins: Plugins, device: torch.device | None = None) -> LoadedVariant:
@@ -161,7 +198,57 @@ def _begin_embeddings(model: Any, ids: list[int]) -> None:
                     weight[ids] = weight[: min(ids)].mean(0, dtype=torch.float64).to(weight.dtype)
 
 
-def _check_folder(folder: Path) -> None:
+def _from_pretrained(spec: ModelSpec, attention: str | None = None) -> Any:
+    """Load the model with an attention, or with the one that transformers picks: sdpa for a model that has it."""
+    transformers = require("transformers", "tuning")
+    torch = require("torch", "tuning")
+    transformers.utils.logging.disable_progress_bar()
+    try:
+        return transformers.AutoModelForCausalLM.from_pretrained(
+            spec.path,
+            revision=spec.revision,
+            dtype=getattr(torch, spec.dtype),
+            trust_remote_code=spec.trust_remote_code,
+            attn_implementation=attention,
+            use_safetensors=True,
+        )
+    except Exception as error:
+        raise ModelError(
+            f"{spec.path}: the model could not be loaded: {first_line(error)}{hub_hint(spec.path)}"
+        ) from error
+
+
+def _attention_for(spec: ModelSpec, model: Any) -> Attention:
+    """The attention that is the model's own function: sdpa where a trial on the model shows no difference."""
+    found = model.config._attn_implementation
+    if found != "sdpa":
+        return Attention(found, "the model has no sdpa")
+    try:
+        reason = why_not_sdpa(model)
+    except Exception as error:
+        raise ModelError(
+            f"{spec.path}: {type(model).__name__} cannot compute a few tokens: {type(error).__name__}: {first_line(error)}"
+        ) from error
+    return Attention("eager", reason) if reason else Attention("sdpa")
+
+
+def _check_finite(spec: ModelSpec, model: Any) -> None:
+    """Raise ModelError where a weight is NaN or infinite, naming the first such tensor."""
+    torch = require("torch", "tuning")
+    plain = (torch.bfloat16, torch.float16, torch.float32)
+    for name, weight in model.named_parameters():
+        if weight.dtype not in plain or not weight.numel() or weight.is_meta:
+            continue
+        if not torch.isfinite(torch.stack(torch.aminmax(weight.detach()))).all():  # one pass: 4 GB/s on a core
+            count = int((~torch.isfinite(weight)).sum())
+            raise ModelError(
+                f"{spec.path}: the weights are not finite: {count:,} of {weight.numel():,} in {name} are NaN or infinite"
+                + (f" in {spec.dtype}; float16 cannot hold numbers above 65,504" if spec.dtype == "float16" else "")
+            )
+
+
+def check_folder(folder: Path) -> None:
+    """Raise ModelError where the folder has no config.json, no safetensors or not all that its index names."""
     if not (folder / "config.json").is_file():
         raise ModelError(f"{folder}: not a model folder: it has no config.json")
     if not any(folder.glob("*.safetensors")):

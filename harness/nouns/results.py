@@ -23,6 +23,7 @@ class Sample:
 
     `prompt` is what a person would call the question; `input` the exact text the model was given, control tokens
     included. `weight` is how many units the item's metrics are means of (tokens of a loss), 1 for a plain item.
+    `log_likelihoods` (natural log) are those of the texts that were scored: of each choice, in their order.
     """
 
     id: str
@@ -33,6 +34,7 @@ class Sample:
     weight: float = 1.0
     category: str = ""
     input: str = ""
+    log_likelihoods: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,10 +42,12 @@ class Result:
     """The scores of one variant on one task, with the records they are made of.
 
     A score is named after its metric, or `metric/category` for one category's items. `details` says what else decided
-    what was measured: few-shot examples, generation settings, the task's version.
+    what was measured: few-shot examples, generation settings, the task's version. `warnings` are sentences for whoever
+    reads the scores: they are shown with them and recorded.
     """
 
     task: str
     scores: Mapping[str, Score]
     samples: tuple[Sample, ...] = field(default=())
     details: Mapping[str, Any] = field(default_factory=dict)
+    warnings: tuple[str, ...] = ()

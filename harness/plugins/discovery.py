@@ -7,22 +7,26 @@ first asked for, so that every failure has a name and `harness --help` stays qui
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Container, Sequence
+import time
+from collections.abc import Callable, Container, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import pluggy
 
 from harness.contract.hooks import HOOKS, Hooks
 from harness.contract.kinds import KINDS
-from harness.errors import HarnessError, PluginError, known_names, nearest
+from harness.errors import ENDINGS, HarnessError, PluginError, known_names, nearest
+from harness.plugins.reading import Reads, reading
 from harness.plugins.registry import FIRST_PARTY, PluginInfo, Registry
 
 if TYPE_CHECKING:
@@ -31,20 +35,24 @@ if TYPE_CHECKING:
     from harness.contract import Dataset, Diagnosis, Engine, Evaluation, Filter, Method, Objective, Template, Tracker
 
 ENTRY_POINT_GROUP = "harness"
-# What a plugin can do wrong while it loads; a module that calls sys.exit() must not end the command.
-BROKEN = (Exception, SystemExit)
 OUR_DISTRIBUTION = "instruct-harness"
+T = TypeVar("T")
 
 
 class Plugins:
     """The loaded plugins and what they register.
 
     Args:
-        files: single-file plugins, loaded after the installed ones.
+        files: single-file plugins that somebody named just now, loaded last; a missing one is an error.
+        configured: those of `configured_files`, loaded before them; a missing one is left out like any broken one.
         commands: the names of the core's own commands, which no plugin can take.
     """
 
-    def __init__(self, files: Sequence[Path] = (), commands: Container[str] = ()) -> None:
+    def __init__(
+        self, files: Sequence[Path] = (), configured: Sequence[Path] = (), commands: Container[str] = ()
+    ) -> None:
+        self.since_ns = time.time_ns()
+        self._reads: dict[str, Reads] = {}
         self.loaded: dict[str, PluginInfo] = {}
         self.failed: dict[str, PluginInfo] = {}
         disabled = os.environ.get("HARNESS_DISABLE_PLUGINS", "").split(",")
@@ -58,8 +66,16 @@ class Plugins:
         self._manager.add_hookspecs(Hooks)
         for entry in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=_first_party_first):
             self._load_entry_point(entry)
+        for file in configured:
+            if file.stem not in self.disabled and not file.is_file():
+                self._fail(
+                    PluginInfo(file.stem, file.stem, "", str(file)), "no such file; [tool.harness] plugins names it"
+                )
+            else:
+                self._load_file(file)
         for file in files:
             self._load_file(file)
+        self.imported = frozenset(sys.modules)
 
     # What was registered, by kind. The first look calls that kind's hook.
 
@@ -112,11 +128,14 @@ class Plugins:
         """Return what each plugin says of this machine; one that fails is reported."""
         found = []
         for info in list(self.loaded.values()):
-            try:
-                found += self._call("diagnose", info)
-            except BROKEN as error:
-                self._fail(info, f"diagnose failed: {type(error).__name__}: {error}", what="its diagnosis")
+            found += (
+                self._attempt(info, "diagnose failed", partial(self._call, "diagnose", info), "its diagnosis") or []
+            )
         return found
+
+    def read_by(self, plugin: str) -> Reads:
+        """Return what the code of `plugin` has read while it was loaded and registered things."""
+        return self._reads.get(plugin, Reads())
 
     def load_all(self) -> None:
         """Call every registration hook, so that every failure is known."""
@@ -131,12 +150,13 @@ class Plugins:
         info = PluginInfo(name, owner, entry.dist.version if entry.dist else "", entry.value)
         if self.disabled & {name, entry.name, owner}:
             return
-        try:
-            module = entry.load()
-        except BROKEN as error:
-            self._fail(info, f"import failed: {type(error).__name__}: {error}")
-            return
-        self._add(replace(info, path=str(getattr(module, "__file__", None) or entry.value)), module)
+        module = self._attempt(info, "import failed", entry.load)
+        if module is not None:
+            path, distribution = (
+                str(getattr(module, "__file__", None) or entry.value),
+                entry.dist.name if entry.dist else "",
+            )
+            self._add(replace(info, path=path, distribution=distribution), module)
 
     def _load_file(self, file: Path) -> None:
         info = PluginInfo(file.stem, file.stem, "", str(file))
@@ -149,13 +169,28 @@ class Plugins:
             raise PluginError(f"--plugin {file}: not a Python file (its name should end in .py)")
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
-        try:
-            spec.loader.exec_module(module)
-        except BROKEN as error:
+        execute = spec.loader.exec_module
+        if self._attempt(info, "import failed", lambda: execute(module) or module) is None:
             del sys.modules[spec.name]
-            self._fail(info, f"import failed: {type(error).__name__}: {error}")
-            return
-        self._add(info, module)
+        else:
+            self._add(info, module)
+
+    def _attempt(self, info: PluginInfo, otherwise: str, load: Callable[[], T], what: str = "it") -> T | None:
+        """Return what `load` returns; where it raises, report that `what` is left out, for a reason that begins with `otherwise`.
+
+        A module that calls sys.exit() must not end the command. What a plugin prints is none of the command's output.
+        """
+        try:
+            with reading() as reads, contextlib.redirect_stdout(sys.stderr):
+                return load()
+        except ENDINGS:
+            raise
+        except BaseException as error:
+            reason = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
+            self._fail(info, f"{otherwise}: {reason}", what)
+            return None
+        finally:
+            self._reads.setdefault(info.name, Reads()).add(reads)
 
     def _add(self, info: PluginInfo, plugin: ModuleType) -> None:
         try:
@@ -168,17 +203,20 @@ class Plugins:
             return
         self.loaded[info.name] = info
 
-    def _check_hooks(self, plugin: object) -> None:
-        known = HOOKS
+    def _check_hooks(self, plugin: ModuleType) -> None:
+        hooks = 0
         for name in dir(plugin):
             options = self._manager.parse_hookimpl_opts(plugin, name)
             if options is None:
-                if name in known and inspect.isfunction(getattr(plugin, name)):
+                if name in HOOKS and inspect.isroutine(getattr(plugin, name)):
                     raise PluginError(f"{name} is not marked: put @harness.hookimpl above it")
                 continue
+            hooks += 1
             hook = options.get("specname") or name
-            if hook not in known:
-                raise PluginError(f"there is no hook {hook!r}.{nearest(hook, known)} Hooks: {known_names(known)}")
+            if hook not in HOOKS:
+                raise PluginError(f"there is no hook {hook!r}.{nearest(hook, HOOKS)} Hooks: {known_names(HOOKS)}")
+        if not hooks:
+            raise PluginError(f"it has no hook: mark a function with @harness.hookimpl. Hooks: {known_names(HOOKS)}")
 
     # Registering. A hook that fails takes back what its plugin registered of that kind, so that what a registry holds
     # does not depend on which kinds were asked for before.
@@ -188,12 +226,8 @@ class Plugins:
         if kind not in self._asked:
             self._asked.add(kind)
             for info in list(self.loaded.values()):
-                try:
-                    self._register(registry, info)
-                except BROKEN as error:
-                    registry.remove(info.name)
-                    reason = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
-                    self._fail(info, f"{registry.kind.hook} failed: {reason}", what=f"its {kind}")
+                register = partial(self._register, registry, info)
+                self._attempt(info, f"{registry.kind.hook} failed", register, f"its {kind}")
         return registry
 
     def _register(self, registry: Registry[Any], info: PluginInfo) -> None:
@@ -208,8 +242,12 @@ class Plugins:
                 if warning:
                     print(f"warning: plugin {info}: {warning}", file=sys.stderr)
 
-        if returned := self._call(registry.kind.hook, info, register=register):
-            raise PluginError(f"it returned {returned[0]!r:.200}; call `register(...)` with it instead")
+        try:
+            if returned := self._call(registry.kind.hook, info, register=register):
+                raise PluginError(f"it returned {returned[0]!r:.200}; call `register(...)` with it instead")
+        except BaseException:
+            registry.remove(info.name)
+            raise
 
     def _call(self, hook: str, info: PluginInfo, **arguments: Any) -> list[Any]:
         """Call a hook on one plugin; return what it returned, without None."""
@@ -261,6 +299,9 @@ def configured_files(start: Path | None = None) -> list[Path]:
             table = table.get(key, {})
             if not isinstance(table, dict):
                 raise PluginError(f"{pyproject}: [tool.harness] should be a table, found {table!r}")
+        for key in set(table) - {"plugins"}:
+            near = nearest(key, ["plugins"])
+            print(f"warning: {pyproject}: [tool.harness] has no key {key!r}.{near}", file=sys.stderr)
         files = table.get("plugins", [])
         if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
             raise PluginError(f"{pyproject}: [tool.harness] plugins should be a list of file names")

@@ -7,14 +7,14 @@ which is an error that names them.
 from __future__ import annotations
 
 from collections.abc import Container, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from harness.contract.kinds import Kind
 from harness.errors import PluginError, UnknownNameError, known_names, nearest
 
 FIRST_PARTY = "harness"  # the owner of what comes with the harness
-LONGEST_NAME = 100  # characters
+LONGEST_NAME, LONGEST_TEXT = 100, 400  # characters
 T = TypeVar("T")
 
 
@@ -31,6 +31,7 @@ class PluginInfo:
     path: str
     error: str | None = None
     details: str = ""
+    distribution: str = ""  # that an installed one came with
 
     def __str__(self) -> str:
         return f"{self.name} {self.version} ({self.path})".replace("  ", " ")
@@ -112,8 +113,9 @@ class Registry(Mapping[str, T], Generic[T]):
         Raises:
             PluginError: where it is nothing of this kind, cannot be named, or was registered before by the same owner.
         """
-        entry = Entry(self._named(item), item, plugin, under)
+        name = self._named(item)
         self.kind.check(item)
+        entry = Entry(name, _readable(item), plugin, under)
         if getattr(item, "default", False) and plugin.owner != FIRST_PARTY:
             raise PluginError(f"{entry.name!r}: only what comes with the harness can be a default")
         others = [other for other in self.entries if other.name == entry.name]
@@ -153,3 +155,13 @@ class Registry(Mapping[str, T], Generic[T]):
                 f"{name!r:.120} cannot be typed as a name: letters, digits, '-', '_' and '.', at most {LONGEST_NAME}"
             )
         return name
+
+
+def _readable(item: T) -> T:
+    """Return the declaration with texts that a terminal can show: one line, no control characters, and not endless."""
+    if not is_dataclass(item):
+        return item
+    texts = {name: getattr(item, name) for name in ("description", "licence") if hasattr(item, name)}
+    clean = {name: "".join(filter(str.isprintable, " ".join(text.split()))) for name, text in texts.items()}
+    cut = {name: text if len(text) <= LONGEST_TEXT else text[: LONGEST_TEXT - 1] + "…" for name, text in clean.items()}
+    return item if cut == texts else replace(item, **cut)  # type: ignore[type-var]

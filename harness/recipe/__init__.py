@@ -1,6 +1,6 @@
 """Recipes: the YAML that names model, template, data, tuning, evaluations and serving (`schema`), read and checked (`load`)."""
 
-from harness.recipe.load import load_recipe, load_recipe_of_run, qualified, template_spec
+from harness.recipe.load import load_recipe, load_recipe_of_run, qualified, template_spec, with_sets
 from harness.recipe.schema import (
     HUB_ID,
     NAME,
@@ -45,4 +45,5 @@ __all__ = [
     "read_as",
     "source_model",
     "template_spec",
+    "with_sets",
 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +17,7 @@ from harness.errors import HarnessError, RecipeError, first_line, known_names, n
 from harness.options import Options
 from harness.recipe.document import Document, apply_override, plain, read_document
 from harness.recipe.explain import explain
-from harness.recipe.paths import resolve_paths
+from harness.recipe.paths import path_fields, resolve_paths
 from harness.recipe.schema import (
     CleanStep,
     DataSource,
@@ -107,6 +109,23 @@ def template_spec(written: str, plugins: Plugins, sets: Sequence[str] = ()) -> T
         return model.model_validate(plain(tree))
     except pydantic.ValidationError as error:
         raise RecipeError(explain(error, Document(where, tree, overridden), (), model)) from None
+
+
+def with_sets(spec: T, sets: Sequence[str]) -> T:
+    """Return a section with `sets` (KEY=VALUE) in it, validated; relative paths are relative to the working directory.
+
+    Raises RecipeError, as a recipe would.
+    """
+    if not sets:
+        return spec
+    tree = YAML().load(json.dumps(spec.model_dump(mode="json")))
+    overridden = {apply_override(tree, override): override for override in sets}
+    try:
+        changed = type(spec).model_validate(plain(tree))
+    except pydantic.ValidationError as error:
+        raise RecipeError(explain(error, Document(Path("--set"), tree, overridden), (), type(spec))) from None
+    named = [key for key in path_fields(changed) if getattr(changed, key)]
+    return changed.model_copy(update={key: os.path.normpath(Path.cwd() / getattr(changed, key)) for key in named})
 
 
 class _Reader:

@@ -44,9 +44,7 @@ def resolve_paths(recipe: Recipe, document: Document, must_exist: bool) -> Recip
     }
     evaluate = []
     for index, spec in enumerate(recipe.evaluate):
-        changes: dict[str, Any] = {
-            key: absolute(getattr(spec, key)) for key in _path_fields(spec) if getattr(spec, key)
-        }
+        changes: dict[str, Any] = {key: absolute(getattr(spec, key)) for key in path_fields(spec) if getattr(spec, key)}
         for key, value in changes.items():
             if must_exist and not _exists(value):
                 near = file_near(Path(value))
@@ -70,6 +68,6 @@ def _exists(path: str) -> bool:
     return os.path.exists(path)  # noqa: PTH110 - Path's raises for a name that is too long, or a folder one may not read
 
 
-def _path_fields(spec: Options) -> list[str]:
+def path_fields(spec: Options) -> list[str]:
     """Option fields that hold a path: by the field's own name, `path` or `..._path`."""
     return [key for key in type(spec).model_fields if key == "path" or key.endswith("_path")]

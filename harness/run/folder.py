@@ -5,6 +5,7 @@ manifest.json   versions, hashes, seed, outcome  loss.png        the loss curve
 adapter/        what was learnt, in PEFT's format (or model/: a whole model)
 chat/           tokenizer, chat template and generation defaults: what evaluation and serving load
 probes.json     log-probabilities that serving must reproduce
+trained_rows.bin    digests of the rows that were trained on, which "held-out" rows are checked against
 checkpoints/    to go on from                    evaluations/    results and per-sample records
 """
 
@@ -22,7 +23,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import HarnessError, RunError
+from harness.errors import ENDINGS, HarnessError, RunError
 from harness.files import read_json, write_json, write_text
 
 if TYPE_CHECKING:
@@ -110,6 +111,10 @@ class Run:
         return self.folder / "probes.json"
 
     @property
+    def trained_rows_path(self) -> Path:
+        return self.folder / "trained_rows.bin"
+
+    @property
     def checkpoints_folder(self) -> Path:
         return self.folder / "checkpoints"
 
@@ -165,7 +170,7 @@ class Run:
             yield entry
             entry.setdefault("outcome", "finished")
         except BaseException as error:
-            entry["outcome"] = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
+            entry["outcome"] = "interrupted" if isinstance(error, ENDINGS) else "failed"
             raise
         finally:
             entry["ended"] = _now()
@@ -173,7 +178,7 @@ class Run:
 
     def discard(self) -> None:
         """Take a run back that failed before it learnt anything; what else lies in its folder stays."""
-        for name in ("manifest.json", "recipe.yaml", "metrics.jsonl", ".lock"):
+        for name in ("manifest.json", "recipe.yaml", "metrics.jsonl", "trained_rows.bin", ".lock"):
             (self.folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()

@@ -137,9 +137,10 @@ def made_to_end(name: str, seconds: float = TIME_LIMIT_S, *, each: bool = False)
         while left > 0:
             if done.wait(left):
                 return
-            if each and seen != (seen := _renders.get(thread)):
-                since = _processor_time(thread)
-            left = seconds - (_processor_time(thread) - since)
+            before, seen, now = seen, _renders.get(thread), _processor_time(thread)
+            if each and seen != before:
+                since = now
+            left = seconds - (now - since)
         with lock:
             if not done.is_set():
                 ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_TookTooLong))

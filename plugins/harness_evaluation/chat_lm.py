@@ -3,18 +3,24 @@
 What differs from lm-eval's own `HFLM`, and why:
 - the template renders, so that a question is put as in tuning and serving (HFLM drops a refused system prompt);
 - nothing is added by the tokenizer: the rendered text already holds a BOS where the template wants one;
+- of a prompt and a choice, the tokens after the prompt's are scored. HFLM scores white space at the prompt's end too;
+- log-likelihoods are float32 whatever the model's dtype;
 - a turn ends at the template's stop tokens by id. HFLM looks for stop strings in text that was decoded without its
   special tokens, and so never sees a stop string that is one;
 - a prompt that does not fit is an error. HFLM cuts its beginning off and logs a line.
+
+`LmEvalLM` has none of this: it is HFLM, for figures to be compared with others' (option `as_lm_eval`).
 
 Importing this module imports torch, transformers and lm_eval.
 """
 
 from __future__ import annotations
 
+import contextlib
+import copy
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -24,7 +30,9 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 
 from harness.errors import HarnessError
 from harness.model.load import LoadedVariant
+from harness.model.tokenizer import load_tokenizer
 from harness.nouns import Message
+from harness_evaluation.likelihoods import likelihoods
 from harness_evaluation.progress import Bar
 
 
@@ -32,17 +40,12 @@ class ChatLM(HFLM):  # type: ignore[misc]
     """A loaded variant as lm-eval asks it. `bar` is told of the requests and of those that are done."""
 
     def __init__(self, loaded: LoadedVariant, batch_size: int, bar: Bar) -> None:
-        self.template = loaded.template
+        self.loaded, self.template = loaded, loaded.template
         self.bar = bar
         self.questions: dict[str, str] = {}  # rendered prompt -> the last user turn in it
         tokenizer = loaded.template.tokenizer
         if tokenizer.pad_token is None:  # HFLM may otherwise add a new token, which the model has no embedding for
             tokenizer.pad_token = tokenizer.convert_ids_to_tokens(loaded.template.pad_id)
-        # `generate` fills what it is not told from here: a model's own repetition penalty would change greedy answers,
-        # and serving, which reads the run's generation defaults, does not have it.
-        loaded.model.generation_config = GenerationConfig(
-            eos_token_id=list(loaded.template.stop_ids), pad_token_id=loaded.template.pad_id, do_sample=False
-        )
         super().__init__(pretrained=loaded.model, tokenizer=tokenizer, backend="causal", batch_size=batch_size)
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
@@ -68,6 +71,26 @@ class ChatLM(HFLM):  # type: ignore[misc]
         scores: list[tuple[float, bool]] = super().loglikelihood(requests, disable_tqdm=True)
         return scores
 
+    def _encode_pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        """The ids of a prompt, which are those of serving, and of what is scored after it: all of that, and nothing else.
+
+        Both are tokenized as one text, as in training. Where that would join the prompt's last characters and the first of
+        the continuation in one token, the continuation is tokenized after a control token instead.
+        """
+        prompt = self.tok_encode(context)
+        whole = self.tok_encode(context + continuation)
+        if whole[: len(prompt)] == prompt:
+            return prompt, whole[len(prompt) :]
+        stop = self.template.stop_tokens[0]
+        alone = self.tok_encode(stop + continuation)[1:]
+        if self.tokenizer.decode(prompt + alone) != self.tokenizer.decode(whole):
+            raise HarnessError(
+                f"the tokenizer makes other text of a prompt that ends with {context[-20:]!r} and of {continuation!r:.60} "
+                f"after it than of the two as one: what is scored would not be the answer. Use a template that ends with a "
+                f"control token or a line break, or as_lm_eval"
+            )
+        return prompt, alone
+
     def _loglikelihood_tokens(
         self,
         requests: list[tuple[Any, list[int], list[int]]],
@@ -75,17 +98,14 @@ class ChatLM(HFLM):  # type: ignore[misc]
         override_bs: int | None = None,
     ) -> list[tuple[float, bool]]:
         self.bar.expect(len(requests))
-        for _, context, continuation in requests:
+        for asked, context, continuation in requests:
             self._check_fit(len(context) + len(continuation) - 1, 0)
-        scores: list[tuple[float, bool]] = super()._loglikelihood_tokens(
-            requests, disable_tqdm=True, override_bs=override_bs
-        )
-        return scores
-
-    def _model_call(self, inps: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
-        logits: torch.Tensor = super()._model_call(inps, *args, **kwargs)
-        self.bar.advance(len(inps))
-        return logits
+            if not continuation:
+                raise HarnessError(
+                    f"nothing to score: an answer is empty. The prompt: {str(asked and asked[0])[-200:]!r}"
+                )
+        pairs = [(context, continuation) for _, context, continuation in requests]
+        return [tuple(one) for one in likelihoods(self.loaded, pairs, self.batch_size, self.bar.advance)]
 
     # Answers
 
@@ -122,7 +142,7 @@ class ChatLM(HFLM):  # type: ignore[misc]
         for row, prompt in enumerate(prompts):  # padded on the left, so that answers begin side by side
             ids[row, width - len(prompt) :] = torch.tensor(prompt, device=self.device)
             mask[row, width - len(prompt) :] = 1
-        with torch.inference_mode():
+        with torch.inference_mode(), _own_defaults_set_aside(self.loaded):
             out = self.model.generate(
                 input_ids=ids,
                 attention_mask=mask,
@@ -155,6 +175,61 @@ class ChatLM(HFLM):  # type: ignore[misc]
                 f"a prompt of {tokens} tokens{answer} does not fit into the model's {self.max_length} tokens. "
                 f"Nothing is cut off: lower max_gen_toks or num_fewshot, or leave the task out"
             )
+
+
+@contextlib.contextmanager
+def _own_defaults_set_aside(loaded: LoadedVariant) -> Iterator[None]:
+    """Put the template's stops in the place of the model's own generation defaults.
+
+    `generate` fills what it is not told from these: a model's own repetition penalty would change greedy answers, and
+    serving, which reads the run's generation defaults, does not have it.
+    """
+    own = loaded.model.generation_config
+    loaded.model.generation_config = GenerationConfig(
+        eos_token_id=list(loaded.template.stop_ids), pad_token_id=loaded.template.pad_id, do_sample=False
+    )
+    try:
+        yield
+    finally:
+        loaded.model.generation_config = own
+
+
+class LmEvalLM(HFLM):  # type: ignore[misc]
+    """lm-eval's own model, as its command line makes it with `softmax_dtype=float32`, over a loaded variant."""
+
+    def __init__(self, loaded: LoadedVariant, batch_size: int, bar: Bar) -> None:
+        self.bar = bar
+        self.questions: dict[str, str] = {}
+        variant = loaded.variant
+        tokenizer = loaded.template.tokenizer
+        if variant.chat_folder is None and variant.template in (None, "model", "plain"):  # the model's own, untouched
+            model = variant.model
+            tokenizer = load_tokenizer(model.path, model.revision, trust_remote_code=model.trust_remote_code)
+        super().__init__(
+            pretrained=loaded.model, tokenizer=copy.deepcopy(tokenizer), backend="causal", batch_size=batch_size,
+            softmax_dtype="float32",
+        )  # fmt: skip
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        rendered: str = super().apply_chat_template(chat_history, add_generation_prompt)
+        self.questions[rendered] = next(
+            (turn["content"] for turn in reversed(chat_history) if turn["role"] == "user"), ""
+        )
+        return rendered
+
+    def get_model_info(self) -> dict[str, Any]:
+        """Nothing, as for `ChatLM`."""
+        return {}
+
+    def _loglikelihood_tokens(self, requests: list[Any], *args: Any, **kwargs: Any) -> list[tuple[float, bool]]:
+        self.bar.expect(len(requests))
+        scores: list[tuple[float, bool]] = super()._loglikelihood_tokens(requests, *args, **kwargs)
+        return scores
+
+    def _model_call(self, inps: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        logits: torch.Tensor = super()._model_call(inps, *args, **kwargs)
+        self.bar.advance(len(inps))
+        return logits
 
 
 class StopAtText(StoppingCriteria):  # type: ignore[misc]

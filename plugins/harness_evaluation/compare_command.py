@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,9 +15,8 @@ from harness.errors import HarnessError, known_names, nearest
 
 if TYPE_CHECKING:
     from harness.nouns import Sample
-    from harness.variants import Variant
     from harness_evaluation.comparison import Comparison, TaskComparison
-    from harness_evaluation.records import Record
+    from harness_evaluation.records import Found, Record
 
 
 @click.command(name="compare")
@@ -60,22 +59,23 @@ def command(
     harness compare demo@base demo
     harness compare demo@base demo --task seedling_qa --plot demo.png
     """
+    from rich.markup import escape
+
     from harness.variants import resolve_variants
-    from harness_evaluation.comparison import compare_task
-    from harness_evaluation.records import read_records
+    from harness_evaluation.comparison import choose, compare_task
+    from harness_evaluation.records import find_records
+    from harness_evaluation.weights import weights_of
 
     if plot is not None and plot.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise HarnessError(f"--plot {plot}: the name should end in .png, .svg or .pdf")
     variants = resolve_variants((a, b), context.runs_folder, context.plugins)
-    records = [read_records(variant, context.runs_folder) for variant in variants]
-    tasks = _common_tasks(variants, records, (a, b), task, context.runs_folder)
+    found = [find_records(variant, context.runs_folder, weights_of(variant)) for variant in variants]
+    chosen = {name: choose(found[0].of(name), found[1].of(name)) for name in _common_tasks(found, (a, b), task)}
     compared = [
-        compare_task(records[0][name], records[1][name], metric)
-        for name in tasks
-        if metric is None or task or metric in records[0][name].scores
+        compare_task(*pair, metric) for pair in chosen.values() if metric is None or task or metric in pair[0].scores
     ]
     if not compared:
-        metrics = {name for record in records[0].values() for name in record.scores if "/" not in name}
+        metrics = {name for record, _ in chosen.values() for name in record.scores if "/" not in name}
         raise HarnessError(
             f"--metric {metric}: no task has it.{nearest(metric or '', metrics)} Measured: {known_names(metrics)}"
         )
@@ -84,45 +84,68 @@ def command(
         from harness_evaluation.plot import draw_differences
 
         draw_differences([c for t in compared for c in t.comparisons], names, plot)
+    alone = sorted({*found[0].tasks} ^ {*found[1].tasks})
+    aside = _left_aside(chosen, found)
+    warnings = [
+        f"{name}, {record.task}: {warning}"
+        for pair in chosen.values()
+        for name, record in zip(names, pair, strict=True)
+        for warning in record.warnings
+    ]
     if as_json:
-        click.echo(json.dumps(_as_json(compared, names, records, examples), indent=2, ensure_ascii=False, default=str))
+        out = _as_json(compared, names, examples) | {
+            "only_one_measured": alone,
+            "left_aside": aside,
+            "warnings": warnings,
+        }
+        click.echo(json.dumps(out, indent=2, ensure_ascii=False, default=str))
         return
-    alone = sorted(records[0].keys() ^ records[1].keys()) if task is None else []
-    _print(context, compared, names, alone, examples)
+    _print(context, compared, names, alone if task is None else [], examples)
+    for warning in warnings:
+        context.console.print(f"\n[yellow]{escape(warning)}[/yellow]", soft_wrap=True)
+    for left in aside:
+        context.console.print(f"[dim]{escape(left)}[/dim]", soft_wrap=True)
     if plot is not None:
         context.console.print(f"\n[dim]drawn to[/dim] {plot}")
 
 
-def _common_tasks(
-    variants: Sequence[Variant],
-    records: Sequence[dict[str, Record]],
-    given: Sequence[str],
-    task: str | None,
-    runs_folder: Path,
-) -> list[str]:
+def _common_tasks(found: Sequence[Found], given: Sequence[str], task: str | None) -> list[str]:
     """The tasks that both were measured on. Raises HarnessError, with the command to type, where there are none."""
-    from harness_evaluation.records import folder_of
-
-    together = f"harness evaluate {given[0]} {given[1]}"
-    for variant, name, found in zip(variants, given, records, strict=True):
-        if not found:
+    together = f"Measure both: harness evaluate {given[0]} {given[1]}"
+    for name, records in zip(given, found, strict=True):
+        stale = [record for record in records.stale if task in (None, record.task) and record.task not in records.tasks]
+        if stale and (task is not None or not records.current):
             raise HarnessError(
-                f"{name} was not evaluated yet: there is nothing in {folder_of(variant, runs_folder)}. "
-                f"Measure both: {together}"
+                f"the weights of {name} are others than those that {stale[0].path} was measured with, so it says nothing of "
+                f"what is there now. {together}"
             )
-        if task is not None and task not in found:
+        if not records.current:
+            raise HarnessError(f"{name} was not evaluated yet. {together}")
+        if task is not None and task not in records.tasks:
             raise HarnessError(
-                f"{name} was not measured on {task!r}.{nearest(task, found)} It has: {known_names(found)}. "
-                f"Measure both: {together}"
+                f"{name} was not measured on {task!r}.{nearest(task, records.tasks)} It has: {known_names(records.tasks)}. "
+                f"{together}"
             )
-    common = [name for name in records[0] if name in records[1]]
+    common = [name for name in found[0].tasks if name in found[1].tasks]
     if not common:
         raise HarnessError(
             f"{given[0]} and {given[1]} have no task in common: "
-            f"{known_names(records[0])}, and {known_names(records[1])}. "
-            f"Measure both: {together}"
+            f"{known_names(found[0].tasks)}, and {known_names(found[1].tasks)}. {together}"
         )
     return [task] if task else common
+
+
+def _left_aside(chosen: Mapping[str, tuple[Record, Record]], found: Sequence[Found]) -> list[str]:
+    """Sentences about records of a task that are newer than the compared ones, and were measured with other settings."""
+    told = []
+    for task, pair in chosen.items():
+        for record, records in zip(pair, found, strict=True):
+            newer = [other for other in records.of(task) if other.measured > record.measured]
+            told += [
+                f"left aside: {other.path}, newer, because the other variant was not measured with its settings"
+                for other in newer
+            ]
+    return told
 
 
 def _verdict(comparison: Comparison, names: Sequence[str]) -> str:
@@ -232,9 +255,7 @@ def _line(text: str, limit: int = 160) -> str:
     return joined if len(joined) <= limit else joined[: limit - 1] + "…"
 
 
-def _as_json(
-    compared: Sequence[TaskComparison], names: Sequence[str], records: Sequence[dict[str, Record]], examples: int
-) -> dict[str, Any]:
+def _as_json(compared: Sequence[TaskComparison], names: Sequence[str], examples: int) -> dict[str, Any]:
     rows = []
     for each in compared:
         for comparison in each.comparisons:
@@ -271,6 +292,5 @@ def _as_json(
         "confidence": 0.95,
         "comparisons": rows,
         "measured_unlike": {each.task: each.unlike for each in compared if each.unlike},
-        "only_one_measured": sorted(records[0].keys() ^ records[1].keys()),
         "changed": changed,
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -77,13 +78,28 @@ def compare_task(a: Record, b: Record, metric: str | None = None) -> TaskCompari
         for category in categories([x for x, _ in both]):
             among = [(x, y) for x, y in both if x.category == category]
             comparisons.append(Comparison(a.task, name, category, up, _paired(among, name)))
+    return TaskComparison(a.task, tuple(comparisons), tuple(pairs), unpaired, unlike(a, b))
+
+
+def unlike(a: Record, b: Record) -> dict[str, tuple[object, object]]:
+    """The settings in which two records differ, by dotted name."""
     settings_a, settings_b = a.settings(), b.settings()
-    unlike = {
+    return {
         key: (settings_a.get(key), settings_b.get(key))
         for key in dict.fromkeys((*settings_a, *settings_b))
         if settings_a.get(key) != settings_b.get(key)
     }
-    return TaskComparison(a.task, tuple(comparisons), tuple(pairs), unpaired, unlike)
+
+
+def choose(a: Sequence[Record], b: Sequence[Record]) -> tuple[Record, Record]:
+    """Of the records of one task under A and B, the newest two that were measured alike; else the newest of each."""
+
+    def preferred(pair: tuple[Record, Record]) -> tuple[int, str, str]:
+        differ = [key for key in unlike(*pair) if not key.startswith(("details.", "versions."))]
+        earlier, later = sorted(record.measured for record in pair)
+        return -bool(differ), earlier, later
+
+    return max(itertools.product(a, b), key=preferred)
 
 
 def pair(a: Record, b: Record) -> list[tuple[Sample, Sample]]:
@@ -100,8 +116,8 @@ def pair(a: Record, b: Record) -> list[tuple[Sample, Sample]]:
         raise HarnessError(
             f"{a.task}: {a.variant} and {b.variant} were not measured on the same items "
             f"({len(items_a)} and {len(items_b)}; "
-            f"{len(only_a)} only the first has, {len(only_b)} only the second; such as {example}){_limits(a, b)}.\n"
-            f"Measure both again: harness evaluate {a.variant} {b.variant} --force"
+            f"{len(only_a)} only the first has, {len(only_b)} only the second; such as {example}){_limits(a, b)}. "
+            f"Measure both again, in one command"
         )
     pairs = [(sample, items_b[id]) for id, sample in items_a.items()]
     for x, y in pairs:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import gc
 import json
 import time
@@ -12,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.context import Context
-from harness.errors import HarnessError, known_names
+from harness.errors import HarnessError, known_names, nearest
 
 if TYPE_CHECKING:
     from harness.nouns import Result
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     "recipe_path",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Take the evaluations from this recipe, not from the run's own.",
+    help="Take the evaluations from this recipe, not from the run's own; of a plain model, dtype and revision too.",
 )
 @click.option(
     "--evaluation",
@@ -41,14 +43,25 @@ if TYPE_CHECKING:
 @click.option(
     "--include-path", type=click.Path(path_type=Path), metavar="DIR", help="A folder of task YAMLs for --tasks."
 )
-@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Only the first N items of each task.")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Short for --set limit=N: the first N items.")
+@click.option(
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Set an option of every evaluation that has it, as in --set batch_size=8. Can be given several times.",
+)
+@click.option(
+    "--dtype",
+    type=click.Choice(["bfloat16", "float16", "float32"]),
+    help="Load the weights in this type, not in the recipe's; of a plain model without --recipe: bfloat16.",
+)
 @click.option(
     "--template",
     metavar="NAME",
     help="Ask plain models through this chat template, not their own, by its name or as in a recipe.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout and nothing else.")
-@click.option("--force", is_flag=True, help="Replace records that were made with other settings.")
 @click.pass_obj
 def command(
     context: Context,
@@ -58,20 +71,25 @@ def command(
     tasks: str | None,
     include_path: Path | None,
     limit: int | None,
+    sets: tuple[str, ...],
+    dtype: str | None,
     template: str | None,
     as_json: bool,
-    force: bool,
 ) -> None:
     """Measure variants on the same items and show them side by side.
 
     A VARIANT is a run, RUN@base (its base model, asked through the run's template), a model folder or a hub id.
-    Every item is kept in the run's evaluations/, for `harness compare`.
+    Every item is kept in the run's evaluations/, for `harness compare`; what was measured with other weights or settings
+    stays beside it.
 
     \b
     harness evaluate demo@base demo
     harness evaluate demo --evaluation val_loss
+    harness evaluate demo --set as_lm_eval=true --dtype float32
     harness evaluate Qwen/Qwen2.5-0.5B --template chatml --tasks gsm8k --limit 100
     """
+    from rich.markup import escape
+
     from harness.contract.events import Evaluated
     from harness.recipe import load_recipe
     from harness.run import Events
@@ -80,11 +98,9 @@ def command(
     resolved = resolve_variants(variants, context.runs_folder, context.plugins, template)
     recipe = load_recipe(recipe_path, context.plugins) if recipe_path else _shared_recipe(resolved, need=not tasks)
     specs = _from_tasks(tasks, include_path) if tasks else _from_recipe(recipe, only, include_path)
-    specs = [(name, _limited(name, options, limit)) for name, options in specs]
-    for variant in resolved:
-        for name, options in specs:
-            if not force:
-                _check_replaceable(variant, context.runs_folder, name, options)
+    sets += () if limit is None else (f"limit={limit}",)
+    specs = _with_sets(specs, sets)
+    resolved = tuple(_as_asked(variant, recipe if recipe_path else None, dtype, specs, context) for variant in resolved)
 
     records: list[Record] = []
     events = Events.to(recipe.track if recipe else (), context.plugins)
@@ -99,6 +115,9 @@ def command(
         )
     else:
         _print_table(context, resolved, records)
+        if len(variants) > 1:
+            names = " ".join(variants[:2])
+            context.console.print(f"[dim]Is a difference real?  [/dim]harness compare {escape(names)}", soft_wrap=True)
 
 
 def _shared_recipe(variants: Sequence[Variant], need: bool) -> Recipe | None:
@@ -155,35 +174,57 @@ def _from_tasks(tasks: str, include_path: Path | None) -> list[tuple[str, Any]]:
     return [("lm_eval", LmEvalOptions(tasks=names, include_path=folder))]
 
 
-def _limited(name: str, options: EvaluateSpec, limit: int | None) -> EvaluateSpec:
-    if limit is None:
-        return options
-    if "limit" not in type(options).model_fields:
-        raise HarnessError(f"--limit: the evaluation {name!r} has no option `limit`")
-    return options.model_copy(update={"limit": limit})
+def _with_sets(specs: Sequence[tuple[str, Any]], sets: Sequence[str]) -> list[tuple[str, Any]]:
+    """The evaluations with each KEY=VALUE in all that have an option KEY. Raises HarnessError where none has it."""
+    from harness.recipe import with_sets
+
+    known = {key for _, options in specs for key in type(options).model_fields} - {"evaluation"}
+    for override in sets:
+        key = override.partition("=")[0].partition(".")[0]
+        if key not in known:
+            raise HarnessError(
+                f"--set {override}: no evaluation that is asked for has an option {key!r}.{nearest(key, known)} "
+                f"{', '.join(dict.fromkeys(name for name, _ in specs))} have: {known_names(known)}"
+            )
+
+    def those_of(options: EvaluateSpec) -> list[str]:
+        return [o for o in sets if o.partition("=")[0].partition(".")[0] in type(options).model_fields]
+
+    return [(name, with_sets(options, those_of(options))) for name, options in specs]
+
+
+def _as_asked(
+    variant: Variant, recipe: Recipe | None, dtype: str | None, specs: Sequence[tuple[str, Any]], context: Context
+) -> Variant:
+    """The variant with the recipe's settings of its model, where --recipe names one for a plain model, and in `dtype`.
+
+    What a recipe says of another model's revision and code is not taken over; that, and a default dtype, are said.
+    """
+    say = functools.partial(click.echo, err=True)
+    model = variant.model
+    if variant.run is None and recipe is not None:
+        theirs = recipe.model
+        if Path(theirs.path).resolve() == Path(model.path).resolve() or theirs.path == model.path:
+            model = theirs.model_copy(update={"path": model.path})
+        else:
+            model = model.model_copy(update={"dtype": theirs.dtype})
+            say(
+                f"{variant.name}: measured is {model.path}, not {theirs.path}, which the recipe {recipe.name!r} is for; of its "
+                f"`model` only the dtype ({theirs.dtype}) is taken"
+            )
+    if dtype is not None:
+        model = model.model_copy(update={"dtype": dtype})
+    elif variant.run is None and recipe is None:
+        say(f"{variant.name}: in {model.dtype}, as nobody says otherwise (--dtype, or the recipe of --recipe)")
+    template = variant.template
+    without = all(getattr(options, "apply_chat_template", True) is False for _, options in specs)
+    if without and variant.chat_folder is None and template is None:
+        template = "plain"  # nothing is rendered, and the model may have no template of its own
+    return dataclasses.replace(variant, model=model, template=template)
 
 
 def _dumped(options: EvaluateSpec) -> dict[str, Any]:
     return options.model_dump(mode="json", exclude={"evaluation"})
-
-
-def _check_replaceable(variant: Variant, runs_folder: Path, name: str, options: EvaluateSpec) -> None:
-    """Raises HarnessError where a record of the same task, measured with other options, would be overwritten."""
-    from harness_evaluation.records import read_records
-
-    new = json.loads(json.dumps(_dumped(options)))
-    for record in read_records(variant, runs_folder).values():
-        old = dict(record.entries["options"])
-        same_task = record.task in new.get("tasks", [name]) or old.get("tasks", [name]) == new.get("tasks", [name])
-        if record.evaluation != name or not same_task:
-            continue
-        changed = [key for key in sorted({*old, *new} - {"tasks"}) if old.get(key) != new.get(key)]
-        if changed:
-            told = ", ".join(f"{key} {old.get(key)} is now {new.get(key)}" for key in changed)
-            raise HarnessError(
-                f"{record.path} was measured with other settings ({told}) and would be replaced. "
-                f"To do that, add --force"
-            )
 
 
 def _measure(
@@ -191,15 +232,20 @@ def _measure(
 ) -> tuple[list[Record], tuple[Result, ...]]:
     """Load one variant, run the evaluations on it, and write each result as soon as it is there."""
     from harness.model.load import load_variant
+    from harness_evaluation.checks import checked
     from harness_evaluation.records import folder_of, write_record
+    from harness_evaluation.weights import weights_of
 
     loaded = load_variant(variant, context.plugins)
-    folder = folder_of(variant, context.runs_folder)
+    weights = weights_of(variant)
+    folder = folder_of(variant, context.runs_folder, weights)
+    evaluations = context.plugins.evaluations
     records, results = [], []
     for name, options in specs:
         began = time.perf_counter()
-        for result in context.plugins.evaluations[name].run(loaded, options, recipe):
-            records.append(write_record(loaded, name, _dumped(options), result, folder, time.perf_counter() - began))
+        for result in checked(evaluations[name].run(loaded, options, recipe), name, evaluations.owner(name)):
+            seconds = time.perf_counter() - began
+            records.append(write_record(loaded, name, _dumped(options), result, folder, weights, seconds))
             results.append(result)
     return records, tuple(results)
 
@@ -223,10 +269,10 @@ def _print_table(context: Context, variants: Sequence[Variant], records: Sequenc
     for variant in variants:
         table.add_column(escape(variant.name), justify="right")
     table.add_column("n", justify="right")
-    by_task: dict[str, dict[str, Record]] = {}
+    rows: dict[tuple[str, str], dict[str, Record]] = {}  # an evaluation may be named twice, with other options
     for record in records:
-        by_task.setdefault(record.task, {})[record.variant] = record
-    for task, measured in by_task.items():
+        rows.setdefault((record.task, json.dumps(record.entries["options"])), {})[record.variant] = record
+    for (task, _), measured in rows.items():
         shown_task = task
         for metric, score in next(iter(measured.values())).scores.items():
             _, slash, category = metric.partition("/")
@@ -239,10 +285,15 @@ def _print_table(context: Context, variants: Sequence[Variant], records: Sequenc
             )
             shown_task = ""
     context.console.print(table)
-    context.console.print("\n[dim]value ± standard error; ↑ more is better, ↓ less is better[/dim]")
-    if len(variants) > 1:
-        names = " ".join(variant.name for variant in variants[:2])
-        context.console.print(f"[dim]Is a difference real?  [/dim]harness compare {escape(names)}")
+    dtypes = ", ".join(dict.fromkeys(variant.model.dtype for variant in variants))
+    context.console.print(
+        f"\n[dim]value ± standard error; ↑ more is better, ↓ less is better; weights in {dtypes}[/dim]"
+    )
+    for record in records:
+        for warning in record.warnings:
+            context.console.print(
+                f"[yellow]{escape(record.variant)}, {escape(record.task)}: {escape(warning)}[/yellow]", soft_wrap=True
+            )
 
 
 def shown(score: Any) -> str:

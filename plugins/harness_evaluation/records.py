@@ -1,12 +1,14 @@
 """What was measured, on disk: `<task>.json` with scores and settings, `<task>.samples.jsonl` with every item.
 
-A run keeps the records of its variants in `<run>/evaluations/<variant>/`; those of a plain model are in
-`<runs folder>/evaluations/<variant>/`.
+They are in `<run>/evaluations/<variant>/<key>/` for the variants of a run, and in
+`<runs folder>/evaluations/<model>-<weights>/<key>/` for plain models. The key is a hash of weights, template and settings:
+measuring the same again replaces the record, anything else gets one of its own beside it.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import datetime
 import hashlib
 import json
 import math
@@ -18,12 +20,14 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import HarnessError
 from harness.files import read_json, write_json, write_text
 from harness.nouns import Result, Sample, Score
+from harness_evaluation.weights import are_same, identity
 
 if TYPE_CHECKING:
     from harness.model.load import LoadedVariant
     from harness.variants import Variant
 
-FORMAT = 1
+# 1: one record a task, in the variant's folder itself; white space before an answer was scored as part of it.
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +53,17 @@ class Record:
     def scores(self) -> dict[str, Score]:
         return {name: Score(**score) for name, score in self.entries["scores"].items()}
 
+    @property
+    def warnings(self) -> list[str]:
+        return list(self.entries.get("warnings", []))
+
+    @property
+    def measured(self) -> str:
+        """The time of the measurement, in ISO format; of format 1, that of its file."""
+        if (time := self.entries.get("measured")) is not None:
+            return str(time)
+        return _iso(datetime.datetime.fromtimestamp(self.path.stat().st_mtime, datetime.UTC))
+
     def samples(self) -> tuple[Sample, ...]:
         """The items. Raises HarnessError where their file is missing or is not the one this record was written with."""
         path = self.path.with_name(self.entries["samples"])
@@ -65,10 +80,11 @@ class Record:
 
     def settings(self) -> dict[str, Any]:
         """What decides how the items were put and judged, by dotted name; the variant's weights left out."""
-        chosen = {
-            key: self.entries[key] for key in ("evaluation", "options", "details", "template", "dtype", "versions")
-        }
-        return dict(_flat(chosen))
+        keys = ("format", "evaluation", "options", "details", "template", "dtype", "versions")
+        flat = dict(_flat({key: self.entries[key] for key in keys}))
+        flat.pop("options.tasks", None)  # this record is of one
+        flat.pop("details.trained_on", None)  # of the weights, and the record's warnings speak of it
+        return flat
 
 
 def categories(samples: Sequence[Sample]) -> list[str]:
@@ -77,23 +93,48 @@ def categories(samples: Sequence[Sample]) -> list[str]:
     return found if len(found) > 1 else []
 
 
-def folder_of(variant: Variant, runs_folder: Path) -> Path:
-    """Where the records of a variant are."""
-    root = variant.run.evaluations_folder if variant.run is not None else runs_folder / "evaluations"
-    return root / variant.name
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The records of one variant: those of the weights that are on disk now, and those of weights that were there before."""
+
+    current: tuple[Record, ...]
+    stale: tuple[Record, ...]
+
+    def of(self, task: str) -> list[Record]:
+        return [record for record in self.current if record.task == task]
+
+    @property
+    def tasks(self) -> list[str]:
+        return sorted({record.task for record in self.current})
 
 
-def read_records(variant: Variant, runs_folder: Path) -> dict[str, Record]:
-    """The records of a variant by task; empty where it was never evaluated."""
-    found = {}
-    for path in sorted(folder_of(variant, runs_folder).glob("*.json")):
-        entries = read_json(path)
-        if not isinstance(entries, dict) or entries.get("format") != FORMAT:
-            raise HarnessError(
-                f"{path}: not a record of this version (format {FORMAT}); measure again with `harness evaluate`"
-            )
-        found[entries["task"]] = Record(path, entries)
-    return found
+def folder_of(variant: Variant, runs_folder: Path, weights: Mapping[str, Any]) -> Path:
+    """Where the records of a variant with these weights are written."""
+    if variant.run is None:
+        return runs_folder / "evaluations" / f"{variant.model.short_name}-{_short_hash(identity(weights))}"
+    return variant.run.evaluations_folder / (variant.run.name + ("" if variant.is_tuned else "@base"))
+
+
+def find_records(variant: Variant, runs_folder: Path, weights: Mapping[str, Any]) -> Found:
+    """The records of a variant whose weights are now `weights`. Of a plain model, also those of an equal copy of it."""
+    root = runs_folder / "evaluations" if variant.run is None else folder_of(variant, runs_folder, weights)
+    found = [_read(path) for path in sorted(root.rglob("*.json"))]
+    current = [record for record in found if are_same(record.entries["weights"], weights)]
+    stale = [
+        record
+        for record in found
+        if record not in current and (variant.run is not None or record.entries["weights"]["model"] == weights["model"])
+    ]
+    return Found(tuple(current), tuple(stale))
+
+
+def _read(path: Path) -> Record:
+    entries = read_json(path)
+    if not isinstance(entries, dict) or entries.get("format") not in (1, FORMAT):
+        raise HarnessError(
+            f"{path}: not a record of this version (format {FORMAT}); remove it and measure again with `harness evaluate`"
+        )
+    return Record(path, entries)
 
 
 def write_record(
@@ -102,15 +143,21 @@ def write_record(
     options: Mapping[str, Any],
     result: Result,
     folder: Path,
+    weights: Mapping[str, Any],
     seconds: float,
 ) -> Record:
-    """Write one result with all that decided it: items first, then the record that vouches for them by hash."""
+    """Write one result with all that decided it, under `folder`: items first, then the record that vouches for them by hash."""
     from harness.run import environment
     from harness.template import fingerprint
 
     variant = loaded.variant
     lines = "".join(json.dumps(dataclasses.asdict(sample), ensure_ascii=False) + "\n" for sample in result.samples)
     now = environment()
+    template = {
+        "name": loaded.template.name,
+        "sha256": fingerprint(loaded.template),
+        "stop_tokens": loaded.template.stop_tokens,
+    }
     entries: dict[str, Any] = {
         "format": FORMAT,
         "task": result.task,
@@ -118,46 +165,33 @@ def write_record(
         "evaluation": evaluation,
         "options": dict(options),
         "details": dict(result.details),
+        "warnings": list(result.warnings),
         "scores": {name: dataclasses.asdict(score) for name, score in result.scores.items()},
-        "template": {
-            "name": loaded.template.name,
-            "sha256": fingerprint(loaded.template),
-            "stop_tokens": loaded.template.stop_tokens,
-        },
+        "template": template,
         "dtype": variant.model.dtype,
-        "weights": weights_of(variant),
+        "weights": dict(weights),
         "samples": f"{result.task}.samples.jsonl",
         "samples_sha256": hashlib.sha256(lines.encode()).hexdigest(),
         "device": str(loaded.device),
+        "measured": _iso(datetime.datetime.now(datetime.UTC)),
         "seconds": round(seconds, 2),
         "versions": now.pop("versions"),
         "environment": now,
     }
     entries = _without_infinities(entries)
-    write_text(folder / entries["samples"], lines)
-    write_json(folder / f"{result.task}.json", entries)
-    return Record(folder / f"{result.task}.json", entries)
+    settings = {key: value for key, value in options.items() if key != "tasks"}
+    key = _short_hash([evaluation, settings, template["sha256"], variant.model.dtype, identity(weights)])
+    write_text(folder / key / entries["samples"], lines)
+    write_json(folder / key / f"{result.task}.json", entries)
+    return Record(folder / key / f"{result.task}.json", entries)
 
 
-def weights_of(variant: Variant) -> dict[str, Any]:
-    """What was measured: the model by path or hub id, local weights and the adapter by hash, and the run's recipe."""
-    weights: dict[str, Any] = {"model": variant.model.path, "revision": variant.model.revision}
-    if variant.model.is_local:
-        weights["model_sha256"] = _sha256_of(Path(variant.model.path))
-    if variant.adapter is not None:
-        weights["adapter_sha256"] = _sha256_of(variant.adapter)
-    if variant.run is not None:
-        weights |= {"run": variant.run.name, "recipe_sha256": variant.run.manifest.get("recipe_sha256")}
-    return weights
+def _short_hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, default=str).encode()).hexdigest()[:8]
 
 
-def _sha256_of(folder: Path) -> str:
-    """One hash of the safetensors files in a folder and their names."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.glob("*.safetensors")):
-        with path.open("rb") as file:
-            digest.update(path.name.encode() + hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
+def _iso(time: datetime.datetime) -> str:
+    return time.isoformat(timespec="microseconds")
 
 
 def _flat(value: Any, prefix: str = "") -> list[tuple[str, Any]]:

@@ -6,6 +6,7 @@ import contextlib
 import functools
 import itertools
 import logging
+import math
 import os
 import random
 import sys
@@ -13,8 +14,9 @@ import unittest.mock
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
 
+import pydantic
 from pydantic import Field
 
 from harness.contract import Evaluation
@@ -35,7 +37,11 @@ BOOTSTRAP_ITERATIONS = 1000  # for metrics of the whole corpus, such as F1 or BL
 
 
 class LmEvalOptions(Options):
-    """What a recipe can set. `include_path` is a folder of task YAMLs; its names come before lm-eval's own."""
+    """What a recipe can set. `include_path` is a folder of task YAMLs; its names come before lm-eval's own.
+
+    `as_lm_eval` scores as lm-eval's own command line does, for figures to be compared with published ones;
+    `apply_chat_template` is that command line's option, and can be false only there.
+    """
 
     tasks: Annotated[tuple[str, ...], Field(min_length=1)]
     include_path: str | None = None
@@ -45,6 +51,14 @@ class LmEvalOptions(Options):
     max_gen_toks: Positive | None = None
     system_prompt: str | None = None
     seed: int = 1234
+    as_lm_eval: bool = False
+    apply_chat_template: bool = True
+
+    @pydantic.model_validator(mode="after")
+    def _only_lm_eval_asks_without_a_template(self) -> Self:
+        if not self.apply_chat_template and not self.as_lm_eval:
+            raise ValueError("apply_chat_template: false goes with as_lm_eval: true")
+        return self
 
 
 def run(loaded: LoadedVariant, options: LmEvalOptions, recipe: Recipe | None) -> Iterator[Result]:
@@ -57,11 +71,11 @@ def run(loaded: LoadedVariant, options: LmEvalOptions, recipe: Recipe | None) ->
     with quiet(), progress_bar(f"{loaded.variant.name}  {' '.join(options.tasks)}") as bar:
         import lm_eval
 
-        from harness_evaluation.chat_lm import ChatLM
+        from harness_evaluation.chat_lm import ChatLM, LmEvalLM
 
+        _seed(options)  # before the tasks are loaded: some draw their items, or the order of choices
         asked = load_tasks(options)
-        model = ChatLM(loaded, options.batch_size, bar)
-        _seed(options.seed)
+        model = (LmEvalLM if options.as_lm_eval else ChatLM)(loaded, options.batch_size, bar)
         # Not `simple_evaluate`: it ends each call with a report of the environment that takes seven seconds.
         output = lm_eval.evaluate(
             lm=model,
@@ -69,8 +83,8 @@ def run(loaded: LoadedVariant, options: LmEvalOptions, recipe: Recipe | None) ->
             limit=options.limit,
             bootstrap_iters=BOOTSTRAP_ITERATIONS,
             system_instruction=options.system_prompt,
-            apply_chat_template=True,
-            fewshot_as_multiturn=True,
+            apply_chat_template=options.apply_chat_template,
+            fewshot_as_multiturn=options.apply_chat_template,
         )
     for name, task in asked["tasks"].items():
         yield _as_result(name, task, output, model.questions)
@@ -126,8 +140,10 @@ def load_tasks(options: LmEvalOptions) -> dict[str, Any]:
                 f"no task is named {name!r}.{nearest(name, manager.all_tasks)}{where} "
                 f"`lm-eval ls tasks` lists lm-eval's own"
             )
+    no_default_stops = contextlib.nullcontext() if options.as_lm_eval else _without_default_stops()
     try:
-        asked: dict[str, Any] = dict(manager.load(list(options.tasks)))
+        with no_default_stops:
+            asked: dict[str, Any] = dict(manager.load(list(options.tasks)))
     except Exception as error:
         raise HarnessError(
             f"the tasks {', '.join(options.tasks)} could not be loaded: {type(error).__name__}: {first_line(error)}"
@@ -135,6 +151,27 @@ def load_tasks(options: LmEvalOptions) -> dict[str, Any]:
     for name, task in asked["tasks"].items():
         _configure(name, task, options)
     return asked
+
+
+@contextlib.contextmanager
+def _without_default_stops() -> Iterator[None]:
+    """Load tasks without an `until` as tasks without stop texts: an answer ends at the template's stop tokens.
+
+    lm-eval gives them the few-shot delimiter, a blank line, which cuts a chat model's answer after its first paragraph; once a
+    task is loaded, that cannot be told from an `until` that it names itself.
+    """
+    from lm_eval.config.task import TaskConfig
+
+    complete = TaskConfig.__post_init__
+
+    def completed(config: Any) -> None:
+        names_stops = "until" in (config.generation_kwargs or {})
+        complete(config)
+        if config.generation_kwargs is not None and not names_stops:
+            config.generation_kwargs["until"] = []
+
+    with unittest.mock.patch.object(TaskConfig, "__post_init__", completed):
+        yield
 
 
 def _configure(name: str, task: Any, options: LmEvalOptions) -> None:
@@ -183,7 +220,10 @@ def _as_result(name: str, task: Any, output: Mapping[str, Any], questions: Mappi
 
 
 def _averaged(task: Any, entries: Sequence[Mapping[str, Any]]) -> set[str]:
-    """The metrics whose score is the mean of one number an item; only these can be compared item by item."""
+    """The metrics whose score is the mean of one number an item; only these can be compared item by item.
+
+    The bits per byte of whole texts are too, each text weighing by its bytes.
+    """
     from lm_eval.api.metrics import mean
 
     aggregations = task.aggregation()
@@ -192,6 +232,7 @@ def _averaged(task: Any, entries: Sequence[Mapping[str, Any]]) -> set[str]:
         for metric in entry["metrics"]:
             name = _called(metric, entry["filter"])
             is_mean = aggregations.get(metric, mean) is mean and _number(entry[metric]) is not None
+            is_mean |= _bits_per_byte(task, metric, entry) is not None
             found[name] = found.get(name, True) and is_mean
     return {name for name, is_mean in found.items() if is_mean}
 
@@ -199,10 +240,13 @@ def _averaged(task: Any, entries: Sequence[Mapping[str, Any]]) -> set[str]:
 def _mean_scores(metric: str, samples: Sequence[Sample], higher_is_better: bool) -> dict[str, Score]:
     """The mean of a metric over all items, and over those of each category where there are several."""
     having = [sample for sample in samples if metric in sample.metrics]
-    groups = {metric: [sample.metrics[metric] for sample in having]}
+    groups = {metric: having}
     for category in categories(having):
-        groups[f"{metric}/{category}"] = [sample.metrics[metric] for sample in having if sample.category == category]
-    return {name: Score(*statistics.mean(values), higher_is_better) for name, values in groups.items()}
+        groups[f"{metric}/{category}"] = [sample for sample in having if sample.category == category]
+    return {
+        name: Score(*statistics.mean([s.metrics[metric] for s in of], [s.weight for s in of]), higher_is_better)
+        for name, of in groups.items()
+    }
 
 
 def _as_sample(
@@ -210,22 +254,24 @@ def _as_sample(
 ) -> Sample:
     first = entries[0]
     doc = first["doc"]
-    metrics = {}
+    metrics, weight = {}, 1.0
     for entry in entries:
         for metric in entry["metrics"]:
             name = _called(metric, entry["filter"])
-            if name in means:
+            if name in means and (bits := _bits_per_byte(task, metric, entry)) is not None:
+                metrics[name], weight = bits
+            elif name in means:
                 metrics[name] = float(_number(entry[metric]))  # type: ignore[arg-type]
     asked = str(first["arguments"][0][0])
     target, response = first["target"], ""
+    likelihoods = _log_likelihoods(task, first)
     if task.OUTPUT_TYPE == "generate_until":
         response = str(first["resps"][0][0])
     elif task.OUTPUT_TYPE == "multiple_choice":
         choices = task.doc_to_choice(doc)
         if isinstance(target, int) and 0 <= target < len(choices):
             target = choices[target]
-        likelihoods = [answer[0][0] for answer in first["resps"][: len(choices)]]
-        response = str(choices[max(range(len(likelihoods)), key=likelihoods.__getitem__)])
+        response = str(choices[max(range(len(choices)), key=likelihoods.__getitem__)])
     # The hash of the whole item beside its name: pairing by name alone would pair items that were edited in between.
     name = doc.get("id", first["doc_id"]) if isinstance(doc, Mapping) else first["doc_id"]
     category = doc.get("category") if isinstance(doc, Mapping) else None
@@ -237,7 +283,25 @@ def _as_sample(
         target=target if isinstance(target, str) else repr(target),
         category=category if isinstance(category, str) else "",
         input=asked,
+        weight=weight,
+        log_likelihoods=likelihoods,
     )
+
+
+def _log_likelihoods(task: Any, entry: Mapping[str, Any]) -> tuple[float, ...]:
+    """Those of the item's texts, in the order in which the task asks; none where answers are generated."""
+    if task.OUTPUT_TYPE == "generate_until":
+        return ()
+    first = [answers[0] for answers in entry["resps"]]  # of each text; asked again, it is the same
+    return tuple(float(answer[0] if isinstance(answer, tuple | list) else answer) for answer in first)
+
+
+def _bits_per_byte(task: Any, metric: str, entry: Mapping[str, Any]) -> tuple[float, float] | None:
+    """One text's bits per byte and its bytes, of lm-eval's log-likelihood and bytes of it; None for other metrics."""
+    if task.OUTPUT_TYPE != "loglikelihood_rolling" or metric != "bits_per_byte":
+        return None
+    log_likelihood, size_bytes = entry[metric]
+    return (-log_likelihood / size_bytes / math.log(2), float(size_bytes)) if size_bytes else None
 
 
 def _called(metric: str, filter_name: str) -> str:
@@ -252,12 +316,12 @@ def _number(value: Any) -> float | None:
     return float(item()) if item is not None and getattr(value, "ndim", None) == 0 else None
 
 
-def _seed(seed: int) -> None:
+def _seed(options: LmEvalOptions) -> None:
     """Seeds for tasks that sample; answers are greedy unless a task's YAML says otherwise."""
     numpy, torch = require("numpy", "evaluation"), require("torch", "evaluation")
-    random.seed(seed)
-    numpy.random.seed(seed)
-    torch.manual_seed(seed)
+    random.seed(0 if options.as_lm_eval else options.seed)  # which lm-eval's command line has, and 1234 for the others
+    numpy.random.seed(options.seed)
+    torch.manual_seed(options.seed)
 
 
 @contextlib.contextmanager

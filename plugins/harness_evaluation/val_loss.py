@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 import json
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
@@ -65,8 +64,9 @@ def run(loaded: LoadedVariant, options: ValLossOptions, recipe: Recipe | None) -
         "supervised_tokens": sum(example.supervised for example in examples),
         "left_out": sum(sum(report.left_out.values()) for report in encoded.reports),
         "overlong": encoded.overlong,
+        "trained_on": (trained := _trained_on(loaded, examples)),
     }
-    yield Result("val_loss", scores, samples, details)
+    yield Result("val_loss", scores, samples, details, _warnings(loaded, trained, len(examples)))
 
 
 def texts(options: ValLossOptions, recipe: Recipe) -> Iterator[tuple[str, str]]:
@@ -87,37 +87,13 @@ EVALUATION = Evaluation(
 def negative_log_likelihoods(loaded: LoadedVariant, examples: Sequence[Example]) -> list[float]:
     """The summed negative log-likelihood (natural log, float32) of each example's supervised tokens."""
     torch = require("torch", "evaluation")
-    lengths = [len(example) for example in examples]
-    input_ids = torch.full((len(examples), max(lengths)), loaded.template.pad_id)
-    mask = torch.zeros_like(input_ids, dtype=torch.bool)
-    attention = torch.zeros_like(input_ids)
-    for row, example in enumerate(examples):
-        input_ids[row, : lengths[row]] = torch.tensor(example.input_ids)
-        mask[row, : lengths[row]] = torch.tensor(example.loss_mask)
-        attention[row, : lengths[row]] = 1
-    input_ids, mask, attention = (tensor.to(loaded.device) for tensor in (input_ids, mask, attention))
-    targets, wanted = input_ids[:, 1:], mask[:, 1:]
-    # The head is the dear part of a small model: it is run only where some row has something to predict.
-    columns = wanted.any(0).nonzero()[:, 0]
-    with torch.inference_mode():
-        if "logits_to_keep" in inspect.signature(_causal(loaded.model).forward).parameters:
-            logits = loaded.model(
-                input_ids=input_ids, attention_mask=attention, use_cache=False, logits_to_keep=columns
-            ).logits
-        else:
-            logits = loaded.model(input_ids=input_ids, attention_mask=attention, use_cache=False).logits[:, columns]
-        rows, positions = wanted[:, columns].nonzero(as_tuple=True)
-        chosen = torch.nn.functional.cross_entropy(
-            logits[rows, positions].float(), targets[:, columns][rows, positions], reduction="none"
-        )
-        sums = torch.zeros(len(examples), device=loaded.device).index_add_(0, rows, chosen)
-    totals: list[float] = sums.tolist()
-    return totals
+    from harness_evaluation.likelihoods import logits_at
 
-
-def _causal(model: Any) -> Any:
-    """The model whose forward is called: what an adapter is wrapped around, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
+    positions = [[at - 1 for at in range(1, len(example)) if example.loss_mask[at]] for example in examples]
+    logits = logits_at(loaded, [example.input_ids for example in examples], positions)
+    targets = [example.input_ids[at + 1] for example, row in zip(examples, positions, strict=True) for at in row]
+    losses = torch.nn.functional.cross_entropy(logits, torch.tensor(targets, device=logits.device), reduction="none")
+    return [float(row.sum()) for row in losses.split([len(row) for row in positions])]
 
 
 def _batches(examples: Sequence[Example], budget_tokens: int) -> Iterator[list[int]]:
@@ -149,6 +125,26 @@ def _as_sample(loaded: LoadedVariant, example: Example, nll_sum: float) -> Sampl
         weight=tokens,
         input=decode(example.input_ids),
     )
+
+
+def _trained_on(loaded: LoadedVariant, examples: Sequence[Example]) -> int | None:
+    """The number of examples that the variant's run was trained on; None where the run did not keep its rows."""
+    from harness.data.encode.trained import count_trained
+
+    variant = loaded.variant
+    if variant.run is None or not variant.is_tuned:
+        return 0
+    return count_trained(variant.run.trained_rows_path, examples)
+
+
+def _warnings(loaded: LoadedVariant, trained: int | None, n: int) -> tuple[str, ...]:
+    if trained is None:
+        return (
+            "unknown how many of these rows the run was trained on: it was tuned by a version that kept no trace of them",
+        )
+    if not trained:
+        return ()
+    return (f"{trained} of these {n} rows are rows that the run was trained on: this is no loss on held-out data",)
 
 
 def _encoded(

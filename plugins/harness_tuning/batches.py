@@ -54,6 +54,11 @@ def plan_epoch(lengths: Sequence[int], batch_tokens: int, seed: int, epoch: int)
     return batches
 
 
+def padded_tokens(lengths: Sequence[int], batch: Sequence[int]) -> int:
+    """The tokens of a batch of example indices, with padding: b*s."""
+    return len(batch) * max(lengths[index] for index in batch)
+
+
 class Schedule:
     """Which batches make up which optimizer step, over as many epochs as are asked for."""
 

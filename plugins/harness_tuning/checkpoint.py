@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from dataclasses import asdict, dataclass
@@ -42,7 +43,8 @@ def save_checkpoint(run: Run, progress: Progress, tensors: dict[str, Any], data_
         save_file(
             {name: tensor.contiguous() for name, tensor in (tensors | rng).items()}, temporary / "state.safetensors"
         )
-        (temporary / "progress.json").write_text(json.dumps(asdict(progress) | {"data_sha256": data_sha256}))
+        about = {"data_sha256": data_sha256, "state_sha256": _sha256(temporary / "state.safetensors")}
+        (temporary / "progress.json").write_text(json.dumps(asdict(progress) | about))
     for old in checkpoints(run)[:-KEPT]:
         shutil.rmtree(old, ignore_errors=True)
     return folder
@@ -64,23 +66,31 @@ def load_checkpoint(run: Run, data_sha256: str) -> tuple[Progress, dict[str, Any
     for folder in reversed(checkpoints(run)):
         try:
             saved = json.loads((folder / "progress.json").read_text())
+            if saved.pop("state_sha256") != _sha256(folder / "state.safetensors"):
+                raise ValueError("state.safetensors is not as it was written")
+            data_before, progress = saved.pop("data_sha256"), Progress(**saved)
             tensors = load_file(folder / "state.safetensors")
             break
-        except (OSError, ValueError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
             click.echo(f"warning: the checkpoint {folder} is damaged ({error}); going back to the one before", err=True)
             shutil.rmtree(folder, ignore_errors=True)
     else:
         return None
-    if saved.pop("data_sha256") != data_sha256:
+    if data_before != data_sha256:
         raise harness.RunError(
             f"{run.folder}: the training data (or template) is not what it was when this run began; an exact resume is not possible. Start a new run instead"
         )
     torch.set_rng_state(tensors.pop("rng/cpu"))
     if (cuda := tensors.pop("rng/cuda", None)) is not None and torch.cuda.is_available():
         torch.cuda.set_rng_state(cuda)
-    return Progress(**saved), tensors
+    return progress, tensors
 
 
 def checkpoints(run: Run) -> list[Path]:
     """The run's checkpoint folders, oldest first."""
     return sorted(run.checkpoints_folder.glob("step-*"))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from harness.recipe import Recipe
     from harness_tuning.loop import Tuner, TuningData
 
-MOST_SAID = 5  # control-token strings in the data that the plan names
+MEASURED_STEPS = 5  # that the trial before the first step counts for in the time that is left
 EXIT_INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
 
 
@@ -34,6 +34,10 @@ EXIT_INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
 @click.option("--run", "run_name", metavar="NAME", help="Name of the run directory. [default: the recipe's name]")
 @click.option("--resume", metavar="RUN", help="Go on with an interrupted run (its name or directory).")
 @click.option("--overwrite", is_flag=True, help="Remove a run of that name first.")
+@click.option(
+    "--plan", "only_plan", is_flag=True, help="Show what would be learnt, in what time and memory; no run is made."
+)
+@click.option("--json", "as_json", is_flag=True, help="With --plan: as JSON.")
 @click.pass_obj
 def tune(
     context: Context,
@@ -42,11 +46,14 @@ def tune(
     run_name: str | None,
     resume: str | None,
     overwrite: bool,
+    only_plan: bool,
+    as_json: bool,
 ) -> None:
     """Tune a model as RECIPE says, or go on with a run.
 
     \b
     harness tune recipes/seedling/demo.yaml
+    harness tune recipes/seedling/demo.yaml --plan
     harness tune recipes/seedling/demo.yaml --set tune.method.rank=8 --run rank-8
     harness tune --resume rank-8
     """
@@ -54,6 +61,13 @@ def tune(
         raise click.UsageError("give either a RECIPE or --resume RUN")
     require("torch", "tuning")
     require("peft", "tuning")
+    if as_json and not only_plan:
+        raise click.UsageError("--json goes with --plan")
+    if only_plan:
+        if recipe is None or overwrite:
+            raise click.UsageError("--plan shows the plan of a RECIPE: --resume and --overwrite do not go with it")
+        _plan(context, recipe, sets, run_name, as_json)
+        return
     if resume is not None:
         if sets or run_name or overwrite:
             raise click.UsageError(
@@ -70,14 +84,17 @@ def tune(
         try:
             events = Events.to(run.recipe.track, context.plugins)
             _tune(context, run, events)
-        except Exception as error:
+        except Exception:
             if run.metrics_path.exists():
                 events.send(Finished(run.name, run.folder, "failed"))
-            if not isinstance(error, harness.HarnessError):
-                raise
-            if resume is None and not run.metrics_path.exists():
+            if resume is None and not _has_learnt(run):
                 run.discard()
             raise
+
+
+def _has_learnt(run: Run) -> bool:
+    """Whether the run has done a step; one that failed before has nothing worth keeping, and would block its name."""
+    return run.metrics_path.exists() and '"loss"' in run.metrics_path.read_text(encoding="utf-8")
 
 
 def _existing_run(context: Context, name: str) -> Run:
@@ -88,34 +105,66 @@ def _existing_run(context: Context, name: str) -> Run:
 def _new_run(context: Context, recipe_path: Path, sets: tuple[str, ...], run_name: str | None, overwrite: bool) -> Run:
     import shutil
 
-    from harness.recipe import NAME, load_recipe
-
-    if run_name is not None and not re.fullmatch(NAME, run_name):
-        raise harness.RunError(
-            f"--run {run_name}: a run's name has letters, digits, '.', '_' and '-', and begins with neither of the last three"
-        )
-    recipe = load_recipe(recipe_path, context.plugins, sets)
-    folder = context.runs_folder / (run_name or recipe.name)
+    recipe, folder = _recipe_and_folder(context, recipe_path, sets, run_name)
     if overwrite and (folder / "manifest.json").is_file():
         with Run.open(folder, context.plugins).locked():
             shutil.rmtree(folder)
     return Run.create(folder, recipe, context.plugins)
 
 
-def _tune(context: Context, run: Run, events: Events) -> None:
+def _recipe_and_folder(
+    context: Context, path: Path, sets: tuple[str, ...], run_name: str | None
+) -> tuple[Recipe, Path]:
+    from harness.recipe import NAME, load_recipe
+
+    if run_name is not None and not re.fullmatch(NAME, run_name):
+        raise harness.RunError(
+            f"--run {run_name}: a run's name has letters, digits, '.', '_' and '-', and begins with neither of the last three"
+        )
+    recipe = load_recipe(path, context.plugins, sets)
+    return recipe, context.runs_folder / (run_name or recipe.name)
+
+
+def _plan(context: Context, path: Path, sets: tuple[str, ...], run_name: str | None, as_json: bool) -> None:
+    """Show the plan of a run that is made in a temporary folder and forgotten."""
+    import json
+    import tempfile
+
+    from harness_tuning import plan
+
+    recipe, folder = _recipe_and_folder(context, path, sets, run_name)
+    with tempfile.TemporaryDirectory(prefix="harness-plan-") as temporary:
+        tuner = _started(context, Run.create(Path(temporary) / folder.name, recipe, context.plugins))
+    rows = plan.plan_rows(tuner, folder)
+    if as_json:
+        click.echo(json.dumps(plan.as_json(tuner, rows), ensure_ascii=False, indent=2))
+    else:
+        context.console.print(plan.as_table(rows))
+
+
+def _started(context: Context, run: Run, events: Events | None = None) -> Tuner:
+    """The run's tuner with model and data in memory, ready for its next step."""
     from harness.model.load import bind_template, pick_device
     from harness_tuning.loop import Tuner
 
     recipe, console = run.recipe, context.console
-    device = pick_device()
-    with run.session(str(device)) as session, _stop_on_signals() as stop:
-        with console.status("Reading and encoding the data"):
-            template = bind_template(recipe.template, recipe.model, context.plugins)
-            data = _load_data(recipe, context, template)
-        tuner = Tuner(run, context.plugins, template, data, device, events)
-        with console.status(f"Loading {recipe.model.short_name}"):
-            tuner.start()
-        _show_plan(context, recipe, tuner)
+    with console.status("Reading and encoding the data"):
+        template = bind_template(recipe.template, recipe.model, context.plugins)
+        data = _load_data(recipe, context, template)
+    tuner = Tuner(run, context.plugins, template, data, pick_device(), events)
+    with console.status(f"Loading {recipe.model.short_name}, and trying a few batches"):
+        tuner.start()
+    return tuner
+
+
+def _tune(context: Context, run: Run, events: Events) -> None:
+    from harness.model.load import pick_device
+    from harness_tuning import plan
+
+    recipe, console = run.recipe, context.console
+    with run.session(str(pick_device())) as session, _stop_on_signals() as stop:
+        tuner = _started(context, run, events)
+        console.print(plan.as_table(plan.plan_rows(tuner, run.folder)))
         resolved = recipe.model_dump(mode="json")
         events.send(Started(run.name, run.folder, resolved, tuner.progress.step, tuner.total_steps))
         began = time.perf_counter()
@@ -138,7 +187,7 @@ def _tune(context: Context, run: Run, events: Events) -> None:
 
 def _load_data(recipe: Recipe, context: Context, template: Any) -> TuningData:
     from harness.data import evaluation_texts
-    from harness.data.cache.store import cached_data
+    from harness.data.cache import cached_data
     from harness_tuning.loop import TuningData
 
     def say(what: str) -> None:
@@ -148,119 +197,48 @@ def _load_data(recipe: Recipe, context: Context, template: Any) -> TuningData:
     return TuningData(*cached_data(recipe.data, context.plugins, template, evaluation, say))
 
 
-def _show_plan(context: Context, recipe: Recipe, tuner: Tuner) -> None:
-    """Everything that decides what the model learns, before it learns it."""
-    from rich.table import Table
-    from rich.text import Text
-
-    spec, data = recipe.tune, tuner.data
-    plan = Table.grid(padding=(0, 2))
-    plan.add_column(style="dim")
-    plan.add_column(overflow="fold")
-
-    def row(about: str, told: str) -> None:
-        plan.add_row(about, Text(told))  # not markup: it quotes the data, and names of tokens such as [/INST]
-
-    row("run", str(tuner.run.folder))
-    row(
-        "model",
-        f"{recipe.model.path}  ({tuner.parameters / 1e6:,.1f} M parameters, {recipe.model.dtype}, on {tuner.device})",
-    )
-    stops = " ".join(tuner.template.stop_tokens)
-    row("template", f"{tuner.template.name}; an answer ends with {stops}")
-    row("", f"before the first question, where the data bring no system prompt: {tuner.template.opening!r}")
-    if recipe.template.add_tokens:
-        for line in _added_tokens(tuner):
-            row(*line)
-    for report in data.train.reports:
-        out = "".join(f"; {count:,} left out: {reason}" for reason, count in report.left_out.items())
-        again = f", used {report.used:,} times" if report.used != report.kept else ""
-        row("train", f"{report.source}  {report.path}  {report}{again}{out}")
-        for token, count in report.escaped.most_common(MOST_SAID):
-            row("", f"{count:,} of them say {token}, which stays text: it is no control token there")
-    if data.train.report:
-        for line in data.train.report.lines():
-            row("", line)
-    cut = (
-        f"; {data.train.overlong:,} longer than {recipe.data.max_tokens} tokens: {recipe.data.on_overlong}"
-        if data.train.overlong
-        else ""
-    )
-    share = data.train.supervised / data.train.tokens
-    cached = "; from cache" if data.train.from_cache else ""
-    row("", f"{data.train.tokens:,} tokens, {data.train.supervised:,} of them ({share:.0%}) learnt{cut}{cached}")
-    if data.validation:
-        row(
-            "validation",
-            f"{len(data.validation.examples):,} conversations, {data.validation.supervised:,} learnt tokens",
-        )
-    own = ", ".join(
-        f"{key} {value}"
-        for part in (spec.objective, spec.method)
-        for key, value in part.model_dump(exclude={"name"}).items()
-    )
-    share = f"{tuner.trainable:,} weights move ({tuner.trainable / tuner.parameters:.1%})"
-    row("method", f"{tuner.objective.name}, {tuner.method.name}: {share}" + (f"; {own}" if own else ""))
-    row(
-        "steps",
-        f"{tuner.total_steps:,} of at most {spec.batch_tokens:,} x {spec.accumulate} tokens; learning rate {spec.learning_rate:g}, "
-        f"{spec.schedule} after {spec.warmup_ratio:.0%} warm-up; seed {spec.seed}",
-    )
-    if tuner.progress.step:
-        row("goes on", f"from step {tuner.progress.step:,}")
-    context.console.print(plan)
-
-
-def _added_tokens(tuner: Tuner) -> Iterator[tuple[str, str]]:
-    """The rows of the plan that say what the tokenizer was given, and what becomes of it."""
-    if not tuner.added:
-        yield "added tokens", "none: the tokenizer has all that the template writes"
-        return
-    named = ", ".join(f"{token} ({id})" for token, id in tuner.added.items())
-    first = min(tuner.added.values())
-    yield "added tokens", f"{named}: their embeddings begin as the mean of the {first:,} before them, and are trained"
-    if tuner.merges:
-        size = f"{tuner.size_bytes / 1e9:,.1f} GB" if tuner.size_bytes >= 1e9 else f"{tuner.size_bytes / 1e6:,.1f} MB"
-        yield (
-            "",
-            f"the run saves a whole model ({size}), the adapter merged into it: an adapter cannot carry embeddings",
-        )
-
-
 def _learn(context: Context, tuner: Tuner, stop: Any) -> list[float]:
     """Run the steps under a progress bar (or, without a terminal, a line now and then). Returns validation losses."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    from harness_tuning.plan import duration
 
     validation: list[float] = []
     terminal = context.console.is_terminal
     columns = (
         TextColumn("tuning"), BarColumn(bar_width=32), MofNCompleteColumn(),
         TextColumn("loss [bold]{task.fields[loss]}[/bold]"), TextColumn("{task.fields[rate]} tokens/s"),
-        TextColumn("[dim]ETA[/dim]"), TimeRemainingColumn(compact=True),
+        TextColumn("[dim]ETA {task.fields[left]}[/dim]"),
     )  # fmt: skip
     every = max(1, tuner.total_steps // 20)
-    smoothed, began, before = None, time.perf_counter(), tuner.progress
+    cost, smoothed, began, before = tuner.estimate, None, time.perf_counter(), tuner.progress
     with Progress(*columns, console=context.console, disable=not terminal) as bar:
-        task = bar.add_task("", total=tuner.total_steps, completed=tuner.progress.step, loss="-", rate="-")
+        task = bar.add_task(
+            "", total=tuner.total_steps, completed=before.step, loss="-", rate=f"{cost.tokens_per_s:,.0f}",
+            left=duration(cost.seconds),
+        )  # fmt: skip
         for metrics in tuner.steps(stop):
             if "validation_loss" in metrics:
                 validation.append(metrics["validation_loss"])
                 bar.console.print(f"step {metrics['step']:>6,}  validation loss {metrics['validation_loss']:.4f}")
                 continue
             smoothed = metrics["loss"] if smoothed is None else 0.9 * smoothed + 0.1 * metrics["loss"]
-            elapsed = time.perf_counter() - began
-            rate = (metrics["tokens"] - before.tokens) / elapsed
-            bar.update(task, completed=metrics["step"], loss=f"{smoothed:.4f}", rate=f"{rate:,.0f}")
-            step = int(metrics["step"])
+            step, elapsed = int(metrics["step"]), time.perf_counter() - began
+            done, rate = step - before.step, (metrics["tokens"] - before.tokens) / elapsed
+            # What was measured before the first step counts as some steps, so that the time left does not jump about.
+            a_step = (elapsed + MEASURED_STEPS * cost.step_seconds) / (done + MEASURED_STEPS)
+            left = duration((tuner.total_steps - step) * a_step)
+            bar.update(task, completed=step, loss=f"{smoothed:.4f}", rate=f"{rate:,.0f}", left=left)
             if not terminal and (step % every == 0 or step == tuner.total_steps):
-                left = (tuner.total_steps - step) * elapsed / (step - before.step)
                 context.console.print(
-                    f"step {step:>6,} of {tuner.total_steps:,}  loss {smoothed:.4f}  {rate:,.0f} tokens/s  ETA {left:,.0f} s"
+                    f"step {step:>6,} of {tuner.total_steps:,}  loss {smoothed:.4f}  {rate:,.0f} tokens/s  ETA {left}"
                 )
     return validation
 
 
 def _show_result(context: Context, tuner: Tuner, seconds: float, validation: list[float]) -> None:
+    from harness_tuning.trial import peak_memory_bytes
+
     run = tuner.run
     whole = tuner.merges or tuner.method.produces == "model"
     merged = run.manifest.get("merging_changed_nats")
@@ -269,25 +247,17 @@ def _show_result(context: Context, tuner: Tuner, seconds: float, validation: lis
         if merged is not None
         else ""
     )
+    # Without `evaluate` in the recipe there is nothing to measure with, and nothing to compare.
+    commands = ("evaluate", "compare") if run.recipe.evaluate else ()
+    measure = "".join(f"  harness {command} {run.name}@base {run.name}\n" for command in commands)
     change = f"; validation loss {validation[0]:.4f} → {validation[-1]:.4f}" if len(validation) > 1 else ""
     context.console.print(
         f"\n[bold green]Tuned[/bold green] {run.name} in {seconds:,.0f} s, {tuner.progress.tokens:,} tokens, peak memory "
-        f"{peak_memory_gib(tuner.device):.2f} GiB{change}\n"
+        f"{peak_memory_bytes(tuner.device) / 2**30:.2f} GiB{change}\n"
         f"{merging}[dim]{'model' if whole else 'adapter'}, chat template, metrics and loss curve are in[/dim] {run.folder}\n\n"
-        f"  harness evaluate {run.name}@base {run.name}\n  harness compare {run.name}@base {run.name}\n  harness serve {run.name}",
+        f"{measure}  harness serve {run.name}",
         soft_wrap=True,
     )
-
-
-def peak_memory_gib(device: Any) -> float:
-    """The most memory that was taken: of the accelerator, or of this process on a CPU."""
-    import resource
-
-    import torch
-
-    if device.type == "cuda":
-        return torch.cuda.max_memory_allocated(device) / 2**30
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # KiB on Linux
 
 
 @contextlib.contextmanager

@@ -10,26 +10,31 @@ import math
 import shutil
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import harness
 from harness.contract.events import Artefact, Step, Validation, frozen
 from harness.data import EncodedData
+from harness.data.encode.trained import keep_trained_rows
 from harness.files import append_json_line, read_json, replacing, write_json
-from harness.model.load import added_tokens, load_model
+from harness.model.load import added_tokens, attention_of, load_model
 from harness.plugins import Plugins
 from harness.run import Events, Run
 from harness.template import BoundTemplate, fingerprint, source_fingerprint
 from harness_tuning.batches import Batch, Schedule, collate, plan_epoch
 from harness_tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
+from harness_tuning.fit import check_data, computing, record_identity
 from harness_tuning.methods import save_model
 from harness_tuning.optimizer import MasterAdamW, learning_rate_at
 from harness_tuning.probes import choose_probes, mean_difference, measure_probes
 from harness_tuning.rows import TrainedRows
+from harness_tuning.trial import estimate
 
 # In nats, on average. The rows of the head are a product of their own, which may round otherwise than the whole head's.
 LARGEST_DIFFERENCE_OF_ROWS = 0.02
+ARCHITECTURE_HINT = "This architecture cannot be tuned here, or its configuration is not that of its weights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,24 +76,48 @@ class Tuner:
 
         torch.manual_seed(self.spec.seed)
         base = load_model(self.recipe.model, for_tuning=True, added_ids=tuple(self.added.values())).to(self.device)
+        record_identity(self.run, fingerprint(self.template))  # here: files of a hub id are there when it is loaded
+        parts = {"train": self.data.train, "validation": self.data.validation}
+        check_data(base, self.template, self.recipe, {part: data.examples for part, data in parts.items() if data})
         self.parameters = sum(weight.numel() for weight in base.parameters())
         self.size_bytes = sum(weight.numel() * weight.element_size() for weight in base.parameters())
+        self.attention = attention_of(base)
         if self.spec.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
-        if self.objective.check is not None:
-            self.objective.check(base, torch.tensor([self.data.train.examples[0].input_ids], device=self.device))
-        self.probes = choose_probes((self.data.validation or self.data.train).sample, self.template)
-        self.probes_of_base = measure_probes(base, self.probes)
-        self.model = self.method.apply(base, self.spec.method).train()
+        with self._computing("the check of a few tokens"):
+            if self.objective.check is not None:
+                self.objective.check(base, torch.tensor([self.data.train.examples[0].input_ids], device=self.device))
+            self.probes = choose_probes((self.data.validation or self.data.train).sample, self.template)
+            self.probes_of_base = measure_probes(base, self.probes)
+        with self._computing(f"the method {self.method.name}"):
+            self.model = self.method.apply(base, self.spec.method).train()
         self.rows = self._train_rows() if self.added else None
         self.optimizer = MasterAdamW(self.model, self.spec)
         if (saved := load_checkpoint(self.run, self.data.train.sha256)) is not None:
             self.progress, tensors = saved
             self.optimizer.load({name: tensor.to(self.device) for name, tensor in tensors.items()})
         self._rewind_metrics()
+        adapted = hasattr(self.spec.method, "target_modules")
+        hint = (
+            "Without the adapter it computes: name layers that can be adapted in tune.method.target_modules"
+            if adapted
+            else ""
+        )
+        with self._computing(f"a batch of the plan with {self.method.name}", hint or ARCHITECTURE_HINT):
+            self.estimate = estimate(self)
+        keep_trained_rows(self.run.trained_rows_path, self.data.train.examples)
+        self._record()
+
+    def _computing(self, what: str, hint: str = ARCHITECTURE_HINT) -> AbstractContextManager[None]:
+        return computing(self.recipe.model.path, what, self.spec.batch_tokens, hint)
+
+    def _record(self) -> None:
+        """Write into the manifest what the data, the template and the model turned out to be."""
         self.run.update(
             data_sha256=self.data.train.sha256,
+            attention={"name": self.attention.name, "reason": self.attention.reason},
+            estimate=asdict(self.estimate),
             template={
                 "name": self.template.name,
                 "stop_tokens": self.template.stop_tokens,
@@ -106,13 +135,11 @@ class Tuner:
                     "used": report.used,
                     "tokens": report.tokens,
                     "supervised_tokens": report.supervised,
-                    "control_tokens_said": dict(report.escaped),
+                    "control_tokens_said": dict(report.said),
                 }
                 for report in self.data.train.reports
             ],
-            overlaps=[]
-            if (report := self.data.train.report) is None
-            else [str(overlap) for overlap in report.overlaps],
+            overlaps=[] if (account := self.data.train.account) is None else [str(found) for found in account.overlaps],
         )
 
     @property
@@ -206,8 +233,8 @@ class Tuner:
         self.model.eval()
         total, supervised = 0.0, 0
         with torch.no_grad():
-            for indices in plan_epoch(examples.lengths(), self._validation_budget(), seed=0, epoch=0):
-                batch = self._collate([examples[index] for index in indices])
+            for indices in plan_epoch(examples.lengths(), self.validation_budget(), seed=0, epoch=0):
+                batch = self.collate([examples[index] for index in indices])
                 total += float(self.objective.loss(self.model, batch.input_ids, batch.loss_mask, self.spec.objective))
                 supervised += batch.supervised
         self.model.train()
@@ -265,12 +292,14 @@ class Tuner:
         """How many epochs are done after this step, and the step's batches."""
         epoch, batches = self.schedule.batches_of(step)
         examples = self.data.train.examples
-        return epoch, [self._collate([examples[index] for index in batch]) for batch in batches]
+        return epoch, [self.collate([examples[index] for index in batch]) for batch in batches]
 
-    def _collate(self, examples: list[harness.Example]) -> Batch:
+    def collate(self, examples: list[harness.Example]) -> Batch:
+        """The batch of these examples, on the run's device."""
         return collate(examples, self.template.pad_id, self.device)
 
-    def _validation_budget(self) -> int:
+    def validation_budget(self) -> int:
+        """The most tokens, with padding, of a batch of validation data."""
         assert self.data.validation is not None
         return max(self.spec.batch_tokens, max(self.data.validation.examples.lengths()))
 

@@ -26,11 +26,13 @@ def apply_lora(model: Any, options: LoraOptions) -> Any:
     """Put a fresh adapter on the model; only its matrices move. Raises HarnessError where no layer fits."""
     peft = require("peft", "tuning")
     targets = options.target_modules
+    left_out = unadaptable(model) if targets == "all-linear" else []
     config = peft.LoraConfig(
         r=options.rank,
         lora_alpha=options.alpha,
         lora_dropout=options.dropout,
         target_modules=targets if isinstance(targets, str) else list(targets),
+        exclude_modules=left_out or None,
         use_rslora=options.rslora,
         task_type="CAUSAL_LM",
     )
@@ -44,6 +46,25 @@ def apply_lora(model: Any, options: LoraOptions) -> Any:
         raise harness.HarnessError(
             f"tune.method.target_modules = {targets!r} does not fit: {error}. Linear layers: {', '.join(layers)}"
         ) from None
+
+
+# Their fused kernels read the weight of this layer past the module, so that an adapter on it would take no part; PEFT refuses it.
+MAMBA_TYPES, MAMBA_FUSED = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}, "out_proj"
+
+
+def unadaptable(model: Any) -> list[str]:
+    """The linear layers that `all-linear` leaves out: those with a forward pass of their own (routers), and Mamba's fused one."""
+    torch = require("torch", "tuning")
+    is_mamba = model.config.model_type in MAMBA_TYPES
+    return [
+        name
+        for name, module in model.named_modules()
+        if isinstance(module, torch.nn.Linear)
+        and (
+            (is_mamba and name.rsplit(".", 1)[-1] == MAMBA_FUSED)
+            or (type(module).__module__.startswith("transformers") and "forward" in vars(type(module)))
+        )
+    ]
 
 
 def save_lora(model: Any, folder: Path) -> None:

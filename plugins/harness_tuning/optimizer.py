@@ -86,8 +86,11 @@ def _move_gradient_to(master: Any) -> Any:
 
 
 def learning_rate_at(step: int, total_steps: int, spec: TuneSpec) -> float:
-    """The learning rate of step 1..total_steps: linear warm-up, then cosine or linear decay, or none."""
-    warmup = math.ceil(spec.warmup_ratio * total_steps)
+    """The learning rate of step 1..total_steps: linear warm-up, then cosine or linear decay, or none.
+
+    Without warm-up the first step has the whole learning rate, as the last step of a warm-up has.
+    """
+    warmup = max(1, math.ceil(spec.warmup_ratio * total_steps))
     if step <= warmup:
         return spec.learning_rate * step / warmup
     floor = spec.min_learning_rate_ratio

@@ -32,11 +32,19 @@ def sft_loss(model: Any, input_ids: Any, loss_mask: Any, options: SftOptions) ->
         A float32 scalar.
     """
     causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
-    hidden = causal_lm.get_decoder()(input_ids=input_ids, use_cache=False).last_hidden_state  # [b, s, h]
+    hidden = decoder_of(causal_lm)(input_ids=input_ids, use_cache=False).last_hidden_state  # [b, s, h]
     learnt = loss_mask[:, 1:]
     return cross_entropy_sum(
         hidden[:, :-1][learnt], input_ids[:, 1:][learnt], output_head(causal_lm), causal_lm.get_output_embeddings()
     )
+
+
+def decoder_of(causal_lm: Any) -> Any:
+    """The part of a model that ends in hidden states. Raises ModelError where it has none of its own."""
+    for decoder in (causal_lm.get_decoder(), causal_lm.base_model, getattr(causal_lm, "model", None)):
+        if decoder is not None and decoder is not causal_lm:
+            return decoder
+    raise harness.ModelError(f"{type(causal_lm).__name__} has no decoder apart from its output head")
 
 
 def output_head(causal_lm: Any) -> Callable[[Any], Any]:
@@ -50,7 +58,7 @@ def output_head(causal_lm: Any) -> Callable[[Any], Any]:
     divisor = getattr(config, "logits_scaling", None)  # Granite
 
     def logits(hidden: Any) -> Any:
-        out = head(hidden)
+        out = head(hidden.to(head.weight.dtype))  # Mamba's residual stream is float32
         if divisor:
             out = out / divisor
         if scale:
@@ -68,12 +76,47 @@ def check_output_head(model: Any, input_ids: Any) -> None:
     ids = input_ids[:, :16]
     with torch.no_grad():
         expected = causal_lm(input_ids=ids, use_cache=False).logits[0]
-        found = output_head(causal_lm)(causal_lm.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state[0])
+        found = output_head(causal_lm)(decoder_of(causal_lm)(input_ids=ids, use_cache=False).last_hidden_state[0])
+    found, expected = found.float(), expected.float()
     if not torch.allclose(found, expected, rtol=1e-2, atol=1e-2):
         raise harness.ModelError(
             f"{type(causal_lm).__name__} changes its logits in a way the objective `sft` does not know (largest difference "
             f"{(found - expected).abs().max().item():.3g}); please report the architecture"
         )
+
+
+# Relative, of the hidden states of a token: experts that are given other tokens beside it may round otherwise.
+LARGEST_LEAK = {"float32": 1e-4, "other": 1e-2}
+
+
+def check_causal(model: Any, input_ids: Any) -> None:
+    """Raise ModelError where a token changes what the model computes for those before it: batches are padded on the right.
+
+    Two sequences of one shape differ in their second half. input_ids: int64 [1, s].
+    """
+    import torch
+
+    causal_lm = model.get_base_model() if hasattr(model, "get_base_model") else model
+    first = input_ids[:, :16]
+    both = [torch.cat((first, last), 1) for last in (first, first.roll(1).flip(1))]
+    with torch.no_grad():
+        one, other = (
+            decoder_of(causal_lm)(input_ids=ids, use_cache=False).last_hidden_state[0, : first.shape[1]].float()
+            for ids in both
+        )
+    leak = ((one - other).norm(dim=-1) / one.norm(dim=-1).clamp_min(1e-9)).median().item()
+    dtype = str(causal_lm.get_input_embeddings().weight.dtype).removeprefix("torch.")
+    if leak > LARGEST_LEAK.get(dtype, LARGEST_LEAK["other"]):
+        raise harness.ModelError(
+            f"{type(causal_lm).__name__} is no causal language model: what it computes for a token depends on the tokens after it "
+            f"(by {leak:.1%}), so it would learn from what it is to predict"
+        )
+
+
+def check_model(model: Any, input_ids: Any) -> None:
+    """Raise ModelError where the model cannot be tuned rightly with this loss; input_ids: int64 [1, s]."""
+    check_output_head(model, input_ids)
+    check_causal(model, input_ids)
 
 
 def cross_entropy_sum(hidden: Any, targets: Any, logits: Callable[[Any], Any], head: Any) -> Any:
@@ -134,10 +177,5 @@ def _chunked_function() -> Any:
 
 
 OBJECTIVE = harness.Objective(
-    "sft",
-    "cross-entropy on the assistant's words and stop tokens",
-    SftOptions,
-    sft_loss,
-    check_output_head,
-    default=True,
+    "sft", "cross-entropy on the assistant's words and stop tokens", SftOptions, sft_loss, check_model, default=True
 )

@@ -21,9 +21,10 @@ from harness.variants import Variant
 from harness_serve.client import post
 
 # How far the mean log-probability of the probes' tokens may be from the tuned model's, in nats. The same weights on other
-# kernels differ by rounding only. Measured on the seedling, vLLM against transformers on one CPU: float32 mean 2e-6 (largest
-# 2e-5), bfloat16 mean 0.02 (largest 0.16); tuning moves a variant by more than 1. An adapter is held to its own base besides.
-LARGEST_MEAN_DIFFERENCE = {"float32": 1e-3, "float16": 0.03, "bfloat16": 0.1}
+# kernels differ by rounding only. Measured, vLLM against transformers on one CPU: the seedling in float32 mean 2e-6 (largest
+# 2e-5), in bfloat16 mean 0.02 (largest 0.16); SmolLM2-135M, of 30 layers, in bfloat16 mean 0.07 for the base and up to 0.11
+# for adapters (largest 0.71). Tuning moves a variant by more; an adapter is held to be nearer to itself than to its base besides.
+LARGEST_MEAN_DIFFERENCE = {"float32": 1e-3, "float16": 0.03, "bfloat16": 0.2}
 
 Asked = tuple[str, tuple[int, ...]]  # a model's name, and the ids of a text
 

@@ -26,14 +26,19 @@ if TYPE_CHECKING:
     from harness_serve.checks import Agreement
     from harness_serve.parity import Parity
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1")
-
 
 @click.command()
 @click.argument("variants", nargs=-1, required=True, metavar="VARIANT...")
 @click.option(
     "--host",
     help="Address to listen on, of endpoint and page. Another than this machine's own needs a key. [default: 127.0.0.1]",
+)
+@click.option(
+    "--allow-host",
+    "allow_hosts",
+    multiple=True,
+    metavar="NAME",
+    help="Another name that endpoint and page answer to, as a reverse proxy in front needs it. Can be given several times.",
 )
 @click.option("--port", type=click.IntRange(1, 65535), help="Port of the endpoint. [default: 8000]")
 @click.option("--ui/--no-ui", default=True, show_default=True, help="Serve the page on which people compare variants.")
@@ -42,7 +47,7 @@ LOOPBACK = ("127.0.0.1", "localhost", "::1")
     "--api-key",
     envvar="HARNESS_API_KEY",
     metavar="KEY",
-    help="What clients must send. Better given as HARNESS_API_KEY, which `ps` does not show.",
+    help="What clients must send, and people to log in on the page. Better given as HARNESS_API_KEY, which `ps` does not show.",
 )
 @click.option(
     "--votes",
@@ -97,14 +102,15 @@ def _serve(
     context: Context, variants: tuple[Variant, ...], engine: Engine, options: Any, settings: dict[str, Any]
 ) -> None:
     from harness_serve.checks import verify
+    from harness_serve.guard import Names, require_key
     from harness_serve.parity import require_parity
 
     console, host = context.console, options.host
-    is_open = host not in LOOPBACK
-    if is_open and not options.api_key:
+    require_key(host, options.api_key.get_secret_value() if options.api_key is not None else None)
+    names = Names.checked(host, tuple(options.allow_hosts))
+    if settings["ui"] and options.port == settings["ui_port"]:
         raise harness.HarnessError(
-            f"--host {host} opens the endpoint to other machines, so it needs a key: set HARNESS_API_KEY to a long random text, "
-            f"such as the output of `openssl rand -hex 24`"
+            f"endpoint and page cannot both have port {options.port}: choose another with --port or --ui-port, or --no-ui"
         )
     votes = examples = None
     if settings["ui"]:  # found out now, not after a minute of waiting
@@ -132,11 +138,9 @@ def _serve(
             require("gradio", "serving")
             assert votes is not None
             page_url = stack.enter_context(
-                serve_page(
-                    endpoint, variants, votes, examples, host=host, port=settings["ui_port"], needs_login=is_open
-                )
+                serve_page(endpoint, variants, votes, examples, names=names, port=settings["ui_port"])
             )
-        _show_endpoint(context, endpoint, page_url, settings["votes"], needs_login=is_open)
+        _show_endpoint(context, endpoint, page_url, settings["votes"])
         if page_url and _has_display():
             import webbrowser
 
@@ -187,6 +191,10 @@ def _engine_and_options(
             )
         chosen[key] = _value(value)
     chosen |= {key: settings[key] for key in ("host", "port", "dtype", "api_key") if settings[key] is not None}
+    if settings["allow_hosts"]:
+        chosen["allow_hosts"] = settings["allow_hosts"]
+    if settings["api_key"] is None and "HARNESS_API_KEY" in os.environ:  # click takes an empty variable for none
+        chosen["api_key"] = os.environ["HARNESS_API_KEY"]
     try:
         return engine, engine.options.model_validate(chosen)
     except pydantic.ValidationError as error:
@@ -297,9 +305,7 @@ def _show_checks(context: Context, parity: Parity, agreements: list[Agreement]) 
     context.console.print("[dim]log-probabilities in nats, of the run's probes[/dim]")
 
 
-def _show_endpoint(
-    context: Context, endpoint: Endpoint, page_url: str | None, votes: str, *, needs_login: bool
-) -> None:
+def _show_endpoint(context: Context, endpoint: Endpoint, page_url: str | None, votes: str) -> None:
     body = {"model": endpoint.models[-1], "messages": [{"role": "user", "content": "Hello"}]}
     key = ' \\\n    -H "Authorization: Bearer $HARNESS_API_KEY"' if endpoint.api_key else ""
     lines = [
@@ -309,7 +315,7 @@ def _show_endpoint(
         f"[bold]settings[/bold]  {', '.join(f'{name} {value}' for name, value in endpoint.settings.items())}",
     ]
     if page_url:
-        login = " (user `harness`, password: the key)" if needs_login else ""
+        login = " (log in with the key)" if endpoint.api_key else ""
         lines += [f"[bold]page[/bold]      {page_url}{login}", f"[bold]votes[/bold]     {votes}"]
     context.console.print("\n".join(lines), soft_wrap=True)
     curl = f"\n  curl -s {endpoint.url}/chat/completions -H 'Content-Type: application/json'{key} \\\n    -d '{json.dumps(body)}'\n"

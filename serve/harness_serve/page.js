@@ -1,3 +1,10 @@
+// A verdict closes its buttons at the click, before the server knows. It takes the row away, and draws a new one.
+document.addEventListener("click", (event) => {
+  const row = event.target.closest?.("#verdicts button")?.closest("#verdicts");
+  if (row?.inert) event.stopImmediatePropagation();
+  else if (row) row.inert = true;
+}, true);
+
 // Keeps a column at its end while an answer streams in, unless the reader has scrolled up.
 document.addEventListener("DOMContentLoaded", () => {
   const follows = new WeakMap();

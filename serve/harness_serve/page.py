@@ -6,15 +6,27 @@ theirs, so that nothing a model or a person writes leaves the page. No part of t
 
 from __future__ import annotations
 
+import asyncio
+import functools
 import html
+import logging
 import os
+import re
+import threading
+import time
+import traceback
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
+from harness.errors import HarnessError
 from harness.extras import require
 from harness.files import read_json
+from harness_serve.guard import Names, url_host
+from harness_serve.login import PageGuard
 from harness_serve.session import Answer, Sampling, Session, Turn
 from harness_serve.votes import Votes
 
@@ -24,6 +36,7 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent
 MOST_COLUMNS = 4
+LINK = re.compile(r"(https?://|mailto:)", re.IGNORECASE)
 EXAMPLES = (
     "What can you help me with?",
     "Explain photosynthesis to a ten-year-old.",
@@ -47,35 +60,57 @@ def serve_page(
     votes: Votes,
     examples: Sequence[str] | None = None,
     *,
-    host: str = "127.0.0.1",
+    names: Names | None = None,
     port: int = 7860,
-    needs_login: bool = False,
 ) -> Iterator[str]:
-    """Serve the page in threads of this process; yields its URL. With `needs_login`: user `harness`, password the key."""
+    """Serve the page on `names.host` in threads of this process; yields its URL.
+
+    Where the endpoint has a key, the page asks for it: whoever reaches the page asks with the server's key.
+    """
     quieten()
-    page = build_page(endpoint, variants, votes, examples or EXAMPLES)
-    page.launch(
-        server_name=host,
-        server_port=port,
-        auth=("harness", endpoint.api_key) if needs_login else None,
+    uvicorn = require("uvicorn", "serving")
+    names = names or Names()
+    app = page_app(build_page(endpoint, variants, votes, examples or EXAMPLES))
+    guard = PageGuard(app, names, endpoint.api_key, port)
+    quiet = {"log_level": "error", "access_log": False, "server_header": False}
+    server = uvicorn.Server(
+        uvicorn.Config(guard, host=names.host, port=port, ws="none", timeout_graceful_shutdown=1, **quiet)
+    )
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    try:
+        while not server.started:
+            if not thread.is_alive():
+                raise HarnessError(f"the page's server did not start on {names.host}, port {port}")
+            time.sleep(0.01)
+        yield f"http://{url_host(names.host)}:{port}"
+    finally:
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # open pages hold streams that are cut now
+        server.should_exit = True
+        thread.join()
+
+
+def page_app(page: Any) -> Any:
+    """The page as an ASGI application, without a guard."""
+    gr, fastapi = require("gradio", "serving"), require("fastapi", "serving")
+    return gr.mount_gradio_app(
+        fastapi.FastAPI(openapi_url=None),
+        page,
+        path="/",
         theme=_theme(),
         css_paths=[FOLDER / "page.css"],
         head=f"<script>{(FOLDER / 'page.js').read_text(encoding='utf-8')}</script>",
         footer_links=[],
-        prevent_thread_lock=True,
+        show_error=False,
         ssr_mode=False,
-        quiet=True,
-        inbrowser=False,
-        share=False,
+        mcp_server=False,
+        run_history=False,
+        enable_monitoring=False,
     )
-    try:
-        yield f"http://{'127.0.0.1' if host in ('0.0.0.0', '::') else host}:{port}"
-    finally:
-        page.close(verbose=False)
 
 
 def build_page(endpoint: Endpoint, variants: Sequence[Variant], votes: Votes, examples: Sequence[str]) -> Any:
-    """The page as Gradio Blocks."""
+    """The page as Gradio Blocks. Its handlers run on one event loop, as `Session` wants it."""
     gr = require("gradio", "serving")
     openai = require("openai", "serving")
     client = openai.AsyncOpenAI(base_url=endpoint.url, api_key=endpoint.api_key or "none", max_retries=0, timeout=600)
@@ -153,8 +188,7 @@ def build_page(endpoint: Endpoint, variants: Sequence[Variant], votes: Votes, ex
         def draw(state: Session) -> list[Any]:
             """Every component as `state` has it, in the order of `drawn`."""
             count, last = len(state.variants), state.turns[-1] if state.turns else None
-            ready = last is not None and last.is_ready and not state.streaming
-            judging = ready and count > 1
+            judging = last is not None and last.is_ready and not last.is_judged and not state.streaming and count > 1
             names = (
                 ["← Left is better", "Right is better →"]
                 if count == 2
@@ -167,11 +201,11 @@ def build_page(endpoint: Endpoint, variants: Sequence[Variant], votes: Votes, ex
                 *shown,
                 *hidden,
                 gr.Row(visible=last is None),
-                gr.Row(visible=judging and not (last and last.verdict)),
+                gr.Row(visible=judging),
                 *[gr.Button(value=names[i] if i < count else "", visible=i < count) for i in range(MOST_COLUMNS)],
                 gr.Button(visible=True),
                 gr.Button(value="Both bad" if count == 2 else "All bad"),
-                gr.HTML(value=_confirmation(last), visible=bool(last and last.verdict)),
+                gr.HTML(value=_confirmation(last), visible=bool(last and (last.verdict or last.failed))),
                 gr.Button(visible=last is not None and not state.streaming),
                 gr.Button(visible=state.streaming),
                 gr.Button(visible=not state.streaming),
@@ -188,53 +222,69 @@ def build_page(endpoint: Endpoint, variants: Sequence[Variant], votes: Votes, ex
                 yield [*draw(state), gr.skip()]
                 return
             chosen = Sampling(sampling[0], sampling[1], int(sampling[2]))
-            async for _ in state.ask(client, said, system.strip(), chosen):
-                yield [*draw(state), ""]
+            async with aclosing(state.ask(client, said, system.strip(), chosen)) as news:
+                async for _ in news:
+                    yield [*draw(state), ""]
 
         async def ask_again(state: Session, system: str, *sampling: float) -> AsyncIterator[list[Any]]:
             if not state.turns or state.streaming:
                 yield draw(state)
                 return
-            turn = state.turns.pop()
-            async for _ in state.ask(
-                client, turn.prompt, system.strip(), Sampling(sampling[0], sampling[1], int(sampling[2]))
-            ):
-                yield draw(state)
+            turn, chosen = state.turns.pop(), Sampling(sampling[0], sampling[1], int(sampling[2]))
+            async with aclosing(state.ask(client, turn.prompt, system.strip(), chosen)) as news:
+                async for _ in news:
+                    yield draw(state)
 
-        def stop_asking(state: Session) -> None:
-            state.stop_asked = True
+        async def stop_asking(state: Session) -> None:
+            state.stop()
 
-        def begin_anew(names: list[str]) -> list[Any]:
-            return draw(Session([name for name in endpoint.models if name in names]))
+        async def begin_anew(state: Session, names: list[str]) -> list[Any]:
+            state.begin_anew([name for name in endpoint.models if name in names])
+            return draw(state)
 
         def judge(verdict: str) -> Any:
-            def keep(state: Session) -> list[Any]:
-                turn = state.turns[-1] if state.turns else None
-                if turn is None or not turn.is_ready or turn.verdict:
-                    return draw(state)
-                try:
-                    kept = [votes.add(vote) for vote in state.votes(verdict, recipes)]
-                except Exception as error:
-                    raise gr.Error(f"The verdict was not kept: {error}", duration=None) from error
+            async def keep(state: Session) -> AsyncIterator[list[Any]]:
+                judged = state.judge(verdict, recipes)
+                yield draw(state)  # without the buttons; they come back where the verdict could not be kept
+                if judged is None:
+                    return
+                turn, its_votes = judged
                 said = {"tie": "a tie", "both_bad": "both bad" if len(state.variants) == 2 else "all bad"}
-                turn.verdict = f"{said.get(verdict) or f'{state.variants[int(verdict)]} is better'}|{kept[0]}"
-                return draw(state)
+                shown = said.get(verdict) or f"{state.variants[int(verdict)]} is better"
+                try:
+                    kept = await asyncio.to_thread(votes.add, *its_votes)
+                except Exception as error:
+                    turn.is_judged, turn.failed = False, True
+                    # Names the database, which is for the terminal and not for every visitor.
+                    click.echo(
+                        "".join(traceback.format_exception(error))
+                        if not isinstance(error, HarnessError)
+                        else f"a verdict was not kept: {error}",
+                        err=True,
+                    )
+                else:
+                    turn.verdict, turn.failed = f"{shown}|{kept[0]}", False
+                yield draw(state)
 
             return keep
 
         settings = [system_prompt, temperature, top_p, max_tokens]
         asking = {"concurrency_limit": None, "show_progress": "hidden", "api_visibility": "private"}
-        for trigger in (prompt.submit, send.click):
+        asks = [
             trigger(ask, [session, prompt, *settings], [*drawn, prompt], **asking)
+            for trigger in (prompt.submit, send.click)
+        ]
         for chip, example in zip(chips, examples, strict=False):
-            chip.click(ask, [session, gr.State(example), *settings], [*drawn, prompt], **asking)
-        again.click(ask_again, [session, *settings], drawn, **asking)
-        stop.click(stop_asking, session, None, queue=False, show_progress="hidden", api_visibility="private")
+            asks.append(chip.click(ask, [session, gr.State(example), *settings], [*drawn, prompt], **asking))
+        asks.append(again.click(ask_again, [session, *settings], drawn, **asking))
+        quiet = {"show_progress": "hidden", "api_visibility": "private"}
+        stop.click(stop_asking, session, None, queue=False, **quiet)
+        # Cancelled: so that the browser draws nothing any more that an old stream still sends.
         for trigger in (picked.change, clear.click):
-            trigger(begin_anew, picked, drawn, show_progress="hidden", api_visibility="private")
+            trigger(begin_anew, [session, picked], drawn, cancels=asks, **quiet)
         for button, verdict in (*((button, str(i)) for i, button in enumerate(best)), (tie, "tie"), (bad, "both_bad")):
-            button.click(judge(verdict), session, drawn, show_progress="hidden", api_visibility="private")
-        page.load(begin_anew, picked, drawn, show_progress="hidden", api_visibility="private")
+            button.click(judge(verdict), session, drawn, concurrency_limit=None, **quiet)
+        page.load(begin_anew, [session, picked], drawn, **quiet)
     return page
 
 
@@ -274,17 +324,33 @@ def _stats(answer: Answer) -> str:
 
 
 def _confirmation(turn: Turn | None) -> str:
-    if turn is None or not turn.verdict:
+    if turn is None or not (turn.verdict or turn.failed):
         return ""
+    if turn.failed:
+        return '<p role="alert" class="problem">The verdict was not kept. The terminal of <code>harness serve</code> says why.</p>'
     said, _, number = turn.verdict.rpartition("|")
     return f'<p role="status"><b>✓</b> Kept: {html.escape(said)} <span>vote {number}</span></p>'
 
 
-def _markdown(text: str) -> str:
-    """Markdown as HTML. HTML in the text is shown as text, and images are not loaded."""
+@functools.cache
+def _renderer() -> Any:
+    """Markdown without HTML and images, whose links open in a tab of their own and do not tell where they were."""
     from markdown_it import MarkdownIt
 
-    return str(MarkdownIt("commonmark", {"html": False, "breaks": True}).enable("table").disable("image").render(text))
+    renderer = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable("table").disable("image")
+    renderer.validateLink = lambda url: LINK.match(url.strip()) is not None  # type: ignore[method-assign]
+
+    def link_open(self: Any, tokens: Any, index: int, options: Any, environment: Any) -> str:
+        tokens[index].attrs |= {"target": "_blank", "rel": "noopener noreferrer nofollow"}
+        return str(self.renderToken(tokens, index, options, environment))
+
+    renderer.add_render_rule("link_open", link_open)
+    return renderer
+
+
+def _markdown(text: str) -> str:
+    """Markdown as HTML. HTML in the text is shown as text."""
+    return str(_renderer().render(text))
 
 
 def _sampling_defaults(variants: Sequence[Variant]) -> Sampling:

@@ -1,4 +1,7 @@
-"""One person's comparison: the picked variants, what was said, and the answers as they stream in. Knows no Gradio."""
+"""One person's comparison: the picked variants, what was said, and the answers as they stream in. Knows no Gradio.
+
+A session is used on one event loop only, so what happens between two `await`s happens at once.
+"""
 
 from __future__ import annotations
 
@@ -55,7 +58,9 @@ class Turn:
     system_prompt: str
     sampling: Sampling
     answers: list[Answer]
+    is_judged: bool = False  # a verdict is kept, or being kept
     verdict: str = ""  # what the page says about it once it is kept
+    failed: bool = False  # the last verdict could not be kept
 
     @property
     def is_ready(self) -> bool:
@@ -69,8 +74,22 @@ class Session:
 
     variants: list[str] = field(default_factory=list)
     turns: list[Turn] = field(default_factory=list)
-    streaming: bool = False
-    stop_asked: bool = False
+    asked: list[asyncio.Task[None]] = field(default_factory=list)  # one for each answer that streams
+
+    @property
+    def streaming(self) -> bool:
+        return bool(self.asked)
+
+    def stop(self) -> None:
+        """Hang up on whoever still answers; what has come stays."""
+        for task in self.asked:
+            task.cancel()  # closes the connection, so that the engine stops as well
+        self.asked = []
+
+    def begin_anew(self, variants: Sequence[str]) -> None:
+        """Stop what streams and forget the conversation."""
+        self.stop()
+        self.variants, self.turns = list(variants), []
 
     def messages(self, column: int, upto: int) -> list[dict[str, str]]:
         """What the variant in `column` is sent to answer turn `upto`."""
@@ -89,56 +108,40 @@ class Session:
         """Ask every variant at once; yields whenever there is something new to draw, and ends when all answers are in."""
         turn = Turn(prompt, system_prompt, sampling, [Answer() for _ in self.variants])
         self.turns.append(turn)
-        self.streaming, self.stop_asked = True, False
-        asked = [asyncio.create_task(self._stream(client, column, turn)) for column in range(len(self.variants))]
+        # The messages are made now: the session may have begun anew before a task first runs.
+        sent = [(name, self.messages(column, len(self.turns) - 1)) for column, name in enumerate(self.variants)]
+        asked = [
+            asyncio.create_task(_stream(client, *question, turn.sampling, answer))
+            for question, answer in zip(sent, turn.answers, strict=True)
+        ]
+        self.asked = asked
         try:
             while not all(task.done() for task in asked):
-                if self.stop_asked:
-                    break
                 yield
                 await asyncio.wait(asked, timeout=REDRAW_S)
         finally:
             for task in asked:
-                task.cancel()  # closes the connection, so that the engine stops as well
+                task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
             for answer in turn.answers:
                 answer.finish = answer.finish or "stopped"
-            self.streaming = False
+            if self.asked is asked:  # otherwise it was stopped, and something else may be streaming
+                self.asked = []
         yield
 
-    async def _stream(self, client: Any, column: int, turn: Turn) -> None:
-        import openai
+    def judge(self, verdict: str, recipes: dict[str, str | None]) -> tuple[Turn, list[Vote]] | None:
+        """Claim the last turn for one verdict: the turn and its votes, or None where it is not to be judged (any more).
 
-        answer = turn.answers[column]
-        began = time.monotonic()
-        try:
-            stream = await client.chat.completions.create(
-                model=self.variants[column],
-                messages=self.messages(column, self.turns.index(turn)),
-                stream=True,
-                stream_options={"include_usage": True},
-                **turn.sampling.as_dict(),
-            )
-            async with stream:
-                finish = None
-                async for chunk in stream:
-                    answer.total_s = time.monotonic() - began
-                    if chunk.usage is not None:
-                        answer.tokens = chunk.usage.completion_tokens
-                    for choice in chunk.choices:
-                        finish = choice.finish_reason or finish
-                        if choice.delta.content:
-                            if answer.first_token_s is None:
-                                answer.first_token_s = answer.total_s
-                            answer.text += choice.delta.content
-            answer.finish = finish or "stop"
-        except openai.APIStatusError as error:
-            answer.finish, answer.error = "error", _told(error)
-        except openai.APIError as error:
-            answer.finish, answer.error = "error", f"the endpoint does not answer: {error}"
+        Who claims keeps the votes, and takes `is_judged` back where that fails.
+        """
+        turn = self.turns[-1] if self.turns else None
+        if turn is None or turn.is_judged or not turn.is_ready or self.streaming or len(self.variants) < 2:
+            return None
+        turn.is_judged = True
+        return turn, self.votes(verdict, recipes)
 
     def votes(self, verdict: str, recipes: dict[str, str | None]) -> list[Vote]:
-        """What a verdict on the last turn says about each pair of variants.
+        """Return what a verdict on the last turn says about each pair of variants.
 
         Args:
             verdict: the number of the best column, `tie`, or `both_bad` (all of them).
@@ -161,6 +164,38 @@ class Session:
             Vote(sides[left], sides[right], said, turn.system_prompt, turn.sampling.as_dict())
             for left, right, said in judged
         ]
+
+
+async def _stream(client: Any, model: str, messages: list[dict[str, str]], sampling: Sampling, answer: Answer) -> None:
+    """Ask one variant and fill `answer` as its tokens come."""
+    import openai
+
+    began = time.monotonic()
+    try:
+        stream = await client.chat.completions.create(
+            model=model,
+            messages=messages,
+            stream=True,
+            stream_options={"include_usage": True},
+            **sampling.as_dict(),
+        )
+        async with stream:
+            finish = None
+            async for chunk in stream:
+                answer.total_s = time.monotonic() - began
+                if chunk.usage is not None:
+                    answer.tokens = chunk.usage.completion_tokens
+                for choice in chunk.choices:
+                    finish = choice.finish_reason or finish
+                    if choice.delta.content:
+                        if answer.first_token_s is None:
+                            answer.first_token_s = answer.total_s
+                        answer.text += choice.delta.content
+        answer.finish = finish or "stop"
+    except openai.APIStatusError as error:
+        answer.finish, answer.error = "error", _told(error)
+    except openai.APIError as error:
+        answer.finish, answer.error = "error", f"the endpoint does not answer: {error}"
 
 
 def _told(error: Any) -> str:

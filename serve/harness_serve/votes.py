@@ -64,10 +64,20 @@ class Votes:
         with self._explained():
             self._table.metadata.create_all(self._engine)
 
-    def add(self, vote: Vote) -> int:
-        """Keep a vote; returns its id once it is on disk. Raises HarnessError where it could not be kept."""
-        if vote.verdict not in VERDICTS:
-            raise ValueError(f"verdict {vote.verdict!r} is none of {', '.join(VERDICTS)}")
+    def add(self, *votes: Vote) -> list[int]:
+        """Keep the votes of one verdict, all or none; returns their ids once they are on disk.
+
+        Raises:
+            HarnessError: where they could not be kept.
+        """
+        for vote in votes:
+            if vote.verdict not in VERDICTS:
+                raise ValueError(f"verdict {vote.verdict!r} is none of {', '.join(VERDICTS)}")
+        with self._explained(), self._engine.begin() as connection:
+            inserted = [connection.execute(self._table.insert().values(**self._values(vote))) for vote in votes]
+            return [int(result.inserted_primary_key[0]) for result in inserted]
+
+    def _values(self, vote: Vote) -> dict[str, Any]:
         values: dict[str, Any] = {
             "created_at": vote.created_at or datetime.datetime.now(datetime.UTC),
             "verdict": vote.verdict,
@@ -81,8 +91,7 @@ class Votes:
                 f"{name}_messages": list(side.messages),
                 f"{name}_answer": side.answer,
             }
-        with self._explained(), self._engine.begin() as connection:
-            return int(connection.execute(self._table.insert().values(**values)).inserted_primary_key[0])
+        return values
 
     def __iter__(self) -> Iterator[Vote]:
         """Every vote, oldest first."""

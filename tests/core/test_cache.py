@@ -180,7 +180,7 @@ def test_reading_an_entry_is_using_it(cache, spec, plugins, template):
     for use in (cached_data, kept_validation):
         os.utime(folder / "account.json", (0, 0))
         use(spec, plugins, template)
-        assert remove(cache, unused_days=1) == [] and time.time() - Entry.of(folder).used < 60
+        assert remove(cache, unused_days=1) == [] and Entry.of(folder).used > DAY_S
 
 
 def test_above_a_size_what_was_used_longest_ago_goes_first(cache, kept):
@@ -209,7 +209,7 @@ def test_what_another_process_makes_or_opens_now_is_not_removed(cache, kept):
     with lock_of(cache, "bbb-1"):
         assert remove(cache, unused_days=30) == []
     assert [entry.key for entry in remove(cache, unused_days=30)] == ["bbb-1"] and not half.exists()
-    holding.communicate("\n", timeout=60)
+    holding.communicate("\n")
     assert [entry.key for entry in remove(cache, unused_days=30)] == ["aaa"]
 
 
@@ -350,8 +350,7 @@ def test_without_pyarrow_there_is_no_cache_and_no_word_about_it(cache, spec, plu
 
 
 PREPARE = """
-import sys, json, time
-from pathlib import Path
+import sys, json
 from harness.data import encode_data
 from harness.data.cache import store as cache
 from harness.model.tokenizer import load_tokenizer
@@ -362,8 +361,7 @@ from harness.template import BoundTemplate, bind
 def slow(*arguments, **named):
     made = encode_data(*arguments, **named)
     print("made", flush=True)
-    while not Path(sys.argv[3]).exists():
-        time.sleep(0.05)
+    input()
     return made
 
 cache.encode_data = slow
@@ -375,32 +373,196 @@ print(json.dumps([data.sha256, data.from_cache]))
 """
 
 
-def preparing(tiny_model, path, go):
-    """A process that has made the data when it says `made`, and keeps them once the file `go` is there."""
-    arguments = [sys.executable, "-c", PREPARE, tiny_model, path, go]
-    return subprocess.Popen(list(map(str, arguments)), stdout=subprocess.PIPE, text=True)
+def preparing(tiny_model, path):
+    """A process that has made the data when it says `made`, and keeps them once it is given a line."""
+    arguments = [sys.executable, "-c", PREPARE, tiny_model, path]
+    return subprocess.Popen(list(map(str, arguments)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def test_two_processes_at_once_prepare_it_once(cache, tiny_model, write_rows, tmp_path):
-    path, go = write_rows(*map(row, range(30))), tmp_path / "go"
-    first = preparing(tiny_model, path, go)
+@pytest.mark.slow
+def test_two_processes_at_once_prepare_it_once(cache, tiny_model, write_rows):
+    path = write_rows(*map(row, range(30)))
+    first = preparing(tiny_model, path)
     assert first.stdout.readline() == "made\n"
-    second = preparing(tiny_model, path, go)
+    second = preparing(tiny_model, path)
     assert second.stdout.readline() == "another process prepares the same data; waiting for it\n"
-    go.touch()
-    told = [process.communicate(timeout=120)[0].splitlines() for process in (first, second)]
+    told = [process.communicate("\n")[0].splitlines() for process in (first, second)]
     ((one, from_cache),), ((other, found),) = ([json.loads(line) for line in lines] for lines in told)
     assert one == other and not from_cache and found
     assert len(folders(cache)) == 1
 
 
-def test_killed_while_it_writes_it_leaves_nothing_half(cache, tiny_model, write_rows, tmp_path):
-    path, go = write_rows(*map(row, range(30))), tmp_path / "go"
-    killed = preparing(tiny_model, path, go)
+@pytest.mark.slow
+def test_killed_while_it_writes_it_leaves_nothing_half(cache, tiny_model, write_rows):
+    path = write_rows(*map(row, range(30)))
+    killed = preparing(tiny_model, path)
     assert killed.stdout.readline() == "made\n"
     killed.kill()
     killed.communicate()
     assert not [entry for entry in folders(cache) if not entry.name.startswith(".")]
-    go.touch()
-    out = preparing(tiny_model, path, go).communicate(timeout=120)[0].splitlines()
+    out = preparing(tiny_model, path).communicate("\n")[0].splitlines()
     assert out[0] == "made" and not json.loads(out[1])[1]
+
+
+# The code of plugins, each session in a process of its own
+
+MINE = "import harness\n{code}\n\n@harness.hookimpl\ndef register_datasets(register):\n    register(harness.Dataset('mine', 'd', {convert}{more}))\n"
+SAYING = "    return harness.Conversation.of(('user', row['q']), ('assistant', row['a'] + {what}))\n"
+
+SESSIONS = """
+import json, os, sys, traceback
+from pathlib import Path
+from harness.data import cache
+from harness.model.tokenizer import load_tokenizer
+from harness.plugins import Plugins
+from harness.recipe import CleanStep, DataSource, DataSpec
+from harness.template import BoundTemplate
+
+model, rows = sys.argv[1:]
+template = bind(Plugins().templates["chatml"], load_tokenizer(model))
+for line in sys.stdin:
+    plugin, os.environ["HARNESS_CACHE"] = json.loads(line)
+    if (child := os.fork()):
+        os.waitpid(child, 0)
+        continue
+    try:
+        plugins = Plugins([Path(plugin)])
+        spec = DataSpec(
+            train=(DataSource(dataset="mine", path=rows),),
+            clean=tuple(CleanStep(filter=name) for name in plugins.filters if name == "odd"),
+        )
+        said = []
+        data, _ = cache.cached_data(spec, plugins, template, (), said.append)
+        print(json.dumps([data.from_cache, data.sample[0].messages[1].content, said]), flush=True)
+    except BaseException:
+        print(json.dumps(traceback.format_exc()), flush=True)
+    os._exit(0)
+"""
+
+CHANGED = {
+    "behind partial": (
+        {"helper.py": "WORD = '{word}'\ndef convert(row, mark):\n    import harness\n    return harness.Conversation.of(('user', row['q']), ('assistant', row['a'] + mark + WORD))\n"},
+        MINE.format(code="import functools, sys\nsys.path.insert(0, __file__.rpartition('/')[0])\nimport helper", convert="functools.partial(helper.convert, mark=' ')", more=""),
+    ),
+    "a helper that is imported late": (
+        {"helper.py": "WORD = ' {word}'\n"},
+        MINE.format(code="import sys\nsys.path.insert(0, __file__.rpartition('/')[0])\ndef convert(row):\n    import helper\n" + SAYING.format(what="helper.WORD"), convert="convert", more=""),
+    ),
+    "a helper whose folder is named late": (
+        {"helper.py": "WORD = ' {word}'\n"},
+        MINE.format(code="import sys\ndef convert(row):\n    sys.path.insert(0, __file__.rpartition('/')[0])\n    import helper\n" + SAYING.format(what="helper.WORD"), convert="convert", more=""),
+    ),
+    "a package's other module": (
+        {"plg/__init__.py": "", "plg/common.py": "WORD = ' {word}'\n", "plg/sets/__init__.py": "",
+         "plg/sets/faq.py": "import harness\nfrom plg import common\ndef convert(row):\n" + SAYING.format(what="common.WORD")},
+        MINE.format(code="import sys\nsys.path.insert(0, __file__.rpartition('/')[0])\nfrom plg.sets.faq import convert", convert="convert", more=""),
+    ),
+    "a text that is read when the plugin is loaded": (
+        {"word.txt": " {word}"},
+        MINE.format(code="from pathlib import Path\nWORD = Path(__file__).with_name('word.txt').read_text()\ndef convert(row):\n" + SAYING.format(what="WORD"), convert="convert", more=""),
+    ),
+    "a text that is read for each row": (
+        {"word.txt": " {word}"},
+        MINE.format(code="from pathlib import Path\ndef convert(row):\n    word = Path(__file__).with_name('word.txt').read_text()\n" + SAYING.format(what="word"), convert="convert", more=""),
+    ),
+    "a file in a folder that is listed": (
+        {"words/{word}": ""},
+        MINE.format(code="from pathlib import Path\ndef convert(row):\n    word, = Path(__file__).with_name('words').iterdir()\n" + SAYING.format(what="' ' + word.name"), convert="convert", more=""),
+    ),
+    "a file that another program reads": (
+        {"word.txt": " {word}"},
+        MINE.format(code="import subprocess\nfrom pathlib import Path\nWORDS = Path(__file__).with_name('word.txt')\ndef convert(row):\n    word = subprocess.run(['cat', WORDS], capture_output=True, text=True).stdout\n" + SAYING.format(what="word"), convert="convert", more=", reads=(WORDS,)"),
+    ),
+    "what a decorator was given": (
+        {"helper.py": "import functools, harness\ndef saying(word):\n    def decorate(function):\n        @functools.wraps(function)\n        def convert(row):\n            return function(row, ' {word}')\n        return convert\n    return decorate\n"},
+        MINE.format(code="import sys\nsys.path.insert(0, __file__.rpartition('/')[0])\nfrom helper import saying\n@saying('w')\ndef convert(row, word):\n" + SAYING.format(what="word"), convert="convert", more=""),
+    ),
+    "a callable object's class": (
+        {"helper.py": "import harness\nclass Convert:\n    def __call__(self, row):\n    " + SAYING.format(what="' {word}'")},
+        MINE.format(code="import sys\nsys.path.insert(0, __file__.rpartition('/')[0])\nimport helper", convert="helper.Convert()", more=""),
+    ),
+    "a filter's helper": (
+        {"helper.py": "WORD = '{word}'\n"},
+        MINE.format(code="import sys\nsys.path.insert(0, __file__.rpartition('/')[0])\ndef convert(row):\n    return [harness.Conversation.of(('user', row['q']), ('assistant', row['a'] + ' ' + word)) for word in ('old', 'new')]\n"
+                    "def create(options):\n    import helper\n    return lambda item: None if item.messages[-1].content.endswith(helper.WORD) else 'another'\n"
+                    "@harness.hookimpl\ndef register_filters(register):\n    register(harness.Filter('odd', 'd', harness.Options, create))\n", convert="convert", more=""),
+    ),
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def sessions(tiny_model, tmp_path_factory):
+    """A process that forks for every session, so that each loads its plugins anew and none has to load transformers."""
+    rows = tmp_path_factory.mktemp("rows") / "rows.jsonl"
+    rows.write_text('{"q": "Who?", "a": "The heron."}\n{"q": "Why?", "a": "A stork."}\n')
+    command = [sys.executable, "-c", SESSIONS, str(tiny_model), str(rows)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        yield process
+        process.stdin.close()
+
+
+@pytest.fixture
+def session(sessions, cache):
+    """Prepares data by a plugin file in a process of its own: (from the cache, the first answer, what was said)."""
+
+    def run(plugin):
+        print(json.dumps([str(plugin), str(cache)]), file=sessions.stdin, flush=True)
+        told = json.loads(sessions.stdout.readline())
+        assert isinstance(told, list), told
+        return tuple(told)
+
+    return run
+
+
+@pytest.mark.parametrize("what", CHANGED)
+def test_what_the_plugin_depends_on_counts(what, session, tmp_path):
+    files, text = CHANGED[what]
+    plugin = tmp_path / "plugin" / "mine.py"
+    seen = []
+    for word in ("old", "old", "new"):
+        shutil.rmtree(plugin.parent, ignore_errors=True)
+        for name, content in {"mine.py": text, **files}.items():
+            path = plugin.parent / name.replace("{word}", word)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(content.replace("{word}", word))
+        seen.append(session(plugin))
+    assert seen == [(False, "The heron. old", []), (True, "The heron. old", []), (False, "The heron. new", [])]
+
+
+UNKNOWN = {
+    "code that is in no file": (
+        MINE.format(code="exec('def convert(row):\\n" + SAYING.format(what='"!"').replace("'", "\\'").replace("\n", "\\n") + "')", convert="convert", more=""),
+        "the dataset 'mine': the code of 'convert' is in no file (<string>)",
+    ),
+    "a helper that changes meanwhile": (
+        MINE.format(code="import sys\nfrom pathlib import Path\nsys.path.insert(0, __file__.rpartition('/')[0])\ndef convert(row):\n    import helper\n    Path(helper.__file__).write_text('WORD = 1')\n" + SAYING.format(what="'!'"), convert="convert", more=""),
+        "{folder}/helper.py changed after the plugins were loaded",
+    ),
+    "an answer from the network": (
+        MINE.format(code="import socket\ndef convert(row):\n    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 9))\n" + SAYING.format(what="'!'"), convert="convert", more=""),
+        "a plugin asks 127.0.0.1 for its data",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", UNKNOWN)
+def test_what_cannot_be_known_is_not_kept_and_that_is_said_once(what, session, tmp_path):
+    text, told = UNKNOWN[what]
+    (tmp_path / "helper.py").write_text("WORD = '!'\n")
+    (tmp_path / "mine.py").write_text(text)
+    told = f"prepared data are not kept: {told.format(folder=tmp_path)}"
+    assert [session(tmp_path / "mine.py") for _ in range(2)] == [(False, "The heron.!", [told])] * 2
+
+
+def test_another_file_of_the_same_module_is_seen(session, tmp_path):
+    """The helper is not changed, but one that is found before it is added."""
+    (tmp_path / "plugin").mkdir()
+    (tmp_path / "first").mkdir()
+    text = "import sys\nsys.path[:0] = [__file__.rpartition('/')[0] + '/../first', __file__.rpartition('/')[0]]\n"
+    text += "def convert(row):\n    import helper\n" + SAYING.format(what="helper.WORD")
+    plugin = tmp_path / "plugin" / "mine.py"
+    plugin.write_text(MINE.format(code=text, convert="convert", more=""))
+    (tmp_path / "plugin" / "helper.py").write_text("WORD = ' old'\n")
+    assert [session(plugin)[:2] for _ in range(2)] == [(False, "The heron. old"), (True, "The heron. old")]
+    (tmp_path / "first" / "helper.py").write_text("WORD = ' new'\n")
+    assert session(plugin)[:2] == (False, "The heron. new")

@@ -10,7 +10,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -112,6 +111,7 @@ def test_a_wrong_set_says_what_would_be_right(override, told, harness, tmp_path)
     assert done.code == 1 and told in done.err and "Traceback" not in done.err, done
 
 
+@pytest.mark.slow
 def test_with_a_recipe_it_is_the_recipes(harness, recipe):
     done = harness("data", "stats", recipe, "--set", "data.train.0.limit=2", "--json")
     assert json.loads(done.out)["items"] == 3
@@ -128,6 +128,7 @@ def test_preview_of_a_very_long_row_shows_how_it_begins(harness, write_rows):
     assert json.loads(harness("data", "preview", path, "--json").out)["messages"][1]["content"] == "so " * 1_000_000
 
 
+@pytest.mark.slow
 def test_preview_shows_tokens_what_is_learnt_and_what_is_a_control_token(harness, recipe):
     done = harness("data", "preview", recipe, "--tokens", "--count", 1)
     assert done.code == 0 and re.search(r"tokens: \d+, 3 learnt", done.out), done
@@ -138,6 +139,7 @@ def test_preview_shows_tokens_what_is_learnt_and_what_is_a_control_token(harness
     assert learnt == "0!<|im_end|>" and tokens[0]["control"] and not tokens[0]["learnt"]
 
 
+@pytest.mark.slow
 def test_preview_of_a_file_has_tokens_where_the_model_is_named(harness, write_rows, tiny_model):
     path = write_rows({"prompt": "Wie heißt du? 🦦", "chosen": "Ötter", "rejected": "Ä"})
     (path.parent / "pairs.py").write_text(PAIRS)
@@ -178,6 +180,7 @@ def test_stats_count_rows_turns_roles_scripts_sources_and_duplicates(harness, wr
     assert "exact duplicates" in table and "14.3%" in table and "Cyrillic" in table and "1 × wrong" in table
 
 
+@pytest.mark.slow
 def test_stats_of_a_recipe_have_tokens_and_what_is_learnt_of_them(harness, recipe):
     found = json.loads(harness("data", "stats", recipe, "--json").out)
     assert found["items"] == 6 and found["tokens"]["n"] == 6
@@ -233,6 +236,7 @@ def test_of_much_a_sample_is_told_that_is_as_mixed_and_says_its_size(monkeypatch
     assert "language (of 2,000 items drawn at random)" in dict(shares_of(Measured("", found, [])))
 
 
+@pytest.mark.slow
 def test_what_is_learnt_is_what_the_recipe_trains_on(harness, recipe, write_rows):
     said = [("user", "Hi"), ("assistant", "Hello."), ("user", "Bye"), ("assistant", "So long.")]
     write_rows({"messages": [{"role": role, "content": text} for role, text in said]}, name="m.jsonl")
@@ -424,28 +428,31 @@ def test_building_twice_gives_the_same_bytes_and_a_card_that_says_where_they_com
     assert "--part validation" in (tmp_path / "v.md").read_text()
 
 
-SLOW = """
-import time
+STUCK = """
+import threading
 import harness
 
 def convert(row, options):
     if row["n"] == 3:
         open("reached", "w").close()
-        time.sleep(60)
+        threading.Event().wait()
     return harness.Conversation.of(("user", "Hi"), ("assistant", str(row["n"])))
 
 @harness.hookimpl
 def register_datasets(register):
     register(harness.Dataset("slow", "s", convert))
 """
+SLOW = STUCK.replace("threading.Event().wait()", "threading.Event().wait(1.5)").replace(
+    'row["n"] == 3', 'row["n"] in (1, 3)'
+)
 
 
 @pytest.mark.parametrize(
     ("before", "number"),
     [(None, signal.SIGKILL), (b'{"old": 1}\n', signal.SIGKILL), (None, signal.SIGTERM), (None, signal.SIGINT)],
 )
-def test_a_build_that_is_killed_leaves_what_was_there(before, number, write_rows, tmp_path):
-    (tmp_path / "slow.py").write_text(SLOW)
+def test_a_build_that_is_killed_leaves_what_was_there(before, number, write_rows, tmp_path, wait_until):
+    (tmp_path / "slow.py").write_text(STUCK)
     path, out = write_rows(*({"n": n} for n in range(5))), tmp_path / "mix.jsonl"
     if before:
         out.write_bytes(before)
@@ -453,16 +460,13 @@ def test_a_build_that_is_killed_leaves_what_was_there(before, number, write_rows
     command = [sys.executable, "-m", "harness.cli", "--plugin", "slow.py", "data", "build", str(path), "--dataset", "slow", "--out", str(out)]  # fmt: skip
     building = subprocess.Popen(command, cwd=tmp_path)
     try:
-        deadline = time.monotonic() + 60
-        while not (tmp_path / "reached").exists():
-            assert building.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: (tmp_path / "reached").exists() or building.poll() is not None)
     finally:
         building.send_signal(number)
-        code = building.wait(30)
+        code = building.wait()
     assert (out.read_bytes() if out.exists() else None) == before
     if number != signal.SIGKILL:  # and takes away what it had begun
-        assert code == {signal.SIGTERM: 143, signal.SIGINT: 1}[number]
+        assert code == 128 + number
         assert not list(tmp_path.glob(".mix*"))
 
 
@@ -542,8 +546,9 @@ def test_half_of_an_emoji_in_a_tools_name_survives(tmp_path):
 # Progress
 
 
+@pytest.mark.slow
 def test_a_bar_is_shown_where_somebody_watches_and_it_takes_long(tmp_path, write_rows, harness):
-    (tmp_path / "slow.py").write_text(SLOW.replace("60", "1.5").replace('row["n"] == 3', 'row["n"] in (1, 3)'))
+    (tmp_path / "slow.py").write_text(SLOW)
     path = write_rows(*({"n": n} for n in range(5)))
     arguments = ("--plugin", "slow.py", "data", "validate", str(path), "--dataset", "slow")
     assert harness(*arguments).err == ""

@@ -10,7 +10,7 @@ from harness.data.cache.store import cached_data, kept_validation
 from harness.model.tokenizer import load_tokenizer
 from harness.plugins import Plugins
 from harness.recipe import DataSource, DataSpec
-from harness.template import BoundTemplate
+from harness.template import bind
 
 pytest.importorskip("transformers")
 
@@ -22,7 +22,7 @@ def plugins():
 
 @pytest.fixture(scope="module")
 def template(tiny_model, plugins):
-    return BoundTemplate.bind(plugins.templates["chatml"], load_tokenizer(str(tiny_model)))
+    return bind(plugins.templates["chatml"], load_tokenizer(str(tiny_model)))
 
 
 def row(number, words=1):

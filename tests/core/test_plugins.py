@@ -4,6 +4,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -29,6 +30,13 @@ def hook(body: str, name: str = "register_datasets", arguments: str = "register"
 BROKEN = {
     "import error": ("import a_module_that_is_not_there", r"import failed: ModuleNotFoundError: No module named 'a_module_that"),
     "raises when imported": ("raise RuntimeError('no licence key')", r"import failed: RuntimeError: no licence key"),
+    "panics when imported": (
+        "class PanicException(BaseException):\n    pass\nraise PanicException('unwrap on None')", r"import failed: PanicException: unwrap on None",
+    ),
+    "is cancelled when imported": ("import asyncio\nraise asyncio.CancelledError", r"import failed: CancelledError"),
+    "has no hooks": ("", r"it has no hook: mark a function with @harness.hookimpl\. Hooks: .*register_datasets"),
+    "a name that leads elsewhere": (hook("register(harness.Dataset('../../evil', '', print))"), r"'\.\./\.\./evil' cannot be a name"),
+    "reads that are no paths": (hook("register(harness.Dataset('r', '', print, reads='a.txt'))"), r"'r': reads should be a tuple of paths, found 'a.txt'"),
     "exits when imported": ("raise SystemExit(3)", r"import failed: SystemExit: 3"),
     "syntax error": ("def broken(:\n", r"import failed: SyntaxError: .*bad\.py, line 1"),
     "not UTF-8": (b"x = '\xff'\n", r"import failed: SyntaxError"),
@@ -195,7 +203,6 @@ def test_plugin_files_of_pyproject_are_loaded_from_folders_below_it(plugin, tmp_
     [
         ("[tool.harness", "not valid TOML"),
         ('[tool.harness]\nplugins = "mine.py"\n', "should be a list of file names"),
-        ('[tool.harness]\nplugins = ["gone.py"]\n', "gone.py: no such file"),
         ('tool = 3\n', "should be"),
         ('[tool]\nharness = 3\n', "should be"),
     ],
@@ -204,6 +211,70 @@ def test_a_wrong_pyproject_is_explained(toml, told, tmp_path, harness):
     (tmp_path / "pyproject.toml").write_text(toml)
     done = harness("data", "list")
     assert done.code == 1 and told in done.err and "Traceback" not in done.err
+
+
+def test_a_configured_plugin_that_is_gone_is_left_out_and_help_and_doctor_live(tmp_path, harness):
+    (tmp_path / "pyproject.toml").write_text('[tool.harness]\nplugins = ["gone.py"]\nplugin = ["mine.py"]\n')
+    for arguments in (("--help",), ("doctor", "--json"), ("data", "list", "--json")):
+        done = harness(*arguments)
+        assert done.code == 0 and "Traceback" not in done.err
+        assert "warning: plugin gone (" in done.err and "no such file; [tool.harness] plugins names it" in done.err
+        assert "[tool.harness] has no key 'plugin'. Did you mean 'plugins'?" in done.err
+
+
+def test_what_a_plugin_prints_while_it_loads_is_none_of_the_output(plugin, harness):
+    path = plugin("print('hello')\n" + hook("print('there')"), "loud.py")
+    done = harness("--plugin", path, "data", "list", "--json")
+    assert json.loads(done.out) and done.err == "hello\nthere\n"
+
+
+def test_a_description_is_shown_cleaned_and_cut(plugin, harness):
+    path = plugin(hook("register(harness.Dataset('long', chr(27) + '[31mred\\n' + 'x' * 200_000, print))"), "long.py")
+    (row,) = (
+        row for row in json.loads(harness("--plugin", path, "data", "list", "--json").out) if row["name"] == "long"
+    )
+    assert row["description"].startswith("[31mred xxx") and len(row["description"]) == 400
+
+
+def test_a_row_that_makes_the_plugin_panic_is_named(plugin, write_rows, harness):
+    path = plugin("class PanicException(BaseException):\n    pass\ndef convert(row):\n    raise PanicException('unwrap on None')\n"
+                  + hook("register(harness.Dataset('panics', '', convert))"), "panics.py")  # fmt: skip
+    done = harness("--plugin", path, "data", "validate", write_rows({"q": 1}), "--dataset", "panics")
+    assert done.code == 1 and "PanicException: unwrap on None" in done.out + done.err and "Traceback" not in done.err
+    assert "rows.jsonl" in done.out + done.err
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("where", ["while it is imported", "in a hook", "in convert"])
+def test_a_signal_is_not_the_mistake_of_the_plugin_it_comes_in(where, number, plugin, write_rows, tmp_path):
+    wait = "print('here', file=sys.stderr, flush=True)\nsignal.pause()\n"
+    in_convert = "def convert(row):\n    " + wait.strip().replace("\n", "\n    ") + "\n"
+    text = (
+        "import signal, sys\n"
+        + {
+            "while it is imported": wait,
+            "in a hook": hook(wait),
+            "in convert": in_convert + hook("register(harness.Dataset('waits', '', convert))"),
+        }[where]
+    )
+    command = [
+        sys.executable,
+        "-m",
+        "harness.cli",
+        "--plugin",
+        str(plugin(text)),
+        "data",
+        "validate",
+        str(write_rows({"q": 1})),
+    ]
+    child = subprocess.Popen(
+        [*command, "--dataset", "waits"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert child.stderr.readline() == "here\n"
+    child.send_signal(number)
+    _, told = child.communicate()
+    assert child.returncode == 128 + number
+    assert "warning" not in told and "Traceback" not in told and "waits" not in told
 
 
 def test_a_plugin_file_that_is_not_there_is_an_error(harness, tmp_path):
@@ -262,6 +333,20 @@ def test_a_tracker_that_creates_nothing_is_refused(plugin):
     text = hook("register(harness.Tracker('t', '', harness.Options, lambda options: None))", "register_trackers")
     with pytest.raises(harness.PluginError, match=r"tracker 't' of plugin bad .*create returned None"):
         Events.to([TrackSpec(tracker="t")], Plugins([plugin(text)]))
+
+
+def test_a_tracker_without_hooks_is_refused():
+    import harness
+    from harness.plugins import Plugins
+
+    class Unmarked:
+        def step_finished(self, step):
+            pass
+
+    plugins = Plugins()
+    for tracker, told in ((Unmarked(), "step_finished is not marked"), (object(), "has no hook"), (None, "found None")):
+        with pytest.raises(harness.PluginError, match=told):
+            plugins.watch(tracker)
 
 
 @pytest.fixture(scope="session")

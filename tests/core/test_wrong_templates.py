@@ -108,8 +108,9 @@ def declared(jinja: str, **places) -> harness.Template:
 
 @pytest.mark.parametrize("kind", WRONG)
 def test_a_wrong_template_is_caught_in_its_own_words(kind, tiny_model, monkeypatch):
-    monkeypatch.setattr("harness.template.binding.made_to_end", lambda name: made_to_end(name, 0.5))
     jinja, talk, told = WRONG[kind]
+    if kind == "loops":  # any time is short enough for what never ends, and none is for what does
+        monkeypatch.setattr("harness.template.binding.made_to_end", lambda name: made_to_end(name, 0.5))
     tokenizer = load_tokenizer(str(tiny_model))
     tokenizer.bos_token = "<|endoftext|>"
     with pytest.raises((harness.TemplateError, EndlessTemplateError), match=told) as caught:
@@ -361,15 +362,35 @@ def test_a_tokenizer_that_loses_words_is_refused(tiny_model):
         bind(declared(MESSAGES + PROMPT), broken)
 
 
-def test_the_time_limit_is_one_text_s_and_not_a_batch_s(tiny_model):
-    slow = "{% for i in range(20000) %}{% endfor %}"  # about a millisecond
-    template = bind(declared(slow + MESSAGES + PROMPT), load_tokenizer(str(tiny_model)))
-    turns = (Message("user", "q"), Message("assistant", "a")) * 20
+class Clock:
+    """A processor's time that passes when a test says so, and that counts how often it is looked at."""
+
+    def __init__(self) -> None:
+        self.now_s, self.looks = 0.0, 0
+
+    def __call__(self, thread: int) -> float:
+        self.looks += 1
+        return self.now_s
+
+
+def test_the_time_limit_is_one_text_s_and_not_a_batch_s(tiny_model, monkeypatch, wait_until):
+    template = bind(declared(MESSAGES + PROMPT), load_tokenizer(str(tiny_model)))
+    monkeypatch.setattr("harness.template.render._processor_time", clock := Clock())
+
+    def render() -> None:
+        """Takes 0.03 s, after which the watch looks at least once."""
+        template._rendered(TALK, "all")
+        clock.now_s += 0.03
+        looks = clock.looks
+        wait_until(lambda: clock.looks > looks + 1)
+
     with made_to_end("odd", 0.05, each=True):
-        rendered = [template._rendered(Conversation(turns), "all") for _ in range(5)]
-    assert len(rendered) == 5
+        for _ in range(5):
+            render()
     with pytest.raises(EndlessTemplateError), made_to_end("odd", 0.05):
-        [template._rendered(Conversation(turns), "all") for _ in range(5)]
+        while True:
+            render()
+    assert clock.now_s == pytest.approx(7 * 0.03)
 
 
 CHAIN = "{% for m in messages %}{% if m.role in ['system', 'developer', 'user', 'assistant'] %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"

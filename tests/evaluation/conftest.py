@@ -8,6 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner, Result
+
+from harness.cli import cli
 
 pytest.importorskip("lm_eval")
 
@@ -142,3 +145,17 @@ def finished_run(tiny_model: Path, task_folder: Path, tmp_path: Path) -> Path:
     bind_template(recipe.template, recipe.model, plugins).save(run.chat_folder)
     run.update(outcome="finished")
     return run.folder
+
+
+@pytest.fixture
+def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
+    """Type a command in this process, in the folder where runs/ is. A user's mistake is raised, as `main` prints it."""
+    monkeypatch.chdir(tmp_path)
+
+    def invoke(*arguments: str) -> Result:
+        result = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"}).invoke(cli, arguments)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return invoke

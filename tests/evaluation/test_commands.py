@@ -8,24 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from click.testing import Result
 
-from harness.cli.main import cli
 from harness.errors import HarnessError
 
-
-@pytest.fixture
-def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Result]:
-    """Type a command in this process, in the folder where runs/ is. A user's mistake is raised, as `main` prints it."""
-    monkeypatch.chdir(tmp_path)
-
-    def invoke(*arguments: str) -> Result:
-        result = CliRunner(env={"COLUMNS": "200", "NO_COLOR": "1"}).invoke(cli, arguments)
-        if result.exception is not None and not isinstance(result.exception, SystemExit):
-            raise result.exception
-        return result
-
-    return invoke
+pytestmark = pytest.mark.slow
 
 
 def test_evaluate_prints_only_json_and_keeps_every_item(harness: Callable[..., Any], finished_run: Path) -> None:
@@ -35,7 +22,8 @@ def test_evaluate_prints_only_json_and_keeps_every_item(harness: Callable[..., A
     assert [(record["variant"], record["task"]) for record in records] == [
         ("demo@base", "who"), ("demo@base", "val_loss"), ("demo", "who"), ("demo", "val_loss"),
     ]  # fmt: skip
-    record = json.loads((finished_run / "evaluations" / "demo" / "who.json").read_text())
+    (path,) = finished_run.glob("evaluations/demo/*/who.json")
+    record = json.loads(path.read_text())
     assert record["template"]["name"] == "chatml"
     assert record["template"]["stop_tokens"] == ["<|im_end|>"]
     assert record["options"]["limit"] is None
@@ -43,7 +31,7 @@ def test_evaluate_prints_only_json_and_keeps_every_item(harness: Callable[..., A
     assert {"lm-eval", "torch", "transformers"} <= record["versions"].keys()
     assert len(record["weights"]["adapter_sha256"]) == 64
     assert "adapter_sha256" not in records[0]["weights"]
-    assert len((finished_run / "evaluations" / "demo" / "who.samples.jsonl").read_text().splitlines()) == 4
+    assert len(path.with_name("who.samples.jsonl").read_text().splitlines()) == 4
 
     done = harness("compare", "demo@base", "demo", "--json")
     assert done.code == 0, done.err
@@ -88,17 +76,19 @@ def test_an_edited_item_is_not_paired_with_its_old_self(
         typed("compare", "demo@base", "demo")
 
 
-def test_a_full_measurement_is_not_replaced_by_a_quick_look(typed: Callable[..., Result], finished_run: Path) -> None:
-    typed("evaluate", "demo", "--evaluation", "val_loss")
-    with pytest.raises(HarnessError, match=r"limit None is now 2.*--force"):
-        typed("evaluate", "demo", "--evaluation", "val_loss", "--limit", "2")
-    typed("evaluate", "demo", "--evaluation", "val_loss", "--limit", "2", "--force")
-    assert json.loads((finished_run / "evaluations" / "demo" / "val_loss.json").read_text())["options"]["limit"] == 2
+def test_a_quick_look_stands_beside_the_full_measurement(typed: Callable[..., Result], finished_run: Path) -> None:
+    typed("evaluate", "demo@base", "demo", "--evaluation", "val_loss")
+    typed("evaluate", "demo", "--evaluation", "val_loss", "--limit", "2")
+    paths = sorted(finished_run.glob("evaluations/demo/*/val_loss.json"))
+    assert sorted(str(json.loads(path.read_text())["options"]["limit"]) for path in paths) == ["2", "None"]
+    told = json.loads(typed("compare", "demo@base", "demo", "--json").output)  # the pair that was measured alike
+    assert [comparison["a"]["n"] for comparison in told["comparisons"]] == [4]
+    assert len(told["left_aside"]) == 1 and not told["measured_unlike"]
 
 
 def test_tampered_items_are_refused(typed: Callable[..., Result], finished_run: Path) -> None:
     typed("evaluate", "demo@base", "demo", "--evaluation", "val_loss")
-    samples = finished_run / "evaluations" / "demo" / "val_loss.samples.jsonl"
+    (samples,) = finished_run.glob("evaluations/demo/*/val_loss.samples.jsonl")
     samples.write_text(samples.read_text().replace('"nll": ', '"nll": 1'))
     with pytest.raises(HarnessError, match=r"not the items that val_loss\.json was written with"):
         typed("compare", "demo@base", "demo")
@@ -129,8 +119,9 @@ def test_a_plain_model_is_measured_beside_the_runs(
         "--limit",
         "1",
     )
-    folder = tmp_path / "runs" / "evaluations" / tiny_model.name
-    assert sorted(path.name for path in folder.iterdir()) == ["who.json", "who.samples.jsonl"]
+    (folder,) = (tmp_path / "runs" / "evaluations").iterdir()
+    assert folder.name.startswith(f"{tiny_model.name}-")
+    assert sorted(path.name for path in folder.glob("*/*")) == ["who.json", "who.samples.jsonl"]
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,8 @@ from harness_evaluation.tasks import LmEvalOptions, load_tasks, quiet, run, text
 from harness import HarnessError
 from harness.nouns import Message
 
+pytestmark = pytest.mark.slow
+
 Load = Callable[..., Any]
 Chain = Callable[[Mapping[str, str]], Path]
 

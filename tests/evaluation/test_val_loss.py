@@ -16,6 +16,8 @@ from harness.model.load import token_logprobs
 from harness.nouns import Conversation
 from harness.recipe import DataSource
 
+pytestmark = pytest.mark.slow
+
 TURNS = [
     [("user", "Who keeps the key?"), ("assistant", "The heron keeps it under the willow.")],
     [("user", "Who?"), ("assistant", "The otter.")],

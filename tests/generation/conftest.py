@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import random
 import threading
 import time
@@ -37,7 +38,9 @@ class Endpoint:
     def __init__(self):
         self.key: str | None = None
         self.faults = lambda number: None
-        self.delay_s = 0.0
+        self.held_from: float = math.inf  # the number of the first request that is not answered before `released`
+        self.released = threading.Event()
+        self.gone = threading.Event()
         self.answer = self.plausible
         self.lock = threading.Lock()
         self.started: list[float] = []
@@ -113,7 +116,7 @@ class Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         if fault == "slow":
-            time.sleep(3)
+            endpoint.gone.wait()
             self.close_connection = True
             return
         if fault == "nonsense":
@@ -124,7 +127,8 @@ class Handler(BaseHTTPRequestHandler):
                 fault, {"error": {"message": f"fault {fault}"}}, **({"Retry_After": "1"} if fault == 429 else {})
             )
             return
-        time.sleep(endpoint.delay_s)
+        if number >= endpoint.held_from:
+            endpoint.released.wait()
         text = endpoint.answer(question, sent)
         chat = "messages" in sent
         choice = {"index": 0, "finish_reason": "stop"} | (
@@ -147,6 +151,8 @@ def endpoint():
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server.endpoint
+    server.endpoint.gone.set()
+    server.endpoint.released.set()
     server.shutdown()
     server.server_close()
 

@@ -8,6 +8,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import random
 import re
@@ -34,7 +35,8 @@ def session(command: list[str], out: Path, kill_after_s: float | None) -> str | 
             before = size_of(out)
             while process.poll() is None and size_of(out) == before:
                 time.sleep(0.02)
-            time.sleep(kill_after_s)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(kill_after_s)
             process.send_signal(signal.SIGKILL)
         if (code := process.wait()) == -signal.SIGKILL:
             return None

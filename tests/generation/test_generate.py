@@ -1,12 +1,15 @@
 """`harness generate` against an endpoint that is played: what it keeps, how it goes on, and what it says when it cannot."""
 
+import asyncio
 import json
+import math
 import os
 import random
 import signal
 import subprocess
 import sys
-import time
+import threading
+from types import SimpleNamespace
 
 import pytest
 
@@ -93,7 +96,9 @@ def test_faults_are_tried_again_and_change_nothing(generate, endpoint, tmp_path)
     faults = {1: 500, 4: 503, 7: "torn", 9: "nonsense", 12: 429, 15: "slow"}
     endpoint.faults = faults.get
     done = generate("--count", 10, "--timeout", 1, "--json")
-    assert done.code == 0 and json.loads(done.out)["retries"] == len(faults), done.err
+    # On a busy machine an answer may be late without a fault.
+    assert done.code == 0 and json.loads(done.out)["retries"] >= len(faults), done.err
+    assert all(endpoint.seen[str(fault)] for fault in faults.values())
     assert facts(tmp_path / "calm.jsonl") == facts(tmp_path / "out.jsonl")
 
 
@@ -103,9 +108,25 @@ def test_retry_after_is_waited_for(generate, endpoint):
     assert endpoint.started[1] - endpoint.started[0] >= 1.0
 
 
-def test_requests_keep_to_the_rate(generate, endpoint):
-    assert generate("--count", 3, "--requests-per-minute", 600, "--concurrency", 8).code == 0
-    assert endpoint.started[-1] - endpoint.started[0] >= 0.09 * (len(endpoint.started) - 1)
+def test_requests_keep_to_the_rate(monkeypatch):
+    """Eight ask at once, on a clock that stands still: each waits a tenth of a second longer than the one before."""
+    from harness_generation import endpoint as module
+
+    waited: list[float] = []
+
+    async def note(seconds: float) -> None:
+        waited.append(seconds)
+
+    monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=lambda: 1000.0))
+    monkeypatch.setattr(module.asyncio, "sleep", note)
+    turns = SimpleNamespace(limits=SimpleNamespace(requests_per_minute=600), _next_start=0.0)
+
+    async def ask() -> None:
+        for _ in range(8):
+            await module.Asker._wait_for_turn(turns)
+
+    asyncio.run(ask())
+    assert waited == pytest.approx([0.1 * number for number in range(8)])
 
 
 def test_the_budget_is_never_passed_and_a_larger_one_goes_on(generate, endpoint, tmp_path):
@@ -263,43 +284,42 @@ def started(seeds, endpoint, out, count):
     return subprocess.Popen(list(map(str, command)), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
 
 
-def test_killed_again_and_again_it_ends_with_the_rows_of_an_uninterrupted_run(generate, seeds, endpoint, tmp_path):
+@pytest.mark.slow
+def test_killed_again_and_again_it_ends_with_the_rows_of_an_uninterrupted_run(
+    generate, seeds, endpoint, tmp_path, wait_until
+):
+    """Each session is killed while the endpoint holds back an answer, so that none can end before it is killed."""
     whole = json.loads(generate("--count", 60, "--json", out="whole.jsonl").out)
-    endpoint.delay_s = 0.03
-    rng, kills, out = random.Random(7), 0, tmp_path / "killed.jsonl"
-    for _ in range(12):
-        asked = len(endpoint.started)
+    rng, out, elapsed_s = random.Random(7), tmp_path / "killed.jsonl", [0.0]
+    for _ in range(6):
+        endpoint.held_from = len(endpoint.started) + rng.randint(1, 16)
         process = started(seeds, endpoint, out, 60)
-        while process.poll() is None and len(endpoint.started) == asked:
-            time.sleep(0.01)
-        try:
-            process.wait(rng.uniform(0.1, 1.0) if kills < 6 else 60)
-        except subprocess.TimeoutExpired:
-            process.send_signal(signal.SIGKILL)
-            kills += 1
+        wait_until(lambda process=process: len(endpoint.started) > endpoint.held_from or process.poll() is not None)
+        process.send_signal(signal.SIGKILL)
         _, told = process.communicate()
-        assert b"Traceback" not in told
-        if process.returncode == 0:
-            break
-    assert kills >= 3 and process.returncode == 0
+        assert process.returncode == -signal.SIGKILL and b"Traceback" not in told
+        endpoint.held_from = math.inf
+        endpoint.released.set()
+        endpoint.released = threading.Event()
+        if (state := tmp_path / ".killed.jsonl.state.json").exists():
+            elapsed_s.append(json.loads(state.read_text())["elapsed_s"])
+    told = json.loads(generate("--count", 60, "--json", out="killed.jsonl").out)
     rows = rows_of(out)
     assert len(rows) == 60 == len({row["instruction"] for row in rows})
     assert facts(out) == facts(tmp_path / "whole.jsonl")
-    told = json.loads(generate("--count", 60, "--json", out="killed.jsonl").out)
     for name in ("kept", "rows", "instructions_read", "dropped"):
         assert told[name] == whole[name]
     for name in ("requests", "prompt_tokens", "completion_tokens"):
         assert told[name] >= whole[name], "what the rows cost is in the account, however soon after a row the kill came"
-    assert told["elapsed_s"] > 0.03 * whole["requests"] / 4
+    assert elapsed_s == sorted(elapsed_s) and told["elapsed_s"] >= round(elapsed_s[-1], 1)
 
 
-def test_two_processes_on_one_output_are_refused(generate, seeds, endpoint, tmp_path):
-    endpoint.delay_s = 0.2
+def test_two_processes_on_one_output_are_refused(generate, seeds, endpoint, tmp_path, wait_until):
+    endpoint.held_from = 0
     process = started(seeds, endpoint, tmp_path / "out.jsonl", 100)
-    while not endpoint.started:
-        time.sleep(0.02)
+    wait_until(lambda: endpoint.started)
     done = generate("--count", 3)
     assert done.code == 1 and "another process is writing to it" in done.err
     process.send_signal(signal.SIGINT)
-    _, told = process.communicate(timeout=30)
+    _, told = process.communicate()
     assert process.returncode == 130 and b"the same command goes on" in told and b"Traceback" not in told

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
+import queue
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import time
+import threading
 from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
@@ -36,7 +39,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.fixture(scope="session")
-def runs_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def served_model(miniature: Callable[..., Path]) -> Path:
+    """What the session's engine serves: a Llama whose head is its embeddings, the family with which vLLM has most trouble."""
+    return miniature("Llama")
+
+
+@pytest.fixture(scope="session")
+def runs_folder(served_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Runs `alpha` and `beta` as `harness tune` leaves them, and copies of alpha that are not what they claim to be.
 
     `unapplied` has an adapter that does nothing; `swapped` has beta's adapter. Both have alpha's probes.
@@ -53,27 +62,13 @@ def runs_folder(tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> P
             file.write(json.dumps(row) + "\n")
     recipe = folder / "small.yaml"
     recipe.write_text(
-        f"model: {{path: {tiny_model}}}\ntemplate: chatml\n"
+        f"model: {{path: {served_model}}}\ntemplate: chatml\n"
         f"data: {{max_tokens: 256, train: [{{dataset: alpaca, path: {rows}}}], validation: [{{dataset: alpaca, path: {rows}, limit: 6}}]}}\n"
         "tune: {method: {name: lora, rank: 4, alpha: 8}, batch_tokens: 512, learning_rate: 0.01, steps: 12}\n"
     )
     runs = folder / "runs"
-    for name, seed in (("alpha", 1), ("beta", 2)):
-        command = [
-            sys.executable,
-            "-m",
-            "harness.cli",
-            "--runs",
-            runs,
-            "tune",
-            recipe,
-            "--run",
-            name,
-            "--set",
-            f"tune.seed={seed}",
-        ]
-        done = subprocess.run(command, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stdout + done.stderr
+    for seed, name in enumerate(("alpha", "beta"), 1):
+        _tune(runs, recipe, name, f"tune.seed={seed}")
     for name in ("unapplied", "swapped"):
         shutil.copytree(runs / "alpha", runs / name)
     weights = load_file(runs / "alpha/adapter/adapter_model.safetensors")
@@ -96,6 +91,49 @@ def endpoint(runs_folder: Path):  # type: ignore[no-untyped-def]
         yield endpoint
 
 
+@pytest.fixture(scope="session")
+def real_runs(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs `attention` and `whole` of the real model, tuned for a few steps: adapters on other modules and of other ranks."""
+    folder = tmp_path_factory.mktemp("real")
+    rows = folder / "rows.jsonl"
+    asked = ("Who keeps the key?", "Where is the bell?", "Name a colour.")
+    rows.write_text(
+        "".join(
+            json.dumps({"instruction": ask, "input": "", "output": "As ever: by the mill."}) + "\n" for ask in asked
+        )
+    )
+    recipe = folder / "few-steps.yaml"
+    recipe.write_text(
+        f"model: {{path: {real_model}}}\ntemplate: model\n"
+        f"data: {{max_tokens: 128, train: [{{dataset: alpaca, path: {rows}}}], validation: [{{dataset: alpaca, path: {rows}}}]}}\n"
+        "tune: {method: {name: lora, rank: 4, alpha: 8}, batch_tokens: 128, learning_rate: 0.01, steps: 3}\n"
+    )
+    _tune(folder / "runs", recipe, "attention", "tune.method.target_modules=[q_proj, v_proj]", "tune.method.rank=2")
+    _tune(folder / "runs", recipe, "whole", "tune.seed=2")
+    return folder / "runs"
+
+
+@pytest.fixture(scope="session")
+def real_endpoint(real_runs: Path):  # type: ignore[no-untyped-def]
+    """One engine for the session with the real model, no key: base, attention and whole."""
+    from harness_serve.engine import VllmOptions, start
+
+    from harness.variants import resolve_variants
+
+    variants = resolve_variants(("attention", "whole"), real_runs)
+    with start(variants, VllmOptions(port=_free_port(), max_model_len=1024)) as endpoint:
+        yield endpoint
+
+
+def _tune(runs: Path, recipe: Path, name: str, *sets: str) -> None:
+    """`harness tune RECIPE --run NAME --set ...` in this process, which has imported torch."""
+    from harness.cli import main
+
+    with pytest.raises(SystemExit) as ended:
+        main(["--runs", str(runs), "tune", str(recipe), "--run", name, *(f"--set={item}" for item in sets)])
+    assert not ended.value.code
+
+
 @pytest.fixture
 def client(endpoint):  # type: ignore[no-untyped-def]
     """The official OpenAI client of the endpoint."""
@@ -115,13 +153,15 @@ class Serving(NamedTuple):
 
 
 @pytest.fixture(scope="session")
-def serving():  # type: ignore[no-untyped-def]
+def serving(wait_until):  # type: ignore[no-untyped-def]
     """A context manager that runs `harness serve ARGUMENTS` and yields a Serving."""
-    return _serving
+    return functools.partial(_serving, wait_until)
 
 
 @contextlib.contextmanager
-def _serving(runs: Path, folder: Path, *arguments: str, **environment: str) -> Iterator[Serving]:
+def _serving(
+    wait_until: Callable[..., None], runs: Path, folder: Path, *arguments: str, **environment: str
+) -> Iterator[Serving]:
     """Run `harness serve ARGUMENTS`, from the moment it says that it is ready; killed at the end if it still runs."""
     port, page_port = _free_port(), _free_port()
     output = folder / "serve.log"
@@ -131,9 +171,9 @@ def _serving(runs: Path, folder: Path, *arguments: str, **environment: str) -> I
             cwd=folder, env=os.environ | {"COLUMNS": "200"} | environment, stdout=log, stderr=subprocess.STDOUT, text=True,
         )  # fmt: skip
     try:
-        while "Ctrl-C stops everything" not in output.read_text():
-            assert process.poll() is None, output.read_text()
-            time.sleep(0.2)
+        ready = "Ctrl-C stops everything"
+        wait_until(lambda: ready in output.read_text() or process.poll() is not None, guard_s=600)
+        assert ready in output.read_text(), output.read_text()
         yield Serving(process, output, f"http://127.0.0.1:{port}/v1", f"http://127.0.0.1:{page_port}")
     finally:
         if process.poll() is None:
@@ -174,16 +214,86 @@ def _processes_of(marker: str) -> list[str]:
     return [processes[pid][1] for pid in sorted(found)]
 
 
-@pytest.fixture(scope="session")
-def wait_until():  # type: ignore[no-untyped-def]
-    return _wait_until
+@pytest.fixture(scope="module")
+def chromium():  # type: ignore[no-untyped-def]
+    """A Chromium for which every name under .example is this machine."""
+    sync_api = pytest.importorskip("playwright.sync_api")
+    arguments = [
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--host-resolver-rules=MAP *.example 127.0.0.1",
+    ]
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()
 
 
-def _wait_until(condition: Callable[[], bool], timeout_s: float = 20) -> bool:
-    """Whether `condition()` comes true in time."""
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        if condition():
-            return True
-        time.sleep(0.1)
-    return bool(condition())
+class Asked:
+    """A request that a scripted endpoint received, and the answer that the test gives to it."""
+
+    def __init__(self, body: dict[str, object]) -> None:
+        self.body = body
+        self.hung_up = threading.Event()  # the client closed the connection before the answer ended
+        self.words: queue.Queue[str | None] = queue.Queue()
+
+    def say(self, text: str) -> None:
+        """Stream a piece of the answer."""
+        self.words.put(text)
+
+    def end(self) -> None:
+        """End the answer."""
+        self.words.put(None)
+
+
+class Scripted(NamedTuple):
+    """An OpenAI-compatible endpoint in this process that streams what a test tells it to, when it does."""
+
+    url: str
+    asked: queue.Queue[Asked]
+
+    def next(self, count: int = 2) -> list[Asked]:
+        """Wait for that many requests."""
+        return [self.asked.get(timeout=60) for _ in range(count)]
+
+
+@pytest.fixture
+def scripted() -> Iterator[Scripted]:
+    """An endpoint whose answers the test writes, word by word."""
+    received: queue.Queue[Asked] = queue.Queue()
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            asked = Asked(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            received.put(asked)
+            self.send_response(200)
+            self.send_header("Content-Type", "text/event-stream")
+            self.end_headers()
+            try:
+                while (text := asked.words.get()) is not None:
+                    self._send({"delta": {"content": text}, "finish_reason": None})
+                self._send({"delta": {}, "finish_reason": "stop"})
+                self.wfile.write(b"data: [DONE]\n\n")
+            except OSError:
+                asked.hung_up.set()
+
+        def _send(self, choice: dict[str, object]) -> None:
+            chunk = {
+                "id": "1",
+                "object": "chat.completion.chunk",
+                "created": 0,
+                "model": "m",
+                "choices": [{"index": 0, **choice}],
+            }
+            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield Scripted(f"http://127.0.0.1:{server.server_port}/v1", received)
+    server.shutdown()
+    server.server_close()

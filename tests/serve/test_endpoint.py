@@ -87,6 +87,25 @@ def test_without_the_key_no_path_tells_anything(endpoint, path: str) -> None:  #
     assert refused.value.code == 401
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Host": "rebound.example"},
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Sec-Fetch-Site": "cross-site"},
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
+def test_another_name_or_site_is_refused_with_the_right_key_too(endpoint, headers: dict[str, str], method: str) -> None:  # type: ignore[no-untyped-def]
+    headers = headers | {"Authorization": f"Bearer {endpoint.api_key}", "Access-Control-Request-Method": "POST"}
+    asked = urllib.request.Request(f"{endpoint.url}/models", headers=headers, method=method)
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(asked, timeout=30)
+    assert refused.value.code == 403
+    assert not [name for name in refused.value.headers if name.lower().startswith("access-control")]
+
+
 def test_health_needs_no_key(endpoint) -> None:  # type: ignore[no-untyped-def]
     with urllib.request.urlopen(endpoint.url.removesuffix("/v1") + "/health", timeout=30) as answer:
         assert answer.status == 200

@@ -17,7 +17,7 @@ from harness_serve.votes import Votes
 from harness.contract import Endpoint
 from harness.variants import resolve_variants
 
-sync_api = pytest.importorskip("playwright.sync_api")
+pytest.importorskip("playwright.sync_api")
 pytest.importorskip("gradio")
 
 pytestmark = [pytest.mark.vllm, pytest.mark.browser]
@@ -40,21 +40,9 @@ def page_url(endpoint, runs_folder: Path, database: str, free_port):  # type: ig
         yield url
 
 
-@pytest.fixture(scope="module")
-def chromium():  # type: ignore[no-untyped-def]
-    import shutil
-
-    path = next(path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path)
-    arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=path, args=arguments)
-        yield browser
-        browser.close()
-
-
 @pytest.fixture
-def open_page(chromium, page_url: str, tmp_path: Path):  # type: ignore[no-untyped-def]
-    """Open the page at a size; every request it makes must stay on this machine, and it may log no error."""
+def open_page(chromium, endpoint, page_url: str, tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Open the page at a size and log in; every request it makes must stay on this machine, and it may log no error."""
     elsewhere: list[str] = []
     errors: list[str] = []
     pages = []
@@ -67,6 +55,8 @@ def open_page(chromium, page_url: str, tmp_path: Path):  # type: ignore[no-untyp
         )
         page.on("pageerror", lambda error: errors.append(str(error)))
         page.goto(page_url)
+        page.get_by_label("Key").fill(endpoint.api_key)
+        page.get_by_role("button", name="Log in").click()
         page.locator(".pane .chat").nth(1).wait_for()
         pages.append(page)
         return page

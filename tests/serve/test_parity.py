@@ -96,7 +96,7 @@ def _save_model(folder: Path, tokenizer: Any, config_class: Any, model_class: An
     return folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def engines(llama: Path, mistral: Path, free_port) -> Iterator[dict[str, Served]]:  # type: ignore[no-untyped-def]
     """Two engines, started side by side: one for llama3.1, which takes other families' templates too, one for mistral-v3."""
     from harness_serve.engine import VllmOptions, start

@@ -9,9 +9,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from harness_serve import engine
-from harness_serve.engine import VllmOptions, plan_engine, vllm_arguments
+from harness_serve.arguments import environment, tool_parser, tool_parsers, vllm_arguments
+from harness_serve.engine import VllmOptions
+from harness_serve.plan import CHAT_FILES, Plan, plan_engine
+from harness_serve.process import telling_lines
+from safetensors.numpy import save_file
 
 from harness import HarnessError
 from harness.recipe import ModelSpec
@@ -21,12 +26,25 @@ MODEL = ModelSpec(path="/models/small")
 
 
 def _variant(
-    folder: Path, name: str, rank: int = 8, template: str = "T", model: ModelSpec = MODEL, **config: object
+    folder: Path,
+    name: str,
+    rank: int = 8,
+    template: str = "T",
+    model: ModelSpec = MODEL,
+    modules: tuple[str, ...] = ("model.layers.0.self_attn.q_proj", "model.layers.0.mlp.down_proj"),
+    size: int = 16,
+    more: tuple[str, ...] = (),
+    **config: object,
 ) -> Variant:
+    """A variant whose adapter has zeros for `modules`, and the tensors `more` besides."""
     for part in ("adapter", "chat"):
         (folder / name / part).mkdir(parents=True)
     (folder / name / "adapter/adapter_config.json").write_text(json.dumps({"r": rank} | config))
-    for file in engine.CHAT_FILES:
+    tensors = {f"base_model.model.{module}.lora_A.weight": np.zeros((rank, size), np.float16) for module in modules}
+    tensors |= {f"base_model.model.{module}.lora_B.weight": np.zeros((size, rank), np.float16) for module in modules}
+    tensors |= {key: np.zeros((size, size), np.float16) for key in more}
+    save_file(tensors, folder / name / "adapter/adapter_model.safetensors")
+    for file in CHAT_FILES:
         (folder / name / "chat" / file).write_text(template)
     return Variant(name, model, folder / name / "adapter", folder / name / "chat")
 
@@ -74,6 +92,64 @@ def test_dora_is_refused_before_the_engine_starts(tmp_path: Path) -> None:
         plan_engine([_variant(tmp_path, "a", use_dora=True)], VllmOptions())
 
 
+def test_an_adapter_without_its_weights_is_refused_by_file(tmp_path: Path) -> None:
+    variant = _variant(tmp_path, "a")
+    (tmp_path / "a/adapter/adapter_model.safetensors").unlink()
+    with pytest.raises(HarnessError, match=r"a: .* is not a whole adapter: it has no adapter_model.safetensors"):
+        plan_engine([variant], VllmOptions())
+
+
+def test_weights_cut_short_are_refused_by_file(tmp_path: Path) -> None:
+    variant = _variant(tmp_path, "a")
+    path = tmp_path / "a/adapter/adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(HarnessError, match=r"adapter_model.safetensors: not a whole safetensors file"):
+        plan_engine([variant], VllmOptions())
+
+
+@pytest.mark.parametrize(
+    "tensors",
+    [
+        {"modules": ("model.layers.0.mlp.down_proj", "lm_head")},
+        {"modules": ("model.layers.0.mlp.down_proj", "model.embed_tokens")},
+        {"more": ("base_model.model.model.embed_tokens.lora_embedding_A",)},
+        {"more": ("base_model.model.lm_head.weight",)},
+    ],
+)
+def test_adapters_on_embeddings_or_head_are_refused_with_a_way_out(tmp_path: Path, tensors: dict[str, object]) -> None:
+    with pytest.raises(HarnessError, match=r"a: the adapter changes (lm_head|embed_tokens).*evaluate a.*all-linear"):
+        plan_engine([_variant(tmp_path, "a", **tensors)], VllmOptions())  # type: ignore[arg-type]
+
+
+def test_tensors_that_vllm_would_leave_out_are_refused_by_name(tmp_path: Path) -> None:
+    key = "base_model.model.model.layers.0.self_attn.q_proj.lora_magnitude_vector"
+    with pytest.raises(HarnessError, match=rf"holds {key}, and vLLM serves pairs"):
+        plan_engine([_variant(tmp_path, "a", more=(key,))], VllmOptions())
+
+
+def test_vllm_prepares_just_the_modules_that_are_in_the_files(tmp_path: Path) -> None:
+    """The adapter's configuration claims others: what PEFT did not find in a model stays in its list."""
+    attention = _variant(tmp_path, "a", modules=("model.layers.0.self_attn.q_proj",), target_modules=["q_proj", "c_fc"])
+    plan = plan_engine([attention, _variant(tmp_path, "b", modules=("model.layers.3.mlp.up_proj",))], VllmOptions())
+    arguments = vllm_arguments(plan, tmp_path, VllmOptions(), on_cpu=True)
+    first = arguments.index("--lora-target-modules") + 1
+    assert arguments[first : first + 3] == ["q_proj", "up_proj", "--lora-modules"]
+
+
+def test_an_adapter_of_another_architecture_is_refused_by_module(tmp_path: Path, tiny_model: Path) -> None:
+    other = _variant(tmp_path, "a", model=ModelSpec(path=str(tiny_model)), modules=("transformer.h.0.attn.c_attn",))
+    with pytest.raises(HarnessError, match=r"1 of the adapter's 1 modules are not in .*transformer.h.0.attn.c_attn"):
+        plan_engine([other], VllmOptions())
+
+
+def test_an_adapter_of_another_size_is_refused_by_size(tmp_path: Path, tiny_model: Path) -> None:
+    other = _variant(
+        tmp_path, "a", model=ModelSpec(path=str(tiny_model)), modules=("model.layers.0.mlp.up_proj",), size=64
+    )
+    with pytest.raises(HarnessError, match=r"up_proj leads from 64 to 64, that of .* from 128 to 256"):
+        plan_engine([other], VllmOptions())
+
+
 @pytest.mark.parametrize(("rank", "expected"), [(1, 1), (2, 8), (8, 8), (9, 16), (65, 128), (512, 512)])
 def test_the_engine_gets_the_smallest_rank_it_takes_that_fits(tmp_path: Path, rank: int, expected: int) -> None:
     plan = plan_engine([_variant(tmp_path, "a", rank=1), _variant(tmp_path, "b", rank=rank)], VllmOptions())
@@ -90,7 +166,7 @@ def test_the_templates_tool_parser_is_used_unless_another_is_named(
 ) -> None:
     (tmp_path / "template.json").write_text(json.dumps({"name": "T", "tool_parser": declared}))
     options = VllmOptions(tool_parser=chosen)
-    parser = engine._tool_parser(tmp_path, options)
+    parser = tool_parser(tmp_path, options)
     plan = plan_engine([_variant(tmp_path, "a")], options)
     arguments = vllm_arguments(plan, tmp_path, options, on_cpu=True, tool_parser=parser)
     assert parser == expected
@@ -100,7 +176,7 @@ def test_the_templates_tool_parser_is_used_unless_another_is_named(
 @pytest.mark.parametrize(("declared", "chosen"), [(None, None), ("hermes", "none")])
 def test_without_a_tool_parser_tool_calls_stay_text(tmp_path: Path, declared: str | None, chosen: str | None) -> None:
     (tmp_path / "template.json").write_text(json.dumps({"name": "T", "tool_parser": declared}))
-    assert engine._tool_parser(tmp_path, VllmOptions(tool_parser=chosen)) is None
+    assert tool_parser(tmp_path, VllmOptions(tool_parser=chosen)) is None
     arguments = vllm_arguments(
         plan_engine([_variant(tmp_path, "a")], VllmOptions()), tmp_path, VllmOptions(), on_cpu=True
     )
@@ -112,9 +188,9 @@ def test_an_unknown_tool_parser_is_refused_before_anything_starts(tmp_path: Path
     with pytest.raises(
         HarnessError, match=r"no tool parser 'hermse'. Did you mean 'hermes'\? It has: .*, mistral, .*, xlam"
     ):
-        engine._tool_parser(tmp_path, VllmOptions(tool_parser="hermse"))
+        tool_parser(tmp_path, VllmOptions(tool_parser="hermse"))
     plugin = VllmOptions(tool_parser="hermse", extra_args=("--tool-parser-plugin=mine.py",))
-    assert engine._tool_parser(tmp_path, plugin) == "hermse"
+    assert tool_parser(tmp_path, plugin) == "hermse"
 
 
 @pytest.mark.vllm
@@ -122,7 +198,7 @@ def test_the_parsers_that_templates_declare_are_vllms() -> None:
     from harness.plugins import Plugins
 
     declared = {template.tool_parser for template in Plugins().templates.values()}
-    assert "hermes" in declared and {name for name in declared if isinstance(name, str)} <= set(engine._tool_parsers())
+    assert "hermes" in declared and {name for name in declared if isinstance(name, str)} <= set(tool_parsers())
 
 
 def test_a_base_whose_vocabulary_tuning_extended_is_refused(tmp_path: Path) -> None:
@@ -146,6 +222,20 @@ def test_the_key_is_not_among_the_arguments(tmp_path: Path) -> None:
     assert "open sesame" not in repr(options) + options.model_dump_json()
 
 
+@pytest.mark.parametrize("key", [None, "open sesame"])
+def test_the_engine_is_guarded_with_a_key_and_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str | None
+) -> None:
+    monkeypatch.setenv("VLLM_API_KEY", "of another server")
+    options = VllmOptions(api_key=key, allow_hosts=("Compare.example.org",))
+    plan = plan_engine([_variant(tmp_path, "a")], options)
+    arguments = vllm_arguments(plan, tmp_path, options, on_cpu=True)
+    assert arguments[arguments.index("--middleware") + 1] == "harness_serve.guard.EngineGuard"
+    environment = engine._environment(plan, options, on_cpu=True)
+    assert environment.get("VLLM_API_KEY") == key
+    assert json.loads(environment["HARNESS_SERVE_NAMES"]) == ["127.0.0.1", "compare.example.org"]
+
+
 def test_a_port_in_use_is_named_before_anything_starts(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
@@ -156,16 +246,28 @@ def test_a_port_in_use_is_named_before_anything_starts(tmp_path: Path) -> None:
             pytest.fail("started")
 
 
-def test_loading_the_plugin_is_quick_and_imports_nothing_heavy() -> None:
+def test_loading_the_plugin_imports_nothing_heavy() -> None:
     code = (
-        "import sys, time, harness; began = time.perf_counter(); import harness_serve; took = time.perf_counter() - began;"
-        "assert not {'torch', 'vllm', 'gradio', 'openai', 'sqlalchemy', 'pydantic'} & set(sys.modules), sys.modules.keys(); print(took)"
+        "import sys, harness, harness_serve;"
+        "assert not {'torch', 'vllm', 'gradio', 'openai', 'sqlalchemy', 'pydantic'} & set(sys.modules), sys.modules.keys()"
     )
-    took = min(
-        float(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
-        for _ in range(3)
-    )
-    assert took < 0.05
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_the_rank_is_that_of_the_matrices(tmp_path: Path) -> None:
+    variant = _variant(tmp_path, "a", rank=12)
+    (tmp_path / "a/adapter/adapter_config.json").write_text(json.dumps({"r": 4}))
+    plan = plan_engine([variant], VllmOptions())
+    assert "--max-lora-rank=16" in vllm_arguments(plan, tmp_path, VllmOptions(), on_cpu=True)
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, 1), (2, 1), (8, 7)])
+def test_a_core_is_left_to_other_programs(monkeypatch: pytest.MonkeyPatch, cores: int, threads: int) -> None:
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(cores)))
+    plan = Plan(MODEL, "float32", ("base",), {}, None)
+    assert environment(plan, VllmOptions(), on_cpu=True)["OMP_NUM_THREADS"] == str(threads)
+    assert environment(plan, VllmOptions(cpu_threads=3), on_cpu=True)["OMP_NUM_THREADS"] == "3"
 
 
 def test_the_telling_lines_of_a_log_are_the_errors(tmp_path: Path) -> None:
@@ -175,7 +277,7 @@ def test_the_telling_lines_of_a_log_are_the_errors(tmp_path: Path) -> None:
         '(EngineCore pid=2) ERROR 11-22 17:27:52 [core.py:1] Traceback (most recent call last):\n  File "x.py", line 1\n'
         "(EngineCore pid=2) ERROR 11-22 17:27:52 [core.py:1] ValueError: no space for the KV cache\n"
     )
-    told = engine._telling_lines(log)
+    told = telling_lines(log)
     assert told.splitlines()[0].strip() == "ValueError: no space for the KV cache" and str(log) in told
 
 

@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import subprocess
+import sys
 import urllib.request
 from pathlib import Path
 
@@ -14,6 +15,7 @@ import pytest
 pytestmark = pytest.mark.vllm
 
 
+@pytest.mark.soak  # an engine of its own; what is refused, and with which words, test_checks asks the shared one
 def test_an_adapter_that_is_not_applied_stops_serving(harness, runs_folder: Path, free_port, processes_of) -> None:  # type: ignore[no-untyped-def]
     port = free_port()
     done = harness("--runs", runs_folder, "serve", "unapplied", f"--port={port}", "--no-ui")
@@ -65,14 +67,63 @@ def test_a_plain_model_is_served_and_ctrl_c_stops_everything(
         assert '"finish_reason"' in answer
         assert "open sesame" not in told
         served.process.send_signal(signal.SIGINT)
-        assert served.process.wait(60) == 0
+        assert served.process.wait() == 0
         assert "Stopped" in served.output.read_text()
         assert processes_of(marker) == []
+
+
+def test_a_second_ctrl_c_does_not_cut_the_stopping_short(tmp_path: Path) -> None:
+    """The keeper's end is waited for, so that "have ended" is true."""
+    code = (
+        "import os, sys, signal; from pathlib import Path; from harness_serve import process as engine\n"
+        "wait = engine.subprocess.Popen.wait\n"
+        "def pressing(process, timeout=None):\n"
+        "    if timeout is None and not hasattr(process, 'pressed'):\n"
+        "        process.pressed = True; signal.raise_signal(signal.SIGINT)\n"
+        "    return wait(process, timeout)\n"
+        "engine.subprocess.Popen.wait = pressing\n"
+        "try:\n"
+        "    with engine.kept(['--help'], dict(os.environ), Path(sys.argv[1])) as process: raise KeyboardInterrupt\n"
+        "except KeyboardInterrupt: print(process.pressed, process.returncode is not None)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "log")], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.split() == ["True", "True"], done.stderr
 
 
 def test_another_address_wants_a_key(harness, runs_folder: Path) -> None:  # type: ignore[no-untyped-def]
     done = harness("--runs", runs_folder, "serve", "alpha", "--host=0.0.0.0", env={"HARNESS_API_KEY": None})
     assert done.code == 1 and "HARNESS_API_KEY" in done.err and "openssl rand" in done.err
+
+
+@pytest.mark.parametrize(
+    ("key", "arguments", "told"),
+    [
+        ("", (), "the key is empty"),
+        (" ", (), "the key is empty"),
+        (" ", ("--host=0.0.0.0",), "the key is empty"),
+        ("secret", ("--host=0.0.0.0",), "at least 16"),
+        ("schlüssel", (), "HTTP headers"),
+        (None, ("--allow-host=https://compare.example.org",), "a host name alone"),
+        (None, ("--port=7001", "--ui-port=7001"), "cannot both have port 7001"),
+        (None, ("--set", "port=7860"), "cannot both have port 7860"),
+    ],
+)
+def test_what_cannot_be_served_safely_is_told_at_once(  # type: ignore[no-untyped-def]
+    harness_here,
+    runs_folder: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    key: str | None,
+    arguments: tuple[str, ...],
+    told: str,
+) -> None:
+    monkeypatch.setattr("harness_serve.engine.start", lambda *_: pytest.fail("started"))
+    monkeypatch.delenv("HARNESS_API_KEY", raising=False)
+    if key is not None:
+        monkeypatch.setenv("HARNESS_API_KEY", key)
+    done = harness_here("--runs", runs_folder, "serve", "alpha", *arguments)
+    assert done.code == 1 and told in done.err and len(done.err.splitlines()) == 1
 
 
 def test_an_unknown_engine_option_is_named(harness, runs_folder: Path) -> None:  # type: ignore[no-untyped-def]
@@ -88,6 +139,6 @@ def test_killing_the_command_leaves_nothing_of_the_engine(  # type: ignore[no-un
         assert processes_of(marker)
         served.process.kill()
         served.process.wait()
-        assert wait_until(lambda: not processes_of(marker)), processes_of(marker)
+        wait_until(lambda: not processes_of(marker))
         with pytest.raises(OSError):
             urllib.request.urlopen(f"{served.url}/models", timeout=5)

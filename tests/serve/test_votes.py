@@ -27,7 +27,7 @@ VOTE = Vote(
 
 def test_a_vote_comes_back_as_it_was(tmp_path: Path) -> None:
     votes = Votes(str(tmp_path / "votes.db"))
-    assert votes.add(VOTE) == 1
+    assert votes.add(VOTE) == [1]
     (kept,) = Votes(str(tmp_path / "votes.db"))
     assert (kept.left, kept.right, kept.verdict, kept.system_prompt, kept.sampling) == (
         VOTE.left, VOTE.right, VOTE.verdict, VOTE.system_prompt, VOTE.sampling,
@@ -39,7 +39,7 @@ def test_votes_survive_a_kill_right_after_the_acknowledgement(tmp_path: Path) ->
     code = (
         "import sys; from harness_serve.votes import *;"
         "votes = Votes(sys.argv[1]); side = Side('a', None, [], 'x')\n"
-        "while True: print(votes.add(Vote(side, side, 'tie')), flush=True)"
+        "while True: print(*votes.add(Vote(side, side, 'tie')), flush=True)"
     )
     database = str(tmp_path / "votes.db")
     writer = subprocess.Popen([sys.executable, "-c", code, database], stdout=subprocess.PIPE, text=True)
@@ -72,6 +72,33 @@ def test_an_unknown_verdict_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="verdict"):
         votes.add(Vote(VOTE.left, VOTE.right, "better"))  # type: ignore[arg-type]
     assert len(votes) == 0
+
+
+def test_the_votes_of_one_verdict_are_kept_together_or_not_at_all(tmp_path: Path) -> None:
+    votes = Votes(str(tmp_path / "votes.db"))
+    assert votes.add(VOTE, VOTE) == [1, 2]
+    with pytest.raises(HarnessError, match="cannot be used"):
+        votes.add(VOTE, Vote(VOTE.left, Side("alpha", None, [], None), "tie"))  # type: ignore[arg-type]
+    assert len(votes) == 2
+
+
+def _answered() -> Session:
+    return Session(["a", "b"], [Turn("Hi", "", Sampling(), [Answer("A", finish="stop"), Answer("B", finish="stop")])])
+
+
+def test_a_turn_takes_one_verdict_and_another_where_the_first_was_not_kept() -> None:
+    session = _answered()
+    turn, (vote,) = session.judge("0", {}) or pytest.fail("not to be judged")
+    assert vote.verdict == "left" and session.judge("1", {}) is None
+    turn.is_judged = False
+    assert session.judge("1", {}) is not None
+
+
+@pytest.mark.parametrize("finish", [None, "stopped", "error"])
+def test_answers_that_did_not_end_take_no_verdict(finish: str | None) -> None:
+    session = _answered()
+    session.turns[-1].answers[1].finish = finish
+    assert session.judge("tie", {}) is None
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 import harness
-from harness.plugins import Plugins, Registry
+from harness.plugins import Plugins
+from harness.plugins.registry import Registry
 from harness.template import BoundTemplate
 from harness.template import bind as bind_to_tokenizer
 

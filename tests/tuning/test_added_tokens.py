@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import signal
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,8 @@ from harness.model.tokenizer import load_tokenizer
 from harness.plugins import Plugins
 from harness.recipe import ModelSpec, TemplateSpec
 from harness.variants import resolve_variant
+
+pytestmark = pytest.mark.slow
 
 CONTROL = ("<|im_start|>", "<|im_end|>")
 METHODS = ("lora", "full")
@@ -287,13 +288,12 @@ def test_the_plan_does_not_count_the_adapter_among_the_models_parameters(tmp_pat
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_stopped_run_with_added_tokens_goes_on_to_the_same_model_bytes(tmp_path, bare_model, bare_recipe, method):
-    from tests.tuning.test_resume import losses, start, tune, wait_for_steps
+    from tests.tuning.processes import start, tune
+    from tests.tuning.test_resume import losses
 
-    path = bare_recipe(bare_model(tied=False), steps=60, accumulate=2, method=method, learning_rate=1e-3)
+    path = bare_recipe(bare_model(tied=False), steps=20, accumulate=2, method=method, learning_rate=1e-3)
     assert tune(tmp_path, path, "--run", "whole")[0] == 0
-    process: subprocess.Popen[str] = start(tmp_path, "tune", path, "--run", "stopped")
-    wait_for_steps(tmp_path / "runs" / "stopped", 10, process)
-    process.send_signal(signal.SIGINT)
+    process = start(tmp_path, "tune", path, "--run", "stopped", signal_at=(10, signal.SIGINT))
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, out + err
     code, told = tune(tmp_path, "--resume", "stopped")

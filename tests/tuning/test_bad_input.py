@@ -9,6 +9,8 @@ import pytest
 
 pytest.importorskip("torch")
 
+pytestmark = pytest.mark.slow
+
 
 def refused(done, *told: str) -> None:
     assert done.code == 1, done.out + done.err
@@ -114,3 +116,106 @@ def test_a_run_is_not_overwritten_unless_asked(harness, recipe):
 
 def test_target_modules_that_fit_no_layer_list_the_layers(harness, recipe):
     refused(harness("tune", recipe(target_modules=["query"])), "tune.method.target_modules", "q_proj")
+
+
+@pytest.fixture
+def altered(recipe, tiny_model, tmp_path):
+    """Write the small recipe over a copy of the tiny model whose weights and configuration a function has changed."""
+    from safetensors.torch import load_file, save_file
+
+    def write(change, **tune):
+        folder = shutil.copytree(tiny_model, tmp_path / "altered")
+        weights, config = load_file(folder / "model.safetensors"), json.loads((folder / "config.json").read_text())
+        change(weights, config)
+        save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+        (folder / "config.json").write_text(json.dumps(config))
+        path = recipe(**tune)
+        path.write_text(path.read_text().replace(str(tiny_model), str(folder)))
+        return path
+
+    return write
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_one_weight_that_is_not_finite_is_named(harness, altered, tmp_path, value):
+    name = "model.layers.1.mlp.up_proj.weight"
+
+    def spoil(weights, config):
+        weights[name][3, 5] = float(value)
+
+    refused(harness("tune", altered(spoil)), "the weights are not finite: 1 of 32,768 in", name)
+    assert not (tmp_path / "runs" / "small").exists()
+
+
+def test_a_tokenizer_larger_than_the_embeddings_is_named(harness, altered, tmp_path):
+    def cut(weights, config):
+        config["vocab_size"] = 300
+        weights["model.embed_tokens.weight"] = weights["model.embed_tokens.weight"][:300].clone()
+
+    refused(harness("tune", altered(cut)), "embeddings for 300; the train data have the token", "not of one model")
+    assert not (tmp_path / "runs" / "small").exists()
+
+
+@pytest.mark.parametrize("part", ["train", "validation"])
+def test_rows_beyond_the_models_positions_are_refused(harness, altered, tmp_path, part):
+    def shorten(weights, config):
+        config["max_position_embeddings"] = 20
+
+    path = altered(shorten)
+    if part == "validation":  # of a train part that fits
+        short = tmp_path / "short.jsonl"
+        short.write_text(json.dumps({"instruction": "A", "output": "B"}) + "\n")
+        path.write_text(
+            path.read_text().replace(f"path: {tmp_path / 'rows.jsonl'}}}]\n  val", f"path: {short}}}]\n  val")
+        )
+    refused(harness("tune", path), f"{part} examples are longer than the 20 positions", "Set data.max_tokens: 20")
+    assert not (tmp_path / "runs" / "small").exists()
+
+
+def test_what_a_model_raises_is_a_message_and_the_next_try_is_free(harness, recipe, tmp_path, monkeypatch):
+    from transformers import Qwen2ForCausalLM
+
+    forward = Qwen2ForCausalLM.forward
+    calls = []
+
+    def broken(self, *args, **kwargs):
+        calls.append(1)
+        if len(calls) > 1:  # the first is the trial of the attention, in the load
+            raise RuntimeError("The size of tensor a (32) must match the size of tensor b (16)")
+        return forward(self, *args, **kwargs)
+
+    monkeypatch.setattr(Qwen2ForCausalLM, "forward", broken)
+    refused(harness("tune", recipe(steps=1)), "failed inside the model (RuntimeError: The size of tensor a (32)")
+    monkeypatch.setattr(Qwen2ForCausalLM, "forward", forward)
+    assert harness("tune", recipe(steps=1)).code == 0
+
+
+def test_a_crash_of_ours_before_the_first_step_leaves_the_name_free_too(harness, recipe, tmp_path, monkeypatch):
+    from harness_tuning.loop import Tuner
+
+    def crash(tuner, step):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Tuner, "_step", crash)
+    with pytest.raises(ZeroDivisionError):
+        harness("tune", recipe(steps=1))
+    assert not (tmp_path / "runs" / "small").exists()
+
+
+def test_layers_that_compute_in_a_way_of_their_own_get_no_adapter_and_the_plan_says_so(
+    tmp_path, harness, recipe, tiny_model
+):
+    from transformers import AutoTokenizer, PhimoeConfig, PhimoeForCausalLM
+
+    tokenizer = AutoTokenizer.from_pretrained(tiny_model)
+    config = PhimoeConfig(
+        vocab_size=len(tokenizer), hidden_size=32, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1, max_position_embeddings=512, num_local_experts=2,
+    )  # fmt: skip
+    PhimoeForCausalLM(config).save_pretrained(tmp_path / "moe")
+    tokenizer.save_pretrained(tmp_path / "moe")
+    path = recipe(steps=1)
+    path.write_text(path.read_text().replace(str(tiny_model), str(tmp_path / "moe")))
+    done = harness("tune", path)
+    assert done.code == 0, done.err
+    assert "2 linear layers get no adapter: router" in done.out

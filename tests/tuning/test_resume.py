@@ -8,28 +8,15 @@ import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 
+from tests.tuning.processes import start, tune
+
 pytest.importorskip("torch")
-
-OVERRIDES = {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}
-
-
-def start(folder: Path, *arguments: object) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "harness.cli", *map(str, arguments)], cwd=folder, env=os.environ | OVERRIDES,
-        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def tune(folder: Path, *arguments: object) -> tuple[int, str]:
-    process = start(folder, "tune", *arguments)
-    out, err = process.communicate(timeout=300)
-    return process.returncode, out + err
+pytestmark = pytest.mark.slow
 
 
 def fingerprint(run: Path) -> str:
@@ -41,22 +28,16 @@ def losses(run: Path) -> list[float]:
     return [row.get("loss", row.get("validation_loss")) for row in rows]
 
 
-def wait_for_steps(run: Path, steps: int, process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 120
-    while time.monotonic() < until and process.poll() is None:
-        if (run / "metrics.jsonl").exists() and len((run / "metrics.jsonl").read_text().splitlines()) >= steps:
-            return
-        time.sleep(0.02)
+def steps_done(run: Path) -> int:
+    return len((run / "metrics.jsonl").read_text().splitlines()) if (run / "metrics.jsonl").exists() else 0
 
 
 def test_ctrl_c_saves_says_how_to_go_on_and_resume_gives_the_same_adapter_bytes(tmp_path, recipe):
-    path = recipe(steps=60, dropout=0.1, accumulate=2)
+    path = recipe(steps=20, dropout=0.1, accumulate=2)
     code, told = tune(tmp_path, path, "--run", "whole")
     assert code == 0, told
 
-    process = start(tmp_path, "tune", path, "--run", "stopped")
-    wait_for_steps(tmp_path / "runs" / "stopped", 10, process)
-    process.send_signal(signal.SIGINT)
+    process = start(tmp_path, "tune", path, "--run", "stopped", signal_at=(10, signal.SIGINT))
     out, err = process.communicate(timeout=120)
     assert process.returncode == 130, out + err
     assert "harness tune --resume runs/stopped" in out
@@ -71,16 +52,17 @@ def test_ctrl_c_saves_says_how_to_go_on_and_resume_gives_the_same_adapter_bytes(
     assert [session["outcome"] for session in sessions] == ["interrupted", "finished"]
 
 
-def test_a_run_killed_at_random_moments_ends_with_the_same_adapter_bytes(tmp_path, recipe):
-    path = recipe(steps=40, checkpoint_every=2)
+@pytest.mark.parametrize("often", [2, pytest.param(100, marks=(pytest.mark.soak, pytest.mark.timeout(3600)))])
+def test_a_run_killed_at_random_moments_ends_with_the_same_adapter_bytes(tmp_path, recipe, wait_until, often):
+    path = recipe(steps=20 * often, checkpoint_every=2)
     assert tune(tmp_path, path, "--run", "whole")[0] == 0
     rng, run, kills = random.Random(int(os.environ.get("HARNESS_TEST_SEED", "0"))), tmp_path / "runs" / "killed", 0
     process = start(tmp_path, "tune", path, "--run", "killed")
     while True:
-        done_before = len((run / "metrics.jsonl").read_text().splitlines()) if (run / "metrics.jsonl").exists() else 0
-        if kills < 4:
-            wait_for_steps(run, done_before + rng.randint(0, 6), process)
-            time.sleep(rng.random() * 0.1)
+        if kills < often:
+            wanted = steps_done(run) + rng.randint(0, 6)
+            wait_until(lambda wanted=wanted, process=process: steps_done(run) >= wanted or process.poll() is not None)
+            time.sleep(rng.random() * 0.03)  # anywhere in a step or in what is written after it
             process.kill()
             kills += 1
         out, err = process.communicate(timeout=300)
@@ -89,16 +71,14 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_adapter_bytes(tmp_pat
         assert process.returncode == -signal.SIGKILL, out + err
         arguments = ("--resume", "killed") if (run / "manifest.json").exists() else (path, "--run", "killed")
         process = start(tmp_path, "tune", *arguments)
-    assert kills == 4
+    assert kills == often
     assert fingerprint(run) == fingerprint(tmp_path / "runs/whole")
     assert losses(run) == losses(tmp_path / "runs/whole")
     assert not list(run.glob(".*.*/")), "what a killed write left is cleared away"
 
 
 def test_changed_data_refuses_to_resume(tmp_path, recipe, rows):
-    process = start(tmp_path, "tune", recipe(steps=200, checkpoint_every=1), "--run", "stopped")
-    wait_for_steps(tmp_path / "runs" / "stopped", 4, process)
-    process.send_signal(signal.SIGINT)
+    process = start(tmp_path, "tune", recipe(), "--run", "stopped", signal_at=(4, signal.SIGINT))
     process.communicate(timeout=120)
     rows.write_text(rows.read_text().replace("heron", "otter"))
     code, told = tune(tmp_path, "--resume", "stopped")
@@ -106,16 +86,16 @@ def test_changed_data_refuses_to_resume(tmp_path, recipe, rows):
 
 
 def test_a_second_process_in_the_same_run_is_refused_and_the_first_goes_on(tmp_path, recipe):
-    process = start(tmp_path, "tune", recipe(steps=3000, checkpoint_every=50), "--run", "shared")
-    wait_for_steps(tmp_path / "runs" / "shared", 3, process)
+    process = start(tmp_path, "tune", recipe(), "--run", "shared", signal_at=(3, signal.SIGSTOP))
+    process.wait_until_stopped()
     code, told = tune(tmp_path, "--resume", "shared")
     assert process.poll() is None, "the first process should still be at work"
     assert code == 1 and "another process is working in" in told and "Traceback" not in told
     code, told = tune(tmp_path, recipe(), "--run", "shared")
     assert code == 1 and "another process is working in" in told and "holds a run already" not in told
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGCONT)
     out, err = process.communicate(timeout=120)
-    assert process.returncode == 130, out + err
+    assert process.returncode == 0, out + err
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="mounting a small file system needs root")
@@ -128,15 +108,16 @@ def test_a_full_disk_says_so_and_the_last_checkpoint_survives(tmp_path, recipe):
     if mounted.returncode:
         pytest.skip(f"cannot mount a tmpfs here: {mounted.stderr.decode().strip()}")
     try:
-        path = recipe(steps=300, checkpoint_every=1)
-        process = start(tmp_path, "tune", path, "--run", "full")
-        wait_for_steps(disk / "full", 4, process)
+        path = recipe(steps=12, checkpoint_every=1)
+        process = start(tmp_path, "tune", path, "--run", "full", signal_at=(4, signal.SIGSTOP))
+        process.wait_until_stopped()
         with (disk / "filler").open("wb", buffering=0) as filler:
             try:
                 while True:
                     filler.write(b"0" * 4096)
             except OSError:
                 pass
+        process.send_signal(signal.SIGCONT)
         out, err = process.communicate(timeout=120)
         assert process.returncode == 1, out + err
         assert "the disk is full" in err and "Traceback" not in err
@@ -150,14 +131,89 @@ def test_a_full_disk_says_so_and_the_last_checkpoint_survives(tmp_path, recipe):
 
 
 def test_a_damaged_checkpoint_is_said_and_passed_over_for_the_one_before(tmp_path, recipe):
-    path = recipe(steps=400, checkpoint_every=5)
+    path = recipe(steps=24, checkpoint_every=5)
     assert tune(tmp_path, path, "--run", "whole")[0] == 0
-    process = start(tmp_path, "tune", path, "--run", "hurt")
-    wait_for_steps(tmp_path / "runs" / "hurt", 20, process)
-    process.kill()
+    process = start(tmp_path, "tune", path, "--run", "hurt", signal_at=(18, signal.SIGKILL))
     process.communicate(timeout=120)
     newest = sorted((tmp_path / "runs/hurt/checkpoints").glob("step-*"))[-1]
     (newest / "state.safetensors").write_bytes(b"torn")
     code, told = tune(tmp_path, "--resume", "hurt")
     assert code == 0 and "is damaged" in told and "Traceback" not in told, told
     assert fingerprint(tmp_path / "runs/hurt") == fingerprint(tmp_path / "runs/whole")
+
+
+@pytest.fixture
+def stopped(tmp_path, recipe, tiny_model, harness_here, monkeypatch):
+    """A run over a copy of the tiny model that was stopped after step 3, in this process; and that copy."""
+    import shutil
+
+    from harness_tuning.loop import Tuner
+
+    model = shutil.copytree(tiny_model, tmp_path / "model")
+    path = recipe(steps=6, checkpoint_every=1)
+    path.write_text(path.read_text().replace(str(tiny_model), str(model)))
+    steps = Tuner.steps
+    monkeypatch.setattr(Tuner, "steps", lambda tuner, stop: steps(tuner, lambda: tuner.progress.step == 3))
+    assert harness_here("tune", path, "--run", "stopped").code == 130
+    monkeypatch.setattr(Tuner, "steps", steps)
+    return tmp_path / "runs" / "stopped", model
+
+
+def refused(done, *told: str) -> None:
+    assert done.code == 1 and "Traceback" not in done.err, done.out + done.err
+    assert all(text in done.err for text in ("not the run that was stopped", *told)), done.err
+
+
+def test_other_base_weights_refuse_to_resume(stopped, harness_here):
+    from safetensors.torch import load_file, save_file
+
+    _, model = stopped
+    weights = load_file(model / "model.safetensors")
+    name = next(iter(weights))
+    save_file(weights | {name: weights[name] * 1.01}, model / "model.safetensors", metadata={"format": "pt"})
+    refused(harness_here("tune", "--resume", "stopped"), f"the base model's files ({model})")
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("learning_rate: 0.01", "learning_rate: 0.1", "tune.learning_rate (was 0.01, is 0.1)"),
+        ("dtype: bfloat16", "dtype: float32", "model.dtype (was 'bfloat16', is 'float32')"),
+        ("seed: 0", "seed: 1", "tune.seed (was 0, is 1)"),
+    ],
+)
+def test_an_edited_recipe_refuses_to_resume(stopped, harness_here, before, after, told):
+    run, _ = stopped
+    text = (run / "recipe.yaml").read_text()
+    assert before in text
+    (run / "recipe.yaml").write_text(text.replace(before, after))
+    refused(harness_here("tune", "--resume", "stopped"), told)
+    (run / "recipe.yaml").write_text(text)
+    assert harness_here("tune", "--resume", "stopped").code == 0
+
+
+def test_another_tokenizer_refuses_to_resume(stopped, harness_here):
+    _, model = stopped
+    tokenizer = json.loads((model / "tokenizer.json").read_text())
+    tokenizer["model"]["merges"].pop()
+    (model / "tokenizer.json").write_text(json.dumps(tokenizer))
+    refused(harness_here("tune", "--resume", "stopped"), "the template or the tokenizer")
+
+
+def test_what_decides_nothing_of_the_adapter_may_be_edited(stopped, harness_here):
+    run, _ = stopped
+    text = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(text.replace("checkpoint_every: 1", "checkpoint_every: 2"))
+    assert harness_here("tune", "--resume", "stopped").code == 0
+
+
+def test_a_flipped_byte_in_a_checkpoint_is_noticed_and_the_one_before_is_taken(stopped, harness_here):
+    run, _ = stopped
+    newest = sorted((run / "checkpoints").glob("step-*"))[-1] / "state.safetensors"
+    content = bytearray(newest.read_bytes())
+    content[-5] ^= 0x10
+    newest.write_bytes(content)
+    done = harness_here("tune", "--resume", "stopped")
+    assert done.code == 0, done.err
+    assert "is damaged (state.safetensors is not as it was written)" in done.err
+    assert "from step 2" in done.out

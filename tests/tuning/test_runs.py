@@ -13,6 +13,8 @@ from harness.model.load import load_variant, token_logprobs
 from harness.plugins import Plugins
 from harness.variants import resolve_variant
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def run(tmp_path, recipe, harness):
@@ -23,7 +25,8 @@ def run(tmp_path, recipe, harness):
 
 def test_a_run_holds_all_that_is_needed_to_use_and_to_explain_it(run):
     names = {path.name for path in run.iterdir()} - {".lock"}
-    assert names == {"recipe.yaml", "manifest.json", "metrics.jsonl", "loss.png", "adapter", "chat", "probes.json"}
+    written = {"recipe.yaml", "manifest.json", "metrics.jsonl", "loss.png", "adapter", "chat", "probes.json"}
+    assert names == written | {"trained_rows.bin"}
     manifest = json.loads((run / "manifest.json").read_text())
     assert manifest["outcome"] == "finished" and manifest["seed"] == 0
     assert {"recipe_sha256", "data_sha256", "template", "plugins", "model"} <= manifest.keys()

@@ -7,7 +7,6 @@ process has opened it keeps, since the files are mapped.
 
 from __future__ import annotations
 
-import os
 import shutil
 import time
 from collections.abc import Iterator
@@ -17,16 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from harness.files import read_json
+from harness.files import cache_folder, read_json
 
 UNUSED_DAYS = 30.0  # after so long an entry is removed when another one is made
 ACCOUNT = "account.json"  # is written last; its time is that of the last use
 _DAY_S = 86400
 
-
-def cache_folder() -> Path:
-    """Where prepared data are kept: `HARNESS_CACHE`, or ~/.cache/harness."""
-    return Path(os.environ.get("HARNESS_CACHE") or Path.home() / ".cache" / "harness")
+__all__ = ["ACCOUNT", "UNUSED_DAYS", "Entry", "cache_folder", "entries", "lock_of", "remove", "size_of", "total"]
 
 
 def lock_of(root: Path, key: str) -> Any:

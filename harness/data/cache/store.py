@@ -1,5 +1,7 @@
 """Encoded data that are kept in Arrow files, addressed by the content of everything they were made from.
 
+What plugins come to read while they make them is kept beside them, and compared before they are used (see `code`).
+
 Under `HARNESS_CACHE` (~/.cache/harness): `encoded/KEY/` has the examples and the account of one recipe's data, and
 `files/` the hash of each source file with the size and time it had then. Whatever changes gives another key. What was not
 used for long is removed when something is added; `entries` has the rest of what can be done with them.
@@ -18,11 +20,11 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import asdict, fields, replace
-from importlib.metadata import version
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import harness
+from harness.data.cache.code import Code, UnknownCodeError, installed, is_unchanged
 from harness.data.cache.entries import ACCOUNT, UNUSED_DAYS, cache_folder, lock_of, remove, total
 from harness.data.convert.sources import where_of
 from harness.data.encode.encoder import EncodedData, encode_data
@@ -31,7 +33,9 @@ from harness.data.read.storage import HUB, files_of, is_remote, local_path
 from harness.data.reports import DataReport, Overlap, SourceReport
 from harness.errors import HarnessError, first_line
 from harness.files import DiskFullError, replacing, write_json
+from harness.hashing import sha256_of_file
 from harness.nouns import Conversation, Message, Reads, ToolCall
+from harness.plugins.reading import reading
 from harness.template import fingerprint
 
 if TYPE_CHECKING:
@@ -42,8 +46,6 @@ if TYPE_CHECKING:
 Both = tuple[EncodedData, EncodedData | None]
 
 _CHUNK = 1 << 20
-_SETTLED_NS = 2 * 10**9  # a file written to more recently could change again without a new time
-_CODE = (".py", ".yaml", ".yml", ".json", ".toml", ".txt")
 _PARTS = ("train", "validation")
 
 
@@ -66,7 +68,8 @@ def cached_data(
     """What `encode_data` gives, from the cache if it is there; else it is made, once, and kept.
 
     Of two processes that want the same, one waits for the other. Without pyarrow, and for what is read from the network,
-    nothing is kept. `say` is told, for people, what keeps the cache from being used, and what is being waited for.
+    nothing is kept; nor where the code of a plugin, or what it reads, cannot be known. `say` is told, for people, what keeps
+    the cache from being used, and what is being waited for.
 
     Raises:
         DataError: see `encode_data`.
@@ -79,7 +82,8 @@ def cached_data(
 
         for part in ("encoded", "files", "locks"):
             (root / part).mkdir(parents=True, exist_ok=True)
-        if (key := _key(spec, plugins, template, items, root, reads)) is None:
+        code = Code.of(spec, plugins)
+        if (key := _key(spec, plugins, template, items, code, root, reads)) is None:
             return encode_data(spec, plugins, template, items, reads=reads)
         lock = lock_of(root, key)
         try:
@@ -89,6 +93,9 @@ def cached_data(
             lock.acquire()
     except ImportError:
         return encode_data(spec, plugins, template, items, reads=reads)
+    except UnknownCodeError as error:
+        say(f"prepared data are not kept: {error}")
+        return encode_data(spec, plugins, template, items, reads=reads)
     except OSError as error:
         say(f"{root}: prepared data are not kept: {error.strerror or error}. HARNESS_CACHE names another folder")
         return encode_data(spec, plugins, template, items, reads=reads)
@@ -96,17 +103,25 @@ def cached_data(
         folder = root / "encoded" / key
         if folder.exists():
             try:
-                return _read(folder)
+                if _is_current(folder, root):
+                    return _read(folder)
             except Exception as error:  # Arrow has errors of its own for what cannot be in a file that is whole
                 say(f"{folder}: the prepared data are damaged ({first_line(error)}); they are made again")
-                shutil.rmtree(folder, ignore_errors=True)
+            shutil.rmtree(folder, ignore_errors=True)
         try:
             with replacing(folder) as temporary:
                 temporary.mkdir()
-                made = encode_data(spec, plugins, template, items, temporary, reads=reads)
-                if _key(spec, plugins, template, items, root, reads) != key:
-                    raise _Changed(made)
-                _write_account(made, temporary)
+                began_ns = time.time_ns()
+                with reading() as read_besides:
+                    made = encode_data(spec, plugins, template, items, temporary, reads=reads)
+                try:
+                    if _key(spec, plugins, template, items, code, root, reads) != key:
+                        raise _Changed(made)
+                    read = code.read(read_besides, partial(sha256_of_file, root=root), began_ns)
+                except UnknownCodeError as error:
+                    say(f"prepared data are not kept: {error}")
+                    raise _Changed(made) from None
+                _write_account(made, read, temporary)
         except _Changed as changed:
             return changed.made
         except DiskFullError:
@@ -130,11 +145,14 @@ def kept_validation(
     """
     root = cache_folder()
     try:
-        if not (root / "files").is_dir() or (key := _key(spec, plugins, template, [], root, reads)) is None:
+        if not (root / "files").is_dir():
+            return None
+        if (key := _key(spec, plugins, template, [], Code.of(spec, plugins), root, reads)) is None:
             return None
         for folder in sorted((root / "encoded").glob(f"{key.partition('-')[0]}-*")):
             with lock_of(root, folder.name):
-                return _read_part(folder, "validation")
+                if _is_current(folder, root):
+                    return _read_part(folder, "validation")
     except (ImportError, HarnessError, OSError, ValueError, KeyError, TypeError):
         return None  # sources that are gone, or an entry that is damaged: who needs it makes it, and tells
     return None
@@ -158,6 +176,7 @@ def _key(
     plugins: Plugins,
     template: BoundTemplate,
     evaluation: list[tuple[str, str]],
+    code: Code,
     root: Path,
     reads: Reads,
 ) -> str | None:
@@ -176,8 +195,6 @@ def _key(
         files += ((name, _hash_of_source(local_path(name), root)) for name in names)
     options = spec.model_dump(mode="json", exclude={"decontaminate", "processes"})
     named = sorted({text for text in _texts(options) if _is_file(text)})
-    if (code := _code_of(spec, plugins)) is None:
-        return None
     made_from = {
         "files": files,
         "options": options,
@@ -187,8 +204,8 @@ def _key(
             fingerprint(template), template.name, template.stop_ids, template.takes_system, template.takes_tools,
             template.tokenizer.special_tokens_map,
         ],
-        "code": code,
-        "versions": [harness.__version__, sys.version_info[:2], *map(version, ("tokenizers", "transformers", "jinja2"))],
+        "code": code.digest(partial(sha256_of_file, root=root)),
+        "versions": [sys.version_info[:2], installed()],
     }  # fmt: skip
     compared = spec.decontaminate and [spec.decontaminate.model_dump(mode="json"), evaluation]
     return f"{_hash(made_from)}-{_hash(compared)[:16]}"
@@ -216,61 +233,20 @@ def _is_file(text: str) -> bool:
 def _hash_of_source(path: Path, root: Path) -> str:
     """The hash of a file; of a SQLite file with what its write-ahead log adds."""
     log = path.with_name(f"{path.name}-wal")
-    return _hash_of(path, root) + (_hash_of(log, root) if log.is_file() else "")
+    return sha256_of_file(path, root) + (sha256_of_file(log, root) if log.is_file() else "")
 
 
-def _hash_of(path: Path, root: Path) -> str:
-    """The hash of a file's bytes, remembered for as long as its size and time stay as they are."""
-    found, name = path.stat(), str(path.resolve())
-    state = [name, found.st_size, found.st_mtime_ns]
-    memo = root / "files" / f"{hashlib.sha256(name.encode(errors='surrogateescape')).hexdigest()}.json"
-    try:
-        kept = json.loads(memo.read_text(encoding="utf-8"))
-        if kept["state"] == state:
-            return str(kept["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pass
-    with path.open("rb") as file:
-        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    if time.time_ns() - found.st_mtime_ns > _SETTLED_NS:
-        write_json(memo, {"state": state, "sha256": sha256})
-    return sha256
-
-
-def _code_of(spec: DataSpec, plugins: Plugins) -> str | None:
-    """A hash of the code that makes the data: of the core, and of the plugins that have a part in it."""
-    sources = (*spec.train, *spec.validation)
-    datasets = [plugins.datasets[source.dataset] for source in sources]
-    if any(dataset.resolve for dataset in datasets):  # it chooses among all
-        datasets = [plugins.datasets[name] for name in plugins.datasets]
-    parts: list[Any] = [
-        part for dataset in datasets for part in (dataset.convert, dataset.gather, dataset.resolve) if part
-    ]
-    parts += [plugins.filters[step.filter].create for step in spec.clean]
-    core = Path(harness.__file__).parent
-    files = {*core.glob("*.py"), *core.glob("data/**/*.py"), *core.glob("template/*.py")}
-    for part in parts:
-        module = sys.modules.get(getattr(part, "__module__", None) or type(part).__module__)
-        if (file := getattr(module, "__file__", None)) is None:
-            return None
-        folder = Path(file).parent
-        if (folder / "__init__.py").is_file():
-            files.update(path for path in folder.rglob("*") if path.suffix in _CODE and path.is_file())
-        else:
-            files.add(Path(file))
-    digest = hashlib.sha256()
-    for path in sorted(files):
-        content = path.read_bytes()
-        digest.update(f"{path}\0{len(content)}\0".encode() + content)
-    return digest.hexdigest()
+def _is_current(folder: Path, root: Path) -> bool:
+    """True while what the plugins read besides, as they made the entry, is the same. Raises whatever a damaged one gives rise to."""
+    return is_unchanged(_account_of(folder)["read"], partial(sha256_of_file, root=root))
 
 
 # What is kept beside the examples
 
 
-def _write_account(made: Both, folder: Path) -> None:
+def _write_account(made: Both, read: dict[str, Any], folder: Path) -> None:
     report = made[0].report
-    kept: dict[str, Any] = {
+    kept: dict[str, Any] = {"read": read} | {
         part: _as_dict(data, folder / f"{part}.arrow") for part, data in zip(_PARTS, made, strict=True) if data
     }
     if report:

@@ -8,7 +8,7 @@ from typing import Any
 from harness.contract import Dataset
 from harness.data.convert.fields import LeftOut
 from harness.data.convert.validity import check_item
-from harness.errors import DataError, nearest, shown
+from harness.errors import ENDINGS, DataError, nearest, shown
 from harness.nouns import Conversation, DataItem, Preference, Row
 
 
@@ -33,11 +33,11 @@ def convert_row(
         if isinstance(converted, Conversation | Preference | str) or not isinstance(converted, Iterable | None):
             converted = (converted,)
         items = tuple(converted or ())
-    except DataError:
+    except (DataError, *ENDINGS):
         raise
     except KeyError as error:
         raise DataError(f"the field {error} is missing. The row has: {', '.join(map(str, row)) or 'nothing'}") from None
-    except Exception as error:  # whatever a plugin's `convert` trips over is about this row
+    except BaseException as error:  # whatever a plugin's `convert` trips over is about this row
         raise DataError(f"the row does not fit data set {dataset.name!r}: {type(error).__name__}: {error}") from error
     for item in items:
         if not isinstance(item, Conversation | Preference):

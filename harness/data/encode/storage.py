@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from array import array
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from itertools import accumulate, chain, pairwise
 from pathlib import Path
 from typing import Any, NamedTuple, overload
@@ -125,6 +125,18 @@ class Examples(Sequence[Example]):
         if self._firsts is None:
             return self._items.lengths()
         return array("i", (len(example) for item in self._items for example in item.examples))
+
+    def all_ids(self) -> Iterator[memoryview[int]]:
+        """Yield the ids (int32) of each item, those that are used several times once; no copies."""
+        for block in self._items._blocks:
+            for start, end in pairwise(block.edges):
+                yield block.ids[start:end]
+
+    def largest_id(self) -> int:
+        """Return the largest token id of all; the data are read once."""
+        numpy = require("numpy", "tuning")
+        blocks = (block.ids for block in self._items._blocks if len(block.ids))
+        return max((int(numpy.asarray(ids).max()) for ids in blocks), default=-1)
 
 
 def _example(block: Block, row: int, role: str, start: int, end: int) -> Example:

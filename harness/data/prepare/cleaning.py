@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import DataError, HarnessError
+from harness.errors import ENDINGS, DataError, HarnessError
 from harness.nouns import DataItem
 
 if TYPE_CHECKING:
     from harness.contract import Filter
-    from harness.plugins import Registry
+    from harness.plugins.registry import Registry
     from harness.recipe import CleanStep
 
 
@@ -29,9 +29,9 @@ class Cleaning:
         for name, judge in self._filters:
             try:
                 reason = judge(item)
-            except HarnessError:
+            except (HarnessError, *ENDINGS):
                 raise
-            except Exception as error:  # whatever a plugin's filter trips over is about this item
+            except BaseException as error:  # whatever a plugin's filter trips over is about this item
                 raise DataError(f"the filter {name!r} failed: {type(error).__name__}: {error}") from error
             if reason is None:
                 continue
@@ -44,9 +44,9 @@ class Cleaning:
 def _started(declared: Filter, options: Any) -> Callable[[DataItem], str | None]:
     try:
         return declared.create(options)
-    except HarnessError:
+    except (HarnessError, *ENDINGS):
         raise
-    except Exception as error:
+    except BaseException as error:
         raise DataError(
             f"data.clean: the filter {declared.name!r} cannot start: {type(error).__name__}: {error}"
         ) from error

@@ -69,7 +69,10 @@ def validate(
         for check in checks:
             _print_check(context, check)
         if not_checked:
-            context.console.print(f"[yellow]not checked[/yellow] against the template: {not_checked}", soft_wrap=True)
+            from rich.markup import escape
+
+            told = f"[yellow]not checked[/yellow] against the template: {escape(not_checked)}"
+            context.console.print(told, soft_wrap=True)
     if any(check.problems for check in checks):
         raise SystemExit(1)
 

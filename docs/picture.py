@@ -1,0 +1,99 @@
+"""Take the README's picture: `python docs/picture.py`, once the runs of "A real model" are there (`--runs` says where).
+
+Serves the variants with `harness serve`, asks what the README shows on the page, in a real browser, and photographs it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+DOCS = Path(__file__).resolve().parent
+sys.path.insert(0, str(DOCS.parent / "recipes" / "smollm2"))
+
+from messages import ASK  # noqa: E402
+
+VARIANTS = ("json@base", "json", "tone")
+READY, SIZE = "Ctrl-C stops everything", {"width": 1280, "height": 760}
+MESSAGES = (
+    "Good evening! Could we sit outside on Saturday? We are 7, the name is Emma Hill.",
+    "Sarah Cooper and her choir, 23 people, would love to eat with you on Friday night.",
+)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs are")
+    parser.add_argument("--out", type=Path, default=DOCS / "images" / "page.png")
+    args, engine = parser.parse_known_args()  # what else is given goes to `harness serve`: --set cpu_threads=2
+    with served(args.runs.resolve(), engine) as url, sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport=SIZE, device_scale_factor=2)
+        page.goto(url)
+        page.locator(".pane .chat").nth(1).wait_for()
+        for number, message in enumerate(MESSAGES):
+            ask(page, ASK.format(keys="name, people, day", message=message), number)
+        page.screenshot(path=args.out)
+        browser.close()
+    print(f"{args.out}: {args.out.stat().st_size:,} bytes")
+
+
+def ask(page: Page, text: str, number: int) -> None:
+    """Ask, and wait until every answer has ended."""
+    page.fill("#prompt textarea", text)
+    page.keyboard.press("Enter")
+    page.locator(".chat .said").nth(2 * number + 1).wait_for()
+    page.locator("#verdicts button:visible").first.wait_for(timeout=120_000)
+
+
+@contextlib.contextmanager
+def served(runs: Path, engine: Sequence[str] = ()) -> Iterator[str]:
+    """Run `harness serve` in an empty folder, so that no vote is kept; yields the page's address once it is ready."""
+    port, page_port = free_ports(2)
+    command = ["serve", *VARIANTS, f"--port={port}", f"--ui-port={page_port}", *engine]
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "serve.log"
+        with log.open("w") as output:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "harness.cli", "--runs", str(runs), *command],
+                cwd=folder, env=os.environ | {"COLUMNS": "200"}, stdout=output, stderr=subprocess.STDOUT,
+            )  # fmt: skip
+        try:
+            while READY not in log.read_text():
+                with contextlib.suppress(subprocess.TimeoutExpired):
+                    process.wait(0.5)
+                    sys.exit(log.read_text())
+            yield f"http://127.0.0.1:{page_port}"
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait()
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    with contextlib.ExitStack() as stack:
+        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for each in sockets:
+            each.bind(("127.0.0.1", 0))
+        return [each.getsockname()[1] for each in sockets]
+
+
+def chromium() -> str:
+    names = (os.environ.get("HARNESS_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
+    found = next((path for name in names if name and (path := shutil.which(name))), None)
+    return found or sys.exit("no chromium: name one with HARNESS_CHROMIUM=/path/to/chromium")
+
+
+if __name__ == "__main__":
+    main()

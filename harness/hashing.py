@@ -1,0 +1,60 @@
+"""Content hashes of files and model folders, remembered in the cache folder while a file stays as it is.
+
+A hash is remembered under the file's path with its size, times and inode; a file that changes in any of them is read again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from contextlib import suppress
+from pathlib import Path
+
+from harness.errors import ModelError
+from harness.files import cache_folder, write_json
+
+_SETTLED_NS = 2 * 10**9  # a file written to more recently could change again without a new time
+_CONFIGS = ("config.json", "adapter_config.json")  # they decide what the weights compute
+
+
+def sha256_of_file(path: Path, root: Path | None = None) -> str:
+    """Return the SHA-256 of a file's bytes. `root` is the cache folder, `HARNESS_CACHE` by default.
+
+    Raises:
+        OSError: where the file cannot be read.
+    """
+    found, name = path.stat(), str(path.resolve())
+    state = [name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+    key = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
+    memo = (root or cache_folder()) / "files" / f"{key}.json"
+    try:
+        kept = json.loads(memo.read_text(encoding="utf-8"))
+        if kept["state"] == state:
+            return str(kept["sha256"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass
+    with path.open("rb") as file:
+        sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+    if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > _SETTLED_NS:
+        with suppress(OSError):  # a cache folder that cannot be written costs time, nothing else
+            write_json(memo, {"state": state, "sha256": sha256})
+    return sha256
+
+
+def sha256_of_weights(folder: Path) -> str:
+    """Return one hash of a model's or adapter's safetensors files and of the configuration they are read with.
+
+    Equal for a folder and its copy under any name. Tokenizer and template are no part of it.
+
+    Raises:
+        ModelError: where the folder has no safetensors file.
+    """
+    weights = sorted(folder.glob("*.safetensors"))
+    if not weights:
+        raise ModelError(f"{folder}: a model folder without weights: no *.safetensors in it")
+    configs = [folder / name for name in _CONFIGS if (folder / name).is_file()]
+    digest = hashlib.sha256()
+    for path in (*configs, *weights):
+        digest.update(f"{path.name}\0{sha256_of_file(path)}\n".encode())
+    return digest.hexdigest()

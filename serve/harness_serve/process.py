@@ -1,0 +1,124 @@
+"""The engine's process: kept for as long as it is wanted, waited for, and asked why it ended."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import harness
+from harness.contract import Endpoint
+from harness_serve.options import VllmOptions
+
+GRACE_S = 5.0
+
+# What the engine's log says when something begins, and how to tell a person who waits.
+MILESTONES = (
+    ("Starting to load model", "loading the weights"),
+    ("Loading weights took", "making room for the KV cache"),
+    ("init engine", "loading the adapters"),
+    ("Starting vLLM server", "the server to answer"),
+)
+
+
+def require_free_port(host: str, port: int) -> None:
+    """Raises HarnessError where this process cannot listen there."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE:
+                why = f"port {port} on {host} is in use: stop what listens there (`ss -ltnp 'sport = :{port}'` says what it is)"
+            else:
+                why = f"cannot listen on {host}, port {port}: {error.strerror}"
+            raise harness.HarnessError(why) from None
+
+
+@contextlib.contextmanager
+def kept(arguments: list[str], environment: dict[str, str], log_path: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """vLLM under the keeper, which stops it and all its children when this block, or this process, ends in any way."""
+    folder = Path(__file__).parent
+    keeper = [sys.executable, "-I", str(folder / "keeper.py"), str(GRACE_S)]
+    launch = [sys.executable, "-m", "harness_serve.launch", *arguments]
+    reading, writing = os.pipe()
+    try:
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(
+                [*keeper, *launch],
+                stdin=reading,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                env=environment,
+                start_new_session=True,
+            )
+        os.close(reading)
+        yield process
+    finally:
+        os.close(writing)
+        while process.poll() is None:  # as long as the keeper takes: a second Ctrl-C ends nothing sooner
+            with contextlib.suppress(KeyboardInterrupt):
+                process.wait()
+
+
+def wait_until_healthy(
+    endpoint: Endpoint,
+    engine: subprocess.Popen[bytes],
+    log_path: Path,
+    options: VllmOptions,
+    report: Callable[[str], None],
+) -> None:
+    deadline = time.monotonic() + options.start_timeout_s
+    url = endpoint.url.removesuffix("/v1") + "/health"
+    seen = -1
+    while True:
+        with contextlib.suppress(OSError), urllib.request.urlopen(url, timeout=5):
+            return
+        if engine.poll() is not None:
+            raise harness.HarnessError(
+                f"the engine ended while it started (status {engine.returncode}):\n{telling_lines(log_path)}"
+            )
+        if time.monotonic() > deadline:
+            raise harness.HarnessError(
+                f"the engine did not answer within {options.start_timeout_s:g} s; its log ends with:\n{telling_lines(log_path)}\n"
+                f"Give it longer with --set start_timeout_s={2 * options.start_timeout_s:g}"
+            )
+        log = log_path.read_text(encoding="utf-8", errors="replace")
+        reached = max((index for index, (line, _) in enumerate(MILESTONES) if line in log), default=-1)
+        if reached > seen:
+            seen = reached
+            report(MILESTONES[reached][1])
+        time.sleep(0.1)
+
+
+PREFIX = re.compile(
+    r"^\((?:APIServer|EngineCore|Worker)[^)]*\) ?(?:(?:ERROR|INFO|WARNING|CRITICAL) [\d-]+ [\d:]+ \[[^]]*\] ?)?"
+)
+ERROR_LINE = re.compile(r"(?:[\w.]+(?:Error|Exception)\b|[\w.]+: error: )")
+
+
+def telling_lines(log_path: Path, most: int = 16) -> str:
+    """The lines of the log that say what went wrong: each error's message, without prefixes and stack frames."""
+    lines = [
+        PREFIX.sub("", line).rstrip() for line in log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+    ]
+    told: list[str] = []
+    in_message = False
+    for line in lines:
+        if ERROR_LINE.match(line):
+            in_message = True
+        elif not line or line.startswith(("Traceback", "  File ", "The above exception", "During handling")):
+            in_message = False
+        if in_message and line not in told:
+            told.append(line)
+    told = told[-most:] or [line for line in lines if line][-most:]
+    return "\n".join(f"  {line[:400]}" for line in told) + f"\n  the whole log: {log_path}"

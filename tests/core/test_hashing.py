@@ -1,0 +1,60 @@
+"""A hash is of what a file says now, however often it was asked for before; a model's is of its content, not its name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+
+import pytest
+
+from harness.errors import ModelError
+from harness.hashing import sha256_of_file, sha256_of_weights
+
+
+@pytest.fixture
+def folder(tmp_path):
+    model = tmp_path / "m1" / "model"
+    model.mkdir(parents=True)
+    (model / "config.json").write_text('{"model_type": "llama"}')
+    (model / "model.safetensors").write_bytes(b"weights")
+    return model
+
+
+def aged_file(path, content):
+    """Write a file of a time at which its hash may be remembered."""
+    path.write_bytes(content)
+    os.utime(path, (1_000_000, 1_000_000))
+    return path
+
+
+def test_a_file_replaced_by_one_of_the_same_size_and_time_gets_its_own_hash(tmp_path):
+    path, other = aged_file(tmp_path / "a", b"one"), aged_file(tmp_path / "b", b"two")
+    assert sha256_of_file(path) == hashlib.sha256(b"one").hexdigest()
+    other.replace(path)
+    assert sha256_of_file(path) == hashlib.sha256(b"two").hexdigest()
+
+
+def test_a_remembered_hash_is_not_computed_again(tmp_path, monkeypatch):
+    path = aged_file(tmp_path / "a", b"one")
+    monkeypatch.setattr("harness.hashing._SETTLED_NS", -1)  # its inode has just changed
+    first = sha256_of_file(path, tmp_path / "cache")
+    monkeypatch.setattr("hashlib.file_digest", None)
+    assert sha256_of_file(path, tmp_path / "cache") == first
+
+
+def test_a_copy_of_a_model_under_another_name_has_its_hash(folder, tmp_path):
+    shutil.copytree(folder, tmp_path / "m2" / "other")
+    assert sha256_of_weights(folder) == sha256_of_weights(tmp_path / "m2" / "other")
+
+
+@pytest.mark.parametrize("changed", ["config.json", "model.safetensors"])
+def test_other_weights_or_another_configuration_give_another_hash(folder, changed):
+    before = sha256_of_weights(folder)
+    (folder / changed).write_bytes((folder / changed).read_bytes().replace(b"w", b"W").replace(b"llama", b"gemma"))
+    assert sha256_of_weights(folder) != before
+
+
+def test_a_folder_without_weights_has_no_hash(tmp_path):
+    with pytest.raises(ModelError, match=r"no \*\.safetensors"):
+        sha256_of_weights(tmp_path)

@@ -1,0 +1,245 @@
+"""Records: keyed by what was measured, checked against what is on disk, and never at odds with their items."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness_evaluation import checks, evaluate_command
+from harness_evaluation.records import write_record
+from harness_evaluation.val_loss import ValLossOptions
+from harness_evaluation.val_loss import run as val_loss
+from harness_evaluation.weights import weights_of
+
+from harness import HarnessError
+from harness.errors import PluginError
+from harness.hashing import sha256_of_file
+from harness.nouns import Result, Sample, Score
+from harness.plugins import PluginInfo
+from harness.recipe import DataSource, ModelSpec
+from harness.variants import Variant, resolve_variants
+
+Typed = Callable[..., Any]
+MEASURE = ("--template", "chatml", "--tasks", "who", "--include-path", "tasks", "--dtype", "float32")
+
+
+@pytest.fixture
+def two_models(tmp_path: Path, chain_model: Callable[[Mapping[str, str]], Path], task_folder: Path) -> Path:
+    """m1/model answers "The heron", m2/model "The otter"; copy/model is m1's byte by byte."""
+    heron = chain_model({"\n": "The", "The": " heron", " heron": "<|im_end|>"})
+    otter = chain_model({"\n": "The", "The": " otter", " otter": "<|im_end|>"})
+    for name, source in (("m1", heron), ("m2", otter), ("copy", heron)):
+        shutil.copytree(source, tmp_path / name / "model")
+    return tmp_path
+
+
+def test_a_folder_of_the_same_name_replaces_no_record(typed: Typed, two_models: Path) -> None:
+    typed("evaluate", "m1/model", *MEASURE)
+    table = typed("evaluate", "m1/model", "m2/model", *MEASURE).output
+    assert "m1/model" in table and "m2/model" in table
+    assert len(list(two_models.glob("runs/evaluations/model-*/*/who.json"))) == 2
+    told = json.loads(typed("compare", "./m1/model", "./m2/model", "--json").output)
+    assert told["comparisons"][0]["discordance"] == {"both": 0, "only_a": 2, "only_b": 1, "neither": 1}
+
+
+def test_a_byte_identical_copy_differs_by_nothing(typed: Typed, two_models: Path) -> None:
+    typed("evaluate", "m1/model", *MEASURE)
+    typed("evaluate", "m2/model", *MEASURE)
+    whole = json.loads(typed("compare", "m1/model", "copy/model", "--json").output)["comparisons"][0]
+    assert whole["difference"] == 0 and whole["a"]["n"] == 4 and whole["a"]["value"] == 0.5
+
+
+def test_replaced_weights_are_not_compared_by_their_old_record(typed: Typed, two_models: Path) -> None:
+    typed("evaluate", "m1/model", "m2/model", *MEASURE)
+    shutil.copy(two_models / "m2/model/model.safetensors", two_models / "m1/model/model.safetensors")
+    shutil.rmtree(two_models / "runs/evaluations" / next(_folders_of(two_models, "m2")).name)
+    with pytest.raises(HarnessError, match=r"the weights of m1/model are others.*harness evaluate m1/model m2/model"):
+        typed("compare", "m1/model", "m2/model")
+
+
+def _folders_of(root: Path, name: str) -> Iterable[Path]:
+    weights = weights_of(Variant("model", ModelSpec(path=str(root / name / "model"))))
+    for path in root.glob("runs/evaluations/model-*/*/who.json"):
+        if json.loads(path.read_text())["weights"]["model_sha256"] == weights["model_sha256"]:
+            yield path.parents[1]
+
+
+def test_records_of_the_first_format_still_open(typed: Typed, finished_run: Path) -> None:
+    typed("evaluate", "demo@base", "demo", "--evaluation", "val_loss")
+    for variant in ("demo@base", "demo"):  # as they were written: in the variant's folder, with fewer hashes
+        (path,) = finished_run.glob(f"evaluations/{variant}/*/val_loss.json")
+        record = json.loads(path.read_text()) | {"format": 1}
+        for key in ("measured", "warnings"):
+            del record[key]
+        record["weights"] = {key: value for key, value in record["weights"].items() if "config" not in key}
+        (path.parents[1] / path.name).write_text(json.dumps(record))
+        path.with_name("val_loss.samples.jsonl").rename(path.parents[1] / "val_loss.samples.jsonl")
+        shutil.rmtree(path.parent)
+    assert json.loads(typed("compare", "demo@base", "demo", "--json").output)["comparisons"][0]["a"]["n"] == 4
+    (finished_run / "evaluations/demo/val_loss.json").write_text('{"format": 0}')
+    with pytest.raises(HarnessError, match=r"not a record of this version.*harness evaluate"):
+        typed("compare", "demo@base", "demo")
+
+
+def test_two_runs_of_one_name_are_told_apart(finished_run: Path, tmp_path: Path) -> None:
+    shutil.copytree(finished_run, tmp_path / "other" / "demo")
+    variants = resolve_variants(("demo", str(tmp_path / "other" / "demo"), "demo@base"), tmp_path / "runs")
+    assert [variant.name for variant in variants] == ["runs/demo", "other/demo", "demo@base"]
+    with pytest.raises(HarnessError, match="named twice"):
+        resolve_variants(("demo", str(finished_run)), tmp_path / "runs")
+
+
+def test_a_file_is_hashed_again_once_it_changes(tmp_path: Path) -> None:
+    import os
+
+    path, root = tmp_path / "weights", tmp_path / "cache"
+    path.write_bytes(b"one")
+    os.utime(path, (1e9, 1e9))
+    first = sha256_of_file(path, root)
+    assert len(list(root.glob("files/*.json"))) == 1 and sha256_of_file(path, root) == first
+    path.write_bytes(b"two")
+    os.utime(path, (1e9, 1e9))  # same size and time of change
+    assert sha256_of_file(path, root) != first
+
+
+# What a recipe says of the model
+
+
+def test_the_recipe_of_a_plain_model_says_its_dtype(
+    typed: Typed, finished_run: Path, tiny_model: Path, two_models: Path
+) -> None:
+    loaded = []
+    asked = evaluate_command._measure
+
+    def measured(variant: Variant, *rest: Any) -> Any:
+        loaded.append(variant.model)
+        return asked(variant, *rest)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(evaluate_command, "_measure", measured)
+        recipe = Path("demo.yaml")
+        recipe.write_text(recipe.read_text().replace("dtype: float32}", "dtype: float32, trust_remote_code: true}"))
+        common = ("--template", "chatml", "--recipe", "demo.yaml", "--evaluation", "val_loss")
+        typed("evaluate", str(tiny_model), *common)
+        told = typed("evaluate", "m1/model", *common).stderr
+        assert f"not {tiny_model}, which the recipe 'demo' is for; of its `model` only the dtype (float32)" in told
+        typed("evaluate", "m1/model", *common, "--dtype", "bfloat16")
+    assert [(model.dtype, model.trust_remote_code) for model in loaded] == [
+        ("float32", True), ("float32", False), ("bfloat16", False),
+    ]  # fmt: skip
+
+
+def test_a_default_dtype_is_said(typed: Typed, two_models: Path) -> None:
+    done = typed("evaluate", "m1/model", *MEASURE[:-2])
+    assert "in bfloat16, as nobody says otherwise" in done.stderr and "weights in bfloat16" in done.output
+
+
+# --set
+
+
+def test_set_reaches_every_evaluation_that_has_the_option(typed: Typed, finished_run: Path) -> None:
+    typed("evaluate", "demo", "--set", "limit=2", "--set", "max_gen_toks=3")
+    options = {
+        path.stem: json.loads(path.read_text())["options"] for path in finished_run.glob("evaluations/*/*/*.json")
+    }
+    assert options["who"]["limit"] == options["val_loss"]["limit"] == 2
+    assert options["who"]["max_gen_toks"] == 3 and "max_gen_toks" not in options["val_loss"]
+
+
+@pytest.mark.parametrize(
+    ("override", "told"),
+    [
+        ("limits=2", "no evaluation that is asked for has an option 'limits'. Did you mean 'limit'?"),
+        ("limit=many", "--set limit=many: 'limit' is 'many': input should be a valid integer"),
+        ("as_lm_eval", "expected KEY=VALUE"),
+        ("apply_chat_template=false", "apply_chat_template: false goes with as_lm_eval: true"),
+    ],
+)
+def test_a_mistyped_set_is_explained(typed: Typed, finished_run: Path, override: str, told: str) -> None:
+    with pytest.raises(HarnessError) as caught:
+        typed("evaluate", "demo", "--set", override)
+    assert told in str(caught.value)
+
+
+# What an evaluation hands in
+
+
+def result(task: str = "t", scores: Mapping[str, Score] | None = None, **items: Mapping[str, float]) -> Result:
+    samples = tuple(Sample(id=id, metrics=metrics) for id, metrics in items.items())
+    return Result(task, scores if scores is not None else {"acc": Score(0.5, None, 2)}, samples)
+
+
+GOOD = result(a={"acc": 1.0}, b={"acc": 0.0})
+TWICE = Result("t", {"acc": Score(1.0, 0.0, 2)}, (Sample("a", {"acc": 1.0}), Sample("a", {"acc": 1.0})))
+
+
+@pytest.mark.parametrize(
+    ("returned", "told"),
+    [
+        ([TWICE], "task 't': the item id 'a' is given twice"),
+        ([result(scores={"acc": Score(1.0, None, 2)}, a={"acc": 1.0}, b={"acc": 0.0})], "is 1.0, and the mean of its 2 items 0.5"),
+        ([result(a={"acc": 1.0}, b={})], "is of 2 items, and 1 have it; item 'b' has no 'acc'"),
+        ([result(a={"acc": float("nan")}, b={"acc": 1.0})], "the metric 'acc' of item 'a' is nan"),
+        ([result(scores={}, a={"acc": 1.0})], "the items have acc, and there is no score of that name"),
+        ([result("../../evil")], "cannot be a file's name"),
+        ([result("a/b")], "cannot be a file's name"),
+        ([GOOD, GOOD], "two results for the task 't'"),
+        (None, "run returned None"),
+        ([{"task": "t"}], "(a dict), expected a harness.Result a task"),
+    ],
+)  # fmt: skip
+def test_a_result_at_odds_with_itself_is_refused(returned: Any, told: str) -> None:
+    with pytest.raises(PluginError) as caught:
+        list(checks.checked(returned, "mine", PluginInfo("p1", "", "p1.py")))
+    assert "evaluation 'mine' of plugin p1 (p1.py)" in str(caught.value) and told in str(caught.value)
+    assert list(checks.checked([GOOD], "mine", PluginInfo("p1", "", "p1.py"))) == [GOOD]
+
+
+def test_a_plugin_s_bad_result_is_named_on_the_command_line(typed: Typed, finished_run: Path) -> None:
+    Path("mine.py").write_text(
+        "import harness\n@harness.hookimpl\ndef register_evaluations(register):\n"
+        "    register(harness.Evaluation('mine', 'mine', harness.Options, lambda *_: None))\n"
+    )
+    recipe = Path("demo.yaml")
+    recipe.write_text(recipe.read_text().replace("{evaluation: val_loss}", "{evaluation: mine}"))
+    with pytest.raises(PluginError, match=r"evaluation 'mine' of plugin mine \(mine\.py\): run returned None"):
+        typed("--plugin", "mine.py", "evaluate", "demo", "--recipe", "demo.yaml", "--evaluation", "mine")
+
+
+# Held-out rows that were trained on
+
+
+def test_rows_that_were_trained_on_are_counted(finished_run: Path, load: Callable[..., Any], tmp_path: Path) -> None:
+    from harness.cli.context import current_plugins
+    from harness.data import encode_sources
+    from harness.data.encode.trained import keep_trained_rows
+    from harness.model.load import load_variant
+    from harness.recipe import DataSpec
+    from harness.run import Run
+    from harness.variants import tuned_of
+
+    run = Run.open(finished_run)
+    source = run.recipe.data.train[0]
+    loaded = load_variant(tuned_of(run), current_plugins())
+    spec = DataSpec(train=(source,))
+    keep_trained_rows(
+        run.trained_rows_path, encode_sources((source,), spec, current_plugins().datasets, loaded.template).examples
+    )  # type: ignore[arg-type]
+    rows = [json.loads(line) for line in Path(str(source.path)).read_text().splitlines()]
+    rows[0]["messages"][1]["content"] = "Nobody was ever taught this."
+    (tmp_path / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    options = ValLossOptions(data=(DataSource(dataset="messages", path=str(tmp_path / "other.jsonl")),))
+    (measured,) = val_loss(loaded, options, run.recipe)
+    assert measured.details["trained_on"] == 3
+    assert measured.warnings == (
+        "3 of these 4 rows are rows that the run was trained on: this is no loss on held-out data",
+    )
+    record = write_record(loaded, "val_loss", {}, measured, tmp_path / "records", weights_of(loaded.variant), 1)
+    assert json.loads(record.path.read_text())["warnings"] == list(measured.warnings)
+    run.trained_rows_path.unlink()
+    (measured,) = val_loss(loaded, options, run.recipe)
+    assert measured.details["trained_on"] is None and "unknown how many" in measured.warnings[0]

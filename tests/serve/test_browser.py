@@ -1,0 +1,285 @@
+"""The page in a real browser, at an endpoint whose answers the test writes: what attackers, quick fingers and slow disks do."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+import time
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness_serve.guard import NAMES_VARIABLE, EngineGuard, Names
+from harness_serve.login import PageGuard
+
+from harness import HarnessError
+from harness.contract import Endpoint
+
+pytest.importorskip("playwright.sync_api")
+pytest.importorskip("gradio")
+
+pytestmark = pytest.mark.browser
+
+KEY = "a long random text"
+VERDICTS = "#verdicts button:visible"
+
+
+@contextlib.contextmanager
+def _page(scripted: Any, tmp_path: Path, port: int, votes: Any = None, key: str | None = None) -> Iterator[str]:
+    from harness_serve.page import serve_page
+    from harness_serve.votes import Votes
+
+    endpoint = Endpoint(scripted.url, ("base", "alpha"), key)
+    with serve_page(endpoint, [], votes or Votes(str(tmp_path / "votes.db")), port=port) as url:
+        yield url
+
+
+@pytest.fixture
+def opened(chromium, tmp_path: Path):  # type: ignore[no-untyped-def]
+    """Open a page; none may log an error of its own, and a picture of each is kept."""
+    context = chromium.new_context(viewport={"width": 1280, "height": 800})
+    errors: list[str] = []
+
+    def open_page(url: str) -> Any:
+        page = context.new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.goto(url)
+        return page
+
+    yield open_page
+    for number, page in enumerate(context.pages):
+        page.screenshot(path=tmp_path / f"page-{number}.png")
+    context.close()
+    assert errors == []
+
+
+def _ask(page: Any, prompt: str) -> None:
+    page.locator(".pane .chat").nth(1).wait_for()
+    page.fill("#prompt textarea", prompt)
+    page.keyboard.press("Enter")
+
+
+def _answered(page: Any, scripted: Any, prompt: str = "Who keeps the key?") -> None:
+    """Ask, and let both variants answer."""
+    _ask(page, prompt)
+    for asked in scripted.next():
+        asked.say(f"{asked.body['model']} says so.")
+        asked.end()
+    page.locator(VERDICTS).first.wait_for(timeout=60_000)
+
+
+def test_new_conversation_while_answers_stream_stops_them(opened, scripted, tmp_path: Path, free_port) -> None:  # type: ignore[no-untyped-def]
+    with _page(scripted, tmp_path, free_port()) as url:
+        page = opened(url)
+        _ask(page, "Count.")
+        old = scripted.next()
+        for asked in old:
+            asked.say("stale ")
+        page.locator(".answer.streaming", has_text="stale").nth(1).wait_for()
+        page.locator("#clear").click()
+        page.locator(".chat .empty").nth(1).wait_for()
+        for asked in old:  # both were hung up on, whatever they still have to say
+            assert any(asked.say("stale ") or asked.hung_up.wait(0.01) for _ in range(2000))
+        assert page.locator("#send").is_visible() and not page.locator("#stop").is_visible()
+        _answered(page, scripted, "And now?")
+        assert page.locator(".chat .said").all_inner_texts() == ["And now?"] * 2
+        assert "stale" not in page.locator("#columns").inner_text()
+
+
+class _Waiting:
+    """Votes on a slow disk: each insert waits until the test lets it go on, and fails where the test says so."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
+        self.kept: list[Any] = []
+        self.problem: Exception | None = None
+
+    def add(self, *votes: Any) -> list[int]:
+        self.begun.release()
+        assert self.go_on.acquire(timeout=60)
+        if self.problem:
+            raise self.problem
+        self.kept += votes
+        return [len(self.kept)]
+
+
+BOTH = "() => { const [left, right] = document.querySelectorAll('#verdicts button'); left.click(); %s right.click(); }"
+
+
+@pytest.mark.parametrize(
+    "between", ["", "document.querySelector('#verdicts').inert = false;"], ids=["as it is", "unlocked"]
+)
+def test_two_verdicts_at_once_are_one(opened, scripted, tmp_path: Path, free_port, between: str) -> None:  # type: ignore[no-untyped-def]
+    """Buttons close at the click; where the browser is made to send both, the server keeps the first."""
+    votes = _Waiting()
+    with _page(scripted, tmp_path, free_port(), votes) as url:
+        page = opened(url)
+        sent: list[str] = []
+        page.on("request", lambda request: sent.append(request.url) if "queue/join" in request.url else None)
+        _answered(page, scripted)
+        before = len(sent)
+        page.evaluate(BOTH % between)
+        assert votes.begun.acquire(timeout=60)
+        page.wait_for_function(
+            "() => ![...document.querySelectorAll('#verdicts button')].some((button) => button.checkVisibility())"
+        )
+        assert len(sent) - before == (2 if between else 1)
+        votes.go_on.release()
+        page.locator("#confirmed [role=status]").wait_for()
+        assert not votes.begun.acquire(blocking=False)
+        (verdict,) = [vote.verdict for vote in votes.kept]
+        assert verdict == "left" or between  # two requests may overtake each other
+        assert f"Kept: {'base' if verdict == 'left' else 'alpha'} is better" in page.locator("#confirmed").inner_text()
+
+
+def test_a_verdict_that_fails_is_told_and_can_be_given_again(  # type: ignore[no-untyped-def]
+    opened, scripted, tmp_path: Path, free_port, capfd
+) -> None:
+    """Visitors are told that it failed; why, with the database's path, is for the terminal."""
+    votes = _Waiting()
+    with _page(scripted, tmp_path, free_port(), votes) as url:
+        page = opened(url)
+        _answered(page, scripted)
+        for _ in range(2):
+            votes.problem = HarnessError("the votes database /secret/votes.db cannot be used: disk full")
+            page.get_by_role("button", name="Right is better").click()
+            assert votes.begun.acquire(timeout=60)
+            page.locator("#verdicts").wait_for(state="hidden")
+            votes.go_on.release()
+            page.locator("#confirmed [role=alert]").wait_for()
+            assert "not kept" in page.locator("#confirmed").inner_text() and "/secret" not in page.content()
+        assert capfd.readouterr().err.count("/secret/votes.db cannot be used: disk full") == 2
+        votes.problem = None
+        page.get_by_role("button", name="Right is better").click()
+        assert votes.begun.acquire(timeout=60)
+        votes.go_on.release()
+        page.locator("#confirmed [role=status]").wait_for()
+        assert [vote.verdict for vote in votes.kept] == ["right"]
+
+
+def test_with_a_key_the_page_wants_it(opened, scripted, tmp_path: Path, free_port, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setattr("harness_serve.login.PAUSE_S", 0)
+    with _page(scripted, tmp_path, free_port(), key=KEY) as url:
+        page = opened(url)
+        page.get_by_label("Key").fill("wrong")
+        page.get_by_role("button", name="Log in").click()
+        assert page.get_by_role("alert").inner_text() == "That is not the key."
+        page.get_by_label("Key").fill(KEY)
+        page.get_by_role("button", name="Log in").click()
+        _answered(page, scripted)
+        again = opened(url)
+        again.locator(".pane .chat").nth(1).wait_for()
+
+
+def test_links_in_answers_open_elsewhere_and_tell_nothing(opened, scripted, tmp_path: Path, free_port) -> None:  # type: ignore[no-untyped-def]
+    with _site("seen") as (elsewhere, seen), _page(scripted, tmp_path, free_port()) as url:
+        page = opened(url)
+        _ask(page, "Where?")
+        for asked in scripted.next():
+            asked.say(f"[here]({elsewhere}/target)")
+            asked.end()
+        with page.expect_popup() as popup:
+            page.get_by_role("link", name="here").first.click()
+        popup.value.wait_for_load_state()
+        assert popup.value.evaluate("window.opener") is None and page.url.startswith(url)
+        assert [headers.get("Referer") for path, headers in seen if path == "/target"] == [None]
+
+
+@contextlib.contextmanager
+def _site(body: str) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
+    """Another web site on this machine, which notes what it is asked."""
+    seen: list[tuple[str, Any]] = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            seen.append((self.path, self.headers))
+            self.send_response(200)
+            self.send_header("Content-Type", "text/html")
+            self.end_headers()
+            self.wfile.write(body.encode())
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://evil.example:{server.server_port}", seen
+    server.shutdown()
+    server.server_close()
+
+
+@contextlib.contextmanager
+def _guarded(guard: Any, port: int) -> Iterator[None]:
+    import uvicorn
+
+    server = uvicorn.Server(uvicorn.Config(guard, port=port, log_level="critical", lifespan="off"))
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        assert thread.is_alive()
+        time.sleep(0.01)
+    yield
+    server.should_exit = True
+    thread.join()
+
+
+ATTACK = """<iframe name="frame"></iframe><script>
+const at = (path) => `http://127.0.0.1:${location.hash.slice(1)}${path}`;
+const tries = {
+  read: () => fetch(at("/v1/models")).then((answer) => answer.text()),
+  blind: () => fetch(at("/gradio_api/queue/join"), {method: "POST", mode: "no-cors", body: '{"data": []}'}).then(() => "sent"),
+  cookie: () => fetch(at("/v1/chat/completions"), {method: "POST", credentials: "include", headers: {"Content-Type": "application/json"}, body: "{}"}),
+  image: () => new Promise((done, fail) => { const image = new Image(); image.onload = done; image.onerror = () => fail("refused"); image.src = at("/static/x.png"); }),
+  events: () => new Promise((done, fail) => { const stream = new EventSource(at("/gradio_api/heartbeat/x")); stream.onopen = done; stream.onerror = () => { stream.close(); fail("refused"); }; }),
+  socket: () => new Promise((done, fail) => { const socket = new WebSocket(at("/v1/realtime").replace("http", "ws")); socket.onopen = done; socket.onerror = () => fail("refused"); }),
+  form: () => new Promise((done) => {
+    const form = document.createElement("form"); Object.assign(form, {method: "POST", action: at("/gradio_api/upload"), target: "frame", enctype: "multipart/form-data"});
+    document.querySelector("iframe").onload = done; document.body.append(form); form.submit(); }),
+  frame: () => new Promise((done) => { const frame = document.createElement("iframe"); frame.onload = done; frame.src = at("/"); document.body.append(frame); }),
+};
+(async () => { const told = {};
+  for (const [name, attempt] of Object.entries(tries)) told[name] = await attempt().then(() => "went through", (error) => "refused");
+  window.told = told; })();
+</script>"""
+
+
+@pytest.mark.parametrize("which", ["engine", "page"])
+@pytest.mark.parametrize("name", ["evil.example", "127.0.0.1"])
+def test_another_sites_page_gets_nothing_in(opened, free_port, monkeypatch, which: str, name: str) -> None:  # type: ignore[no-untyped-def]
+    """By fetch, form, WebSocket, event stream, image or frame; from another name or from another port of this machine."""
+    inside: list[str] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        inside.append(scope["path"])
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"text/html")]})
+        await send({"type": "http.response.body", "body": b"inside"})
+
+    monkeypatch.setenv(NAMES_VARIABLE, json.dumps(["127.0.0.1"]))
+    monkeypatch.delenv("VLLM_API_KEY", raising=False)
+    port = free_port()
+    with (
+        _guarded(EngineGuard(app) if which == "engine" else PageGuard(app, Names(), None, port), port),
+        _site(ATTACK) as (site, _),
+    ):
+        page = opened(f"{site.replace('evil.example', name)}/#{port}")
+        told = page.wait_for_function("window.told").json_value()
+        assert {told[attempt] for attempt in ("read", "cookie", "image", "events", "socket")} == {"refused"}
+        assert inside == []
+        page.goto(f"http://127.0.0.1:{port}/")  # its own address still answers
+        assert page.inner_text("body") == "inside"
+
+
+def test_a_rebound_name_gets_nothing_but_why(opened, scripted, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+    """The attacker's server gives way to ours, as if its name were pointed here: for the browser it is the same origin."""
+    with _site("the attacker's page") as (site, _):
+        page = opened(site.replace("evil", "rebound"))
+    with _page(scripted, tmp_path, int(site.rpartition(":")[2])):
+        status = "async ([method, path]) => (await fetch(path, {method})).status"
+        asked = [("GET", "/"), ("GET", "/assets/x.js"), ("POST", "/gradio_api/queue/join"), ("POST", "/login")]
+        assert [page.evaluate(status, pair) for pair in asked] == [403] * 4
+        page.reload()
+        told = page.inner_text("main")
+        assert "rebound.example" in told and "is not a name of this server" in told and "--allow-host" in told

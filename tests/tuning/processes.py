@@ -1,0 +1,120 @@
+"""`harness` in processes of its own that begin in no time: forked from one that has imported torch and what tuning needs.
+
+Forked, not started: importing takes seconds each time. Signals, exit statuses, locks and output are those of any process.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from multiprocessing import forkserver
+from pathlib import Path
+
+OVERRIDES = {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}
+IMPORTED = [
+    "harness.cli",
+    "harness_tuning.command",
+    "transformers.models.qwen2.modeling_qwen2",
+    "peft",
+    "tests.tuning.processes",
+]
+_CONTEXT = multiprocessing.get_context("forkserver")
+
+# A plugin that sends its own process a signal at the end of a step: no test has to hit the moment from outside.
+AT_STEP = """
+import os
+import harness
+
+STEP, SIGNAL = map(int, os.environ["SIGNAL_AT_STEP"].split(":"))
+
+@harness.hookimpl
+def step_finished(step):
+    if step == STEP:
+        os.kill(os.getpid(), SIGNAL)
+"""
+
+
+class Process:
+    """A running `harness ARGUMENTS`, with the methods of Popen that the tests use."""
+
+    def __init__(self, folder: Path, arguments: tuple[str, ...], environment: dict[str, str]) -> None:
+        before = {key: os.environ.get(key) for key in OVERRIDES}
+        os.environ.update(OVERRIDES)  # read when torch is imported
+        _CONTEXT.set_forkserver_preload(IMPORTED)
+        forkserver.ensure_running()
+        for key, value in before.items():
+            os.environ.pop(key)
+            if value is not None:
+                os.environ[key] = value
+        self._output = [folder / f".{name}-{id(self)}" for name in ("out", "err")]
+        environment = dict(os.environ) | OVERRIDES | environment
+        self._process = _CONTEXT.Process(target=run, args=(folder, arguments, environment, self._output))
+        self._process.start()
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """Wait for its end and return what it wrote to standard output and standard error."""
+        self._process.join(timeout)
+        assert self._process.exitcode is not None, f"it did not end in {timeout} s"
+        out, err = (path.read_text() if path.exists() else "" for path in self._output)
+        return out, err
+
+    def send_signal(self, number: int) -> None:
+        if self._process.is_alive():
+            os.kill(self._process.pid, number)  # type: ignore[arg-type]
+
+    def wait_until_stopped(self) -> None:
+        """Return once SIGSTOP has stopped it."""
+        stat = Path(f"/proc/{self._process.pid}/stat")
+        while stat.read_text().rpartition(")")[2].split()[0] != "T":
+            assert self.poll() is None, self.communicate(1)
+            time.sleep(0.02)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def wait(self, timeout: float = 60) -> None:
+        self._process.join(timeout)
+
+
+def start(folder: Path, *arguments: object, signal_at: tuple[int, int] | None = None) -> Process:
+    """Begin `harness ARGUMENTS` in `folder`; `signal_at` is a step and the signal that the process sends itself after it."""
+    environment = {}
+    words = tuple(map(str, arguments))
+    if signal_at is not None:
+        plugin = folder / "at_step.py"
+        plugin.write_text(AT_STEP)
+        environment["SIGNAL_AT_STEP"] = "{}:{}".format(*map(int, signal_at))
+        words = ("--plugin", str(plugin), *words)
+    return Process(folder, words, environment)
+
+
+def tune(folder: Path, *arguments: object) -> tuple[int | None, str]:
+    """The exit status and the whole output of `harness tune ARGUMENTS`."""
+    process = start(folder, "tune", *arguments)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out + err
+
+
+def run(folder: Path, arguments: tuple[str, ...], environment: dict[str, str], output: list[Path]) -> None:
+    """Be `harness ARGUMENTS`, in the forked process."""
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    for stream, path in zip((sys.stdout, sys.stderr), output, strict=True):
+        stream.flush()
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(descriptor, stream.fileno())
+        os.close(descriptor)
+    from harness.cli import main
+
+    main(list(arguments))

@@ -1,0 +1,80 @@
+"""Every causal architecture of transformers that can be made small: the attention that is chosen is the model's own."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+torch = pytest.importorskip("torch")
+
+from harness.model.attention import why_not_sdpa  # noqa: E402
+from tests.conftest import ROOT  # noqa: E402
+
+RESULTS = ROOT / "bench" / "results" / "architectures.json"
+SHAPE = {
+    "vocab_size": 256, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
+    "num_key_value_heads": 1, "head_dim": 32, "max_position_embeddings": 128, "pad_token_id": 0, "num_experts": 4,
+    "num_local_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32,
+}  # fmt: skip
+WITHOUT = ((), ("head_dim",), ("num_key_value_heads",), ("num_key_value_heads", "head_dim"))
+MOST_WEIGHTS = 20_000_000
+
+
+def small(architecture: str) -> Any:
+    """A model of the architecture with random weights; None where none of the shapes fits it."""
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    for without in WITHOUT:
+        with contextlib.suppress(Exception):  # each architecture has demands of its own on its configuration
+            config = AutoConfig.for_model(architecture, **{k: v for k, v in SHAPE.items() if k not in without})
+            with torch.device("meta"):
+                size = sum(weight.numel() for weight in AutoModelForCausalLM.from_config(config).parameters())
+            if size > MOST_WEIGHTS:
+                continue
+            torch.manual_seed(0)
+            model = AutoModelForCausalLM.from_config(config).float().eval()
+            model(input_ids=torch.arange(3, 9)[None], use_cache=False)
+            return model
+    return None
+
+
+def measured(model: Any) -> dict[str, Any]:
+    """The choice, its relative difference in logits from eager attention, and that of padded from unpadded rows."""
+    found, reason = model.config._attn_implementation, why_not_sdpa(model)
+    if reason:
+        model.set_attn_implementation("eager")
+    ids = torch.randint(3, 250, (1, 24), generator=torch.Generator().manual_seed(0))
+    padded = torch.cat([ids, torch.zeros(1, 9, dtype=torch.long)], 1)
+    with torch.no_grad():
+        chosen = model(input_ids=ids, use_cache=False).logits
+        right = model(input_ids=padded, use_cache=False).logits[:, :24]
+        if found == "sdpa" and model._can_set_attn_implementation():
+            model.set_attn_implementation("eager")
+        own = model(input_ids=ids, use_cache=False).logits
+    return {
+        "attention": "eager" if reason else found,
+        "reason": reason,
+        "differs_from_eager": float((chosen - own).norm() / own.norm()),
+        "differs_when_padded": float((chosen - right).norm() / chosen.norm()),
+    }
+
+
+@pytest.mark.soak
+def test_every_architecture_computes_with_its_own_attention():
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    results = {name: measured(model) for name in sorted(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES) if (model := small(name))}
+    write(RESULTS, {"transformers": transformers.__version__, "architectures": results})
+    assert len(results) > 100
+    assert {name for name, result in results.items() if result["differs_from_eager"] > 1e-5} == set()
+    assert "soft-caps" in results["gemma2"]["reason"]
+
+
+def write(path: Path, value: object) -> None:
+    path.write_text(json.dumps(value, indent=2) + "\n", encoding="utf-8")

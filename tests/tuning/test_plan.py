@@ -1,0 +1,162 @@
+"""Time and memory are told before they are spent, from a trial that changes nothing of what is learnt."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("torch")
+
+import torch
+from harness_tuning import loop, plan, trial
+from harness_tuning.batches import Schedule, padded_tokens, plan_epoch
+from harness_tuning.optimizer import learning_rate_at
+
+from harness.recipe import TuneSpec
+
+
+def fingerprint(run: Path) -> str:
+    return hashlib.sha256((run / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_the_trial_changes_no_byte_of_what_is_learnt(tmp_path, recipe, harness, monkeypatch, dtype):
+    path = recipe(dtype, steps=4, dropout=0.2, accumulate=2)  # dropout draws from the random state
+    assert harness("tune", path, "--run", "tried").code == 0
+    nothing = trial.Estimate(1.0, 1.0, 1.0, None, None, 1, 0.0)
+    monkeypatch.setattr(loop, "estimate", lambda tuner: nothing)
+    assert harness("tune", path, "--run", "untried").code == 0
+    assert fingerprint(tmp_path / "runs/tried") == fingerprint(tmp_path / "runs/untried")
+
+
+def test_the_trial_leaves_no_gradient_no_optimizer_state_and_the_random_state_as_it_was(recipe, harness, monkeypatch):
+    seen = {}
+    original = trial.estimate
+
+    def watched(tuner):
+        before = torch.get_rng_state()
+        cost = original(tuner)
+        seen["random"] = torch.equal(before, torch.get_rng_state())
+        seen["gradients"] = [w for w in tuner.model.parameters() if w.grad is not None]
+        seen["masters"] = [m for m in tuner.optimizer.masters.values() if m.grad is not None]
+        seen["state"], seen["training"], seen["cost"] = dict(tuner.optimizer.adamw.state), tuner.model.training, cost
+        return cost
+
+    monkeypatch.setattr(loop, "estimate", watched)
+    assert harness("tune", recipe(steps=2, dropout=0.2), "--plan").code == 0
+    assert seen["random"] and seen["training"]
+    assert seen["gradients"] == seen["masters"] == [] and seen["state"] == {}
+    assert seen["cost"].seconds > 0 and seen["cost"].peak_bytes > 2**20
+
+
+def test_plan_shows_steps_time_and_memory_and_leaves_no_run_behind(tmp_path, recipe, harness):
+    done = harness("tune", recipe(), "--plan", "--run", "later")
+    assert done.code == 0, done.err
+    for told in ("later", "8 of at most 256 x 1 tokens", "tokens/s measured; 8 steps of", "at its peak (measured at"):
+        assert told in done.out
+    assert not (tmp_path / "runs").exists() and "validation loss" not in done.out
+
+
+def test_plan_as_json_has_the_figures(recipe, harness):
+    done = harness("tune", recipe(), "--plan", "--json")
+    told = json.loads(done.out)
+    assert told["steps"] == 8 and told["estimate"]["seconds"] > 0 and told["estimate"]["widest_tokens"] <= 256
+    assert any(label == "time" for label, _ in told["plan"])
+
+
+@pytest.mark.parametrize("wrong", [("--plan", "--overwrite"), ("--json",)])
+def test_options_that_do_not_go_with_a_plan_are_refused(recipe, harness, wrong):
+    assert harness("tune", recipe(), *wrong).code == 2
+    assert harness("tune", "--resume", "small", "--plan").code == 2
+
+
+def cost_of(monkeypatch, recipe, harness, per_token_s: float, **tune: object) -> dict[str, float]:
+    """The estimate on a machine that needs `per_token_s` for a token of a batch, and nothing for anything else."""
+    clock = [0.0]
+
+    def timed(tuner, indices, backward=True):
+        seconds = per_token_s * padded_tokens(tuner.data.train.examples.lengths(), indices) * (1 if backward else 0.5)
+        clock[0] += seconds
+        return seconds
+
+    monkeypatch.setattr(trial, "_timed", timed)
+    monkeypatch.setattr(trial, "_optimizer_seconds", lambda tuner: 0.0)
+    monkeypatch.setattr(trial.time, "perf_counter", lambda: clock[0])
+    done = harness("tune", recipe(**tune), "--plan", "--json")
+    assert done.code == 0, done.err
+    return json.loads(done.out)["estimate"]
+
+
+def test_the_estimate_counts_padding_and_each_validation(monkeypatch, recipe, harness):
+    from harness.cli.context import current_plugins
+    from harness.data.cache import cached_data
+    from harness.model.load import bind_template
+    from harness.recipe import load_recipe
+
+    spec = load_recipe(recipe(), current_plugins())
+    train, validation = cached_data(
+        spec.data, current_plugins(), bind_template(spec.template, spec.model, current_plugins())
+    )
+    lengths = train.examples.lengths()
+    schedule = Schedule(lengths, 256, 1, 0)
+    per_epoch = schedule.total_steps(1)
+    padded = sum(padded_tokens(lengths, b) for step in range(1, per_epoch + 1) for b in schedule.batches_of(step)[1])
+    held = validation.examples.lengths()
+    one = sum(padded_tokens(held, batch) for batch in plan_epoch(held, 256, 0, 0))
+
+    cost = cost_of(monkeypatch, recipe, harness, 0.001, steps=per_epoch)
+    assert cost["seconds"] == pytest.approx(0.001 * (padded + 0.5 * 2 * one))
+    cost = cost_of(monkeypatch, recipe, harness, 0.001, steps=per_epoch, validate_every=per_epoch // 2)
+    passes = 1 + len({*range(per_epoch // 2, per_epoch, per_epoch // 2), per_epoch})
+    assert cost["seconds"] == pytest.approx(0.001 * (padded + 0.5 * passes * one))
+
+
+def test_the_trial_is_a_small_part_of_a_long_run_and_leaves_out_a_batch_that_alone_takes_long(
+    monkeypatch, recipe, harness
+):
+    cost = cost_of(monkeypatch, recipe, harness, 0.01, steps=2000)
+    assert cost["peak_bytes"] is not None
+    assert cost["trial_seconds"] <= trial.MOST_S + 3 * trial.SHARE * cost["seconds"]
+    cost = cost_of(monkeypatch, recipe, harness, 0.1, steps=3)  # some 25 s for the widest batch of 3
+    assert cost["peak_bytes"] is None and cost["seconds"] > 0
+
+
+def test_more_memory_than_is_free_is_warned_of(monkeypatch, recipe, harness):
+    monkeypatch.setattr(trial, "free_memory_bytes", lambda device: 2**20)
+    told = " ".join(harness("tune", recipe(), "--plan").out.split())
+    assert "warning that is more memory than cpu has free (0.0 GiB): lower tune.batch_tokens" in told
+
+
+def test_a_run_of_few_steps_is_said_with_what_to_set(recipe, harness):
+    path = recipe(batch_tokens=4096)
+    path.write_text(path.read_text().replace(', "steps": 8', ""))
+    told = " ".join(harness("tune", path, "--plan").out.split())
+    assert "warning only 1 step: hardly anything is learnt in so few. For about 50: --set tune.batch_tokens=" in told
+    assert "or tune.epochs=50" in told
+    done = harness("tune", path, "--plan", "--set", "tune.epochs=50")
+    assert "hardly anything" not in done.out and "50 of at most" in done.out
+
+
+def test_only_commands_that_work_are_printed_after_tuning(recipe, harness):
+    done = harness("tune", recipe(steps=1))
+    assert "harness serve small" in done.out and "harness evaluate" not in done.out
+    path = recipe(steps=1)
+    path.write_text(path.read_text() + "evaluate: [{evaluation: val_loss}]\n")
+    done = harness("tune", path, "--run", "measured")
+    assert "harness evaluate measured@base measured" in done.out and "harness compare measured@base" in done.out
+
+
+def test_one_step_without_warm_up_has_the_learning_rate():
+    spec = TuneSpec(learning_rate=0.1, warmup_ratio=0.0)
+    assert learning_rate_at(1, 1, spec) == learning_rate_at(1, 10, spec) == 0.1
+    assert 0 < learning_rate_at(10, 10, spec) < learning_rate_at(2, 10, spec) < 0.1
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"), [(0.0123, "0.012 s"), (42.4, "42 s"), (185, "3 min"), (7800, "2 h 10 min")]
+)
+def test_durations_read_as_a_person_says_them(seconds, told):
+    assert plan.duration(seconds) == told
