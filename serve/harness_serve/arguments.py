@@ -147,8 +147,7 @@ def cpu_threads(options: VllmOptions) -> int:
     """As many threads as asked for, or one fewer than there are cores.
 
     After each operation of each layer the threads wait for the last of them. With one on every core, any other program
-    takes one's place for milliseconds, hundreds of times a token: on two cores, eight requests at once fell to a thirteenth
-    of their speed. The server itself and the page want a core as well.
+    takes one's place for milliseconds, hundreds of times a token. The server itself and the page want a core as well.
     """
     return options.cpu_threads or max(1, len(os.sched_getaffinity(0)) - 1)
 

@@ -1,7 +1,8 @@
 """LoRA on a CPU, in vLLM's place: one multiplication for each adapter of a batch.
 
-vLLM 0.32 copies the adapter's matrices once for every token and multiplies them token by token: a prompt to an adapter then
-takes ten times as long as one to the base, and as much memory as tokens times rank times width. And where no adapter is
+vLLM 0.32 copies the adapter's matrices once for every token and multiplies them token by token. For a layer of 576 to 1,536
+and rank 16 that takes 10 to 14 times as long at 256 tokens and 27 to 34 times at 2,048, and as much memory as tokens times
+rank times width. And where no adapter is
 meant (-1) it reads the last slot. Here the rows of a batch are gathered by adapter, and those of the base are left alone.
 
 Imported by the engine's process, where there is one worker on a CPU (`launch.py`); elsewhere vLLM's own code runs. The
