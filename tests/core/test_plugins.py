@@ -335,20 +335,6 @@ def test_a_tracker_that_creates_nothing_is_refused(plugin):
         Events.to([TrackSpec(tracker="t")], Plugins([plugin(text)]))
 
 
-def test_a_tracker_without_hooks_is_refused():
-    import harness
-    from harness.plugins import Plugins
-
-    class Unmarked:
-        def step_finished(self, step):
-            pass
-
-    plugins = Plugins()
-    for tracker, told in ((Unmarked(), "step_finished is not marked"), (object(), "has no hook"), (None, "found None")):
-        with pytest.raises(harness.PluginError, match=told):
-            plugins.watch(tracker)
-
-
 @pytest.fixture(scope="session")
 def installed(tmp_path_factory) -> dict[str, str | None]:
     """The example distribution installed by pip in a folder of its own, and the environment in which it is found."""

@@ -220,7 +220,7 @@ def test_overrides_are_yaml_values_at_dotted_keys(load):
         ("tune.method.rank", "expected KEY=VALUE"),
         ("=3", "expected KEY=VALUE"),
         ("tune.method.rnak=3", "Did you mean 'rank'?"),
-        ("tune.method.rank=3", "belongs into its section: `method: {name: lora, rank: 3}`"),
+        ("tune.rank=3", "belongs into its section: `method: {name: lora, rank: 3}`"),
         ("tune.method.rank=[", "not valid YAML"),
         ("tune.method.rank.deep=3", "has no 'deep'|there is no"),
         ("data.train.7.limit=3", "there is no '7'"),

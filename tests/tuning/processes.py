@@ -15,26 +15,13 @@ from pathlib import Path
 
 OVERRIDES = {"COLUMNS": "200", "OMP_NUM_THREADS": "1"}
 IMPORTED = [
-    "harness.cli",
+    "harness.cli.main",
     "harness_tuning.command",
     "transformers.models.qwen2.modeling_qwen2",
     "peft",
     "tests.tuning.processes",
 ]
 _CONTEXT = multiprocessing.get_context("forkserver")
-
-# A plugin that sends its own process a signal at the end of a step: no test has to hit the moment from outside.
-AT_STEP = """
-import os
-import harness
-
-STEP, SIGNAL = map(int, os.environ["SIGNAL_AT_STEP"].split(":"))
-
-@harness.hookimpl
-def step_finished(step):
-    if step == STEP:
-        os.kill(os.getpid(), SIGNAL)
-"""
 
 
 class Process:
@@ -88,14 +75,8 @@ class Process:
 
 def start(folder: Path, *arguments: object, signal_at: tuple[int, int] | None = None) -> Process:
     """Begin `harness ARGUMENTS` in `folder`; `signal_at` is a step and the signal that the process sends itself after it."""
-    environment = {}
-    words = tuple(map(str, arguments))
-    if signal_at is not None:
-        plugin = folder / "at_step.py"
-        plugin.write_text(AT_STEP)
-        environment["SIGNAL_AT_STEP"] = "{}:{}".format(*map(int, signal_at))
-        words = ("--plugin", str(plugin), *words)
-    return Process(folder, words, environment)
+    environment = {} if signal_at is None else {"SIGNAL_AT_STEP": "{}:{}".format(*map(int, signal_at))}
+    return Process(folder, tuple(map(str, arguments)), environment)
 
 
 def tune(folder: Path, *arguments: object) -> tuple[int | None, str]:
@@ -115,6 +96,23 @@ def run(folder: Path, arguments: tuple[str, ...], environment: dict[str, str], o
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(descriptor, stream.fileno())
         os.close(descriptor)
-    from harness.cli import main
+    if "SIGNAL_AT_STEP" in environment:
+        _signal_at(*map(int, environment["SIGNAL_AT_STEP"].split(":")))
+    from harness.cli.main import main
 
     main(list(arguments))
+
+
+def _signal_at(step: int, number: int) -> None:
+    """Send this process a signal at the end of a step: no test has to hit the moment from outside."""
+    from harness.contract.events import Event, Step
+    from harness.run import Events
+
+    send = Events.send
+
+    def sending(self: Events, event: Event) -> None:
+        send(self, event)
+        if isinstance(event, Step) and event.step == step:
+            os.kill(os.getpid(), number)
+
+    Events.send = sending  # type: ignore[method-assign]
