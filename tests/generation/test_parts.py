@@ -141,4 +141,4 @@ def test_the_published_seed_tasks_are_read(real_data):
 
 def test_a_row_without_a_generator_is_no_row_of_ours():
     with pytest.raises(harness.DataError, match="generator"):
-        convert({"instruction": "x", "output": "y"})
+        convert({"instruction": "x", "output": "y"}, None)

@@ -206,8 +206,9 @@ class _Encoder:
 
     def _collect(self) -> None:
         batch, encoded = self.running.popleft()
+        longest = self.spec.max_tokens
         for prepared, item in zip(batch, encoded.result(), strict=True):
-            if max(map(len, item.examples)) > self.spec.max_tokens:
+            if max([len(example.input_ids) for example in item.examples]) > longest:
                 self.overlong += 1
                 shortened = _shortened(item, self.spec, prepared)
                 if shortened is None:
@@ -221,16 +222,19 @@ class _Encoder:
 
     def _count(self, item: Item, prepared: Prepared) -> None:
         """Count the tokens of an item, and add its ids and masks to the digest as often as it is used."""
-        tokens = prepared.times * sum(map(len, item.examples))
+        tokens = supervised = 0
         buffers: list[tuple[Any, Any]] = [(example.input_ids, example.loss_mask) for example in item.examples]
-        supervised = prepared.times * sum(mask.count(1, 1) for _, mask in buffers)
-        report = prepared.report
-        report.escaped.update({token for example in item.examples for token in example.escaped})
-        report.tokens += tokens
-        report.supervised += supervised
-        self.tokens += tokens
-        self.supervised += supervised
-        for _ in range(prepared.times):
+        for ids, mask in buffers:
+            tokens += len(ids)
+            supervised += mask.count(1, 1)
+        report, times = prepared.report, prepared.times
+        if any(example.escaped for example in item.examples):
+            report.escaped.update({token for example in item.examples for token in example.escaped})
+        report.tokens += times * tokens
+        report.supervised += times * supervised
+        self.tokens += times * tokens
+        self.supervised += times * supervised
+        for _ in range(times):
             for ids, mask in buffers:
                 self.digest.update(len(ids).to_bytes(4))
                 self.digest.update(ids)

@@ -108,10 +108,14 @@ class _Tokenizing(NamedTuple):
 
 
 def _sequences(batch: Sequence[DataItem]) -> list[Conversation]:
+    sequences: list[Conversation] = []
     for item in batch:
         if isinstance(item, Preference):
             require_completions(item)
-    return [sequence for item in batch for sequence in sequences_of(item)]
+            sequences += sequences_of(item)
+        else:
+            sequences.append(item)
+    return sequences
 
 
 def _encoded(
