@@ -66,8 +66,8 @@ MEANINGS = {
     "data source.path": "the file (relative to the recipe), where the data set does not bring its own",
     "data source.limit": "only so many conversations",
     # tune
-    "tune.objective": "what the loss is",
-    "tune.method": "which weights move",
+    "tune.objective": "what the loss is: a name, or a section with its `name` and options",
+    "tune.method": "which weights move: a name, or a section with its `name` and options, as in `{name: lora, rank: 8}`",
     "tune.learning_rate": "the highest learning rate",
     "tune.epochs": "how often the data is gone through; 0.5 is half of it",
     "tune.steps": "so many optimizer steps instead of `epochs`",
@@ -107,7 +107,7 @@ MEANINGS = {
     "val_loss.on_overlong": "instead of `data.on_overlong`",
     "val_loss.batch_tokens": "tokens in a batch, padding included",
     # track, serve
-    "track.tracker": "a registered tracker; the harness itself brings none",
+    "track.tracker": "a registered tracker; `loss_plot` draws `loss.png`",
     "serve.engine": "a registered engine",
     "vllm.host": "the address to listen on; any but this machine's own is refused without a key",
     "vllm.port": "the port of the OpenAI-compatible endpoint",
@@ -154,6 +154,7 @@ def _walk(command: click.Command, context: click.Context) -> Iterator[tuple[tupl
 
 def recipe_keys() -> str:
     """A table of keys for each section of a recipe and for the options of each first-party part."""
+    from harness.contract.kinds import KINDS
     from harness.plugins import Plugins
     from harness.recipe import (
         DataSource,
@@ -168,20 +169,31 @@ def recipe_keys() -> str:
     )
 
     plugins = Plugins()
-    out = ["### The recipe\n", _table("", Recipe)]
+    registered = {kind.plural: plugins.registry(kind.plural) for kind in KINDS if kind.default}
+    default = {plural: registry.default for plural, registry in registered.items()}
+    trackers = "[" + ", ".join(f"{{tracker: {name}}}" for name in plugins.trackers.defaults) + "]"
+    out = ["### The recipe\n", _table("", Recipe, template=default["templates"], track=trackers)]
     out += ["### `model`\n", _table("model", ModelSpec)]
-    out += ["### `template`\n", _table("template", TemplateSpec), *_options("name", plugins.templates)]
+    out += [
+        "### `template`\n",
+        _table("template", TemplateSpec, name=default["templates"]),
+        *_options("name", plugins.templates),
+    ]
     out += [
         "### `data`\n",
         _table("data", DataSpec),
         "Each source in `train` and `validation`:\n",
         _table("data source", DataSource),
     ]
-    out += ["### `tune`\n", _table("tune", TuneSpec)]
-    out += _options("method", plugins.methods) + _options("objective", plugins.objectives)
+    out += ["### `tune`\n", _table("tune", TuneSpec, objective=default["objectives"], method=default["methods"])]
+    out += _options("method: {name", plugins.methods) + _options("objective: {name", plugins.objectives)
     out += ["### `evaluate`\n", _table("evaluate", EvaluateSpec), *_options("evaluation", plugins.evaluations)]
     out += ["### `track`\n", _table("track", TrackSpec)]
-    out += ["### `serve`\n", _table("serve", ServeSpec), *_options("engine", plugins.engines)]
+    out += [
+        "### `serve`\n",
+        _table("serve", ServeSpec, engine=default["engines"]),
+        *_options("engine", plugins.engines),
+    ]
     return "\n".join(out)
 
 
@@ -189,13 +201,15 @@ def _options(kind: str, registry: Any) -> list[str]:
     out = []
     for name, part in registry.items():
         if part.options and part.options.model_fields:
-            out += [f"With `{kind}: {name}`, also:\n", _table(name, part.options)]
+            end = ", …}" if "{" in kind else ""
+            out += [f"With `{kind}: {name}{end}`, also:\n", _table(name, part.options)]
     if none := [f"`{name}`" for name, part in registry.items() if not (part.options and part.options.model_fields)]:
-        out += [f"No keys are added by `{kind}:` {', '.join(none)}.\n"]
+        out += [f"No keys are added by the {registry.kind.plural} {', '.join(none)}.\n"]
     return out
 
 
-def _table(section: str, model: Any) -> str:
+def _table(section: str, model: Any, **defaults: str) -> str:
+    """A row for each key of a section; `defaults` are those that plugins register."""
     rows = ["| key | default | what it is |", "|---|---|---|"]
     for key, field in model.model_fields.items():
         meaning = MEANINGS.get(f"{section}.{key}" if section else key)
@@ -203,7 +217,7 @@ def _table(section: str, model: Any) -> str:
             raise SystemExit(f"docs/generate.py: say in MEANINGS what {section}.{key} means")
         choices = _choices(field.annotation)
         told = f"{meaning}. {choices}" if choices else meaning
-        rows.append(f"| `{key}` | {_default(field)} | {told} |")
+        rows.append(f"| `{key}` | {f'`{defaults[key]}`' if key in defaults else _default(field)} | {told} |")
     return "\n".join(rows) + "\n"
 
 
