@@ -412,11 +412,11 @@ SAYING = "    return harness.Conversation.of(('user', row['q']), ('assistant', r
 SESSIONS = """
 import json, os, sys, traceback
 from pathlib import Path
-from harness.data import cache
+from harness.data.cache import store as cache
 from harness.model.tokenizer import load_tokenizer
 from harness.plugins import Plugins
 from harness.recipe import CleanStep, DataSource, DataSpec
-from harness.template import BoundTemplate
+from harness.template import bind
 
 model, rows = sys.argv[1:]
 template = bind(Plugins().templates["chatml"], load_tokenizer(model))
@@ -441,49 +441,49 @@ for line in sys.stdin:
 
 CHANGED = {
     "behind partial": (
-        {"helper.py": "WORD = '{word}'\ndef convert(row, mark):\n    import harness\n    return harness.Conversation.of(('user', row['q']), ('assistant', row['a'] + mark + WORD))\n"},
+        {"helper.py": "WORD = '{word}'\ndef convert(row, options, mark):\n    import harness\n    return harness.Conversation.of(('user', row['q']), ('assistant', row['a'] + mark + WORD))\n"},
         MINE.format(code="import functools, sys\nsys.path.insert(0, __file__.rpartition('/')[0])\nimport helper", convert="functools.partial(helper.convert, mark=' ')", more=""),
     ),
     "a helper that is imported late": (
         {"helper.py": "WORD = ' {word}'\n"},
-        MINE.format(code="import sys\nsys.path.insert(0, __file__.rpartition('/')[0])\ndef convert(row):\n    import helper\n" + SAYING.format(what="helper.WORD"), convert="convert", more=""),
+        MINE.format(code="import sys\nsys.path.insert(0, __file__.rpartition('/')[0])\ndef convert(row, options):\n    import helper\n" + SAYING.format(what="helper.WORD"), convert="convert", more=""),
     ),
     "a helper whose folder is named late": (
         {"helper.py": "WORD = ' {word}'\n"},
-        MINE.format(code="import sys\ndef convert(row):\n    sys.path.insert(0, __file__.rpartition('/')[0])\n    import helper\n" + SAYING.format(what="helper.WORD"), convert="convert", more=""),
+        MINE.format(code="import sys\ndef convert(row, options):\n    sys.path.insert(0, __file__.rpartition('/')[0])\n    import helper\n" + SAYING.format(what="helper.WORD"), convert="convert", more=""),
     ),
     "a package's other module": (
         {"plg/__init__.py": "", "plg/common.py": "WORD = ' {word}'\n", "plg/sets/__init__.py": "",
-         "plg/sets/faq.py": "import harness\nfrom plg import common\ndef convert(row):\n" + SAYING.format(what="common.WORD")},
+         "plg/sets/faq.py": "import harness\nfrom plg import common\ndef convert(row, options):\n" + SAYING.format(what="common.WORD")},
         MINE.format(code="import sys\nsys.path.insert(0, __file__.rpartition('/')[0])\nfrom plg.sets.faq import convert", convert="convert", more=""),
     ),
     "a text that is read when the plugin is loaded": (
         {"word.txt": " {word}"},
-        MINE.format(code="from pathlib import Path\nWORD = Path(__file__).with_name('word.txt').read_text()\ndef convert(row):\n" + SAYING.format(what="WORD"), convert="convert", more=""),
+        MINE.format(code="from pathlib import Path\nWORD = Path(__file__).with_name('word.txt').read_text()\ndef convert(row, options):\n" + SAYING.format(what="WORD"), convert="convert", more=""),
     ),
     "a text that is read for each row": (
         {"word.txt": " {word}"},
-        MINE.format(code="from pathlib import Path\ndef convert(row):\n    word = Path(__file__).with_name('word.txt').read_text()\n" + SAYING.format(what="word"), convert="convert", more=""),
+        MINE.format(code="from pathlib import Path\ndef convert(row, options):\n    word = Path(__file__).with_name('word.txt').read_text()\n" + SAYING.format(what="word"), convert="convert", more=""),
     ),
     "a file in a folder that is listed": (
         {"words/{word}": ""},
-        MINE.format(code="from pathlib import Path\ndef convert(row):\n    word, = Path(__file__).with_name('words').iterdir()\n" + SAYING.format(what="' ' + word.name"), convert="convert", more=""),
+        MINE.format(code="from pathlib import Path\ndef convert(row, options):\n    word, = Path(__file__).with_name('words').iterdir()\n" + SAYING.format(what="' ' + word.name"), convert="convert", more=""),
     ),
     "a file that another program reads": (
         {"word.txt": " {word}"},
-        MINE.format(code="import subprocess\nfrom pathlib import Path\nWORDS = Path(__file__).with_name('word.txt')\ndef convert(row):\n    word = subprocess.run(['cat', WORDS], capture_output=True, text=True).stdout\n" + SAYING.format(what="word"), convert="convert", more=", reads=(WORDS,)"),
+        MINE.format(code="import subprocess\nfrom pathlib import Path\nWORDS = Path(__file__).with_name('word.txt')\ndef convert(row, options):\n    word = subprocess.run(['cat', WORDS], capture_output=True, text=True).stdout\n" + SAYING.format(what="word"), convert="convert", more=", reads=(WORDS,)"),
     ),
     "what a decorator was given": (
-        {"helper.py": "import functools, harness\ndef saying(word):\n    def decorate(function):\n        @functools.wraps(function)\n        def convert(row):\n            return function(row, ' {word}')\n        return convert\n    return decorate\n"},
+        {"helper.py": "import functools, harness\ndef saying(word):\n    def decorate(function):\n        @functools.wraps(function)\n        def convert(row, options):\n            return function(row, ' {word}')\n        return convert\n    return decorate\n"},
         MINE.format(code="import sys\nsys.path.insert(0, __file__.rpartition('/')[0])\nfrom helper import saying\n@saying('w')\ndef convert(row, word):\n" + SAYING.format(what="word"), convert="convert", more=""),
     ),
     "a callable object's class": (
-        {"helper.py": "import harness\nclass Convert:\n    def __call__(self, row):\n    " + SAYING.format(what="' {word}'")},
+        {"helper.py": "import harness\nclass Convert:\n    def __call__(self, row, options):\n    " + SAYING.format(what="' {word}'")},
         MINE.format(code="import sys\nsys.path.insert(0, __file__.rpartition('/')[0])\nimport helper", convert="helper.Convert()", more=""),
     ),
     "a filter's helper": (
         {"helper.py": "WORD = '{word}'\n"},
-        MINE.format(code="import sys\nsys.path.insert(0, __file__.rpartition('/')[0])\ndef convert(row):\n    return [harness.Conversation.of(('user', row['q']), ('assistant', row['a'] + ' ' + word)) for word in ('old', 'new')]\n"
+        MINE.format(code="import sys\nsys.path.insert(0, __file__.rpartition('/')[0])\ndef convert(row, options):\n    return [harness.Conversation.of(('user', row['q']), ('assistant', row['a'] + ' ' + word)) for word in ('old', 'new')]\n"
                     "def create(options):\n    import helper\n    return lambda item: None if item.messages[-1].content.endswith(helper.WORD) else 'another'\n"
                     "@harness.hookimpl\ndef register_filters(register):\n    register(harness.Filter('odd', 'd', harness.Options, create))\n", convert="convert", more=""),
     ),
@@ -531,15 +531,15 @@ def test_what_the_plugin_depends_on_counts(what, session, tmp_path):
 
 UNKNOWN = {
     "code that is in no file": (
-        MINE.format(code="exec('def convert(row):\\n" + SAYING.format(what='"!"').replace("'", "\\'").replace("\n", "\\n") + "')", convert="convert", more=""),
+        MINE.format(code="exec('def convert(row, options):\\n" + SAYING.format(what='"!"').replace("'", "\\'").replace("\n", "\\n") + "')", convert="convert", more=""),
         "the dataset 'mine': the code of 'convert' is in no file (<string>)",
     ),
     "a helper that changes meanwhile": (
-        MINE.format(code="import sys\nfrom pathlib import Path\nsys.path.insert(0, __file__.rpartition('/')[0])\ndef convert(row):\n    import helper\n    Path(helper.__file__).write_text('WORD = 1')\n" + SAYING.format(what="'!'"), convert="convert", more=""),
+        MINE.format(code="import sys\nfrom pathlib import Path\nsys.path.insert(0, __file__.rpartition('/')[0])\ndef convert(row, options):\n    import helper\n    Path(helper.__file__).write_text('WORD = 1')\n" + SAYING.format(what="'!'"), convert="convert", more=""),
         "{folder}/helper.py changed after the plugins were loaded",
     ),
     "an answer from the network": (
-        MINE.format(code="import socket\ndef convert(row):\n    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 9))\n" + SAYING.format(what="'!'"), convert="convert", more=""),
+        MINE.format(code="import socket\ndef convert(row, options):\n    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 9))\n" + SAYING.format(what="'!'"), convert="convert", more=""),
         "a plugin asks 127.0.0.1 for its data",
     ),
 }  # fmt: skip
@@ -559,7 +559,7 @@ def test_another_file_of_the_same_module_is_seen(session, tmp_path):
     (tmp_path / "plugin").mkdir()
     (tmp_path / "first").mkdir()
     text = "import sys\nsys.path[:0] = [__file__.rpartition('/')[0] + '/../first', __file__.rpartition('/')[0]]\n"
-    text += "def convert(row):\n    import helper\n" + SAYING.format(what="helper.WORD")
+    text += "def convert(row, options):\n    import helper\n" + SAYING.format(what="helper.WORD")
     plugin = tmp_path / "plugin" / "mine.py"
     plugin.write_text(MINE.format(code=text, convert="convert", more=""))
     (tmp_path / "plugin" / "helper.py").write_text("WORD = ' old'\n")
