@@ -237,6 +237,8 @@ class Plugins:
             try:
                 warning = registry.add(info, item, under)
             except PluginError as error:
+                if self.strict:
+                    raise  # and the hook fails with it
                 self._fail(info, f"{registry.kind.hook} failed: {error}", what="that")
             else:
                 if warning:

@@ -150,9 +150,12 @@ class Registry(Mapping[str, T], Generic[T]):
         name = getattr(item, "name", None)
         if not isinstance(name, str) or not name:
             raise PluginError(f"register was given {item!r:.200}, which has no name")
-        if not name.isprintable() or set(name) & set(" :/\\") or len(name) > LONGEST_NAME or name.startswith("."):
+        if not name.isprintable() or set(name) & set(" :"):
+            raise PluginError(f"{name!r:.120} cannot be typed as a name: leave out spaces, colons and control characters")
+        if len(name) > LONGEST_NAME or name.startswith(".") or set(name) & set("/\\"):
             raise PluginError(
-                f"{name!r:.120} cannot be typed as a name: letters, digits, '-', '_' and '.', at most {LONGEST_NAME}"
+                f"{name[:LONGEST_NAME]!r} cannot be a name: files are named after it. It has up to {LONGEST_NAME} "
+                f"characters, no slash, and no dot at its beginning"
             )
         return name
 

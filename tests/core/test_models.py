@@ -194,7 +194,7 @@ KILLED = """
 import os, signal, sys
 from harness.model import folders as model_folders
 model_folders.move_into_place = lambda *paths: os.kill(os.getpid(), signal.SIGKILL)
-from harness.cli import main
+from harness.cli.main import main
 main(sys.argv[1:])
 """
 

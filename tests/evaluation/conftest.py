@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from harness.cli import cli
+from harness.cli.main import cli
 
 pytest.importorskip("lm_eval")
 

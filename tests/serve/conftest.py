@@ -127,7 +127,7 @@ def real_endpoint(real_runs: Path):  # type: ignore[no-untyped-def]
 
 def _tune(runs: Path, recipe: Path, name: str, *sets: str) -> None:
     """`harness tune RECIPE --run NAME --set ...` in this process, which has imported torch."""
-    from harness.cli import main
+    from harness.cli.main import main
 
     with pytest.raises(SystemExit) as ended:
         main(["--runs", str(runs), "tune", str(recipe), "--run", name, *(f"--set={item}" for item in sets)])
