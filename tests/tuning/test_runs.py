@@ -9,7 +9,8 @@ import pytest
 pytest.importorskip("torch")
 
 from harness import Conversation, RunError
-from harness.model.load import load_variant, token_logprobs
+from harness.model.load import load_variant
+from harness.model.logprobs import sequence_logprobs
 from harness.plugins import Plugins
 from harness.variants import resolve_variant
 
@@ -44,7 +45,7 @@ def test_the_saved_adapter_gives_the_probes_of_the_tuned_model_and_the_base_thos
     for name, key in (("small", "tuned"), ("small@base", "base")):
         loaded = load_variant(resolve_variant(name, tmp_path / "runs"), Plugins())
         for probe in probes:
-            assert token_logprobs(loaded.model, probe["input_ids"]) == pytest.approx(probe[key], abs=1e-5)
+            assert sequence_logprobs(loaded.model, probe["input_ids"]) == pytest.approx(probe[key], abs=1e-5)
     assert probes[0]["base"] != pytest.approx(probes[0]["tuned"], abs=1e-2)
 
 
@@ -67,7 +68,7 @@ def test_a_full_run_saves_a_model_folder_that_loads(tmp_path, recipe, harness):
     assert done.code == 0, done.err
     loaded = load_variant(resolve_variant("whole", tmp_path / "runs"), Plugins())
     probe = json.loads((tmp_path / "runs/whole/probes.json").read_text())["probes"][0]
-    assert token_logprobs(loaded.model, probe["input_ids"]) == pytest.approx(probe["tuned"], abs=1e-5)
+    assert sequence_logprobs(loaded.model, probe["input_ids"]) == pytest.approx(probe["tuned"], abs=1e-5)
     assert (tmp_path / "runs/whole/model/tokenizer.json").is_file()
 
 
