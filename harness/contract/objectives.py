@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.contract.batches import Batch
 from harness.contract.checking import require_functions, require_options, require_texts
@@ -18,14 +18,16 @@ if TYPE_CHECKING:
     from harness.options import Options
 
 
-class Term(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Term:
     """A part of a loss: the sum over its units in the batch, and the weight with which it counts."""
 
     sum: Tensor
     weight: float = 1.0
 
 
-class Metric(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Metric:
     """A figure to watch: a sum over a batch, and over how many it is one."""
 
     sum: Tensor

@@ -66,7 +66,7 @@ def _logprobs(logits: Logits, hidden: Tensor, token_id: Tensor) -> Tensor:
     return -F.cross_entropy(logits(hidden).float(), token_id, reduction="none")
 
 
-class ChunkedLogprobs(torch.autograd.Function):
+class ChunkedLogprobs(torch.autograd.Function):  # type: ignore[misc]
     """Log-probabilities whose chunks of logits do not live until the backward pass.
 
     A row of `hidden` decides its own log-probability only, so its gradient is taken in the forward pass and scaled in the
@@ -84,10 +84,11 @@ class ChunkedLogprobs(torch.autograd.Function):
             part = hidden[rows].detach().requires_grad_()
             with torch.enable_grad():
                 logprobs = _logprobs(logits, part, token_id[rows])
+                total = logprobs.sum()
             out[rows] = logprobs.detach()
-            gradient[rows], *parts = torch.autograd.grad(logprobs.sum(), (part, *trained))
-            for total, more in zip(sums, parts, strict=True):
-                total += more
+            gradient[rows], *parts = torch.autograd.grad(total, (part, *trained))
+            for summed, more in zip(sums, parts, strict=True):
+                summed += more
         ctx.logits, ctx.chunk = logits, chunk
         sums = [total.to(parameter.dtype) for total, parameter in zip(sums, trained, strict=True)]
         ctx.save_for_backward(gradient, *((hidden, token_id, *trained, *sums) if trained else ()))
