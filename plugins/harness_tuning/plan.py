@@ -82,7 +82,10 @@ def _data(tuner: Tuner) -> Iterator[Row]:
     share = train.supervised / train.tokens
     yield "", f"{train.tokens:,} tokens, {train.supervised:,} of them ({share:.0%}) learnt{cut}{cached}"
     if validation:
-        yield "validation", f"{len(validation.examples):,} conversations, {validation.supervised:,} learnt tokens"
+        yield (
+            "validation",
+            f"{len(validation.items):,} {tuner.objective.reads}, {validation.supervised:,} learnt tokens",
+        )
 
 
 def _steps(tuner: Tuner) -> Iterator[Row]:

@@ -17,7 +17,6 @@ PAIRWISE = '''
 """A loss over pairs: the chosen answer becomes likelier than the rejected one."""
 
 import harness
-from harness.contract.objectives import Loss, Metric, Term
 
 
 class PairwiseOptions(harness.Options):
@@ -30,8 +29,8 @@ def loss(policy, batch, options):
     answers = batch.by_document(policy.logprobs(batch))
     chosen, rejected = batch.pairs()
     margin = answers[chosen] - answers[rejected]
-    right = Metric((margin.detach() > 0).sum(), len(chosen))
-    return Loss({"pairs": Term(-logsigmoid(options.beta * margin).sum())}, {"preferred": right})
+    right = harness.Metric((margin.detach() > 0).sum(), len(chosen))
+    return harness.Loss({"pairs": harness.Term(-logsigmoid(options.beta * margin).sum())}, {"preferred": right})
 
 
 def units(batch):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import harness
 from harness.contract.batches import Batch
-from harness.contract.objectives import Loss, Policy, Term
+from harness.contract.objectives import Policy
 from harness.options import Options
 
 
@@ -12,9 +12,9 @@ class SftOptions(Options):
     """SFT has no settings of its own."""
 
 
-def loss(policy: Policy, batch: Batch, options: SftOptions) -> Loss:
+def loss(policy: Policy, batch: Batch, options: SftOptions) -> harness.Loss:
     """Return the sum of the negative log-likelihood over the targets."""
-    return Loss({"nll": Term(-policy.logprobs(batch).sum())})
+    return harness.Loss({"nll": harness.Term(-policy.logprobs(batch).sum())})
 
 
 def units(batch: Batch) -> dict[str, int]:
