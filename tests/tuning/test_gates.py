@@ -29,7 +29,7 @@ def learner(tiny_model) -> Learner:
     torch.manual_seed(0)
     base = load_model(ModelSpec(path=str(tiny_model)), for_tuning=True)
     model = apply_lora(base, LoraOptions(rank=2, dropout=0.3)).train()
-    spec = TuneSpec()
+    spec = TuneSpec(objective={"name": "sft"}, method={"name": "lora"})
     return Learner(
         ModelPolicy(model),
         sft.OBJECTIVE,

@@ -150,7 +150,7 @@ def test_only_commands_that_work_are_printed_after_tuning(recipe, harness):
 
 
 def test_one_step_without_warm_up_has_the_learning_rate():
-    spec = TuneSpec(learning_rate=0.1, warmup_ratio=0.0)
+    spec = TuneSpec(objective={"name": "sft"}, method={"name": "lora"}, learning_rate=0.1, warmup_ratio=0.0)
     assert learning_rate_at(1, 1, spec) == learning_rate_at(1, 10, spec) == 0.1
     assert 0 < learning_rate_at(10, 10, spec) < learning_rate_at(2, 10, spec) < 0.1
 

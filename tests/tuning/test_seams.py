@@ -64,10 +64,13 @@ class LastLayerOptions(harness.Options):
 def apply(model, options):
     import peft
 
-    last = model.config.num_hidden_layers - 1
-    return peft.get_peft_model(
-        model, peft.LoraConfig(r=options.rank, target_modules="all-linear", layers_to_transform=[last], layers_pattern="layers",
-                               task_type="CAUSAL_LM"), autocast_adapter_dtype=False)
+    config = peft.LoraConfig(
+        r=options.rank,
+        target_modules=["q_proj", "up_proj"],
+        layers_to_transform=[model.config.num_hidden_layers - 1],
+        task_type="CAUSAL_LM",
+    )
+    return peft.get_peft_model(model, config, autocast_adapter_dtype=False)
 
 
 def save(model, folder):
