@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class Documents:
     """Where each document of a batch lies: its row, its first position there, its length; int64 [d] each.
 
-    `parent` is the document whose tokens come before its own, or -1. A prompt that several answers share is their parent.
+    `parent` is the document whose tokens come before its own, or -1: a prompt that several answers share.
     """
 
     row: Tensor

@@ -38,8 +38,8 @@ class Metric:
 class Loss:
     """The loss of one batch: terms by name, each a sum, and metrics by name.
 
-    The loop divides each term by the units of its name over the whole step and all ranks, so that neither the split of a
-    step into batches nor the number of ranks changes the gradient.
+    The loop divides each term by the units of its name over the whole step and all ranks, so that neither the split of
+    a step into batches nor the number of ranks changes the gradient.
     """
 
     terms: Mapping[str, Term]
@@ -66,9 +66,9 @@ class Policy(Protocol):
 class Objective:
     """What is learnt from `reads`, conversations or preferences.
 
-    `loss(policy, batch, options)` returns the batch's Loss; `units(batch)` the number of units of each of its terms, without
-    a forward pass. `value_at_start(options)` is the loss at step 0 where it is known, for any model and data: ln 2 for DPO;
-    a run whose first loss differs is refused. It is per unit, over the terms with their weights.
+    `loss(policy, batch, options)` returns the batch's Loss; `units(batch)` the number of units of each of its terms,
+    without a forward pass. `value_at_start(options)` is the loss at step 0 where it is known, for any model and data
+    (ln 2 for DPO); a run whose first loss differs is refused. It is per unit, over the terms with their weights.
     `default` makes it the one of recipes that name none; first-party only.
     """
 

@@ -32,7 +32,7 @@ def padded(items: Sequence[Item], pad_id: int, device: torch.device | str) -> Ba
 
 
 def packed(items: Sequence[Item], rows: Sequence[Sequence[int]], pad_id: int, device: torch.device | str) -> Batch:
-    """Lay out several examples behind each other in a row. `rows` are the examples of each row, counted over all items."""
+    """Lay out several examples behind each other. `rows` are the examples of each row, counted over all items."""
     examples = [
         (*pair, group) for group, item in enumerate(items) for pair in zip(item.examples, item.roles, strict=True)
     ]

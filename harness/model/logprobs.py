@@ -1,7 +1,7 @@
 """Log-probabilities of tokens: the one place where they are computed, for tuning, probes, validation and evaluation.
 
-With a vocabulary of V and n targets out of b*s positions, the logits are n*V instead of b*s*V, and only one chunk of them
-exists at a time: its gradient is taken on the spot and the chunk is let go.
+With a vocabulary of V and n targets out of b*s positions, the logits are n*V instead of b*s*V, and only one chunk of
+them exists at a time: its gradient is taken on the spot and the chunk is let go.
 """
 
 from __future__ import annotations
@@ -69,9 +69,9 @@ def _logprobs(logits: Logits, hidden: Tensor, token_id: Tensor) -> Tensor:
 class ChunkedLogprobs(torch.autograd.Function):  # type: ignore[misc]
     """Log-probabilities whose chunks of logits do not live until the backward pass.
 
-    A row of `hidden` decides its own log-probability only, so its gradient is taken in the forward pass and scaled in the
-    backward pass. A trained head sums over all rows. Where these count alike (a loss that is their sum) the head's gradient
-    is taken and scaled in the same way; where they do not, it is computed in the backward pass, from logits made once more.
+    A row of `hidden` decides its own log-probability only, so its gradient is taken in the forward pass and scaled in
+    the backward pass. A trained head sums over all rows. Where these count alike (a loss that is their sum) the head's
+    gradient is taken and scaled in the same way; else it is computed in the backward pass, from logits made once more.
     """
 
     @staticmethod

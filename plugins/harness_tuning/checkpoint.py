@@ -19,7 +19,7 @@ KEPT = 2  # the newest ones; the older of them is there in case the disk lost th
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is. `metrics_bytes` is the length of metrics.jsonl then, `source` the state of the source of batches."""
+    """Progress of a run. `metrics_bytes` is the length of metrics.jsonl then, `source` the state of its batches' source."""
 
     step: int = 0
     tokens: int = 0

@@ -43,7 +43,7 @@ def without_trace(learner: Learner) -> Iterator[None]:
 
 
 def check_start(learner: Learner, batch: Batch) -> None:
-    """Run all gates on a batch that has something to learn. Raises HarnessError or ModelError. Call in `without_trace`."""
+    """Run all gates on a batch with something to learn, in `without_trace`. Raises HarnessError or ModelError."""
     learner.model.eval()  # without dropout, so that two passes can be compared
     check_fast_loss(learner, batch)
     check_value_at_start(learner, batch)
@@ -58,8 +58,8 @@ def check_fast_loss(learner: Learner, batch: Batch) -> None:
     difference = (fast - plain).abs().mean().item() if len(fast) else 0.0
     if not difference <= allowed_difference(learner.model):
         raise harness.ModelError(
-            f"{type(causal_lm(learner.model)).__name__}: the log-probabilities that tuning computes differ from those of the "
-            f"model's own logits by {difference:.3g} nats on average, expected at most "
+            f"{type(causal_lm(learner.model)).__name__}: the log-probabilities that tuning computes differ from those of "
+            f"the model's own logits by {difference:.3g} nats on average, expected at most "
             f"{allowed_difference(learner.model):g}; please report the architecture"
         )
 
@@ -82,8 +82,8 @@ def check_value_at_start(learner: Learner, batch: Batch) -> None:
 def check_gradients(learner: Learner, batch: Batch) -> None:
     """Raise HarnessError where an adapted layer gets no gradient, or one that is not finite.
 
-    A layer's matrices count together: with B = 0, A has none yet. So do the experts of a layer, some of which no token of
-    a small batch may reach.
+    A layer's matrices count together: with B = 0, A has none yet. So do the experts of a layer, some of which no token
+    of a small batch may reach.
     """
     learner.mean(learner.loss(batch), learner.objective.units(batch)).backward()
     norms: dict[str, float] = defaultdict(float)
@@ -96,9 +96,9 @@ def check_gradients(learner: Learner, batch: Batch) -> None:
         )
     if idle := [layer for layer, norm in norms.items() if norm == 0.0]:
         raise harness.HarnessError(
-            f"{len(idle)} of {len(norms)} trained layers get no gradient from a batch of {batch.supervised} learnt tokens: "
-            f"{listed(idle[:3])}. The model computes without what was put on them, or the objective does not depend on it: "
-            f"leave them out of tune.method.target_modules"
+            f"{len(idle)} of {len(norms)} trained layers get no gradient from a batch of {batch.supervised} learnt tokens:"
+            f" {listed(idle[:3])}. The model computes without what was put on them, or the objective does not depend on"
+            f" it: leave them out of tune.method.target_modules"
         )
 
 

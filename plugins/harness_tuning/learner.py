@@ -45,12 +45,12 @@ class Learner:
 
     @property
     def model(self) -> Any:
-        """The policy's model."""
+        """Return the policy's model."""
         return self.policy.model
 
     @property
     def trainable(self) -> int:
-        """How many weights move."""
+        """Return the number of weights that move."""
         return sum(weight.numel() for weight in self.optimizer.weights.values())
 
     def backward(self, batches: Sequence[Batch]) -> Figures:
@@ -81,8 +81,8 @@ class Learner:
         loss = self.objective.loss(self.policy, batch, self.options)
         if loss.terms.keys() != (counted := self.objective.units(batch).keys()):
             raise harness.HarnessError(
-                f"the objective {self.objective.name!r} returns the terms {', '.join(sorted(loss.terms)) or 'none'}, and "
-                f"counts units of {', '.join(sorted(counted)) or 'none'}: expected the same names"
+                f"the objective {self.objective.name!r} returns the terms {', '.join(sorted(loss.terms)) or 'none'}, "
+                f"and counts units of {', '.join(sorted(counted)) or 'none'}: expected the same names"
             )
         return loss
 

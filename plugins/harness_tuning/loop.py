@@ -75,8 +75,8 @@ class Tuner:
         self.world = World.current()
         spec, pad_id = self.spec, template.pad_id
         self.source = Epochs(
-            data.train.items, pad_id, device, batch_tokens=spec.batch_tokens, accumulate=spec.accumulate, seed=spec.seed,
-            epochs=spec.epochs, steps=spec.steps,
+            data.train.items, pad_id, device, batch_tokens=spec.batch_tokens, accumulate=spec.accumulate,
+            seed=spec.seed, epochs=spec.epochs, steps=spec.steps,
         )  # fmt: skip
         self.total_steps = self.source.total_steps
         self.validation: Epochs | None = None
@@ -178,7 +178,7 @@ class Tuner:
 
     @property
     def trainable(self) -> int:
-        """How many weights move."""
+        """Return the number of weights that move."""
         return self.learner.trainable
 
     def _train_rows(self) -> TrainedRows:
@@ -219,7 +219,7 @@ class Tuner:
                 return
 
     def _step(self, step: int) -> dict[str, float]:
-        """One optimizer step over `accumulate` batches (fewer at the end of an epoch)."""
+        """Do one optimizer step over `accumulate` batches (fewer at the end of an epoch)."""
         began = time.perf_counter()
         figures = self.learner.backward(self.source.step(step, self.world.rank, self.world.size))
         learning_rate = learning_rate_at(step, self.total_steps, self.spec)

@@ -38,7 +38,7 @@ class Epochs:
         self.total_steps: int = steps or self.schedule.total_steps(epochs)
 
     def step(self, number: int, rank: int = 0, size: int = 1) -> list[Batch]:
-        """Return the batches of a step that process `rank` of `size` takes: every `size`-th, or one without documents."""
+        """Return the batches of a step for process `rank` of `size`: every `size`-th, or one without documents."""
         _, batches = self.schedule.batches_of(number)
         mine = [self.batch(indices) for indices in batches[rank::size]]
         most = len(batches[0::size])

@@ -53,12 +53,12 @@ class Stretch:
 
     @property
     def steps_left(self) -> int:
-        """How many steps are to be done."""
+        """Return the number of steps that are to be done."""
         return self.train.total_steps - self.step
 
 
 def estimate(stretch: Stretch) -> Estimate:
-    """Run a few batches of the plan forward and backward, and return what the run will take. Call in `without_trace`."""
+    """Run a few batches of the plan, in `without_trace`, and return what the run will take."""
     began = time.perf_counter()
     sizes, learner = stretch.train.sizes, stretch.learner
     batches = _first_batches(stretch)

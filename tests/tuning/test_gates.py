@@ -1,4 +1,4 @@
-"""Before the first step: a model, method or objective that is not what it claims to be is refused, and what was wrong named."""
+"""Before the first step, a model, method or objective that is not what it claims to be is refused."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ ID = st.integers(3, 299)
 
 @st.composite
 def preferences(draw: Any) -> Item:
-    """A prompt with two completions, of any lengths; a completion's first token may be the same, and not all is learnt."""
+    """A prompt with two completions of any lengths, which may begin alike; not all of them is learnt."""
     prompt = draw(st.lists(ID, min_size=1, max_size=6))
     sides = []
     for _ in range(2):
@@ -46,7 +46,10 @@ def conversations(draw: Any) -> Item:
 ITEMS = st.lists(preferences() | conversations(), min_size=1, max_size=3)
 SOME = [
     Item(
-        (Example([5, 6, 7, 8, 9], [False, False, True, True, True]), Example([5, 6, 11, 12], [False, False, True, True])),
+        (
+            Example([5, 6, 7, 8, 9], [False, False, True, True, True]),
+            Example([5, 6, 11, 12], [False, False, True, True]),
+        ),
         ("chosen", "rejected"),
         {"weight": 1.0, "margin": 0.5},
     ),
@@ -70,7 +73,7 @@ def layouts(items: Sequence[Item]) -> dict[str, Batch]:
 
 
 def learnt(model: Any, batch: Batch) -> tuple[dict[tuple[int, str], Any], Any]:
-    """The log-probability of what is learnt by item and role, and the gradient of a loss that weighs the roles unlike."""
+    """The log-probability of what is learnt by item and role, and the gradient of a loss that weighs roles unlike."""
     model.zero_grad()
     logprobs = target_logprobs(model, batch)
     sums, groups = batch.by_document(logprobs), batch.groups.tolist()

@@ -1,4 +1,4 @@
-"""An objective, a method and a tracker of a third party: each one file that touches no other, used by `harness tune`."""
+"""An objective, a method and a tracker of a third party, each one file that touches no other."""
 
 from __future__ import annotations
 
@@ -136,7 +136,8 @@ def preferences(tmp_path: Path, recipe: Callable[..., Path]) -> Callable[..., Pa
 
     def write(**tune: object) -> Path:
         path = recipe("float32", **tune)
-        data = f"data: {{max_tokens: 256, train: [{{dataset: preferences, path: {rows}}}], validation: [{{dataset: preferences, path: {rows}, limit: 4}}]}}\n"
+        source = f"dataset: preferences, path: {rows}"
+        data = f"data: {{max_tokens: 256, train: [{{{source}}}], validation: [{{{source}, limit: 4}}]}}\n"
         before, after = path.read_text().split("data:\n")
         path.write_text(before + data + after[after.index("tune:") :])
         return path
@@ -190,5 +191,6 @@ def test_a_tracker_is_one_file_and_receives_every_event_in_order(tmp_path, plugi
     done = harness("--plugin", plugin(RECORDER), "tune", path)
     assert done.code == 0, done.out + done.err
     assert events.read_text().splitlines() == [
-        "Started 0", "Validation 0", "Step 1", "Step 2", "Artefact", "Step 3", "Validation 3", "Artefact", "Artefact", "Finished",
+        "Started 0", "Validation 0", "Step 1", "Step 2", "Artefact", "Step 3", "Validation 3",
+        "Artefact", "Artefact", "Finished",
     ]  # fmt: skip
