@@ -91,19 +91,20 @@ class ChunkedLogprobs(torch.autograd.Function):  # type: ignore[misc]
                 summed += more
         ctx.logits, ctx.chunk = logits, chunk
         sums = [total.to(parameter.dtype) for total, parameter in zip(sums, trained, strict=True)]
-        ctx.save_for_backward(gradient, *((hidden, token_id, *trained, *sums) if trained else ()))
+        ctx.save_for_backward(gradient, token_id, *((hidden, *trained, *sums) if trained else ()))
         return out
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> Any:
-        gradient, *rest = ctx.saved_tensors
-        grad_hidden = (gradient * grad_output[:, None]).to(gradient.dtype)
-        if not rest:
-            return grad_hidden, None, None, None
-        hidden, token_id, *both = rest
+        gradient, token_id, *rest = ctx.saved_tensors
+        hidden, *both = rest or [gradient]
         trained, sums = both[: len(both) // 2], both[len(both) // 2 :]
-        if len(hidden) and grad_output.stride() == (0,):  # one figure, expanded: the gradient of a sum
-            return grad_hidden, None, None, None, *(total * grad_output[0] for total in sums)
+        if len(gradient) and grad_output.stride() == (0,):  # one figure, expanded: the gradient of a sum
+            scale = grad_output[0]
+            return gradient * scale, None, None, None, *(total * scale for total in sums)
+        grad_hidden = (gradient * grad_output[:, None]).to(gradient.dtype)
+        if not trained:
+            return grad_hidden, None, None, None
         sums = [torch.zeros_like(parameter, dtype=torch.float32) for parameter in trained]
         for start in range(0, len(hidden), ctx.chunk):
             rows = slice(start, start + ctx.chunk)

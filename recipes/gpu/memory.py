@@ -90,7 +90,7 @@ def memory(recipe: dict[str, Any]) -> Memory:
     architecture, shape = SHAPES[recipe["model"]["path"]]
     tune, width = recipe["tune"], recipe["data"]["max_tokens"]
     config = architecture(**shape)
-    options = LoraOptions(rank=tune["rank"], alpha=tune["alpha"])
+    options = LoraOptions(rank=tune["method"]["rank"], alpha=tune["method"]["alpha"])
     # PEFT moves what it adds to the device of the layer, which empty tensors cannot and need not do. The chunks of logits are a GPU's.
     stays_put = (
         patch.object(peft.tuners.tuners_utils.BaseTunerLayer, "_move_adapter_to_device_of_base_layer"),
