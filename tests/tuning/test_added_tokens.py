@@ -243,7 +243,7 @@ def test_only_the_new_rows_move_and_the_saved_model_is_the_tuned_one(tmp_path, b
     probes = json.loads((run / "probes.json").read_text())["probes"]
     for model in (
         AutoModelForCausalLM.from_pretrained(run / "model", dtype=torch.bfloat16),
-        load_variant(resolve_variant("chat", tmp_path / "runs"), Plugins()).model,
+        load_variant(resolve_variant("chat", tmp_path / "runs", Plugins()), Plugins()).model,
     ):
         for probe in probes:
             assert sequence_logprobs(model.eval(), probe["input_ids"]) == pytest.approx(probe["tuned"], abs=1e-5)

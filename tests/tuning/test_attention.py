@@ -128,7 +128,7 @@ def test_plan_and_manifest_say_which_attention_and_why_and_evaluation_uses_it(
     assert f"attention   {CAPPED}" in done.out
     said = json.loads((tmp_path / "runs/small/manifest.json").read_text())["attention"]
     assert said == {"name": "eager", "reason": "the model soft-caps its attention, which sdpa drops"}
-    loaded = load_variant(resolve_variant("small", tmp_path / "runs"), Plugins())
+    loaded = load_variant(resolve_variant("small", tmp_path / "runs", Plugins()), Plugins())
     assert str(attention_of(loaded.model)) == CAPPED
 
 

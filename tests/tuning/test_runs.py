@@ -43,14 +43,14 @@ def test_a_run_holds_all_that_is_needed_to_use_and_to_explain_it(run):
 def test_the_saved_adapter_gives_the_probes_of_the_tuned_model_and_the_base_those_of_the_base(run, tmp_path):
     probes = json.loads((run / "probes.json").read_text())["probes"]
     for name, key in (("small", "tuned"), ("small@base", "base")):
-        loaded = load_variant(resolve_variant(name, tmp_path / "runs"), Plugins())
+        loaded = load_variant(resolve_variant(name, tmp_path / "runs", Plugins()), Plugins())
         for probe in probes:
             assert sequence_logprobs(loaded.model, probe["input_ids"]) == pytest.approx(probe[key], abs=1e-5)
     assert probes[0]["base"] != pytest.approx(probes[0]["tuned"], abs=1e-2)
 
 
 def test_the_saved_template_asks_as_training_did_and_stops_where_training_stopped(run, tmp_path):
-    loaded = load_variant(resolve_variant("small", tmp_path / "runs"), Plugins())
+    loaded = load_variant(resolve_variant("small", tmp_path / "runs", Plugins()), Plugins())
     conversation = Conversation.of(("user", "Who keeps <|im_end|> the key?"), ("assistant", "The heron."))
     example = loaded.template.encode(conversation)
     prompt = loaded.template.prompt_ids(conversation.messages[:1])
@@ -66,7 +66,7 @@ def test_a_full_run_saves_a_model_folder_that_loads(tmp_path, recipe, harness):
     path.write_text(text.replace('"rank": 4, "alpha": 8, ', ""))
     done = harness("tune", path, "--run", "whole")
     assert done.code == 0, done.err
-    loaded = load_variant(resolve_variant("whole", tmp_path / "runs"), Plugins())
+    loaded = load_variant(resolve_variant("whole", tmp_path / "runs", Plugins()), Plugins())
     probe = json.loads((tmp_path / "runs/whole/probes.json").read_text())["probes"][0]
     assert sequence_logprobs(loaded.model, probe["input_ids"]) == pytest.approx(probe["tuned"], abs=1e-5)
     assert (tmp_path / "runs/whole/model/tokenizer.json").is_file()
