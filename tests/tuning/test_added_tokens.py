@@ -257,12 +257,12 @@ def test_the_base_of_such_a_run_is_asked_with_the_embeddings_that_tuning_began_w
     tmp_path, bare_model, bare_recipe, harness, method
 ):
     assert harness("tune", bare_recipe(bare_model(tied=False), method=method), "--run", "chat").code == 0
-    variant = resolve_variant("chat@base", tmp_path / "runs")
+    variant = resolve_variant("chat@base", tmp_path / "runs", Plugins())
     loaded = load_variant(variant, Plugins())
     for probe in json.loads((tmp_path / "runs/chat/probes.json").read_text())["probes"]:
         assert sequence_logprobs(loaded.model, probe["input_ids"]) == pytest.approx(probe["base"], abs=1e-5)
         assert sequence_logprobs(loaded.model, probe["input_ids"]) != pytest.approx(probe["tuned"], abs=1e-2)
-    assert len(variant.added_ids) == 2 and not resolve_variant("chat", tmp_path / "runs").added_ids
+    assert len(variant.added_ids) == 2 and not resolve_variant("chat", tmp_path / "runs", Plugins()).added_ids
 
 
 def test_with_nothing_missing_add_tokens_leaves_an_adapter_as_ever(tmp_path, recipe, harness):

@@ -76,7 +76,7 @@ def test_an_unfinished_run_is_no_variant(run, tmp_path):
     manifest = json.loads((run / "manifest.json").read_text())
     (run / "manifest.json").write_text(json.dumps(manifest | {"outcome": "interrupted"}))
     with pytest.raises(RunError, match="has not finished"):
-        resolve_variant("small", tmp_path / "runs")
+        resolve_variant("small", tmp_path / "runs", Plugins())
 
 
 def test_the_plan_shows_the_system_prompt_that_a_template_adds(recipe, harness):
