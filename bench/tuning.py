@@ -92,8 +92,6 @@ def make_inputs(folder: Path, rows_path: Path | None) -> None:
 
 def ours(folder: Path) -> dict[str, Any]:
     """The harness's own loop, through its own public parts."""
-    import torch
-    from harness_tuning.batches import collate
     from harness_tuning.loop import Tuner, TuningData
 
     from harness.data import encode_sources
@@ -114,9 +112,7 @@ def ours(folder: Path) -> dict[str, Any]:
     run = Run.create(folder / "run", recipe, plugins)
     tuner = Tuner(run, plugins, template, TuningData(train, None), device)
     tuner.start()
-    first = collate(train.examples[: trl_batch_size(train.tokens)], template.pad_id, device)
-    with torch.no_grad():
-        loss = float(tuner.objective.loss(tuner.model, first.input_ids, first.loss_mask, tuner.spec)) / first.supervised
+    loss = tuner.learner.measure([tuner.source.batch(range(trl_batch_size(train.tokens)))]).loss
     before = _memory_bytes(device)
     began = time.perf_counter()
     metrics = list(tuner.steps(lambda: False))

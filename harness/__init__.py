@@ -7,7 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from harness.contract import Dataset, Diagnosis, Engine, Evaluation, Filter, Method, Objective, Template, Tracker
+from harness.contract import (
+    Dataset,
+    Diagnosis,
+    Engine,
+    Evaluation,
+    Filter,
+    Loss,
+    Method,
+    Metric,
+    Objective,
+    Template,
+    Term,
+    Tracker,
+)
 from harness.errors import DataError, HarnessError, ModelError, PluginError, RecipeError, RunError, TemplateError
 from harness.nouns import Conversation, Example, Message, Preference, Result, Role, Sample, Score, ToolCall
 
@@ -28,8 +41,10 @@ __all__ = [
     "Example",
     "Filter",
     "HarnessError",
+    "Loss",
     "Message",
     "Method",
+    "Metric",
     "ModelError",
     "Objective",
     "Options",
@@ -43,6 +58,7 @@ __all__ = [
     "Score",
     "Template",
     "TemplateError",
+    "Term",
     "ToolCall",
     "Tracker",
     "hookimpl",

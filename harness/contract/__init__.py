@@ -10,7 +10,7 @@ from harness.contract.engines import Endpoint, Engine
 from harness.contract.evaluations import Evaluation
 from harness.contract.filters import Filter
 from harness.contract.methods import Method
-from harness.contract.objectives import Objective
+from harness.contract.objectives import Loss, Metric, Objective, Term
 from harness.contract.templates import Template
 from harness.contract.trackers import Tracker
 
@@ -21,8 +21,11 @@ __all__ = [
     "Engine",
     "Evaluation",
     "Filter",
+    "Loss",
     "Method",
+    "Metric",
     "Objective",
     "Template",
+    "Term",
     "Tracker",
 ]

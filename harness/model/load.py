@@ -162,16 +162,6 @@ def added_tokens(template: BoundTemplate, model: ModelSpec) -> dict[str, int]:
     return dict(sorted(added.items(), key=lambda item: item[1]))
 
 
-def token_logprobs(model: Any, input_ids: list[int]) -> list[float]:
-    """Log-probability (natural log, float32) of each token but the first, given those before it; len(input_ids) - 1."""
-    torch = require("torch", "tuning")
-    ids = torch.tensor([input_ids], device=next(model.parameters()).device)
-    with torch.no_grad():
-        logits = model(input_ids=ids).logits[0, :-1].float()
-    chosen: list[float] = torch.log_softmax(logits, -1).gather(1, ids[0, 1:, None])[:, 0].tolist()
-    return chosen
-
-
 def _choices(template: Template, missing: tuple[str, ...], tokenizer: Any, model: ModelSpec, plugins: Plugins) -> str:
     return (
         f"template {template.name!r} writes {', '.join(missing)}, which the tokenizer of {model.path} does not have. "

@@ -87,13 +87,15 @@ EVALUATION = Evaluation(
 def negative_log_likelihoods(loaded: LoadedVariant, examples: Sequence[Example]) -> list[float]:
     """The summed negative log-likelihood (natural log, float32) of each example's supervised tokens."""
     torch = require("torch", "evaluation")
-    from harness_evaluation.likelihoods import logits_at
+    from harness.model.batching import padded
+    from harness.model.logprobs import target_logprobs
+    from harness.nouns import Item
 
-    positions = [[at - 1 for at in range(1, len(example)) if example.loss_mask[at]] for example in examples]
-    logits = logits_at(loaded, [example.input_ids for example in examples], positions)
-    targets = [example.input_ids[at + 1] for example, row in zip(examples, positions, strict=True) for at in row]
-    losses = torch.nn.functional.cross_entropy(logits, torch.tensor(targets, device=logits.device), reduction="none")
-    return [float(row.sum()) for row in losses.split([len(row) for row in positions])]
+    items = [Item((example,), ("answer",)) for example in examples]
+    batch = padded(items, loaded.template.pad_id, loaded.device)
+    with torch.inference_mode():
+        losses: list[float] = batch.by_document(-target_logprobs(loaded.model, batch)).tolist()
+    return losses
 
 
 def _batches(examples: Sequence[Example], budget_tokens: int) -> Iterator[list[int]]:

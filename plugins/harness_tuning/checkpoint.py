@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ KEPT = 2  # the newest ones; the older of them is there in case the disk lost th
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far a run is. `metrics_bytes` is the length of metrics.jsonl at that moment."""
+    """Progress of a run. `metrics_bytes` is the length of metrics.jsonl then, `source` the state of its batches' source."""
 
     step: int = 0
     tokens: int = 0
     supervised: int = 0
     seconds: float = 0.0
     metrics_bytes: int = 0
+    source: Mapping[str, Any] = field(default_factory=dict)
 
 
 def save_checkpoint(run: Run, progress: Progress, tensors: dict[str, Any], data_sha256: str) -> Path:

@@ -187,14 +187,15 @@ def _tune(context: Context, run: Run, events: Events) -> None:
 
 def _load_data(recipe: Recipe, context: Context, template: Any) -> TuningData:
     from harness.data import evaluation_texts
-    from harness.data.cache import cached_data
+    from harness.data.cache.store import cached_data
     from harness_tuning.loop import TuningData
 
     def say(what: str) -> None:
         context.console.print(what, markup=False, style="dim", soft_wrap=True)
 
     evaluation = evaluation_texts(recipe, context.plugins)  # read only where the recipe compares with it
-    return TuningData(*cached_data(recipe.data, context.plugins, template, evaluation, say))
+    reads = context.plugins.objectives[recipe.tune.objective.name].reads
+    return TuningData(*cached_data(recipe.data, context.plugins, template, evaluation, say, reads=reads))
 
 
 def _learn(context: Context, tuner: Tuner, stop: Any) -> list[float]:

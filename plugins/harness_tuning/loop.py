@@ -12,25 +12,32 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+
+import torch
 
 import harness
 from harness.contract.events import Artefact, Step, Validation, frozen
 from harness.data import EncodedData
 from harness.data.encode.trained import keep_trained_rows
 from harness.files import append_json_line, read_json, replacing, write_json
+from harness.model.forward import check_causal, check_output_head
 from harness.model.load import added_tokens, attention_of, load_model
 from harness.plugins import Plugins
 from harness.run import Events, Run
 from harness.template import BoundTemplate, fingerprint, source_fingerprint
-from harness_tuning.batches import Batch, Schedule, collate, plan_epoch
+from harness_tuning.batching import Sizes
 from harness_tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
 from harness_tuning.fit import check_data, computing, record_identity
-from harness_tuning.methods import save_model
+from harness_tuning.gates import check_start, check_unchanged, without_trace
+from harness_tuning.learner import Learner
+from harness_tuning.methods.full import save_model
 from harness_tuning.optimizer import MasterAdamW, learning_rate_at
+from harness_tuning.policy import ModelPolicy
 from harness_tuning.probes import choose_probes, mean_difference, measure_probes
 from harness_tuning.rows import TrainedRows
-from harness_tuning.trial import estimate
+from harness_tuning.sources import Epochs
+from harness_tuning.trial import Estimate, Stretch, estimate, small_part
+from harness_tuning.world import World
 
 # In nats, on average. The rows of the head are a product of their own, which may round otherwise than the whole head's.
 LARGEST_DIFFERENCE_OF_ROWS = 0.02
@@ -54,7 +61,7 @@ class Tuner:
         plugins: Plugins,
         template: BoundTemplate,
         data: TuningData,
-        device: Any,
+        device: torch.device,
         events: Events | None = None,
     ) -> None:
         self.run, self.template, self.data, self.device = run, template, data, device
@@ -65,15 +72,22 @@ class Tuner:
         self.added = added_tokens(template, self.recipe.model) if self.recipe.template.add_tokens else {}
         self.merges = bool(self.added) and self.method.produces == "adapter"  # which cannot carry embeddings
         self.progress = Progress()
-        self.schedule = Schedule(
-            data.train.examples.lengths(), self.spec.batch_tokens, self.spec.accumulate, self.spec.seed
-        )
-        self.total_steps = self.spec.steps or self.schedule.total_steps(self.spec.epochs)
+        self.world = World.current()
+        spec, pad_id = self.spec, template.pad_id
+        self.source = Epochs(
+            data.train.items, pad_id, device, batch_tokens=spec.batch_tokens, accumulate=spec.accumulate,
+            seed=spec.seed, epochs=spec.epochs, steps=spec.steps,
+        )  # fmt: skip
+        self.total_steps = self.source.total_steps
+        self.validation: Epochs | None = None
+        if data.validation is not None:
+            budget = max(spec.batch_tokens, Sizes.of(data.validation.items).widest())
+            self.validation = Epochs(
+                data.validation.items, pad_id, device, batch_tokens=budget, accumulate=self.world.size
+            )
 
     def start(self) -> None:
         """Load the model, measure the probes on it as it is, and put back the newest checkpoint if there is one."""
-        import torch
-
         torch.manual_seed(self.spec.seed)
         base = load_model(self.recipe.model, for_tuning=True, added_ids=tuple(self.added.values())).to(self.device)
         record_identity(self.run, fingerprint(self.template))  # here: files of a hub id are there when it is loaded
@@ -86,16 +100,25 @@ class Tuner:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
         with self._computing("the check of a few tokens"):
-            if self.objective.check is not None:
-                self.objective.check(base, torch.tensor([self.data.train.examples[0].input_ids], device=self.device))
+            first = torch.tensor([list(self.data.train.examples[0].input_ids)], device=self.device)
+            check_output_head(base, first)
+            check_causal(base, first)
             self.probes = choose_probes((self.data.validation or self.data.train).sample, self.template)
             self.probes_of_base = measure_probes(base, self.probes)
         with self._computing(f"the method {self.method.name}"):
             self.model = self.method.apply(base, self.spec.method).train()
+            check_unchanged(
+                self.probes_of_base[:1], measure_probes(self.model, self.probes[:1]), self.model, self.method.name
+            )
         self.rows = self._train_rows() if self.added else None
         self.optimizer = MasterAdamW(self.model, self.spec)
+        self.learner = Learner(
+            ModelPolicy(self.model), self.objective, self.spec.objective, self.optimizer, self.device, self.world,
+            is_adapter=self.method.produces == "adapter",
+        )  # fmt: skip
         if (saved := load_checkpoint(self.run, self.data.train.sha256)) is not None:
             self.progress, tensors = saved
+            self.source.restore(self.progress.source)
             self.optimizer.load({name: tensor.to(self.device) for name, tensor in tensors.items()})
         self._rewind_metrics()
         adapted = hasattr(self.spec.method, "target_modules")
@@ -105,9 +128,18 @@ class Tuner:
             else ""
         )
         with self._computing(f"a batch of the plan with {self.method.name}", hint or ARCHITECTURE_HINT):
-            self.estimate = estimate(self)
+            self.estimate = self._tried()
         keep_trained_rows(self.run.trained_rows_path, self.data.train.examples)
         self._record()
+
+    def _tried(self) -> Estimate:
+        """Pass the gates, where nothing is learnt yet, and try some batches for time and memory."""
+        stretch = Stretch(self.learner, self.source, self.validation, self.spec, self.progress.step)
+        with without_trace(self.learner):
+            if self.progress.step == 0:
+                check_start(self.learner, self.source.batch(small_part(stretch)))
+        with without_trace(self.learner):
+            return estimate(stretch)
 
     def _computing(self, what: str, hint: str = ARCHITECTURE_HINT) -> AbstractContextManager[None]:
         return computing(self.recipe.model.path, what, self.spec.batch_tokens, hint)
@@ -135,17 +167,19 @@ class Tuner:
                     "used": report.used,
                     "tokens": report.tokens,
                     "supervised_tokens": report.supervised,
-                    "control_tokens_said": dict(report.said),
+                    "control_tokens_said": dict(report.escaped),
                 }
                 for report in self.data.train.reports
             ],
-            overlaps=[] if (account := self.data.train.account) is None else [str(found) for found in account.overlaps],
+            overlaps=[]
+            if (report := self.data.train.report) is None
+            else [str(overlap) for overlap in report.overlaps],
         )
 
     @property
     def trainable(self) -> int:
-        """How many weights move."""
-        return sum(weight.numel() for weight in self.optimizer.weights.values())
+        """Return the number of weights that move."""
+        return self.learner.trainable
 
     def _train_rows(self) -> TrainedRows:
         """Let the embeddings of the added tokens move. Raises ModelError where that alone changes what the model says."""
@@ -185,64 +219,50 @@ class Tuner:
                 return
 
     def _step(self, step: int) -> dict[str, float]:
-        """One optimizer step over `accumulate` batches (fewer at the end of an epoch)."""
-        import torch
-
+        """Do one optimizer step over `accumulate` batches (fewer at the end of an epoch)."""
         began = time.perf_counter()
-        epoch, batches = self._batches_of(step)
-        supervised = sum(batch.supervised for batch in batches)
-        total = torch.zeros((), device=self.device)
-        for batch in batches:
-            loss = self.objective.loss(self.model, batch.input_ids, batch.loss_mask, self.spec.objective)
-            (loss / supervised).backward()
-            total += loss.detach()
+        figures = self.learner.backward(self.source.step(step, self.world.rank, self.world.size))
         learning_rate = learning_rate_at(step, self.total_steps, self.spec)
         norm = self.optimizer.step(learning_rate, self.spec.max_grad_norm)
-        mean = float(total) / supervised
-        if not math.isfinite(mean) or not math.isfinite(norm):
+        self.source.refresh(self.learner.policy)
+        if not math.isfinite(figures.loss) or not math.isfinite(norm):
             raise harness.HarnessError(
-                f"step {step}: the loss is {mean} and the gradient norm {norm}. The run stops before it saves broken weights; "
+                f"step {step}: the loss is {figures.loss} and the gradient norm {norm}. The run stops before it saves broken weights; "
                 f"the last checkpoint is intact. Lower tune.learning_rate (now {self.spec.learning_rate:g}), or use model.dtype: bfloat16 or float32"
             )
-        tokens, seconds = sum(batch.tokens for batch in batches), time.perf_counter() - began
+        seconds = time.perf_counter() - began
         self.progress = replace(
             self.progress,
             step=step,
-            tokens=self.progress.tokens + tokens,
-            supervised=self.progress.supervised + supervised,
+            tokens=self.progress.tokens + figures.tokens,
+            supervised=self.progress.supervised + figures.supervised,
             seconds=self.progress.seconds + seconds,
         )
         return {
             "step": step,
-            "epoch": round(epoch, 4),
-            "loss": mean,
+            **self.source.progress(step),
+            "loss": figures.loss,
+            **figures.metrics,
             "learning_rate": learning_rate,
             "grad_norm": norm,
             "tokens": self.progress.tokens,
             "supervised_tokens": self.progress.supervised,
-            "tokens_per_s": round(tokens / seconds, 1),
+            "tokens_per_s": round(figures.tokens / seconds, 1),
             "seconds": round(self.progress.seconds, 3),
         }
 
     def validation_loss(self) -> float:
-        """Mean loss over the supervised tokens of the validation data."""
-        import torch
-
-        assert self.data.validation is not None
-        examples = self.data.validation.examples
-        self.model.eval()
-        total, supervised = 0.0, 0
-        with torch.no_grad():
-            for indices in plan_epoch(examples.lengths(), self.validation_budget(), seed=0, epoch=0):
-                batch = self.collate([examples[index] for index in indices])
-                total += float(self.objective.loss(self.model, batch.input_ids, batch.loss_mask, self.spec.objective))
-                supervised += batch.supervised
-        self.model.train()
-        return total / supervised
+        """Return the mean loss over the units of the validation data."""
+        assert self.validation is not None
+        source, world = self.validation, self.world
+        steps = range(1, source.total_steps + 1)
+        return self.learner.measure(batch for step in steps for batch in source.step(step, world.rank, world.size)).loss
 
     def checkpoint(self) -> None:
         """Write a checkpoint of this moment."""
-        progress = replace(self.progress, metrics_bytes=self.run.metrics_path.stat().st_size)
+        progress = replace(
+            self.progress, source=dict(self.source.state()), metrics_bytes=self.run.metrics_path.stat().st_size
+        )
         folder = save_checkpoint(self.run, progress, self.optimizer.state(), self.data.train.sha256)
         self.events.send(Artefact(self.run.name, "checkpoint", folder))
 
@@ -287,21 +307,6 @@ class Tuner:
         append_json_line(self.run.metrics_path, metrics)
         self.events.send(Validation(self.run.name, self.progress.step, frozen(metrics)))
         yield metrics
-
-    def _batches_of(self, step: int) -> tuple[float, list[Batch]]:
-        """How many epochs are done after this step, and the step's batches."""
-        epoch, batches = self.schedule.batches_of(step)
-        examples = self.data.train.examples
-        return epoch, [self.collate([examples[index] for index in batch]) for batch in batches]
-
-    def collate(self, examples: list[harness.Example]) -> Batch:
-        """The batch of these examples, on the run's device."""
-        return collate(examples, self.template.pad_id, self.device)
-
-    def validation_budget(self) -> int:
-        """The most tokens, with padding, of a batch of validation data."""
-        assert self.data.validation is not None
-        return max(self.spec.batch_tokens, max(self.data.validation.examples.lengths()))
 
     def _rewind_metrics(self) -> None:
         """Forget the metrics of steps that came after the checkpoint: they are made again."""

@@ -72,17 +72,20 @@ def _data(tuner: Tuner) -> Iterator[Row]:
         out = "".join(f"; {count:,} left out: {reason}" for reason, count in report.left_out.items())
         again = f", used {report.used:,} times" if report.used != report.kept else ""
         yield "train", f"{report.source}  {report.path}  {report}{again}{out}"
-        for token, count in report.said.most_common(MOST_SAID):
+        for token, count in report.escaped.most_common(MOST_SAID):
             yield "", f"{count:,} of them say {token}, which stays text: it is no control token there"
-    if train.account:
-        for line in train.account.lines():
+    if train.report:
+        for line in train.report.lines():
             yield "", line
     cut = f"; {train.overlong:,} longer than {spec.max_tokens} tokens: {spec.on_overlong}" if train.overlong else ""
     cached = "; from cache" if train.from_cache else ""
     share = train.supervised / train.tokens
     yield "", f"{train.tokens:,} tokens, {train.supervised:,} of them ({share:.0%}) learnt{cut}{cached}"
     if validation:
-        yield "validation", f"{len(validation.examples):,} conversations, {validation.supervised:,} learnt tokens"
+        yield (
+            "validation",
+            f"{len(validation.items):,} {tuner.objective.reads}, {validation.supervised:,} learnt tokens",
+        )
 
 
 def _steps(tuner: Tuner) -> Iterator[Row]:
@@ -108,7 +111,7 @@ def _steps(tuner: Tuner) -> Iterator[Row]:
 
 def _few_steps(tuner: Tuner) -> str:
     """Say that there are few steps, and with which values there would be enough."""
-    spec, lengths = tuner.spec, tuner.data.train.examples.lengths()
+    spec, lengths = tuner.spec, tuner.data.train.items.lengths()
     total = tuner.total_steps
     of = sum(lengths) * spec.epochs / WISHED_STEPS / spec.accumulate
     batch_tokens = max(max(lengths), 2 ** round(math.log2(max(of, 1))))

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import harness
-from harness.model.load import token_logprobs
+from harness.model.logprobs import sequence_logprobs
 from harness.template import BoundTemplate
 
 COUNT = 4
@@ -37,7 +37,7 @@ def measure_probes(model: Any, probes: list[dict[str, Any]]) -> list[list[float]
     """Log-probabilities of each probe's tokens, one list a probe, one figure a token but the first."""
     was_training = model.training
     model.eval()
-    measured = [token_logprobs(model, probe["input_ids"]) for probe in probes]
+    measured = [sequence_logprobs(model, probe["input_ids"]) for probe in probes]
     model.train(was_training)
     return measured
 

@@ -13,7 +13,7 @@ from harness_evaluation.likelihoods import likelihoods
 from harness_evaluation.tasks import LmEvalOptions, run
 
 from harness import HarnessError
-from harness.model.load import token_logprobs
+from harness.model.logprobs import sequence_logprobs
 
 Load = Callable[..., Any]
 Chain = Callable[[Mapping[str, str]], Path]
@@ -47,7 +47,7 @@ def by_hand(loaded: Any, prompt: str, answer: str) -> float:
     """The log-likelihood of the answer's tokens after those of the prompt, each in a text of its own."""
     encode = loaded.template.tokenizer.encode
     context, tokens = encode(prompt, add_special_tokens=False), encode(answer, add_special_tokens=False)
-    return sum(token_logprobs(loaded.model, context + tokens)[-len(tokens) :])
+    return sum(sequence_logprobs(loaded.model, context + tokens)[-len(tokens) :])
 
 
 @pytest.mark.parametrize("ending", ["\n", " ", "", ": \n\n"])
@@ -89,7 +89,7 @@ def test_bfloat16_does_not_round_the_softmax(tiny_model: Path) -> None:
     loaded = load_variant(Variant("m", ModelSpec(path=str(tiny_model)), template="chatml"), current_plugins())
     ids = loaded.template.tokenizer.encode("Who keeps the key?", add_special_tokens=False)
     ((found, _),) = likelihoods(loaded, [(ids[:1], ids[1:])], 1)
-    assert found == pytest.approx(sum(token_logprobs(loaded.model, ids)), abs=1e-4)  # bf16 rounds to 0.03 here
+    assert found == pytest.approx(sum(sequence_logprobs(loaded.model, ids)), abs=1e-4)  # bf16 rounds to 0.03 here
 
 
 def test_the_batch_changes_a_likelihood_by_rounding_only(tiny_model: Path, load: Load, all_tasks: Path) -> None:
@@ -113,7 +113,7 @@ def test_answers_of_one_token_share_a_forward_pass(
     monkeypatch.setattr(loaded.model, "forward", lambda *a, **k: rows.append(len(k["input_ids"])) or forward(*a, **k))
     found = likelihoods(loaded, [([5, 6, 7], [1]), ([5, 6, 7], [2]), ([5, 6], [7, 2]), ([9], [4, 4])], 8)
     assert rows == [2]
-    each = [token_logprobs(loaded.model, ids) for ids in ([5, 6, 7, 1], [5, 6, 7, 2], [9, 4, 4])]
+    each = [sequence_logprobs(loaded.model, ids) for ids in ([5, 6, 7, 1], [5, 6, 7, 2], [9, 4, 4])]
     expected = [each[0][-1], each[1][-1], sum(each[1][-2:]), sum(each[2])]
     assert [one.log_likelihood for one in found] == pytest.approx(expected, abs=1e-4)
 

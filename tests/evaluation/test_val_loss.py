@@ -12,7 +12,7 @@ from harness_evaluation import statistics
 from harness_evaluation.val_loss import ValLossOptions, run
 
 from harness import HarnessError
-from harness.model.load import token_logprobs
+from harness.model.logprobs import sequence_logprobs
 from harness.nouns import Conversation
 from harness.recipe import DataSource
 
@@ -43,7 +43,7 @@ def test_it_is_the_loss_computed_token_by_token(tiny_model: Path, load: Callable
     sums, tokens = [], []
     for turns in TURNS:
         example = loaded.template.encode(Conversation.of(*turns))  # type: ignore[arg-type]
-        logprobs = token_logprobs(loaded.model, example.input_ids)
+        logprobs = sequence_logprobs(loaded.model, example.input_ids)
         sums.append(-sum(value for value, learnt in zip(logprobs, example.loss_mask[1:], strict=True) if learnt))
         tokens.append(example.supervised)
     assert [sample.weight for sample in result.samples] == tokens

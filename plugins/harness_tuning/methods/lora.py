@@ -1,4 +1,4 @@
-"""Which weights move: `lora` (an adapter, through PEFT) and `full` (all of them)."""
+"""The method `lora`: low-rank adapters, through PEFT."""
 
 from __future__ import annotations
 
@@ -48,12 +48,13 @@ def apply_lora(model: Any, options: LoraOptions) -> Any:
         ) from None
 
 
-# Their fused kernels read the weight of this layer past the module, so that an adapter on it would take no part; PEFT refuses it.
+# Their fused kernels read this layer's weight past the module, so that an adapter on it would take no part.
+# PEFT refuses it too.
 MAMBA_TYPES, MAMBA_FUSED = {"falcon_h1", "mamba", "mamba2", "falcon_mamba", "nemotron_h"}, "out_proj"
 
 
 def unadaptable(model: Any) -> list[str]:
-    """The linear layers that `all-linear` leaves out: those with a forward pass of their own (routers), and Mamba's fused one."""
+    """Return the linear layers that `all-linear` leaves out: routers, which compute in their way, and Mamba's fused one."""
     torch = require("torch", "tuning")
     is_mamba = model.config.model_type in MAMBA_TYPES
     return [
@@ -75,21 +76,6 @@ def save_lora(model: Any, folder: Path) -> None:
     model.save_pretrained(str(folder), safe_serialization=True, save_embedding_layers=False)
 
 
-class FullOptions(Options):
-    """Full tuning has no settings of its own."""
-
-
-def apply_full(model: Any, options: FullOptions) -> Any:
-    """Let every weight move."""
-    return model.requires_grad_(True)
-
-
-def save_model(model: Any, folder: Path) -> None:
-    """Write the whole model as safetensors."""
-    model.config.use_cache = True
-    model.save_pretrained(str(folder), safe_serialization=True)
-
-
 LORA = harness.Method(
     "lora",
     "low-rank adapters on the chosen layers, in PEFT's format",
@@ -99,4 +85,3 @@ LORA = harness.Method(
     "adapter",
     default=True,
 )
-FULL = harness.Method("full", "every weight", FullOptions, apply_full, save_model, "model")
