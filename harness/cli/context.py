@@ -1,4 +1,4 @@
-"""What one invocation of the command shares: the loaded plugins, the runs folder, the console."""
+"""The state that one invocation of `harness` shares: the loaded plugins, the runs folder, the console."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class Context:
-    """Made by the root command and handed to every other one with `@click.pass_obj`."""
+    """The shared state, created by the root command and passed to every other command with `@click.pass_obj`."""
 
     runs_folder: Path = Path("runs")
     plugin_files: tuple[Path, ...] = ()
@@ -37,7 +37,7 @@ class Context:
         return Console(highlight=False)
 
     def table(self, *columns: str) -> Table:
-        """An empty table in the look that all commands share."""
+        """Return an empty table in the look that all commands share."""
         from rich.table import Table
 
         table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
@@ -50,7 +50,7 @@ _CURRENT: list[Plugins] = []
 
 
 def current_plugins() -> Plugins:
-    """The plugins of this process: those of the command that is running, or the installed ones."""
+    """Return the plugins of this process: those of the command that is running, or the installed ones."""
     if not _CURRENT:
         _CURRENT.append(Plugins((), configured_files(), CORE_COMMANDS))
     return _CURRENT[-1]

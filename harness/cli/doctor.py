@@ -34,9 +34,9 @@ LITTLE_DISK_BYTES = 5e9
 
 @dataclass
 class Findings:
-    """What was found, in the order in which it is shown, and what follows from it."""
+    """The results of the examination, in the order in which they are shown, and the problems that follow from them."""
 
-    found: dict[str, dict[str, Any]] = field(default_factory=dict)
+    sections: dict[str, dict[str, Any]] = field(default_factory=dict)
     problems: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
     purposes: dict[str, str] = field(default_factory=dict)  # of each extra, in the words of the commands
@@ -50,14 +50,16 @@ def command(context: Context, as_json: bool) -> None:
     if as_json:
         click.echo(
             json.dumps(
-                {**findings.found, "problems": findings.problems, "notes": findings.notes}, indent=2, ensure_ascii=False
+                {**findings.sections, "problems": findings.problems, "notes": findings.notes},
+                indent=2,
+                ensure_ascii=False,
             )
         )
         return
     from rich.markup import escape
 
     console = context.console
-    for section, facts in findings.found.items():
+    for section, facts in findings.sections.items():
         console.print(f"[bold]{section.replace('_', ' ')}[/bold]")
         for key, value in facts.items():
             shown = f"missing {'; '.join(value)}" if section == "extras" and value else _shown(key, value)
@@ -72,46 +74,48 @@ def command(context: Context, as_json: bool) -> None:
 
 
 def examine(context: Context) -> Findings:
-    """Look at everything."""
+    """Examine the machine, the packages, the hub, the disks and the plugins."""
     findings = Findings()
-    found = findings.found
-    found["harness"] = {
+    sections = findings.sections
+    sections["harness"] = {
         "version": harness.__version__,
         "path": str(Path(harness.__file__).parent),
         "python": f"{platform.python_version()} ({sys.executable})",
         "platform": platform.platform(),
     }
-    found["machine"] = {"cores": _cores(), "memory_bytes": _memory_bytes(), "gpus": _gpus()}
+    sections["machine"] = {"cores": _cores(), "memory_bytes": _memory_bytes(), "gpus": _gpus()}
     diagnoses = context.plugins.diagnoses()
-    found["packages"] = {name: installed_version(name) for name in ("torch", "transformers", "peft")}
-    found["packages"]["torch_build"] = _torch_build()
+    sections["packages"] = {name: installed_version(name) for name in ("torch", "transformers", "peft")}
+    sections["packages"]["torch_build"] = _torch_build()
     for diagnosis in diagnoses:
-        found["packages"] |= diagnosis.packages
+        sections["packages"] |= diagnosis.packages
         findings.problems += diagnosis.problems
-    if found["machine"]["gpus"] and found["packages"]["torch_build"] not in (None, "CPU"):
-        found["machine"]["torch_sees"] = _torch_sees()
+    if sections["machine"]["gpus"] and sections["packages"]["torch_build"] not in (None, "CPU"):
+        sections["machine"]["torch_sees"] = _torch_sees()
     findings.purposes = {diagnosis.extra: diagnosis.purpose for diagnosis in diagnoses if diagnosis.extra}
-    found["extras"] = {extra: _missing(extra) for extra in findings.purposes}
-    found["hub"] = _hub()
-    found["disk_free"] = _disks(context)
+    sections["extras"] = {extra: _missing(extra) for extra in findings.purposes}
+    sections["hub"] = _hub()
+    sections["disk_free"] = _disks(context)
     context.plugins.load_all()
-    found["plugins"] = {"loaded": len(context.plugins.loaded), "failed": sorted(context.plugins.failed)}
+    sections["plugins"] = {"loaded": len(context.plugins.loaded), "failed": sorted(context.plugins.failed)}
     _conclude(findings, context)
     return findings
 
 
 def _conclude(findings: Findings, context: Context) -> None:
-    """What follows from what was found."""
-    found, problems, notes = findings.found, findings.problems, findings.notes
-    for extra, missing in found["extras"].items():
+    """Derive problems and notes from the results."""
+    sections, problems, notes = findings.sections, findings.problems, findings.notes
+    for extra, missing in sections["extras"].items():
         if missing:
             problems.append(
-                f"{findings.purposes[extra]}: not installed or of the wrong version: {', '.join(missing)}. pip install '{DISTRIBUTION}[{extra}]'"
+                f"{findings.purposes[extra]}: not installed or of the wrong version: {', '.join(missing)}. pip install "
+                f"'{DISTRIBUTION}[{extra}]'"
             )
-    build, gpus = found["packages"]["torch_build"], found["machine"]["gpus"]
+    build, gpus = sections["packages"]["torch_build"], sections["machine"]["gpus"]
     if gpus and build == "CPU":
         problems.append(
-            "the GPU: nvidia-smi sees one, but this torch is built for the CPU. In a checkout: make clean demo BUILD=cuda"
+            "the GPU: nvidia-smi sees one, but this torch is built for the CPU. In a checkout: make clean demo "
+            "BUILD=cuda"
         )
     elif build is not None and not gpus:
         where = (
@@ -120,31 +124,33 @@ def _conclude(findings: Findings, context: Context) -> None:
             else "there is no NVIDIA GPU"
         )
         notes.append(
-            f"{where}: tuning and serving run on the CPU, which is for small models (up to some hundred million weights)"
+            f"{where}: tuning and serving run on the CPU, which is for small models (up to some hundred million "
+            "weights)"
         )
-    if "torch_sees" in found["machine"] and not found["machine"]["torch_sees"].isdigit():
-        problems.append(f"the GPU: torch cannot use it: {found['machine']['torch_sees']}")
-    torch = found["packages"]["torch"] or ""
+    if "torch_sees" in sections["machine"] and not sections["machine"]["torch_sees"].isdigit():
+        problems.append(f"the GPU: torch cannot use it: {sections['machine']['torch_sees']}")
+    torch = sections["packages"]["torch"] or ""
     for package in ("torchvision", "torchaudio", "torchcodec"):
         version = installed_version(package)
         if version and torch.endswith("+cpu") and not version.endswith("+cpu"):
             problems.append(
-                f"loading models: {package} {version} is a CUDA build beside a CPU torch, which breaks `import transformers`. "
-                f"Nothing here needs it: pip uninstall {package}"
+                f"loading models: {package} {version} is a CUDA build beside a CPU torch, which breaks `import "
+                f"transformers`. Nothing here needs it: pip uninstall {package}"
             )
-    if found["hub"]["reachable"] is False:
+    if sections["hub"]["reachable"] is False:
         why = (
             "HF_HUB_OFFLINE is set"
-            if found["hub"]["offline"]
-            else f"{found['hub']['endpoint']} does not answer ({found['hub']['reason']})"
+            if sections["hub"]["offline"]
+            else f"{sections['hub']['endpoint']} does not answer ({sections['hub']['reason']})"
         )
         notes.append(
             f"the model hub cannot be reached, because {why}: models are loaded from local folders and the cache only"
         )
-    for place, disk in found["disk_free"].items():
+    for place, disk in sections["disk_free"].items():
         if disk["free_bytes"] is not None and disk["free_bytes"] < LITTLE_DISK_BYTES:
             notes.append(
-                f"little disk space for {place.replace('_', ' ')}: {_gigabytes(disk['free_bytes'])} free in {disk['path']}"
+                f"little disk space for {place.replace('_', ' ')}: {_gigabytes(disk['free_bytes'])} free in "
+                f"{disk['path']}"
             )
     for info in context.plugins.failed.values():
         problems.append(f"the plugin {info}: {info.error}")
@@ -154,7 +160,7 @@ def _conclude(findings: Findings, context: Context) -> None:
 
 
 def _cores() -> int:
-    """The cores this process may use: its affinity, and the quota of its control group."""
+    """Return the cores this process may use: its affinity, and the quota of its control group."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     quota = _read("/sys/fs/cgroup/cpu.max").split()
     if len(quota) == 2 and quota[0].isdigit():
@@ -163,7 +169,7 @@ def _cores() -> int:
 
 
 def _memory_bytes() -> int | None:
-    """The memory this process may use, in bytes; None where the system does not say."""
+    """Return the memory this process may use, in bytes; None where the system does not say."""
     try:
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
@@ -173,7 +179,7 @@ def _memory_bytes() -> int | None:
 
 
 def _gpus() -> list[str]:
-    """One line a GPU, as nvidia-smi tells it."""
+    """Return one line per GPU, from nvidia-smi."""
     try:
         done = subprocess.run(
             ["nvidia-smi", "--query-gpu=name,memory.total,driver_version", "--format=csv,noheader"],
@@ -197,7 +203,7 @@ def _torch_build() -> str | None:
 
 
 def _torch_sees() -> str:
-    """How many GPUs torch can use, asked in another process, or why it cannot."""
+    """Return the number of GPUs that torch can use, from another process, or the reason why it cannot use one."""
     code = "import torch; torch.cuda.init(); print(torch.cuda.device_count())"
     try:
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
@@ -208,7 +214,7 @@ def _torch_sees() -> str:
 
 
 def _missing(extra: str) -> list[str]:
-    """What the extra asks for and is not there, or not in a version that will do."""
+    """Return the requirements of an extra that are not installed, or not in a version that satisfies them."""
     try:
         requirements = importlib.metadata.requires(DISTRIBUTION) or []
     except importlib.metadata.PackageNotFoundError:
@@ -228,7 +234,7 @@ def _missing(extra: str) -> list[str]:
 
 
 def _fits(version: str, specifier: str) -> bool:
-    """Whether a version satisfies a specifier. `packaging` comes with every extra, not with the bare install."""
+    """Return whether a version satisfies a specifier. `packaging` comes with every extra, not with the bare install."""
     try:
         from packaging.specifiers import InvalidSpecifier, SpecifierSet
     except ImportError:
@@ -240,7 +246,7 @@ def _fits(version: str, specifier: str) -> bool:
 
 
 def _hub() -> dict[str, Any]:
-    """Whether the model hub answers, within three seconds whatever the network does."""
+    """Return whether the model hub answers, within three seconds whatever the network does."""
     endpoint = os.environ.get("HF_ENDPOINT", "https://huggingface.co").rstrip("/")
     offline = os.environ.get("HF_HUB_OFFLINE", "").lower() in {"1", "true", "yes", "on"}
     hub: dict[str, Any] = {"endpoint": endpoint, "offline": offline, "reachable": False, "reason": "not asked"}

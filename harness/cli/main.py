@@ -58,7 +58,7 @@ def _interruptible() -> Iterator[None]:
 
 
 def _context(ctx: click.Context) -> Context:
-    """The shared context; `--help` asks for the commands before the root's own callback has run."""
+    """Return the shared context; `--help` asks for the commands before the root's own callback has run."""
     if not isinstance(ctx.obj, Context):
         ctx.obj = Context(
             runs_folder=Path(ctx.params.get("runs") or "runs"), plugin_files=tuple(ctx.params.get("plugin") or ())

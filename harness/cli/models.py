@@ -57,8 +57,8 @@ def fetch(
       owner/name      a model of the hub, at the commit that its branch is at now; safetensors only
       ./model.gguf    a GGUF file; its weights are dequantised to bfloat16. With --file also one of the hub
 
-    Of a download that breaks off, the files that came whole are kept for the next call. Nothing half-made is ever in the place
-    of a model.
+    Of a download that breaks off, the files that came whole are kept for the next call. Nothing half-made is ever in
+    the place of a model.
     """
     from harness.recipe import HUB_ID
 
@@ -107,19 +107,19 @@ def _fetch_hub(hub_id: str, file: str | None, revision: str | None, name: str, m
         raise ModelError(f"--file {file}: only GGUF files are fetched one by one; without --file the whole model is")
     model = hub.find_model(hub_id, revision)
     files = model.model_files() if file is None else (model.find(file),)
-    size = sum(found.size_bytes for found in files)
+    size = sum(file.size_bytes for file in files)
     click.echo(f"{hub_id} at {model.commit}: {len(files)} files, {size / 1e6:.0f} MB", err=True)
     with building(models, name, f"{model.commit}{'-gguf' if file else ''}", force=force) as work:
-        found = hub.download(model, files, work / "download")
+        hashes = hub.download(model, files, work / "download")
         if file is None:
             check_folder(work / "download")
             (work / "download").rename(work / "model")
-            hub.source_of(model, found).write(work / "model")
+            hub.source_of(model, hashes).write(work / "model")
         else:
             header = GgufHeader.read(work / "download" / file)
             require_space(work, 2 * header.parameters)
             done = convert(header, work / "model")
-            hub.source_of(model, found, file, done).write(work / "model")
+            hub.source_of(model, hashes, file, done).write(work / "model")
     return models / name
 
 
@@ -131,17 +131,17 @@ def list_command(context: Context, as_json: bool, models: Path) -> None:
     """List the models in the models folder: architecture, parameters, dtype, size on disk, and where each came from."""
     from harness.model import folders as model_folders
 
-    found = model_folders.list_models(models)
+    models_found = model_folders.list_models(models)
     if as_json:
-        click.echo(json.dumps([model_folders.as_json(model) for model in found], indent=2, ensure_ascii=False))
+        click.echo(json.dumps([model_folders.as_json(model) for model in models_found], indent=2, ensure_ascii=False))
         return
-    if not found:
+    if not models_found:
         click.echo(f"no models in {models}/: `harness models fetch SOURCE` puts one there")
         return
     from rich.markup import escape
 
     table = context.table("model", "architecture", "parameters", "dtype", "size", "source")
-    for model in found:
+    for model in models_found:
         if model.problem:
             table.add_row(
                 f"[bold]{escape(model.name)}[/bold]", "[red]unreadable[/red]", "", "", "", escape(model.problem)

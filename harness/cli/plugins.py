@@ -50,11 +50,11 @@ def _print_tables(context: Context, verbose: bool) -> None:
     table = context.table("plugin", "version", "registers", "source")
     for info in plugins.loaded.values():
         registers = plugins.registered_by(info.name)
-        told = "\n".join(f"[dim]{kind}[/dim] {escape(', '.join(registers[kind]))}" for kind in registers)
+        registered = "\n".join(f"[dim]{kind}[/dim] {escape(', '.join(registers[kind]))}" for kind in registers)
         table.add_row(
             f"[bold]{escape(info.name)}[/bold]",
             info.version,
-            told or "[dim]nothing[/dim]",
+            registered or "[dim]nothing[/dim]",
             escape(info.path),
         )
     context.console.print(table)

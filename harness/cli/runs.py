@@ -97,7 +97,8 @@ def show(context: Context, name: str, as_json: bool) -> None:
         soft_wrap=True,
     )
     facts = {
-        "started": f"{details['started'] or 'never'}, took {_took(details['seconds']) or '?'} in {details['sessions']} session(s)",
+        "started": f"{details['started'] or 'never'}, took {_took(details['seconds']) or '?'} in "
+        f"{details['sessions']} session(s)",
         "manifest": f"sha256 {details['manifest_sha256']}",
         "metrics": ", ".join(f"{key.replace('_', ' ')} {value:.6g}" for key, value in details["metrics"].items())
         or "none",
@@ -132,7 +133,10 @@ def remove(context: Context, name: str, yes: bool) -> None:
 
 
 def find_run(context: Context, name: str) -> Run:
-    """The run called `name`, or in the folder `name`. Raises RunError, naming the nearest, where there is none."""
+    """Return the run called `name`, or in the folder `name`.
+
+    Raises RunError, naming the nearest, where there is none.
+    """
     for folder in (context.runs_folder / name, Path(os.path.expanduser(name))):  # noqa: PTH111 - Path's raises
         if os.path.isfile(folder / "manifest.json"):  # noqa: PTH113 - as above
             return Run.open(folder.resolve(), context.plugins)
@@ -143,7 +147,7 @@ def find_run(context: Context, name: str) -> Run:
 
 
 def summary(run: Run) -> dict[str, Any]:
-    """A run in one row, from its manifest, metrics and folder names; the recipe's plugins need not be installed."""
+    """Return a run in one row, from its manifest, metrics and folder names. Needs no plugin of the recipe."""
     sessions = run.manifest.get("sessions") or []
     outcome = run.outcome
     if outcome == "started":  # a process that was killed could not say so
@@ -164,7 +168,7 @@ def summary(run: Run) -> dict[str, Any]:
 
 
 def _recipe_value(run: Run, *keys: str) -> str | None:
-    """A value of the saved recipe, without its plugins."""
+    """Return a value of the saved recipe, without its plugins."""
     from ruamel.yaml import YAML
     from ruamel.yaml.error import YAMLError
 
@@ -178,7 +182,7 @@ def _recipe_value(run: Run, *keys: str) -> str | None:
 
 
 def _metrics(run: Run) -> list[dict[str, Any]]:
-    """The lines of metrics.jsonl; one that was cut off in mid-write is passed over."""
+    """Return the lines of metrics.jsonl; one that was cut off in mid-write is passed over."""
     lines = []
     if run.metrics_path.is_file():
         for line in run.metrics_path.read_text(encoding="utf-8", errors="replace").splitlines():
@@ -192,21 +196,21 @@ def _metrics(run: Run) -> list[dict[str, Any]]:
 
 
 def _metrics_summary(run: Run) -> dict[str, float]:
-    """Steps, and first, last and lowest of the losses."""
+    """Return the number of steps, and the first, last and lowest value of each loss."""
     metrics = _metrics(run)
-    found: dict[str, float] = {}
+    values_by_name: dict[str, float] = {}
     steps = [line["step"] for line in metrics if isinstance(line.get("step"), int)]
     if steps:
-        found["steps"] = max(steps)
+        values_by_name["steps"] = max(steps)
     for key in sorted({key for line in metrics for key in line if key == "loss" or key.endswith("_loss")}):
         values = [line[key] for line in metrics if isinstance(line.get(key), int | float)]
         if values:
-            found |= {f"first_{key}": values[0], f"last_{key}": values[-1], f"lowest_{key}": min(values)}
-    return found
+            values_by_name |= {f"first_{key}": values[0], f"last_{key}": values[-1], f"lowest_{key}": min(values)}
+    return values_by_name
 
 
 def _seconds(sessions: list[dict[str, Any]]) -> float | None:
-    """How long the sessions took together; one without an end is not counted."""
+    """Return the total duration of the sessions in seconds; a session without an end is not counted."""
     total = None
     for session in sessions:
         try:

@@ -1,4 +1,4 @@
-"""Data, room by room: bytes to rows (`read`), to conversations (`convert`), to those used (`prepare`), to ids (`encode`)."""
+"""Data in four steps: from bytes to rows (`read`), conversations (`convert`), a mixture (`prepare`), ids (`encode`)."""
 
 from harness.data.convert.conversion import convert_row
 from harness.data.convert.fields import LeftOut, take

@@ -1,7 +1,8 @@
-"""Which attention a model computes with: PyTorch's fused `sdpa` where it is the model's own function, else what the model has.
+"""Choice of a model's attention: PyTorch's fused `sdpa` if it computes the same function, else the model's own.
 
-A model's definition is its `eager` attention. `sdpa` is several times faster and silently leaves out what it does not know:
-a soft-cap of the scores (Gemma 2), sinks. So it is not looked up in a list of names but tried on the model at hand, on a few tokens.
+A model's definition is its `eager` attention. `sdpa` is several times faster and silently leaves out what it does not
+know: a soft-cap of the scores (Gemma 2), sinks. So it is not looked up in a list of names but tried on the model at
+hand, on a few tokens.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ class _Trial:
 def why_not_sdpa(model: Any) -> str | None:
     """Return why a model loaded with `sdpa` must compute with its `eager` attention, or None where the two agree.
 
-    Each attention layer is called with its own queries, keys and values of a few tokens, as they are and scaled up, in float32.
-    A model whose layers do not call the function by its name is compared by its logits.
+    Each attention layer is called with its own queries, keys and values of a few tokens, as they are and scaled up, in
+    float32. A model whose layers do not call the function by its name is compared by its logits.
     """
     torch = require("torch", "tuning")
     if model.config._attn_implementation != "sdpa":
@@ -103,7 +104,10 @@ def _difference(
     sdpa: Callable[..., Any], own: Callable[..., Any], spread: float | None,
     module: Any, query: Any, key: Any, value: Any, attention_mask: Any = None, **kwargs: Any,
 ) -> float:  # fmt: skip
-    """The largest difference of the two attentions over the largest output; query, key, value: [b, heads, s, d]."""
+    """Return the largest difference of the two attentions, relative to the largest output.
+
+    query, key, value: [b, heads, s, d].
+    """
     query, key, value = query.float(), key.float(), value.float()
     scaling = kwargs.get("scaling") or query.shape[-1] ** -0.5
     if spread is not None:
@@ -119,7 +123,7 @@ def _difference(
 
 
 def _additive(mask: Any, query: Any, key: Any, module: Any, kwargs: dict[str, Any]) -> Any:
-    """The mask as a plain attention adds it to its scores: [1 or b, 1, s, s] in float32."""
+    """Return the mask as a plain attention adds it to its scores: [1 or b, 1, s, s] in float32."""
     torch = require("torch", "tuning")
     if mask is None:
         is_causal = kwargs.get("is_causal")
@@ -132,7 +136,7 @@ def _additive(mask: Any, query: Any, key: Any, module: Any, kwargs: dict[str, An
 
 
 def _unnamed(sdpa: Callable[..., Any], kwargs: dict[str, Any]) -> set[str]:
-    """The arguments that were given a value and that `sdpa` only swallows."""
+    """Return the arguments that were given a value and that `sdpa` only swallows."""
     import inspect
 
     plain = {

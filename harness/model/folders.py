@@ -25,10 +25,10 @@ NAME = re.compile(r"\w[\w.-]*")
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where a model folder came from and what was done to it; its source.json.
+    """The origin of a model folder and its conversion, if any: the content of its source.json.
 
-    `source` is a hub id, a path or whatever the person who fetched it said; `revision` a commit. `sha256` is that of the
-    files that were read. `done` is None where the files are as published.
+    `source` is a hub id, a path or whatever the person who fetched it said; `revision` a commit. `sha256` is that of
+    the files that were read. `done` is None where the files are as published.
     """
 
     source: str
@@ -51,7 +51,7 @@ class Source:
 
     @classmethod
     def read(cls, folder: Path) -> Source | None:
-        """The folder's record; None where it has none. Raises HarnessError where it is damaged."""
+        """Return the folder's record; None where it has none. Raises HarnessError where it is damaged."""
         path = folder / RECORD
         if not path.is_file():
             return None
@@ -77,7 +77,7 @@ class ModelSummary:
 
 
 def list_models(models: Path) -> list[ModelSummary]:
-    """The model folders in `models`, by name; without torch, from the headers of their files."""
+    """Return the model folders in `models`, by name; without torch, from the headers of their files."""
     if not models.is_dir():
         return []
     folders = sorted(path for path in models.iterdir() if path.is_dir() and not path.name.startswith("."))
@@ -101,7 +101,10 @@ def _summary(folder: Path) -> ModelSummary:
 
 
 def _weights(path: Path) -> Counter[str]:
-    """How many elements of each dtype a safetensors file holds, from its header (https://github.com/huggingface/safetensors)."""
+    """Return the number of elements of each dtype in a safetensors file, from its header.
+
+    Format: https://github.com/huggingface/safetensors.
+    """
     try:
         with path.open("rb") as file:
             (length,) = struct.unpack("<Q", file.read(8))
@@ -119,13 +122,13 @@ def _weights(path: Path) -> Counter[str]:
 
 @contextlib.contextmanager
 def building(models: Path, name: str, key: str, *, force: bool = False) -> Iterator[Path]:
-    """A work folder whose folder `model` becomes `models/name` if the block succeeds; nothing else is ever in its place.
+    """Yield a work folder; its subfolder `model` becomes `models/name`, atomically, if the block succeeds.
 
-    What an earlier attempt with the same `key` left in the work folder is there still: downloads go on from it. Attempts with
-    another key, and a model that was not finished, are cleared away.
+    What an earlier attempt with the same `key` left in the work folder is there still: downloads go on from it.
+    Attempts with another key, and a model that was not finished, are cleared away.
 
     Raises:
-        ModelError: where the name cannot be a folder's, the model is there already and `force` is off, or another process
+        ModelError: if the name is not valid for a folder, the model exists and `force` is off, or another process
             is at it.
     """
     import filelock
@@ -181,17 +184,17 @@ def require_space(folder: Path, size_bytes: int) -> None:
     free = shutil.disk_usage(folder).free
     if free < size_bytes:
         raise ModelError(
-            f"{folder}: {size_bytes / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; free some space, or name "
-            f"a folder on another disk: --models DIR"
+            f"{folder}: {size_bytes / 1e9:.1f} GB are needed and {free / 1e9:.1f} GB are free; free some space, or "
+            "name a folder on another disk: --models DIR"
         )
 
 
 def _versions(*packages: str) -> dict[str, str]:
-    found = {}
+    versions = {}
     for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
-            found[package] = importlib.metadata.version(package)
-    return found
+            versions[package] = importlib.metadata.version(package)
+    return versions
 
 
 def as_json(summary: ModelSummary) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """GGUF files as ordinary model folders: dequantised weights in safetensors, tokenizer, template, configuration.
 
-transformers reads the file; what it leaves out of the tokenizer and the configuration is mended here, and a file that it
-would read wrongly is refused.
+transformers reads the file; what it leaves out of the tokenizer and the configuration is mended here, and a file that
+it would read wrongly is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from harness.errors import ModelError, first_line
 from harness.extras import require
 from harness.files import explain_full_disk, read_json, write_json
 
-# `tokenizer.ggml.pre` says how text is split before the merges; transformers knows some values and takes GPT-2's for all
+# `tokenizer.ggml.pre` says how text is split before the merges; transformers knows some values and takes GPT-2's for
+# all
 # others. Of these, the first are GPT-2's indeed, and the second split off each digit first.
 AS_GPT2 = {"gpt-2", "phi-2", "olmo", "mpt", "jais"}
 SINGLE_DIGITS = {"smollm", "starcoder", "refact", "command-r"}
@@ -29,7 +30,7 @@ BEGINS_WITH_BOS = WHOLE_WORDS | {"sentencepiece"}
 
 @dataclass(frozen=True, slots=True)
 class GgufHeader:
-    """What a GGUF file says of itself. `weights` counts the elements of its tensors by how they are stored."""
+    """The header of a GGUF file. `weights` counts the elements of its tensors by how they are stored."""
 
     path: Path
     architecture: str
@@ -47,14 +48,14 @@ class GgufHeader:
 
     @property
     def splits_as(self) -> str:
-        """How its tokenizer splits text: the value of `tokenizer.ggml.pre`, or `sentencepiece`."""
+        """The name of its tokenizer's pre-tokenizer: the value of `tokenizer.ggml.pre`, or `sentencepiece`."""
         if self.fields.get("tokenizer.ggml.model") != "gpt2":
             return "sentencepiece"
         return str(self.fields.get("tokenizer.ggml.pre") or "default")
 
     @classmethod
     def read(cls, path: Path) -> GgufHeader:
-        """The header of the file. Raises ModelError for what is no GGUF, or a part of one."""
+        """Return the header of the file. Raises ModelError for what is no GGUF, or a part of one."""
         gguf = require("gguf", "gguf")
         try:
             reader = gguf.GGUFReader(path)
@@ -80,10 +81,10 @@ class GgufHeader:
         kind = self.fields.get(f"{self.architecture}.rope.scaling.type", "none")
         scaled = sorted(name for name in tensors if name.startswith(("rope_freqs.", "rope_factors_")))
         if (kind != "none" and self.architecture != "gpt-oss") or scaled:
-            found = ", ".join([*scaled, *([f"rope scaling {kind!r}"] if kind != "none" else [])])
+            scaling = ", ".join([*scaled, *([f"rope scaling {kind!r}"] if kind != "none" else [])])
             raise ModelError(
-                f"{self.path}: its positions are scaled ({found}), which transformers does not read from a GGUF file. "
-                f"Fetch the model that it was made from instead: harness models fetch OWNER/NAME"
+                f"{self.path}: its positions are scaled ({scaling}), which transformers does not read from a GGUF "
+                "file. Fetch the model that it was made from instead: harness models fetch OWNER/NAME"
             )
 
 
@@ -115,7 +116,8 @@ def convert(header: GgufHeader, folder: Path) -> str:
             ) from error
     if missing := sorted(loaded["missing_keys"]):
         raise ModelError(
-            f"{header.path}: {len(missing)} weights of {type(model).__name__} are not in the file: {', '.join(missing[:3])}"
+            f"{header.path}: {len(missing)} weights of {type(model).__name__} are not in the file: "
+            f"{', '.join(missing[:3])}"
         )
     _mend_tokenizer(tokenizer, header, model.config)
     _mend_config(model.config)
@@ -140,9 +142,9 @@ def _mend_tokenizer(tokenizer: Any, header: GgufHeader, config: Any) -> None:
         )
     elif splits_as not in {"sentencepiece", *AS_GPT2, *known}:
         raise ModelError(
-            f"{header.path}: its tokenizer splits text as {splits_as!r} (tokenizer.ggml.pre), which is not known here, so "
-            f"that its tokens would be others than the model learnt. Fetch the model that it was made from instead: "
-            f"harness models fetch OWNER/NAME"
+            f"{header.path}: its tokenizer splits text as {splits_as!r} (tokenizer.ggml.pre), which is not known here, "
+            "so that its tokens would be others than the model learnt. Fetch the model that it was made from instead: "
+            "harness models fetch OWNER/NAME"
         )
     if splits_as in WHOLE_WORDS:
         tokenizer.backend_tokenizer.model.ignore_merges = True

@@ -1,6 +1,7 @@
-"""Models of the hub as ordinary folders: a revision resolved to its commit, safetensors only, checked, files that came whole kept.
+"""Download of models from the hub as ordinary folders: at a fixed commit, safetensors only, with their hashes checked.
 
-huggingface_hub does the transfers, with its progress bars; HF_ENDPOINT, HF_TOKEN and the proxy settings are as it reads them.
+huggingface_hub does the transfers, with its progress bars; HF_ENDPOINT, HF_TOKEN and the proxy settings are as it reads
+them.
 """
 
 from __future__ import annotations
@@ -41,17 +42,18 @@ class HubModel:
     files: tuple[HubFile, ...]
 
     def find(self, name: str) -> HubFile:
-        """The file called `name`. Raises ModelError, naming the nearest, where there is none."""
+        """Return the file called `name`. Raises ModelError, naming the nearest, where there is none."""
         names = [file.name for file in self.files]
         if name not in names:
             others = listed((other for other in names if other.endswith(".gguf")), 12)
             raise ModelError(
-                f"{self.name}@{self.commit[:7]}: no file {name!r}.{nearest(name, names)} Its GGUF files: {others or 'none'}"
+                f"{self.name}@{self.commit[:7]}: no file {name!r}.{nearest(name, names)} Its GGUF files: "
+                f"{others or 'none'}"
             )
         return self.files[names.index(name)]
 
     def model_files(self) -> tuple[HubFile, ...]:
-        """What an ordinary folder of this model holds. Raises ModelError where it has no safetensors."""
+        """Return what an ordinary folder of this model holds. Raises ModelError where it has no safetensors."""
         weights = [file for file in self.files if file.name.endswith(".safetensors") and "/" not in file.name]
         # Some publish the same weights a second time, in their own layout (consolidated.safetensors).
         weights = [file for file in weights if file.name.startswith("model")] or weights
@@ -66,14 +68,17 @@ class HubModel:
             return f"it has GGUF files only; name one of them: --file {gguf[0]} (of {listed(gguf, 12)})"
         if pickled := [file.name for file in self.files if file.name.endswith((".bin", ".pt", ".pth"))]:
             return (
-                f"it has no safetensors but {listed(pickled, 3)}, which could run code when loaded and is not fetched. A "
-                f"converted revision may be in its discussions: --revision refs/pr/NUMBER"
+                f"it has no safetensors but {listed(pickled, 3)}, which could run code when loaded and is not fetched. "
+                "A converted revision may be in its discussions: --revision refs/pr/NUMBER"
             )
         return f"no model: it has no *.safetensors. Its files: {listed(file.name for file in self.files) or 'none'}"
 
 
 def find_model(name: str, revision: str | None) -> HubModel:
-    """The repository at the commit that `revision` (its main branch where None) stands for now. Raises ModelError."""
+    """Return the repository at the commit that `revision` (its main branch where None) stands for now.
+
+    Raises ModelError.
+    """
     hub = require("huggingface_hub", "tuning")
     with _explained(name, revision):
         info = hub.HfApi().model_info(name, revision=revision, files_metadata=True)
@@ -90,23 +95,23 @@ def download(model: HubModel, files: Sequence[HubFile], folder: Path) -> dict[st
     folder.mkdir(parents=True, exist_ok=True)
     there = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
     require_space(folder, sum(file.size_bytes for file in files) - there)
-    found = {}
+    hashes = {}
     for file in files:
         with _explained(model.name, model.commit, folder):
             path = Path(hub.hf_hub_download(model.name, file.name, revision=model.commit, local_dir=folder))
-        found[file.name] = sha256_of_file(path)
-        if file.sha256 is not None and found[file.name] != file.sha256:
+        hashes[file.name] = sha256_of_file(path)
+        if file.sha256 is not None and hashes[file.name] != file.sha256:
             path.unlink()
             raise ModelError(
-                f"{model.name}@{model.commit[:7]}, {file.name}: what came has the SHA-256 {found[file.name][:12]}…, and the "
-                f"hub says {file.sha256[:12]}…. It is removed; run the same command again"
+                f"{model.name}@{model.commit[:7]}, {file.name}: what came has the SHA-256 {hashes[file.name][:12]}…, "
+                f"and the hub says {file.sha256[:12]}…. It is removed; run the same command again"
             )
     shutil.rmtree(folder / ".cache", ignore_errors=True)  # huggingface_hub's notes on this download
-    return found
+    return hashes
 
 
-def source_of(model: HubModel, found: dict[str, str], file: str | None = None, done: str | None = None) -> Source:
-    return Source(model.name, model.commit, file, found, done)
+def source_of(model: HubModel, hashes: dict[str, str], file: str | None = None, done: str | None = None) -> Source:
+    return Source(model.name, model.commit, file, hashes, done)
 
 
 @contextlib.contextmanager
@@ -117,15 +122,15 @@ def _explained(name: str, revision: str | None, folder: Path | None = None) -> I
         yield
     except errors.GatedRepoError as error:
         raise ModelError(
-            f"{name}: its owners ask for consent first. Give it at {constants.ENDPOINT}/{name}, log in (`hf auth login`, or "
-            f"HF_TOKEN in the environment), and run the same command again"
+            f"{name}: its owners ask for consent first. Give it at {constants.ENDPOINT}/{name}, log in (`hf auth "
+            "login`, or HF_TOKEN in the environment), and run the same command again"
         ) from error
     except errors.RevisionNotFoundError as error:
         raise ModelError(f"{name}: there is no branch, tag or commit {revision!r}") from error
     except errors.RepositoryNotFoundError as error:
         raise ModelError(
-            f"{name}: no such model on {constants.ENDPOINT}, or a private one. For a private one log in first: `hf auth login`, "
-            f"or HF_TOKEN in the environment"
+            f"{name}: no such model on {constants.ENDPOINT}, or a private one. For a private one log in first: `hf "
+            "auth login`, or HF_TOKEN in the environment"
         ) from error
     except errors.OfflineModeIsEnabled as error:
         raise ModelError(
@@ -138,13 +143,13 @@ def _explained(name: str, revision: str | None, folder: Path | None = None) -> I
             raise
         kept = "" if folder is None else " What came whole is kept; the same command fetches the rest."
         raise ModelError(
-            f"{name}: {constants.ENDPOINT} cannot be reached, or broke off: {first_line(error)}.{kept} `harness doctor` says "
-            f"what is reachable from here"
+            f"{name}: {constants.ENDPOINT} cannot be reached, or broke off: {first_line(error)}.{kept} `harness "
+            "doctor` says what is reachable from here"
         ) from error
 
 
 def _is_network(error: BaseException | None) -> bool:
-    """Whether a transport's error is the error or its cause; huggingface_hub has changed its HTTP library before."""
+    """Return whether the error, or its cause, is one of the network. Independent of huggingface_hub's HTTP library."""
     seen: list[Any] = []
     while error is not None and error not in seen:
         if isinstance(error, ConnectionError | TimeoutError) or type(error).__module__.startswith(

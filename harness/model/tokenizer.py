@@ -12,7 +12,7 @@ from harness.recipe import HUB_ID
 
 
 def load_tokenizer(path: str, revision: str | None = None, *, trust_remote_code: bool = False) -> Any:
-    """The fast tokenizer of a model folder or hub id. Raises ModelError where there is none."""
+    """Return the fast tokenizer of a model folder or hub id. Raises ModelError where there is none."""
     transformers = require("transformers", "tuning")
     folder = Path(path)
     if not folder.is_dir() and (folder.exists() or not HUB_ID.fullmatch(path)):
@@ -39,9 +39,10 @@ def add_tokens(tokenizer: Any, tokens: Sequence[str]) -> None:
 
 
 def hub_hint(path: str) -> str:
-    """Return the end of an error message about a path that is no local folder."""
+    """Return the end of an error message about a path that is not a local folder."""
     return (
         ""
         if Path(path).is_dir()
-        else ". It is no local folder, so it was looked up on the model hub; `harness doctor` says whether that is reachable"
+        else ". It is not a local folder, so it was looked up on the model hub; `harness doctor` says whether that is "
+        "reachable"
     )

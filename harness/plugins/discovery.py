@@ -126,12 +126,12 @@ class Plugins:
 
     def diagnoses(self) -> list[Diagnosis]:
         """Return what each plugin says of this machine; one that fails is reported."""
-        found = []
+        diagnoses = []
         for info in list(self.loaded.values()):
-            found += (
+            diagnoses += (
                 self._attempt(info, "diagnose failed", partial(self._call, "diagnose", info), "its diagnosis") or []
             )
-        return found
+        return diagnoses
 
     def read_by(self, plugin: str) -> Reads:
         """Return what the code of `plugin` has read while it was loaded and registered things."""
@@ -176,7 +176,9 @@ class Plugins:
             self._add(info, module)
 
     def _attempt(self, info: PluginInfo, otherwise: str, load: Callable[[], T], what: str = "it") -> T | None:
-        """Return what `load` returns; where it raises, report that `what` is left out, for a reason that begins with `otherwise`.
+        """Return the result of `load`; if it raises, report that `what` is left out.
+
+        The reported reason begins with `otherwise`.
 
         A module that calls sys.exit() must not end the command. What a plugin prints is none of the command's output.
         """
@@ -282,7 +284,7 @@ def _first_party_first(entry: importlib.metadata.EntryPoint) -> tuple[bool, str,
 
 
 def configured_files(start: Path | None = None) -> list[Path]:
-    """The plugin files under `[tool.harness] plugins` of the nearest pyproject.toml at or above `start`."""
+    """Return the plugin files under `[tool.harness] plugins` of the nearest pyproject.toml at or above `start`."""
     start = (start or Path.cwd()).resolve()
     for folder in (start, *start.parents):
         pyproject = folder / "pyproject.toml"

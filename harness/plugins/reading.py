@@ -1,7 +1,7 @@
-"""What Python code reads while it runs: files and folders that it opens, hosts that it asks.
+"""Record of the files and folders that Python code opens while it runs, and of the hosts that it contacts.
 
-The cache of prepared data asks this of plugins, whose results depend on more than their own code. The interpreter's audit
-events tell; they see what Python opens, not what a library's native code opens by itself.
+The cache of prepared data asks this of plugins, whose results depend on more than their own code. The interpreter's
+audit events tell; they see what Python opens, not what a library's native code opens by itself.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _heard(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _is_a_plugin_s(frame: FrameType | None) -> bool:
-    """True where a plugin reads: where the core called code that is not its own, or in a thread that it has no part in."""
+    """True while a plugin reads: the core called code of others, or the thread does not belong to the core."""
     if frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
         return False
     below, ours = "", False  # the code that the frame called, and whether the core was met

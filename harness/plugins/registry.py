@@ -1,7 +1,7 @@
 """Registries: what plugins registered of one kind, by name, each with its owner.
 
-A name that two claim keeps both, as `owner:name`. The bare name stays the first-party's; between others it is ambiguous,
-which is an error that names them.
+A name that two claim keeps both, as `owner:name`. The bare name stays the first-party's; between others it is
+ambiguous, which is an error that names them.
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ class Registry(Mapping[str, T], Generic[T]):
         self.entries[:] = [entry for entry in self.entries if entry.plugin.name != plugin]
 
     def _claims(self, name: str) -> list[Entry[T]]:
-        """The entries that `name` may mean: one, where it is clear."""
+        """Return the entries that `name` may mean: one, where it is clear."""
         exact = [entry for entry in self.entries if entry.qualified == name]
         if exact or name in self.reserved:
             return exact

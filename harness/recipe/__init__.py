@@ -1,4 +1,4 @@
-"""Recipes: the YAML that names model, template, data, tuning, evaluations and serving (`schema`), read and checked (`load`)."""
+"""Recipes: YAML files that name model, template, data, tuning, evaluations and serving (`schema`), and their loader."""
 
 from harness.recipe.load import load_recipe, load_recipe_of_run, qualified, template_spec, with_sets
 from harness.recipe.schema import (

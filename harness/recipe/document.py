@@ -25,7 +25,7 @@ class Document:
     overridden: Mapping[tuple[str, ...], str]
 
     def place(self, *location: str | int) -> str:
-        """Where `location` was written: `--set KEY=VALUE`, or `file, line N` of the innermost part that the file has."""
+        """Return the place of `location`: `--set KEY=VALUE`, or `file, line N` of the innermost part in the file."""
         keys = tuple(map(str, location))
         for length in range(len(keys), 0, -1):
             if (override := self.overridden.get(keys[:length])) is not None:
@@ -60,8 +60,8 @@ def read_document(path: Path, sets: Sequence[str] = ()) -> Document:
     except (YAMLError, ValueError, RecursionError) as error:
         raise RecipeError(f"{path}: not valid YAML: {error}") from None
     if not isinstance(tree, CommentedMap):
-        found = "nothing" if tree is None else f"{plain(tree)!r}"[:60]
-        raise RecipeError(f"{path}: a recipe is a mapping with model, data and tune; found {found}")
+        content = "nothing" if tree is None else f"{plain(tree)!r}"[:60]
+        raise RecipeError(f"{path}: a recipe is a mapping with model, data and tune; found {content}")
     overridden = {}
     for override in sets:
         overridden[apply_override(tree, override)] = override
@@ -95,7 +95,7 @@ def apply_override(tree: CommentedMap, override: str) -> tuple[str, ...]:
 
 
 def plain(value: Any) -> Any:
-    """Plain Python data out of what ruamel read (its scalars remember how they were written)."""
+    """Return plain Python data out of what ruamel read (its scalars remember how they were written)."""
     if isinstance(value, Mapping):
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, list):

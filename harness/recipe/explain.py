@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def explain(error: pydantic.ValidationError, document: Document, where: tuple[Any, ...], model: type[Options]) -> str:
-    """Every problem of a section, each with file, line, key, what was found and what was expected."""
+    """Return every problem of a section, each with file, line, key, what was found and what was expected."""
     lines: dict[str, str] = {}
     problems = error.errors()
     parents = {problem["loc"][:end] for problem in problems for end in range(len(problem["loc"]))}
@@ -51,7 +51,7 @@ def explain(error: pydantic.ValidationError, document: Document, where: tuple[An
 
 
 def _fields_at(model: type[Options], location: tuple[Any, ...]) -> list[str]:
-    """The field names of the (nested) section at `location`."""
+    """Return the field names of the (nested) section at `location`."""
     current: Any = model
     for part in location:
         if isinstance(part, int):

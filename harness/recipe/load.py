@@ -59,6 +59,7 @@ def load_recipe_of_run(path: Path, plugins: Plugins) -> Recipe:
     """Read the resolved recipe in a run's folder, also one that an earlier version wrote. Raises RecipeError."""
     document = read_document(path)
     _nest_flat_options(document, plugins)
+    _rename_values(document)
     return _Reader(document, plugins, to_tune=False).recipe()
 
 
@@ -173,9 +174,9 @@ class _Reader:
             if key in sections and not isinstance(sections[key], dict):
                 raise RecipeError(f"{place(key)}: `{key}` is a section with keys of its own, found {sections[key]!r}")
         for key, field in (("evaluate", "evaluation"), ("track", "tracker")):
-            found = sections.get(key)
-            if key in sections and not (isinstance(found, list) and all(isinstance(item, dict) for item in found)):
-                raise RecipeError(f"{place(key)}: `{key}` is a list of sections (`- {field}: NAME`), found {found!r}")
+            value = sections.get(key)
+            if key in sections and not (isinstance(value, list) and all(isinstance(item, dict) for item in value)):
+                raise RecipeError(f"{place(key)}: `{key}` is a list of sections (`- {field}: NAME`), found {value!r}")
 
     def _tune(self, tune: Mapping[str, Any]) -> TuneSpec:
         parts = {
@@ -195,7 +196,8 @@ class _Reader:
                     name = spec.name  # type: ignore[attr-defined]
                     raise RecipeError(
                         f"{self.document.place('tune', key)}: {key!r} is an option of the {part} {name!r} and belongs "
-                        f"into its section: `{part}: {{name: {name}, {key}: {tune[key]!r}}}`, or --set tune.{part}.{key}=…"
+                        f"into its section: `{part}: {{name: {name}, {key}: {tune[key]!r}}}`, or --set "
+                        f"tune.{part}.{key}=…"
                     )
 
     def _data(self, data: dict[str, Any]) -> dict[str, Any]:
@@ -243,7 +245,8 @@ class _Reader:
             return self._validated(where, written, base)
         if not isinstance(name, str):
             raise RecipeError(
-                f"{self.document.place(*where, key)}: {key!r} is {name!r}: expected a name, one of {known_names(registry)}"
+                f"{self.document.place(*where, key)}: {key!r} is {name!r}: expected a name, one of "
+                f"{known_names(registry)}"
             )
         if may_be_gone and not self.to_tune and name not in registry:
             model = type(base.__name__, (base,), {"model_config": {"extra": "ignore"}})
@@ -279,6 +282,13 @@ class _Reader:
                 f"{place('data', 'decontaminate')}: it compares data.train with the items of the recipe's evaluations, "
                 f"and there is no `evaluate`"
             )
+
+
+def _rename_values(document: Document) -> None:
+    """Replace values that versions up to 0.1 wrote by their present names."""
+    data = document.tree.get("data")
+    if isinstance(data, CommentedMap) and data.get("train_on") == "none-but-marked":
+        data["train_on"] = "marked"
 
 
 def _nest_flat_options(document: Document, plugins: Plugins) -> None:

@@ -50,9 +50,9 @@ def resolve_paths(recipe: Recipe, document: Document, must_exist: bool) -> Recip
                 near = file_near(Path(value))
                 raise RecipeError(f"{document.place('evaluate', index, key)}: no such file or folder: {value}.{near}")
         for key in type(spec).model_fields:  # an evaluation's own data, read as the recipe's data are
-            found = getattr(spec, key)
-            if isinstance(found, tuple) and found and all(isinstance(item, DataSource) for item in found):
-                changes[key] = tuple(resolved(("evaluate", index, key, at), item) for at, item in enumerate(found))
+            written = getattr(spec, key)
+            if isinstance(written, tuple) and written and all(isinstance(item, DataSource) for item in written):
+                changes[key] = tuple(resolved(("evaluate", index, key, at), item) for at, item in enumerate(written))
         evaluate.append(spec.model_copy(update=changes))
     return recipe.model_copy(
         update={"model": model, "data": recipe.data.model_copy(update=sources), "evaluate": tuple(evaluate)}
@@ -60,14 +60,15 @@ def resolve_paths(recipe: Recipe, document: Document, must_exist: bool) -> Recip
 
 
 def _may_be_hub_id(path: str, folder: Path) -> bool:
-    """Whether a model's path is to be looked up on the hub: `name` or `owner/name`, and no such folder in `folder`."""
+    """Return whether a model's path can be a hub id: `name` or `owner/name`, with no such folder in `folder`."""
     return HUB_ID.fullmatch(path) is not None and not os.path.isdir(folder / path)  # noqa: PTH112 - as above
 
 
 def _exists(path: str) -> bool:
-    return os.path.exists(path)  # noqa: PTH110 - Path's raises for a name that is too long, or a folder one may not read
+    # Path.exists raises for a name that is too long, or a folder without read permission.
+    return os.path.exists(path)  # noqa: PTH110
 
 
 def path_fields(spec: Options) -> list[str]:
-    """Option fields that hold a path: by the field's own name, `path` or `..._path`."""
+    """Return the names of the option fields that hold a path: `path` or `..._path`."""
     return [key for key in type(spec).model_fields if key == "path" or key.endswith("_path")]

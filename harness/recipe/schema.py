@@ -52,9 +52,10 @@ class ModelSpec(Options):
 
 
 class TemplateSpec(Options):
-    """How conversations become text: a registered template, by its name alone or with the keys that it adds to these.
+    """The chat template: a registered one, by its name alone or with the keys that it adds to these.
 
-    `add_tokens` gives the tokenizer the control tokens that the template needs and it lacks, and trains their embeddings.
+    `add_tokens` gives the tokenizer the control tokens that the template needs and it lacks, and trains their
+    embeddings.
     """
 
     name: str
@@ -62,11 +63,11 @@ class TemplateSpec(Options):
 
 
 class DataSource(Options):
-    """One source of rows: a registered data set, and where it is read from if it does not bring its own data.
+    """One source of rows: a registered dataset, and the place it is read from if it does not bring its own data.
 
-    `path` is a file, folder, glob, URL, or `hub://owner/name?split=train` with its commit as `revision`. The data set adds
-    its own keys to these. `columns` renames the columns of a file: `{instruction: question}`.
-    `limit` reads only the beginning; `cap`, `weight` and `epochs` say how much of what was read goes into the mixture.
+    `path` is a file, folder, glob, URL, or `hub://owner/name?split=train` with its commit as `revision`. The dataset
+    adds its own keys to these. `columns` renames the columns of a file: `{instruction: question}`. `limit` reads only
+    the beginning; `cap`, `weight` and `epochs` say how much of what was read goes into the mixture.
     """
 
     dataset: str
@@ -80,7 +81,10 @@ class DataSource(Options):
 
 
 def combined(base: type[T], *added: type[Options] | None) -> type[T]:
-    """A section with the keys of `base` and those that plugins add. Raises RecipeError where one adds a key that is there."""
+    """Return a section with the keys of `base` and those that plugins add.
+
+    Raises RecipeError where one adds a key that is there.
+    """
     own = [options for options in added if options is not None and options is not Options]
     for options in own:
         if taken := sorted(set(options.model_fields) & set(base.model_fields)):
@@ -91,12 +95,12 @@ def combined(base: type[T], *added: type[Options] | None) -> type[T]:
 
 
 def source_model(dataset: Dataset) -> type[DataSource]:
-    """DataSource with the keys that `dataset` adds to it."""
+    """Return DataSource with the keys that `dataset` adds to it."""
     return combined(DataSource, dataset.options)
 
 
 def read_as(source: DataSource, dataset: Dataset) -> DataSource:
-    """The same source, read as `dataset`."""
+    """Return the same source, read as `dataset`."""
     return source_model(dataset)(**source.model_dump() | {"dataset": dataset.name})
 
 
@@ -107,7 +111,7 @@ class CleanStep(Options):
 
 
 class DecontaminateSpec(Options):
-    """What is done about rows that share `ngram` words in a row with an item of the recipe's evaluations.
+    """Action on training rows that share `ngram` consecutive words with an item of the recipe's evaluations.
 
     An item with fewer words counts whole, down to `min_words`. Words that more than `shared_by` items share are the
     phrasing of a task, and are not compared.
@@ -120,7 +124,7 @@ class DecontaminateSpec(Options):
 
 
 class DataSpec(Options):
-    """What is trained on and what is validated on, and what is done with it first."""
+    """Training and validation data, and their preparation."""
 
     train: tuple[pydantic.SerializeAsAny[DataSource], ...] = Field(min_length=1)
     validation: tuple[pydantic.SerializeAsAny[DataSource], ...] = ()
@@ -129,26 +133,26 @@ class DataSpec(Options):
     decontaminate: DecontaminateSpec | None = None
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None = None
     seed: int = 0
-    train_on: Literal["all", "last", "none-but-marked"] = "all"
+    train_on: Literal["all", "last", "marked"] = "all"
     max_tokens: Positive = 2048
     on_overlong: Literal["error", "drop", "truncate"] = "error"
     processes: Annotated[int, Field(ge=0)] | None = None  # that encode; decides nothing but the time it takes
 
 
 class ObjectiveSpec(Options):
-    """What is learnt: a registered objective, by its name alone or with the keys that it adds to this."""
+    """The loss: a registered objective, by its name alone or with the keys that it adds to this."""
 
     name: str
 
 
 class MethodSpec(Options):
-    """Which weights move: a registered method, by its name alone or with the keys that it adds to this."""
+    """The weights that are trained: a registered method, by its name alone or with the keys that it adds to this."""
 
     name: str
 
 
 class TuneSpec(Options):
-    """How to tune."""
+    """Settings of tuning: objective, method, optimizer and schedule."""
 
     objective: pydantic.SerializeAsAny[ObjectiveSpec]
     method: pydantic.SerializeAsAny[MethodSpec]
@@ -183,7 +187,7 @@ class TrackSpec(Options):
 
 
 class ServeSpec(Options):
-    """How to serve. The engine adds its own keys to this."""
+    """The engine that serves. It adds its own keys to this."""
 
     engine: str
 
@@ -201,7 +205,7 @@ class Recipe(Options):
     serve: pydantic.SerializeAsAny[ServeSpec] | None = None
 
     def as_yaml(self) -> str:
-        """The resolved recipe as YAML, in the order in which a person reads it."""
+        """Return the resolved recipe as YAML, in the order in which a person reads it."""
         out = io.StringIO()
         yaml = YAML()
         yaml.default_flow_style = False

@@ -1,4 +1,4 @@
-"""Runs: the directory that a recipe leaves behind (`folder`), and who is told what happens in it (`events`)."""
+"""Runs: the directory that tuning a recipe writes (`folder`), and the events that trackers receive (`events`)."""
 
 from harness.run.events import Events
 from harness.run.folder import Run, environment, list_runs

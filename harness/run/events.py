@@ -47,5 +47,5 @@ class Events:
                 receiver(event)
             except Exception as error:
                 self._receivers.remove((about, receiver))
-                told = f"{type(event).__name__}: {type(error).__name__}: {error}"
-                print(f"warning: {about} is not called again; it failed at {told}", file=sys.stderr)
+                cause = f"{type(event).__name__}: {type(error).__name__}: {error}"
+                print(f"warning: {about} is not called again; it failed at {cause}", file=sys.stderr)

@@ -1,8 +1,8 @@
-"""Runs: the directory that a recipe leaves behind, and the manifest that says how it came about.
+"""Runs: the directory that tuning a recipe writes, and the manifest that records how it was made.
 
 recipe.yaml     the resolved recipe              metrics.jsonl   one line an optimizer step
 manifest.json   versions, hashes, seed, outcome  loss.png        the loss curve
-adapter/        what was learnt, in PEFT's format (or model/: a whole model)
+adapter/        the trained weights, in PEFT's format (or model/: a whole model)
 chat/           tokenizer, chat template and generation defaults: what evaluation and serving load
 probes.json     log-probabilities that serving must reproduce
 trained_rows.bin    digests of the rows that were trained on, which "held-out" rows are checked against
@@ -45,7 +45,7 @@ class Run:
 
     @classmethod
     def create(cls, folder: Path, recipe: Recipe, plugins: Plugins) -> Run:
-        """Make a new run directory. Raises RunError where one with a manifest is there already."""
+        """Create a run directory. Raises RunError if one with a manifest exists."""
         if os.path.exists(folder / "manifest.json"):  # noqa: PTH110 - Path's raises for a name that is too long
             if cls(folder, {}, plugins).in_use():
                 raise _busy(folder)
@@ -70,7 +70,7 @@ class Run:
 
     @classmethod
     def open(cls, folder: Path, plugins: Plugins) -> Run:
-        """Open an existing run directory. Raises RunError where it is none."""
+        """Open an existing run directory. Raises RunError if the folder is not one."""
         path = folder / "manifest.json"
         if not path.is_file():
             raise RunError(
@@ -136,12 +136,12 @@ class Run:
 
     @property
     def added_tokens(self) -> dict[str, int]:
-        """The tokens that tuning gave the tokenizer, with their ids; the base model's files have no embeddings for them."""
+        """The tokens that tuning added to the tokenizer, with their ids; the base model has no embeddings for them."""
         added: dict[str, int] = (self.manifest.get("template") or {}).get("added_tokens") or {}
         return added
 
     def require_finished(self) -> None:
-        """Raises RunError where the run has not finished tuning."""
+        """Raise RunError where the run has not finished tuning."""
         if self.outcome != "finished" and self.in_use():
             raise RunError(f"the run {self.name} is being tuned right now; wait until it has finished")
         if self.outcome != "finished":
@@ -177,7 +177,7 @@ class Run:
             self.update(outcome=entry["outcome"])
 
     def discard(self) -> None:
-        """Take a run back that failed before it learnt anything; what else lies in its folder stays."""
+        """Remove the files of a run that failed before its first step; other files in its folder stay."""
         for name in ("manifest.json", "recipe.yaml", "metrics.jsonl", "trained_rows.bin", ".lock"):
             (self.folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -202,7 +202,7 @@ class Run:
             lock.release()
 
     def in_use(self) -> bool:
-        """Whether a process is working in the run right now."""
+        """Return whether a process is working in the run right now."""
         import filelock
 
         if not (self.folder / ".lock").exists():
@@ -221,16 +221,19 @@ def _busy(folder: Path) -> RunError:
 
 
 def list_runs(runs_folder: Path, plugins: Plugins, broken: list[RunError] | None = None) -> list[Run]:
-    """The runs under `runs_folder`, oldest first. Those that cannot be read go to `broken`, or are raised without it."""
-    found = []
+    """Return the runs under `runs_folder`, oldest first.
+
+    Those that cannot be read go to `broken`, or are raised without it.
+    """
+    runs = []
     for path in sorted(runs_folder.glob("[!.]*/manifest.json")):
         try:
-            found.append(Run.open(path.parent, plugins))
+            runs.append(Run.open(path.parent, plugins))
         except HarnessError as error:
             if broken is None:
                 raise
             broken.append(RunError(str(error)))
-    return sorted(found, key=lambda run: str((run.manifest["sessions"] or [{}])[0].get("started") or ""))
+    return sorted(runs, key=lambda run: str((run.manifest["sessions"] or [{}])[0].get("started") or ""))
 
 
 def environment() -> dict[str, Any]:

@@ -1,12 +1,13 @@
-"""Templates: what was tuned is what is served.
+"""Chat templates: the same text and the same ids in tuning and in serving.
 
-A template bound to a tokenizer (`binding`) renders conversations (`render`), keeps people's text from becoming control tokens
-(`escape`), encodes with proof that the loss sees the answers (`spans`, `verify`), and is itself tried before use (`trial`).
+A template bound to a tokenizer (`binding`) renders conversations (`render`), keeps the text of messages from becoming
+control tokens (`escape`), and encodes with a check that the loss sees exactly the answers (`spans`, `verify`). Each
+template is tried on small conversations before it is used (`trial`).
 """
 
 from harness.template.binding import bind, fitting, missing_tokens
 from harness.template.differences import aligned, divergence
-from harness.template.encode import BoundTemplate, TrainOn, as_vllm_has_them, fingerprint, source_fingerprint, trained
+from harness.template.encode import BoundTemplate, TrainOn, fingerprint, source_fingerprint, tools_for_vllm, trained
 from harness.template.escape import BREAK, control_tokens
 
 __all__ = [
@@ -14,7 +15,6 @@ __all__ = [
     "BoundTemplate",
     "TrainOn",
     "aligned",
-    "as_vllm_has_them",
     "bind",
     "control_tokens",
     "divergence",
@@ -22,5 +22,6 @@ __all__ = [
     "fitting",
     "missing_tokens",
     "source_fingerprint",
+    "tools_for_vllm",
     "trained",
 ]

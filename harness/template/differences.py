@@ -1,4 +1,4 @@
-"""Where two texts, or two lists of ids, part: shown one above the other at the first difference."""
+"""Display of the first difference between two texts, or two lists of ids, one above the other."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SHOWN_TOKENS = 12
 
 
 def divergence(prefix: str, text: str) -> str:
-    """The two texts around the first difference, one above the other."""
+    """Return the two texts around the first difference, one above the other."""
     at = first_difference(prefix, text)
     around = slice(max(0, at - SHOWN_CHARACTERS), at + SHOWN_CHARACTERS)
     return f"  as a prefix: …{prefix[around]!r}\n  in the whole: …{text[around]!r}"
@@ -23,7 +23,10 @@ def aligned(
     theirs: Sequence[int],
     labels: tuple[str, str] = ("in training", "served"),
 ) -> str:
-    """Two lists of ids as text, one above the other, with a caret below the first difference. Control tokens are in «»."""
+    """Return two lists of ids as text, one above the other, with a caret below the first difference.
+
+    Control tokens are shown in «».
+    """
     from rich.cells import cell_len
 
     at = first_difference(ours, theirs)
@@ -35,21 +38,21 @@ def aligned(
         more = "…" if len(ids) > at + SHOWN_TOKENS else ""
         lines.append(f"  {label:{width}}  {same}{_visible(tokenizer, ids[at : at + SHOWN_TOKENS])}{more}")
     lines.append(" " * (width + 4 + cell_len(same)) + "^")
-    told = (
+    position_texts = (
         f"{label} {f'{ids[at]} `{_visible(tokenizer, [ids[at]])}`' if at < len(ids) else 'nothing'}"
         for label, ids in zip(labels, (ours, theirs), strict=True)
     )
-    return "\n".join([*lines, f"  token {at + 1}: {', '.join(told)}"])
+    return "\n".join([*lines, f"  token {at + 1}: {', '.join(position_texts)}"])
 
 
 def first_difference(ours: Sequence[object], theirs: Sequence[object]) -> int:
-    """The position of it; where one is the beginning of the other, its length."""
+    """Return the index of the first difference; if one sequence is a prefix of the other, the length of the shorter."""
     pairs = enumerate(zip(ours, theirs, strict=False))
     return next((at for at, (one, other) in pairs if one != other), min(len(ours), len(theirs)))
 
 
 def _visible(tokenizer: Any, ids: Sequence[int]) -> str:
-    """Tokens as one line of text: control tokens in «», what cannot be seen escaped."""
+    """Return tokens as one line of text: control tokens in «», unprintable characters as escapes."""
     control = set(tokenizer.added_tokens_decoder)
     shown = ""
     for is_control, group in itertools.groupby(ids, key=lambda token: token in control):

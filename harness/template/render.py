@@ -1,4 +1,4 @@
-"""Rendering a chat template in transformers' sandbox, which is vLLM's: it cannot reach out, and is made to end."""
+"""Rendering of chat templates in the sandbox of transformers, which vLLM uses too, with limits on time and memory."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ class Renderer:
     Args:
         name: of the template, for messages.
         source: its Jinja source.
-        control: the control-token strings that it breaks in what is said, see `escape`.
-        variables: what else it sees: `bos_token`, `eos_token` and the like.
+        control: the control-token strings that it breaks inside messages, see `escape`.
+        variables: further variables of the template: `bos_token`, `eos_token` and the like.
 
     Raises:
-        TemplateError: where the source is not Jinja.
+        TemplateError: if the source is not valid Jinja.
     """
 
     def __init__(self, name: str, source: str, control: Sequence[str], variables: Mapping[str, Any]) -> None:
@@ -38,7 +38,8 @@ class Renderer:
         self.name = name
         self._control, self._markers = control, markers(control)
         try:
-            # The prelude changes nothing where no marker is said, and is left out there: it takes longer than the rest.
+            # Without a marker in the messages the prelude changes nothing, and is left out: it takes longer than the
+            # rest.
             self._plain = compiled(plain := unprotected(source))
             self._protected = compiled(source)
         except jinja2.TemplateSyntaxError as error:
@@ -49,26 +50,29 @@ class Renderer:
             ) from None
         except (RecursionError, MemoryError):
             raise TemplateError(f"template {name!r}: its Jinja is nested too deeply") from None
-        # Jinja would put them together anew for every text, which takes as long as rendering a short one.
+        # Jinja would merge them again for every text, which takes as long as rendering a short one.
         self._variables = {**self._plain.globals, "documents": None, **variables}
 
     def __call__(self, messages: list[dict[str, Any]], tools: list[Any] | None, generation_prompt: bool) -> str:
-        """Raises TemplateError where the template refuses the messages, or does what it may not."""
+        """Render messages and tools. Raises TemplateError if the template refuses them or leaves its sandbox."""
         return self._render(
-            self._protected if self.said(messages, tools) else self._plain, messages, tools, generation_prompt
+            self._protected if self.control_tokens_in(messages, tools) else self._plain,
+            messages,
+            tools,
+            generation_prompt,
         )
 
-    def said(self, messages: list[dict[str, Any]], tools: list[Any] | None) -> tuple[str, ...]:
-        """The control-token strings that somebody says."""
+    def control_tokens_in(self, messages: list[dict[str, Any]], tools: list[Any] | None) -> tuple[str, ...]:
+        """Return the control-token strings that stand in messages or tools."""
         if not holds_any(self._markers, messages, tools):
             return ()
         everything = "\0".join(strings_of([messages, tools]))
         return tuple(token for token in self._control if token in everything)
 
     def unprotected(self, messages: list[dict[str, Any]], tools: list[Any] | None, generation_prompt: bool) -> str:
-        """The text of messages and tools in which nobody says a control token any more, see `escape.broken`.
+        """Render messages and tools whose control tokens are broken already, see `escape.escaped`.
 
-        It is what the protected template writes, in a tenth of the time.
+        Returns the same text as the protected template, in a tenth of the time.
         """
         return self._render(self._plain, messages, tools, generation_prompt)
 
@@ -99,7 +103,7 @@ class Renderer:
 
 
 def variables_of(source: str) -> list[str]:
-    """The variables that a chat template reads, besides those that it is always given or sets itself."""
+    """Return the variables that a chat template reads, except those that it is always given or sets itself."""
     from jinja2 import meta
 
     from harness.template.sandbox import environment
@@ -116,7 +120,7 @@ def variables_of(source: str) -> list[str]:
     return sorted(meta.find_undeclared_variables(environment().parse(unprotected(source))) - given)
 
 
-_renders: dict[int, int] = {}  # by thread, how many texts it has begun to render
+_renders: dict[int, int] = {}  # the number of texts each thread has begun to render
 
 
 class _TookTooLong(BaseException):  # not an Exception: Jinja code must not be able to go on after it
@@ -124,10 +128,10 @@ class _TookTooLong(BaseException):  # not an Exception: Jinja code must not be a
 
 
 @contextlib.contextmanager
-def made_to_end(name: str, seconds: float = TIME_LIMIT_S, *, each: bool = False) -> Iterator[None]:
-    """Stops the template `name` that loops: raises EndlessTemplateError in the block once it took so much of the processor's time.
+def time_limited(name: str, seconds: float = TIME_LIMIT_S, *, each: bool = False) -> Iterator[None]:
+    """Abort rendering after `seconds` of CPU time, raising EndlessTemplateError, which names the template.
 
-    The time is for all that is rendered in the block or, with `each`, for every text: of a long conversation there are many.
+    The limit holds for everything that is rendered in the block or, with `each`, for every single text.
     """
     thread, lock, done = threading.get_ident(), threading.Lock(), threading.Event()
     began = _processor_time(thread)
@@ -158,7 +162,10 @@ def made_to_end(name: str, seconds: float = TIME_LIMIT_S, *, each: bool = False)
 
 @contextlib.contextmanager
 def memory_bounded(gib: float = MEMORY_GIB) -> Iterator[None]:
-    """Lets the process take only so much memory more in the block, where the system can do that; else a MemoryError is raised."""
+    """Limit the memory that the process can allocate in the block to `gib` more, on systems that support it.
+
+    An allocation beyond the limit raises MemoryError.
+    """
     try:
         import resource
 
@@ -177,7 +184,7 @@ def memory_bounded(gib: float = MEMORY_GIB) -> Iterator[None]:
 
 
 def _processor_time(thread: int) -> float:
-    """Seconds that a thread has computed for; where the system does not tell, those that have passed."""
+    """Return a thread's CPU time in seconds; on systems that do not report it, the time of day."""
     if hasattr(time, "pthread_getcpuclockid"):
         return time.clock_gettime(time.pthread_getcpuclockid(thread))
     return time.monotonic()

@@ -1,9 +1,9 @@
-"""From rendered texts to ids and masks, and the proof that the mask is the answers.
+"""Ids and loss masks of rendered texts, with a check that the mask covers exactly the answers.
 
-Tokenizers split a text at its control tokens first, and what lies between two of them is tokenized on its own. So what
-stands between the last control token of a prompt and its end (the tail, `assistant\\n` in ChatML) says where the answer
-begins: its ids are known, and have to be there. If they are, no token holds the end of a prompt and the start of an answer
-together, and the prompt that a server tokenizes on its own has the ids that training saw.
+A tokenizer splits a text at its control tokens first, and tokenizes each part between them on its own. The part between
+the last control token of a prompt and the end of the prompt is called its tail (`assistant\\n` in ChatML). Its ids are
+known, and are required to stand before the answer. Then no token covers both the end of a prompt and the start of an
+answer, and a server that tokenizes the prompt on its own gets the ids of training.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _SHORT = 64  # characters of a tail that is worth remembering
 
 @dataclass(frozen=True, slots=True)
 class Span:
-    """A trained turn: the rendered text up to where its answer begins, and where in the text its stop token ends."""
+    """A trained turn: `prompt` is the rendered text before its answer, `end` the position behind its stop token."""
 
     turn: int
     prompt: str
@@ -37,16 +37,19 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """A conversation as text, and which parts of it are trained. `said` are the control-token strings that are text in it."""
+    """A conversation as text, and which parts of it are trained.
+
+    `escaped` are the control-token strings that are text in it.
+    """
 
     conversation: Conversation
     text: str
     spans: list[Span]
-    said: tuple[str, ...] = ()
+    escaped: tuple[str, ...] = ()
 
 
 class Tokens:
-    """The tokens of one template: a tokenizer, and where in its ids the answers are."""
+    """A tokenizer that finds the answers of one template in the ids."""
 
     def __init__(self, name: str, tokenizer: Any, stop_ids: tuple[int, ...], control: Sequence[str]) -> None:
         self.name, self.stop_ids = name, stop_ids
@@ -59,11 +62,11 @@ class Tokens:
         self._bos = tokenizer.bos_token_id if wants_bos(tokenizer) else None
 
     def ids_of(self, texts: Sequence[str]) -> list[list[int]]:
-        """The ids of each text, tokenized as it is."""
+        """Return the ids of each text, tokenized without added tokens."""
         return [encoding.ids for encoding in self._encodings(texts)]
 
     def tokenized(self, rendered: Sequence[Rendered]) -> list[Any]:
-        """What `examples` takes; almost all of the work, on all cores and without Python's lock."""
+        """Tokenize for `examples`: almost all of the work, on all cores and without Python's lock."""
         return self._encodings([one.text for one in rendered])
 
     def _encodings(self, texts: Sequence[str]) -> list[Any]:
@@ -75,7 +78,10 @@ class Tokens:
         return encodings
 
     def examples(self, rendered: Sequence[Rendered], tokenized: Sequence[Any]) -> list[Example]:
-        """Ids and masks. Raises TemplateError where an answer has no tokens of its own, or prompts would differ."""
+        """Return ids and masks.
+
+        Raises TemplateError where an answer has no tokens of its own, or prompts would differ.
+        """
         tails = dict(self._tails)  # others may encode at the same time
         tail_of = {span.prompt: self._tail(span.prompt, tails) for one in rendered for span in one.spans}
         if new := sorted({tail for tail in tail_of.values() if tail not in tails}):
@@ -91,7 +97,7 @@ class Tokens:
         return [self._example(one, ids, known) for one, ids in zip(rendered, all_ids, strict=True)]
 
     def _tail(self, prompt: str, known: Mapping[str, Tail]) -> str:
-        """The prompt from its last control token on; all of it where it has none."""
+        """Return the prompt from its last control token on; the whole prompt if it has none."""
         for tail, (control, _) in known.items():
             if control and prompt.endswith(tail):
                 return tail
@@ -101,11 +107,12 @@ class Tokens:
         return prompt[last:]
 
     def _require_one_bos(self, rendered: Rendered, ids: list[int]) -> None:
-        """Where the tokenizer begins every text with its BOS. One that ends answers too can be counted by nobody."""
-        if ids[:1] == [self._bos] and (self._bos in self.stop_ids or ids.count(self._bos) == 1):  # type: ignore[arg-type]
+        """Require one BOS, at the start. A BOS that also ends answers is not counted."""
+        count = sum(id == self._bos for id in ids)
+        if ids[:1] == [self._bos] and (self._bos in self.stop_ids or count == 1):
             return
         raise TemplateError(
-            f"{named(rendered.conversation)}template {self.name!r} writes BOS {ids.count(self._bos)} times, "  # type: ignore[arg-type]
+            f"{named(rendered.conversation)}template {self.name!r} writes BOS {count} times, "
             f"and this tokenizer begins a text with it, once: {rendered.text[:80]!r}"
         )
 
@@ -133,38 +140,45 @@ class Tokens:
             self._require_words(rendered, span, ids[first:last], stop)
         if True not in mask[1:]:
             raise TemplateError(f"{named(rendered.conversation)}nothing to learn from: no token of an answer is left")
-        return Example(ids, mask, rendered.conversation.id, rendered.said)
+        return Example(ids, mask, rendered.conversation.id, rendered.escaped)
 
     def _require_words(self, rendered: Rendered, span: Span, ids: list[int], stop: str) -> None:
-        """The tokens of an answer are its words. Only a tokenizer that does not keep everything is asked."""
+        """Require that the ids of an answer decode to its words. Skipped for tokenizers that keep every character."""
         if self._decode is None:
             return
-        said = rendered.text[len(span.prompt) : span.end].removesuffix(stop)
+        words = rendered.text[len(span.prompt) : span.end].removesuffix(stop)
         back = self._decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False)
-        if unicodedata.normalize("NFC", back).strip() != unicodedata.normalize("NFC", said).strip():
-            at = first_difference(back, said)
+        if unicodedata.normalize("NFC", back).strip() != unicodedata.normalize("NFC", words).strip():
+            at = first_difference(back, words)
             raise TemplateError(
                 f"{named(rendered.conversation)}message {span.turn + 1}: this tokenizer cannot write the answer: "
-                f"{said[max(0, at - 20) : at + 20]!r} becomes {back[max(0, at - 20) : at + 20]!r}. Leave such rows out, or choose another model"
+                f"{words[max(0, at - 20) : at + 20]!r} becomes {back[max(0, at - 20) : at + 20]!r}. Leave such rows "
+                "out, or choose another model"
             )
 
     def _stop_of(self, rendered: Rendered, span: Span) -> str:
-        """The stop token that ends a trained turn. Raises TemplateError where its answer holds another before."""
+        """Return the stop token that ends a trained turn.
+
+        Raises TemplateError if the answer holds a stop token before its end.
+        """
         text, start = rendered.text, len(span.prompt)
         last = next(stop for stop in self.stops if text.endswith(stop, start, span.end))
         for stop in self.stops:
             if text.find(stop, start, span.end - len(last)) >= 0:
                 raise TemplateError(
-                    f"{named(rendered.conversation)}message {span.turn + 1}: the answer holds a stop token before its end: "
-                    f"{text[start : span.end][:80]!r}"
+                    f"{named(rendered.conversation)}message {span.turn + 1}: the answer holds a stop token before its "
+                    f"end: {text[start : span.end][:80]!r}"
                 )
         return last
 
     def _closer_look(self, rendered: Rendered) -> Example:
-        """The example with the offsets of its tokens; an error where a turn cannot be learnt as it would be served."""
+        """Build the example from the offsets of its tokens.
+
+        Raises TemplateError if training and serving would differ.
+        """
         text, spans = rendered.text, rendered.spans
-        # An answer that begins with white space can merge with the prompt's last token. Nothing follows the last answer, so
-        # it is cut off there: its prompt is then what the server receives.
+        # An answer that begins with white space can merge with the prompt's last token. Nothing follows the last
+        # answer, so the text is split there: the prompt then has the ids that the server receives.
         ids, offsets = self._tokenized_as_two(text, len(spans[-1].prompt))
         starts = [start for start, _ in offsets]
         mask = [False] * len(ids)
@@ -175,47 +189,51 @@ class Tokens:
             first, last = bisect.bisect_left(starts, start), bisect.bisect_left(starts, span.end) - 1
             if (token := _straddling(offsets, start)) is not None:
                 raise TemplateError(
-                    f"{where}the token {text[slice(*offsets[token])]!r} holds the end of the prompt and the start of the answer "
-                    f"together, so that training and serving would differ. Start the answer with something else than white space"
+                    f"{where}the token {text[slice(*offsets[token])]!r} holds the end of the prompt and the start of "
+                    "the answer together, so that training and serving would differ. Start the answer with something "
+                    "else than white space"
                 )
             if ids[last] not in self.stop_ids or offsets[last][1] != span.end:
                 raise TemplateError(f"{where}the stop token is cut into ordinary tokens")
             if ids[: len(prompt_ids)] != prompt_ids:
                 raise TemplateError(
-                    f"{where}its prompt ends with other tokens where the answer follows than where it stands alone, so that "
-                    f"training and serving would differ: …{text[max(0, start - 40) : start + 20]!r}"
+                    f"{where}its prompt ends with other tokens where the answer follows than where it stands alone, so "
+                    f"that training and serving would differ: …{text[max(0, start - 40) : start + 20]!r}"
                 )
             mask[first : last + 1] = [True] * (last + 1 - first)
             self._require_words(rendered, span, ids[first:last], self._stop_of(rendered, span))
         if True not in mask[1:]:
             raise TemplateError(f"{named(rendered.conversation)}nothing to learn from: no token of an answer is left")
-        return Example(ids, mask, rendered.conversation.id, rendered.said)
+        return Example(ids, mask, rendered.conversation.id, rendered.escaped)
 
     def _tokenized_as_two(self, text: str, at: int) -> tuple[list[int], list[tuple[int, int]]]:
-        """Ids and character offsets of `text` tokenized as two pieces."""
+        """Return the ids and character offsets of `text`, tokenized as two pieces that meet at `at`."""
         head, tail = self._backend.encode_batch([text[:at], text[at:]], add_special_tokens=False)
         return head.ids + tail.ids, head.offsets + [(start + at, end + at) for start, end in tail.offsets]
 
 
 def _straddling(offsets: list[tuple[int, int]], at: int) -> int | None:
-    """The token that has characters on both sides of `at`, if there is one."""
+    """Return the token that has characters on both sides of `at`, if there is one."""
     position = bisect.bisect_left(offsets, at, key=lambda offset: offset[0]) - 1
     return position if position >= 0 and offsets[position][1] > at else None
 
 
 def keeps_everything(tokenizer: Any) -> bool:
-    """Whether every text comes back from the tokenizer as it was, but for composed characters: it writes bytes where it lacks a character."""
+    """Return whether the tokenizer decodes every text to itself, up to Unicode composition (NFC).
+
+    Tokenizers that fall back to bytes for unknown characters do.
+    """
     back = tokenizer.decode(tokenizer.encode(EVERYTHING, add_special_tokens=False), clean_up_tokenization_spaces=False)
     return unicodedata.normalize("NFC", back).strip() == unicodedata.normalize("NFC", EVERYTHING).strip()
 
 
 def wants_bos(tokenizer: Any) -> bool:
-    """Whether the tokenizer begins every text with its BOS."""
+    """Return whether the tokenizer begins every text with its BOS."""
     bos = tokenizer.bos_token_id
     return bos is not None and tokenizer.encode("a")[:1] == [bos]
 
 
 def named(conversation: Conversation) -> str:
-    """Where a conversation comes from, to begin a message with."""
+    """Return the source and id of a conversation, as the beginning of a message."""
     where = " ".join(part for part in (conversation.source, conversation.id) if part)
     return f"{where}: " if where else ""

@@ -1,4 +1,4 @@
-"""The trial of a template before it is used: small conversations show what it does to what people say."""
+"""The trial of a template before it is used: small conversations show whether it keeps every message unchanged."""
 
 from __future__ import annotations
 
@@ -21,14 +21,15 @@ def _says(role: str, content: str, **more: Any) -> Turn:
 
 
 SYSTEM, QUESTION, ANSWER = _says("system", "probe one"), _says("user", "probe two"), _says("assistant", "probe three")
-AGAIN = [_says("user", "probe four"), _says("assistant", "probe five")]
-PEOPLE, OTHERS = ("system", "user", "assistant"), ("tool", "developer", "function", "ipython", "observation")
-INVISIBLE = "\x07\0\x7f\u00ad\u200b\u200d\ufeff"  # characters that some tokenizers take out of a text
-STRANGER = _says("narrator", "probe six")
+SECOND_EXCHANGE = [_says("user", "probe four"), _says("assistant", "probe five")]
+COMMON_ROLES, OTHER_ROLES = ("system", "user", "assistant"), ("tool", "developer", "function", "ipython", "observation")
+INVISIBLE = "\x07\0\x7f\u00ad\u200b\u200d\ufeff"  # characters that some tokenizers remove from a text
+UNKNOWN_ROLE = _says("narrator", "probe six")
+TOOL_NAME, TOOL_ARGUMENT = "probe_tool", "probe eight"
 TOOL = {
     "type": "function",
     "function": {
-        "name": "probe_tool",
+        "name": TOOL_NAME,
         "description": "probe seven",
         "parameters": {"type": "object", "properties": {"thing": {"type": "string"}}, "required": ["thing"]},
     },
@@ -36,15 +37,20 @@ TOOL = {
 CALL = {
     "type": "function",
     "id": "probe1234",
-    "function": {"name": "probe_tool", "arguments": {"thing": "probe eight"}},
+    "function": {"name": TOOL_NAME, "arguments": {"thing": TOOL_ARGUMENT}},
 }
-CALLING = [_says("assistant", "", tool_calls=[CALL]), _says("tool", "probe nine", tool_call_id="probe1234"), ANSWER]
+TOOL_EXCHANGE = [
+    _says("assistant", "", tool_calls=[CALL]),
+    _says("tool", "probe nine", tool_call_id="probe1234"),
+    ANSWER,
+]
 
 
-def require_words_stay_words(name: str, tokenizer: Any, control: Sequence[str]) -> None:
-    """No other spelling of a control token becomes one, and none is a single character, which nothing can break.
+def require_text_preserved(name: str, tokenizer: Any, control: Sequence[str]) -> None:
+    """Require that text stays text: no other spelling of a control token becomes one, and none is a single character.
 
-    Only tokens that a tokenizer looks for in the normalized text have other spellings (small letters, full width).
+    A single character cannot be broken. Only tokens that a tokenizer looks for in the normalized text have other
+    spellings (small letters, full width).
     """
     added = tokenizer.added_tokens_decoder.values()
     single = [
@@ -52,15 +58,15 @@ def require_words_stay_words(name: str, tokenizer: Any, control: Sequence[str]) 
     ]
     if single:
         raise TemplateError(
-            f"template {name!r}: this tokenizer has the control token {single[0]!r}, a single character, which nobody could "
-            f"write any more without it becoming a control token. Take it out of the tokenizer's added tokens"
+            f"template {name!r}: this tokenizer has the control token {single[0]!r}, a single character, which nobody "
+            "could write any more without it becoming a control token. Take it out of the tokenizer's added tokens"
         )
     words = f"{QUESTION['content']} {ANSWER['content']}"
     back = tokenizer.decode(tokenizer.encode(words, add_special_tokens=False), clean_up_tokenization_spaces=False)
     if back.strip() != words:
         raise TemplateError(
-            f"template {name!r}: this tokenizer does not keep what is said: {words!r} comes back as {back!r}. Its vocabulary is not "
-            f"whole, or belongs to another kind of tokenizer than its tokenizer_config.json names"
+            f"template {name!r}: this tokenizer does not keep what is said: {words!r} comes back as {back!r}. Its "
+            "vocabulary is not whole, or belongs to another kind of tokenizer than its tokenizer_config.json names"
         )
     if tokenizer.backend_tokenizer.normalizer is None:
         return
@@ -72,34 +78,37 @@ def require_words_stay_words(name: str, tokenizer: Any, control: Sequence[str]) 
         for spelling in {token.upper(), token.lower(), wide, accented, *hidden} - {token}:
             if id in tokenizer.encode(spelling, add_special_tokens=False):
                 raise TemplateError(
-                    f"template {name!r}: this tokenizer takes {spelling!r} for its control token {token!r}, because it looks for it "
+                    f"template {name!r}: this tokenizer takes {spelling!r} for its control token {token!r}, because it "
+                    "looks for it "
                     f'in the normalized text. Give that token `"normalized": false` in tokenizer.json'
                 )
 
 
 class Trial:
-    """Renders small conversations through a template and judges what comes of it."""
+    """Small conversations rendered through a template, and checks of the results."""
 
     def __init__(self, template: BoundTemplate) -> None:
         self.template, self.name = template, template.name
         self.render = template.renderer
 
     def lacks_bos(self) -> bool:
-        """Whether the tokenizer begins every text with its BOS and the rendering does not."""
+        """Return whether the tokenizer begins every text with its BOS and the rendering does not."""
         tokenizer = self.template.tokenizer
         return wants_bos(tokenizer) and not self.render([QUESTION], None, True).startswith(tokenizer.bos_token)
 
-    def require_plain_talk(self) -> None:
-        """A question and its answer: nothing dropped, a prompt that the answer follows, a stop token, one BOS."""
+    def require_simple_exchange(self) -> None:
+        """Require that a question and its answer are unchanged, with a fitting prompt, a stop token, and one BOS."""
         whole, prompt = self.render([QUESTION, ANSWER], None, False), self.render([QUESTION], None, True)
         for message in (QUESTION, ANSWER):
             if message["content"] not in whole:
                 raise TemplateError(
-                    f"template {self.name!r} drops or changes what the {message['role']} says: {message['content']!r} became {whole[:80]!r}"
+                    f"template {self.name!r} drops or changes what the {message['role']} says: {message['content']!r} "
+                    f"became {whole[:80]!r}"
                 )
         if address := re.search(r"<[^<>]* at 0x[0-9a-f]+>", whole):
             raise TemplateError(
-                f"template {self.name!r} writes where something lies in memory, which is elsewhere each time: {address[0]!r}"
+                f"template {self.name!r} writes where something lies in memory, which is elsewhere each time: "
+                f"{address[0]!r}"
             )
         bos = self.template.tokenizer.bos_token
         if (
@@ -108,64 +117,71 @@ class Trial:
             and (whole.startswith(2 * bos) or (wants_bos(self.template.tokenizer) and whole.count(bos) > 1))
         ):
             raise TemplateError(
-                f"template {self.name!r} writes {bos!r}, with which a text begins once, {whole.count(bos)} times: {whole[:80]!r}"
+                f"template {self.name!r} writes {bos!r}, with which a text begins once, {whole.count(bos)} times: "
+                f"{whole[:80]!r}"
             )
         if not whole.startswith(prompt):
             raise TemplateError(
-                f"template {self.name!r} does not grow by appending: a question is rendered otherwise where its answer follows.\n"
+                f"template {self.name!r} does not grow by appending: a question is rendered otherwise where its answer "
+                "follows.\n"
                 f"{divergence(prompt, whole)}"
             )
         answer = whole[len(prompt) :]
         if not answer.lstrip().startswith(ANSWER["content"]):
             raise TemplateError(
-                f"template {self.name!r} has no generation prompt that fits (`add_generation_prompt`): asked for an answer, the model is "
-                f"given {prompt[-30:]!r}, and learns answers that begin with {answer[: answer.index(ANSWER['content'])]!r}{self._unset()}"
+                f"template {self.name!r} has no generation prompt that fits (`add_generation_prompt`): asked for an "
+                f"answer, the model is given {prompt[-30:]!r}, and learns answers that begin with "
+                f"{answer[: answer.index(ANSWER['content'])]!r}{self._unset()}"
             )
         after = answer.lstrip().removeprefix(ANSWER["content"])
         stops = ", ".join(self.template.stop_tokens)
         stop = next((stop for stop in self.template.stop_tokens if after.lstrip().startswith(stop)), None)
         if stop is None:
             raise TemplateError(
-                f"template {self.name!r} does not end an answer with a stop token ({stops}): the model would never learn to stop. "
-                f"After the words comes {after[:40]!r}"
+                f"template {self.name!r} does not end an answer with a stop token ({stops}): the model would never "
+                f"learn to stop. After the words comes {after[:40]!r}"
             )
         if behind := after.lstrip().removeprefix(stop).strip():
             raise TemplateError(f"template {self.name!r} writes {behind[:40]!r} after the stop token of an answer")
 
     def _unset(self) -> str:
-        """The variables that decide what is rendered and that nobody sets, for people."""
+        """Return a sentence about the variables that the template reads and that are not set; empty without any."""
         unset = variables_of(self.template.tokenizer.get_chat_template())
         if not unset:
             return ""
-        return f". It reads {', '.join(unset)}, which nobody sets; in a recipe, `variables` sets what the model's own template reads"
+        return (
+            f". It reads {', '.join(unset)}, which nobody sets; in a recipe, `variables` sets what the model's own "
+            "template reads"
+        )
 
-    def require_strangers_refused(self) -> None:
-        """A role that the template does not know is refused or written down, and never dropped without a word."""
-        if self._writes(STRANGER["role"]) is False:
+    def require_unknown_roles_refused(self) -> None:
+        """Require that the template refuses or renders a role that it does not know, and never drops it silently."""
+        if self._writes(UNKNOWN_ROLE["role"]) is False:
             raise TemplateError(
-                f"template {self.name!r} drops messages of a role that it does not know ({STRANGER['role']!r}) without a word; it "
-                f"should refuse them: raise_exception('unknown role ' + message['role'])"
+                f"template {self.name!r} drops messages of a role that it does not know ({UNKNOWN_ROLE['role']!r}) "
+                "without a word; it should refuse them: raise_exception('unknown role ' + message['role'])"
             )
 
     def roles(self, *, with_tools: bool) -> list[str]:
-        """The roles that a model's own template writes down or refuses by itself.
+        """Return the roles that a model's own template renders or refuses by itself.
 
-        All others are refused for it: it may drop them, and a role it writes as it is (`<|im_end|>`) can be a control token.
+        The prelude refuses all other roles: the template might drop them, and a role that it writes unchanged
+        (`<|im_end|>`) can be a control token.
         """
         return [
-            *PEOPLE,
-            *(role for role in OTHERS if self._writes(role) is not False or (role == "tool" and with_tools)),
+            *COMMON_ROLES,
+            *(role for role in OTHER_ROLES if self._writes(role) is not False or (role == "tool" and with_tools)),
         ]
 
     def _writes(self, role: str) -> bool | None:
-        """Whether a message of that role is written down; None where the template refuses it."""
+        """Return whether a message of that role is rendered; None if the template refuses it."""
         try:
-            return STRANGER["content"] in self.render([QUESTION, STRANGER | {"role": role}], None, False)
+            return UNKNOWN_ROLE["content"] in self.render([QUESTION, UNKNOWN_ROLE | {"role": role}], None, False)
         except TemplateError:
             return None
 
     def takes(self, what: str, declared: bool | None, talks: Iterable[list[Turn]], *, tools: bool = False) -> bool:
-        """Whether the template has a place for `what`, as it declares or, where it leaves that open, as it renders."""
+        """Return whether the template takes `what`, as it declares or, if it leaves that open, as it renders."""
         if declared is False:
             return False
         for talk in talks:
@@ -181,8 +197,8 @@ class Trial:
             text = self.render(talk, tools, False)
         except TemplateError as error:
             return str(error)
-        said = [(message["role"], message["content"]) for message in talk if message["content"]]
+        expected = [(message["role"], message["content"]) for message in talk if message["content"]]
         if tools:
-            said += [("tool", TOOL["function"]["name"]), ("tool call", CALL["function"]["arguments"]["thing"])]  # type: ignore[index]
-        dropped = [role for role, words in said if words not in text]
+            expected += [("tool", TOOL_NAME), ("tool call", TOOL_ARGUMENT)]
+        dropped = [role for role, words in expected if words not in text]
         return f"it drops what the {dropped[0]} says" if dropped else None

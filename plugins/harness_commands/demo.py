@@ -43,14 +43,14 @@ def _run(ctx: click.Context, name: str, *arguments: str) -> None:
     context.console.print(f"\n[bold cyan]$ harness {name} {' '.join(arguments)}[/bold cyan]", soft_wrap=True)
     root = ctx.find_root().command
     assert isinstance(root, click.Group)
-    found = root.get_command(ctx, name)
-    if found is None:
+    step = root.get_command(ctx, name)
+    if step is None:
         raise HarnessError(f"the demo needs `harness {name}`, which no plugin brings; see `harness plugins list`")
-    found.main(list(arguments), prog_name=f"harness {name}", standalone_mode=False, obj=context)
+    step.main(list(arguments), prog_name=f"harness {name}", standalone_mode=False, obj=context)
 
 
 def _find_recipe() -> Path:
-    """The seedling's recipe: in the working directory, or in the clone this package is run from."""
+    """Return the seedling's recipe: in the working directory, or in the clone this package is run from."""
     for folder in (Path(), Path(harness.__file__).resolve().parents[1]):
         if (folder / RECIPE).is_file():
             return folder / RECIPE

@@ -1,4 +1,7 @@
-"""Gemma: `<start_of_turn>user`, `<start_of_turn>model`. Gemma 3 puts a system prompt into the first user turn; 1 and 2 have none."""
+"""Gemma: `<start_of_turn>user`, `<start_of_turn>model`.
+
+Gemma 3 puts a system prompt into the first user turn; 1 and 2 have none.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Hermes 2 Pro (NousResearch): ChatML behind bos; tools as Python-like signatures in a system turn before all others."""
+"""Hermes 2 Pro (NousResearch): ChatML after BOS; tools are Python-like signatures in a first system turn."""
 
 from __future__ import annotations
 

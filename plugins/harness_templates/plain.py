@@ -1,4 +1,4 @@
-"""No format at all: the messages one after another, eos after each of the assistant's."""
+"""The messages one after another without any format, with eos after each answer."""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""Zephyr, which TinyLlama chat shares: the roles are ordinary text, eos ends a turn. Fits any base model that has eos."""
+"""Zephyr, which TinyLlama chat shares: the roles are ordinary text, eos ends a turn.
+
+Fits any base model that has eos.
+"""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def test_recognise_says_what_else_was_possible(harness, write_rows):
     assert found["dataset"] == found["matches"][0]["dataset"] and found["matches"][0]["why"]
     assert found["dataset"] in harness("data", "recognise", path).out
     refused = harness("data", "recognise", write_rows({"nothing": 1, "like": 2, "it": 3}, name="odd.jsonl"))
-    assert refused.code == 1 and "no data set fits: row 1 has it, like, nothing" in refused.err
+    assert refused.code == 1 and "no dataset fits: row 1 has it, like, nothing" in refused.err
     assert harness("data", "recognise", "odd.jsonl", "--json").code == 1
 
 
@@ -624,7 +624,7 @@ def test_of_a_folder_the_files_that_are_not_read_are_named(harness_here, tmp_pat
 def test_a_row_that_another_data_set_could_read_says_which(harness_here, write_rows):
     write_rows({"conversations": [{"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Ho"}]})
     done = harness_here("data", "validate", "--dataset", "alpaca", "rows.jsonl")
-    assert done.code == 1 and "has the fields of the data set 'sharegpt' or 'messages'" in done.out.replace(
+    assert done.code == 1 and "has the fields of the dataset 'sharegpt' or 'messages'" in done.out.replace(
         "'messages' or 'sharegpt'", "'sharegpt' or 'messages'"
     )
     write_rows({"instruction": "Hi"})

@@ -79,7 +79,7 @@ def test_processes_encode_preferences_as_threads_do(spec, plugins, template):
     ],
 )  # fmt: skip
 def test_what_the_objective_does_not_read_is_refused(dataset, given, reads, reason, spec, plugins, template):
-    with pytest.raises(harness.DataError, match=rf"{dataset} rows.jsonl:1: the data set {reason}"):
+    with pytest.raises(harness.DataError, match=rf"{dataset} rows.jsonl:1: the dataset {reason}"):
         encode_data(spec(given, dataset=dataset), plugins, template, reads=reads)
 
 

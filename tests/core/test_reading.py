@@ -457,10 +457,10 @@ def test_http_is_read_as_it_comes():
             "needs a pinned revision.*40 hexadecimal digits.*path: hub://owner/name, revision: ",
         ),
         ("hub://owner/name", "main", "'main' is no commit: a branch or tag can be moved"),
-        ("hub://name", COMMIT, "not a hub data set: write hub://owner/name"),
+        ("hub://name", COMMIT, "not a hub dataset: write hub://owner/name"),
         ("hub://owner/name?spilt=test", COMMIT, r"unknown option 'spilt=test'\. Did you mean 'split'\?"),
         (f"hub://owner/name?revision={COMMIT}", COMMIT[::-1], "two revisions"),
-        ("rows.jsonl", COMMIT, "`revision` pins a hub data set"),
+        ("rows.jsonl", COMMIT, "`revision` pins a hub dataset"),
     ],
 )
 def test_a_hub_data_set_is_pinned(where, revision, told):
@@ -500,7 +500,7 @@ def test_a_hub_that_is_not_reached_is_told(tmp_path, monkeypatch):
     pytest.importorskip("datasets")
     (address,) = files_of("hub://nobody-at-all/nothing", COMMIT)
     rows, (error,) = outcome(address)
-    assert not rows and error.reason.startswith("the hub data set cannot be read: ")
+    assert not rows and error.reason.startswith("the hub dataset cannot be read: ")
     monkeypatch.chdir(tmp_path)
     (tmp_path / "nobody-at-all" / "nothing").mkdir(parents=True)
     assert "a folder nobody-at-all/nothing is here" in str(outcome(address)[1][0])

@@ -311,6 +311,8 @@ def test_a_resolved_recipe_names_the_owner_of_everything(load, plugins, folder):
 def test_the_recipe_of_an_older_run_is_migrated(plugins, folder):
     flat = "tune:\n  objective: sft\n  method: lora\n  rank: 5\n  target: [k_proj]\n"
     before, _, after = RECIPE.partition("tune:\n")
+    before = before.replace("data:\n", "data:\n  train_on: none-but-marked\n", 1)
     (folder / "recipe.yaml").write_text(before + flat + after[after.index("  learning_rate") :])
     recipe = load_recipe_of_run(folder / "recipe.yaml", plugins)
+    assert recipe.data.train_on == "marked"
     assert (recipe.tune.method.rank, recipe.tune.method.target, recipe.tune.learning_rate) == (5, ("k_proj",), 1e-3)

@@ -106,7 +106,7 @@ def test_where_nothing_fits_the_nearest_and_what_is_missing_are_named(write_rows
     with pytest.raises(harness.DataError) as caught:
         choose(str(path), known(dataset("plain", ("q", "a")), dataset("alpaca", ("instruction", "output", "input?"))))
     assert re.match(
-        re.escape(str(path)) + r": no data set fits: row 1 has instrction, output\. The nearest is 'alpaca' .*"
+        re.escape(str(path)) + r": no dataset fits: row 1 has instrction, output\. The nearest is 'alpaca' .*"
         r"also needs instruction\. .*`columns: \{instruction: instrction\}`", str(caught.value)
     ), caught.value  # fmt: skip
 
@@ -266,7 +266,7 @@ REAL = {
 def test_real_files_are_recognised_as_what_they_are(file, real_data, datasets):
     path = str(real_data / file)
     if (expected := REAL[file]) is None:
-        with pytest.raises(harness.DataError, match=r"no data set fits|no rows"):
+        with pytest.raises(harness.DataError, match=r"no dataset fits|no rows"):
             choose(path, datasets)
         return
     match = choose(path, datasets)

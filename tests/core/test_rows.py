@@ -73,9 +73,9 @@ BAD_FILES = {
         b'{\n  "instruction": "a", "output": "b"\n}\nx',
         r", row 2: line 4, column 1: expected another object.*one object a line",
     ),
-    "no rows": (b"", r": the data set is empty: 0 rows read"),
-    "only blank lines": (b"\n \n\t\n", r": the data set is empty: 0 rows read"),
-    "an empty list": (b"[]", r": the data set is empty: 0 rows read"),
+    "no rows": (b"", r": the dataset is empty: 0 rows read"),
+    "only blank lines": (b"\n \n\t\n", r": the dataset is empty: 0 rows read"),
+    "an empty list": (b"[]", r": the dataset is empty: 0 rows read"),
     "nested too deeply": (b"[" * 100_000, r"the JSON cannot be read|not valid JSON"),
     "a line nested too deeply": (b'{"instruction": ' + b"[" * 100_000 + b"\n", r", row 1: "),
     "a number too long": (b'{"instruction": ' + b"9" * 5000 + b"}\n", r", row 1: the JSON cannot be read: .*digits"),
@@ -141,7 +141,7 @@ def test_whatever_a_plugin_trips_over_names_the_row(error):
     def convert(row, options):
         raise error
 
-    with pytest.raises(harness.DataError, match=f"does not fit data set 'mine': {type(error).__name__}: no"):
+    with pytest.raises(harness.DataError, match=f"does not fit dataset 'mine': {type(error).__name__}: no"):
         convert_row(harness.Dataset("mine", "", convert), {})
 
 
@@ -180,7 +180,7 @@ def test_rows_that_a_data_set_leaves_out_are_counted(write_rows, datasets):
     items = list(load_source(DataSource(dataset="picky", path=str(path)), picky, report))
     assert [item.id for item in items] == ["rows.jsonl:2"]
     assert (report.rows, report.kept, dict(report.left_out)) == (3, 1, {"picky leaves it out": 2})
-    with pytest.raises(harness.DataError, match="the data set is empty: 1 rows read, none kept"):
+    with pytest.raises(harness.DataError, match="the dataset is empty: 1 rows read, none kept"):
         list(load_source(DataSource(dataset="picky", path=str(write_rows({"skip": True}))), picky))
 
 

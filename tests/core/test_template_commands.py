@@ -19,7 +19,7 @@ from harness.recipe import ModelSpec, TemplateSpec, load_recipe
 from harness.run import Run
 from harness.template import BoundTemplate, fingerprint, fitting, source_fingerprint
 from harness.template.escape import END
-from harness.template.render import made_to_end
+from harness.template.render import time_limited
 from harness.template.samples import example, require_text, samples
 from harness.variants import Variant
 
@@ -468,7 +468,7 @@ def test_a_vocabulary_that_is_written_otherwise_is_told_and_no_error(harness_her
 
 
 def test_a_loop_ends_the_verification_at_once(harness_here, run, monkeypatch):
-    monkeypatch.setattr("harness.template.encode.made_to_end", lambda name, **more: made_to_end(name, 0.5, **more))
+    monkeypatch.setattr("harness.template.encode.time_limited", lambda name, **more: time_limited(name, 0.5, **more))
     edit(run, lambda source: source + "{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}")
     done = harness_here("template", "verify", "alpha")
     assert done.code == 1 and done.err.count("does not come to an end: stopped after 0.5 s") == 1
@@ -484,19 +484,19 @@ def test_text_is_text_says_so_where_nothing_was_tried(harness_here, run):
 @pytest.mark.parametrize(
     ("file", "content", "told"),
     [
-        ("template.json", "{}", "template.json: not what a run saves of its template: it lacks 'stop_ids'"),
-        ("template.json", "[]", "template.json: not what a run saves of its template: it is no JSON object"),
-        ("template.json", "null", "template.json: not what a run saves of its template: it is no JSON object"),
+        ("template.json", "{}", "template.json: this is not the file that a run saves with its template: it lacks 'stop_ids'"),
+        ("template.json", "[]", "template.json: this is not the file that a run saves with its template: it is not a JSON object"),
+        ("template.json", "null", "template.json: this is not the file that a run saves with its template: it is not a JSON object"),
         ("template.json", "{", "template.json: not valid JSON"),
-        ("template.json", None, "chat: no saved chat template: it has no template.json"),
+        ("template.json", None, "chat: there is no saved chat template here: template.json is missing"),
         ("template.json", '"stop_ids": [0]', "template.json: the stop tokens ['<|im_end|>'] are not the ids [0] of its tokenizer"),
         ("template.json", '"stop_ids": [99999999]', "are not the ids [99999999] of its tokenizer"),
-        ("template.json", '"stop_tokens": 5', "template.json: not what a run saves of its template"),
+        ("template.json", '"stop_tokens": 5', "template.json: this is not the file that a run saves with its template"),
         ("template.json", '"stop_ids": ["x"]', "are not the ids ['x'] of its tokenizer"),
-        ("chat_template.jinja", None, "chat: no saved chat template: it has no chat_template.jinja"),
+        ("chat_template.jinja", None, "chat: there is no saved chat template here: chat_template.jinja is missing"),
         ("chat_template.jinja", "{% if", "is not valid Jinja"),
         ("tokenizer.json", "{}", "chat: no tokenizer could be loaded"),
-        ("tokenizer.json", None, "chat: no saved chat template: it has no tokenizer.json"),
+        ("tokenizer.json", None, "chat: there is no saved chat template here: tokenizer.json is missing"),
         ("tokenizer_config.json", "[]", "chat: no tokenizer could be loaded"),
     ],
 )  # fmt: skip

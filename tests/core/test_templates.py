@@ -142,7 +142,7 @@ def test_a_saved_template_gives_the_same_ids_with_no_plugin(chatml, tmp_path):
     assert fingerprint(loaded) == fingerprint(chatml)
     generation = json.loads((tmp_path / "chat" / "generation_config.json").read_text())
     assert generation["eos_token_id"] == list(chatml.stop_ids)
-    with pytest.raises(harness.TemplateError, match="no saved chat template"):
+    with pytest.raises(harness.TemplateError, match="there is no saved chat template"):
         BoundTemplate.load(tmp_path)
 
 

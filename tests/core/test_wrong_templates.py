@@ -11,7 +11,7 @@ from harness.model.tokenizer import load_tokenizer
 from harness.nouns import Conversation, Message, ToolCall
 from harness.template import bind
 from harness.template.escape import END, protected
-from harness.template.render import made_to_end
+from harness.template.render import time_limited
 
 TALK = Conversation.of(
     ("system", "Be brief."), ("user", "Who keeps the key?"), ("assistant", "The heron keeps it."),
@@ -110,7 +110,7 @@ def declared(jinja: str, **places) -> harness.Template:
 def test_a_wrong_template_is_caught_in_its_own_words(kind, tiny_model, monkeypatch):
     jinja, talk, told = WRONG[kind]
     if kind == "loops":  # any time is short enough for what never ends, and none is for what does
-        monkeypatch.setattr("harness.template.binding.made_to_end", lambda name: made_to_end(name, 0.5))
+        monkeypatch.setattr("harness.template.binding.time_limited", lambda name: time_limited(name, 0.5))
     tokenizer = load_tokenizer(str(tiny_model))
     tokenizer.bos_token = "<|endoftext|>"
     with pytest.raises((harness.TemplateError, EndlessTemplateError), match=told) as caught:
@@ -151,7 +151,7 @@ def test_a_loop_in_the_middle_of_a_batch_is_stopped(tiny_model):
     jinja = "{% for m in messages if 'bell' in m['content'] %}" + LOOP + "{% endfor %}" + MESSAGES + PROMPT
     template = bind(declared(jinja), load_tokenizer(str(tiny_model)))
     assert template.encode(SHORT).supervised
-    with pytest.raises(EndlessTemplateError, match="does not come to an end"), made_to_end("odd", 0.5):
+    with pytest.raises(EndlessTemplateError, match="does not come to an end"), time_limited("odd", 0.5):
         template.encode(TALK)
 
 
@@ -384,10 +384,10 @@ def test_the_time_limit_is_one_text_s_and_not_a_batch_s(tiny_model, monkeypatch,
         looks = clock.looks
         wait_until(lambda: clock.looks > looks + 1)
 
-    with made_to_end("odd", 0.05, each=True):
+    with time_limited("odd", 0.05, each=True):
         for _ in range(5):
             render()
-    with pytest.raises(EndlessTemplateError), made_to_end("odd", 0.05):
+    with pytest.raises(EndlessTemplateError), time_limited("odd", 0.05):
         while True:
             render()
     assert clock.now_s == pytest.approx(7 * 0.03)

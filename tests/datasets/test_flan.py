@@ -509,7 +509,7 @@ def test_any_row_is_conversations_or_a_data_error(task, more, base, options):
     try:
         items = convert_row(flan.DATASET, base | more, flan.FlanOptions(task=task, **options))
     except harness.DataError as error:
-        assert "does not fit data set" not in str(error)  # that is how a crash of ours would show
+        assert "does not fit dataset" not in str(error)  # that is how a crash of ours would show
         return
     assert all(isinstance(item, harness.Conversation) for item in items)
 
@@ -599,7 +599,7 @@ def test_any_task_is_conversations_or_a_data_error(row):
         try:
             assert all(item.messages for item in convert_row(dataset, row))
         except harness.DataError as error:
-            assert "does not fit data set" not in str(error)
+            assert "does not fit dataset" not in str(error)
 
 
 # Real files

@@ -214,7 +214,7 @@ def test_any_row_is_a_conversation_or_left_out_or_a_data_error(row, datasets):
         try:
             convert_row(dataset, row, source_model(dataset)(dataset=name))
         except harness.DataError as error:
-            assert "does not fit data set" not in str(error)  # what nobody thought of
+            assert "does not fit dataset" not in str(error)  # what nobody thought of
     given = platypus.PlatypusOptions(similarity=0.5)
     assert len(list(platypus.gather([(1, row), (2, row)], given))) == 2
 

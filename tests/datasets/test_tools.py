@@ -265,7 +265,7 @@ def test_any_row_is_a_conversation_or_a_data_error(row, datasets):
     try:
         (made,) = convert_row(datasets["tools"], row)
     except harness.DataError as error:
-        assert "does not fit data set" not in str(error)  # what nobody thought of
+        assert "does not fit dataset" not in str(error)  # what nobody thought of
         return
     json.dumps([message.as_dict() for message in made.messages])
 

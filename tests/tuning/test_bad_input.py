@@ -59,7 +59,7 @@ def test_a_wrong_row_is_named_by_file_and_row(harness, recipe, rows, tmp_path, r
 
 def test_an_empty_data_set_is_refused(harness, recipe, rows):
     rows.write_text("")
-    refused(harness("tune", recipe()), "the data set is empty")
+    refused(harness("tune", recipe()), "the dataset is empty")
 
 
 def test_a_model_folder_without_weights_is_named(harness, recipe, tiny_model, tmp_path):

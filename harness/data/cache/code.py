@@ -1,7 +1,8 @@
-"""The code and files that plugins make data with, as far as they are known, so that kept data are used only while they are the same.
+"""The code and files that plugins make data with: cached data are used only while these are unchanged.
 
-Before anything is made, `Code.of` names the files of the plugins that have a part in it, and what their functions were given.
-What these come to import and to open is known afterwards: `Code.read` names it, and `is_unchanged` looks at it again.
+Before anything is made, `Code.of` names the files of the plugins that have a part in it, and what their functions were
+given. What these come to import and to open is known afterwards: `Code.read` names it, and `is_unchanged` looks at it
+again.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ class UnknownCodeError(HarnessError):
 
 @dataclass(frozen=True, slots=True)
 class Code:
-    """What makes the data: files of code, files that plugins read as they were loaded, and values that their functions hold."""
+    """The code behind the data: its files, files that plugins read when loaded, and values in their functions."""
 
     files: frozenset[Path]
     values: tuple[str, ...]
@@ -50,7 +51,7 @@ class Code:
 
     @classmethod
     def of(cls, spec: DataSpec, plugins: Plugins) -> Code:
-        """The code behind the recipe's data sets and filters.
+        """Return the code behind the recipe's datasets and filters.
 
         Raises:
             UnknownCodeError: for a function whose code is in no file.
@@ -74,10 +75,10 @@ class Code:
             owner = getattr(plugins, f"{kind}s").owner(name)
             functions = [getattr(part, role, None) for role in ("convert", "gather", "resolve", "create")]
             try:
-                for made in _held_by([function for function in functions if function is not None]):
-                    if isinstance(made, _PLAIN):
-                        values.append(repr(made))
-                    elif (file := _file_of(made)) is not None:
+                for held in _held_by([function for function in functions if function is not None]):
+                    if isinstance(held, _PLAIN):
+                        values.append(repr(held))
+                    elif (file := _file_of(held)) is not None:
                         files.update(_beside(file))
             except UnknownCodeError as error:
                 raise UnknownCodeError(f"the {kind} {name!r}: {error}") from None
@@ -89,7 +90,7 @@ class Code:
         return cls(frozenset(files), tuple(values), loaded, plugins.since_ns, plugins.imported)
 
     def digest(self, hash_of: Hash) -> str:
-        """A hash of it all, as the files are now. `hash_of` is asked for that of a large file.
+        """Return a hash of it all, as the files are now. `hash_of` is asked for that of a large file.
 
         Raises:
             UnknownCodeError: where a file is not as it was when it was loaded.
@@ -98,7 +99,7 @@ class Code:
         return _digest([hashes, _listed(self.loaded, hash_of, self.since_ns), self.values])
 
     def read(self, reads: Reads, hash_of: Hash, began_ns: int) -> dict[str, Any]:
-        """What has been read besides by now: the modules that are loaded, and what `reads` holds, each with its hash.
+        """Return further inputs read until now: the loaded modules, and the content of `reads`, each with its hash.
 
         `began_ns` is when `reads` was begun.
 
@@ -134,11 +135,11 @@ def is_unchanged(read: Mapping[str, Any], hash_of: Hash) -> bool:
 
 def installed() -> list[str]:
     """Name and version of everything that is installed, as the names of its metadata tell."""
-    found: set[str] = set()
+    names: set[str] = set()
     for folder in map(Path, sys.path):
         if folder.is_dir():
-            found.update(path.name for path in folder.iterdir() if path.suffix in (".dist-info", ".egg-info"))
-    return sorted(found)
+            names.update(path.name for path in folder.iterdir() if path.suffix in (".dist-info", ".egg-info"))
+    return sorted(names)
 
 
 # The functions
@@ -146,7 +147,7 @@ def installed() -> list[str]:
 
 @dataclass(slots=True)
 class _Held:
-    """What functions are made of and were given, each thing once."""
+    """The parts and arguments of functions, each thing once."""
 
     waiting: list[Any]
     seen: dict[int, Any] = field(default_factory=dict)
@@ -167,7 +168,7 @@ def _held_by(functions: list[Any]) -> Iterable[Any]:
 
 
 def _inside(part: Any) -> list[Any]:
-    """What a function, or what it holds, is made of: behind decorators, `functools.partial`, closures and callable objects."""
+    """Return the parts of a function: behind decorators, `functools.partial`, closures and callable objects."""
     if isinstance(part, functools.partial):
         return [part.func, *part.args, *part.keywords.items()]
     if isinstance(part, MethodType):
@@ -197,7 +198,10 @@ def _is_filled(cell: Any) -> bool:
 
 
 def _file_of(part: Any) -> Path | None:
-    """The file that the code of `part` is in; None for what is Python's own. Raises UnknownCodeError where there is none."""
+    """Return the file that the code of `part` is in; None for what is Python's own.
+
+    Raises UnknownCodeError where there is none.
+    """
     if isinstance(part, FunctionType):
         name = part.__code__.co_filename
         if not name.startswith("<frozen") and (file := _existing(name)):
@@ -219,7 +223,7 @@ def _file_of(part: Any) -> Path | None:
 
 
 def _existing(name: str) -> Path | None:
-    """The file of that name, or the archive that holds it."""
+    """Return the file of that name, or the archive that holds it."""
     path = Path(name)
     return next((place for place in (path, *path.parents) if place.is_file()), None)
 
@@ -231,11 +235,11 @@ def _origin(module: ModuleType | None) -> str | None:
     name = getattr(module, "__file__", None)
     if not isinstance(name, str):
         return None
-    return str(found) if (found := _existing(str(Path(name).absolute()))) else None
+    return str(file) if (file := _existing(str(Path(name).absolute()))) else None
 
 
 def _would_load(name: str) -> str | None:
-    """The file that `import name` gives or would give; None where it is not known before."""
+    """Return the file that `import name` gives or would give; None where it is not known before."""
     if (module := sys.modules.get(name)) is not None:
         return _origin(module)
     try:
@@ -246,7 +250,7 @@ def _would_load(name: str) -> str | None:
 
 
 def _beside(file: Path) -> Iterator[Path]:
-    """The file, and those of the package that it belongs to."""
+    """Yield the file, and those of the package that it belongs to."""
     yield file
     top = file.parent
     if not (top / "__init__.py").is_file():
@@ -258,7 +262,7 @@ def _beside(file: Path) -> Iterator[Path]:
 
 @functools.lru_cache(64)
 def _distributed(name: str) -> tuple[Path, ...]:
-    """The files of an installed distribution, which may bring more than one package."""
+    """Return the files of an installed distribution, which may bring more than one package."""
     try:
         files = importlib.metadata.distribution(name).files if name else None
     except importlib.metadata.PackageNotFoundError:
@@ -272,7 +276,7 @@ def _below(path: Path) -> list[Path]:
 
 
 def _listed(reads: Reads, hash_of: Hash, since_ns: int | None = None) -> dict[str, dict[str, str | None]]:
-    """The hashes of files, and of the names in folders; None for what is not there."""
+    """Return the hashes of files, and of the names in folders; None for what is not there."""
     files = [name for name in sorted(reads.files) if not is_installed(name)]
     folders = [name for name in sorted(reads.folders) if not is_installed(name)]
     return {
@@ -290,12 +294,12 @@ def _names_in(folder: Path) -> str | None:
 
 def _hash(path: Path, hash_of: Hash, since_ns: int | None = None) -> str | None:
     try:
-        found = path.stat()
+        status = path.stat()
         if not path.is_file():
             return None
-        if since_ns is not None and found.st_mtime_ns > since_ns:
+        if since_ns is not None and status.st_mtime_ns > since_ns:
             raise UnknownCodeError(f"{path} changed after the plugins were loaded")
-        if found.st_size > _LARGE:
+        if status.st_size > _LARGE:
             return hash_of(path)
         return hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError:

@@ -1,4 +1,4 @@
-"""What lies in the cache of encoded data: where, how large, when it was last used; and removing it.
+"""The entries of the cache of encoded data: their place, size and last use, and their removal.
 
 `encoded/KEY/` is an entry, `locks/` has the locks of all (a fixed number of files, so that none is ever removed while
 somebody waits for it), `files/` the hashes of source files. An entry is opened and removed under its lock only; what a
@@ -26,7 +26,7 @@ __all__ = ["ACCOUNT", "UNUSED_DAYS", "Entry", "cache_folder", "entries", "lock_o
 
 
 def lock_of(root: Path, key: str) -> Any:
-    """The lock (filelock's) of an entry. Of 4096 other entries, about one has the same."""
+    """Return the lock (filelock's) of an entry. Of 4096 other entries, about one has the same."""
     import filelock
 
     return filelock.FileLock(root / "locks" / f"{key[:3]}.lock")
@@ -43,7 +43,7 @@ class Entry:
 
     @classmethod
     def of(cls, folder: Path) -> Entry:
-        """Raises OSError where it goes while it is looked at."""
+        """Raise OSError where it goes while it is looked at."""
         files = [path.stat() for path in folder.rglob("*") if path.is_file()]
         is_whole = not folder.name.startswith(".") and (folder / ACCOUNT).is_file()
         used = (folder / ACCOUNT if is_whole else folder).stat().st_mtime
@@ -101,13 +101,15 @@ def remove(root: Path, unused_days: float | None = None, above_bytes: int | None
     return removed
 
 
-def total(found: list[Entry]) -> str:
-    """`3 entries, 1.2 GB`."""
-    return f"{len(found)} {'entry' if len(found) == 1 else 'entries'}, {size_of(sum(one.size_bytes for one in found))}"
+def total(listed: list[Entry]) -> str:
+    """Return the number and total size of entries: `3 entries, 1.2 GB`."""
+    return (
+        f"{len(listed)} {'entry' if len(listed) == 1 else 'entries'}, {size_of(sum(one.size_bytes for one in listed))}"
+    )
 
 
 def size_of(size_bytes: float) -> str:
-    """A size in the units that a person would write it in."""
+    """Return a size in the units that a person would write it in."""
     for unit in ("bytes", "KiB", "MiB"):
         if size_bytes < 1024:
             return f"{size_bytes:,.0f} {unit}"

@@ -3,8 +3,8 @@
 What plugins come to read while they make them is kept beside them, and compared before they are used (see `code`).
 
 Under `HARNESS_CACHE` (~/.cache/harness): `encoded/KEY/` has the examples and the account of one recipe's data, and
-`files/` the hash of each source file with the size and time it had then. Whatever changes gives another key. What was not
-used for long is removed when something is added; `entries` has the rest of what can be done with them.
+`files/` the hash of each source file with the size and time it had then. Whatever changes gives another key. What was
+not used for long is removed when something is added; `entries` has the rest of what can be done with them.
 """
 
 from __future__ import annotations
@@ -52,8 +52,8 @@ _PARTS = ("train", "validation")
 class _Changed(Exception):
     """The sources changed while they were read; what was made of them is used, but not kept."""
 
-    def __init__(self, made: Both) -> None:
-        self.made = made
+    def __init__(self, data: Both) -> None:
+        self.data = data
 
 
 def cached_data(
@@ -65,11 +65,11 @@ def cached_data(
     *,
     reads: Reads = "conversations",
 ) -> Both:
-    """What `encode_data` gives, from the cache if it is there; else it is made, once, and kept.
+    """Return the result of `encode_data` from the cache; if it is not there, encode it once and keep it.
 
-    Of two processes that want the same, one waits for the other. Without pyarrow, and for what is read from the network,
-    nothing is kept; nor where the code of a plugin, or what it reads, cannot be known. `say` is told, for people, what keeps
-    the cache from being used, and what is being waited for.
+    Of two processes that want the same, one waits for the other. Without pyarrow, and for what is read from the
+    network, nothing is kept; nor where the code of a plugin, or what it reads, cannot be known. `say` is told, for
+    people, what keeps the cache from being used, and what is being waited for.
 
     Raises:
         DataError: see `encode_data`.
@@ -113,25 +113,25 @@ def cached_data(
                 temporary.mkdir()
                 began_ns = time.time_ns()
                 with reading() as read_besides:
-                    made = encode_data(spec, plugins, template, items, temporary, reads=reads)
+                    encoded = encode_data(spec, plugins, template, items, temporary, reads=reads)
                 try:
                     if _key(spec, plugins, template, items, code, root, reads) != key:
-                        raise _Changed(made)
+                        raise _Changed(encoded)
                     read = code.read(read_besides, partial(sha256_of_file, root=root), began_ns)
                 except UnknownCodeError as error:
                     say(f"prepared data are not kept: {error}")
-                    raise _Changed(made) from None
-                _write_account(made, read, temporary)
+                    raise _Changed(encoded) from None
+                _write_account(encoded, read, temporary)
         except _Changed as changed:
-            return changed.made
+            return changed.data
         except DiskFullError:
             say(
-                f"{root}: prepared data are not kept: the disk is full. `harness data cache` shows what is there and removes it; "
-                f"HARNESS_CACHE names another folder"
+                f"{root}: prepared data are not kept: the disk is full. `harness data cache` shows what is there and "
+                "removes it; HARNESS_CACHE names another folder"
             )
             return encode_data(spec, plugins, template, items, reads=reads)
         _remove_old(root, say)
-        return made
+        return encoded
     finally:
         lock.release()
 
@@ -139,7 +139,7 @@ def cached_data(
 def kept_validation(
     spec: DataSpec, plugins: Plugins, template: BoundTemplate, *, reads: Reads = "conversations"
 ) -> EncodedData | None:
-    """The validation data that `cached_data` has kept of the same recipe; None where it has not.
+    """Return the validation data that `cached_data` has kept of the same recipe; None where it has not.
 
     What the training data were compared with (`data.decontaminate`) does not matter for them.
     """
@@ -180,7 +180,7 @@ def _key(
     root: Path,
     reads: Reads,
 ) -> str | None:
-    """A hash of everything that decides what is made, in two parts; None where that cannot be known.
+    """Return a hash of everything that decides what is made, in two parts; None where that cannot be known.
 
     The second is of what only the training data are compared with.
     """
@@ -231,23 +231,26 @@ def _is_file(text: str) -> bool:
 
 
 def _hash_of_source(path: Path, root: Path) -> str:
-    """The hash of a file; of a SQLite file with what its write-ahead log adds."""
+    """Return the hash of a file; of a SQLite file with what its write-ahead log adds."""
     log = path.with_name(f"{path.name}-wal")
     return sha256_of_file(path, root) + (sha256_of_file(log, root) if log.is_file() else "")
 
 
 def _is_current(folder: Path, root: Path) -> bool:
-    """True while what the plugins read besides, as they made the entry, is the same. Raises whatever a damaged one gives rise to."""
+    """True while what the plugins read besides, as they made the entry, is the same.
+
+    Raises whatever a damaged one gives rise to.
+    """
     return is_unchanged(_account_of(folder)["read"], partial(sha256_of_file, root=root))
 
 
 # What is kept beside the examples
 
 
-def _write_account(made: Both, read: dict[str, Any], folder: Path) -> None:
-    report = made[0].report
+def _write_account(encoded: Both, read: dict[str, Any], folder: Path) -> None:
+    report = encoded[0].report
     kept: dict[str, Any] = {"read": read} | {
-        part: _as_dict(data, folder / f"{part}.arrow") for part, data in zip(_PARTS, made, strict=True) if data
+        part: _as_dict(data, folder / f"{part}.arrow") for part, data in zip(_PARTS, encoded, strict=True) if data
     }
     if report:
         kept["report"] = {
@@ -286,7 +289,10 @@ def _account_of(folder: Path) -> dict[str, Any]:
 
 
 def _read_part(folder: Path, part: str) -> EncodedData | None:
-    """The train or validation part of an entry, which counts as used now. Raises whatever a damaged one gives rise to."""
+    """Return the train or validation part of an entry, which counts as used now.
+
+    Raises whatever a damaged one gives rise to.
+    """
     kept, file = _account_of(folder).get(part), folder / f"{part}.arrow"
     if kept is None:
         return None

@@ -38,10 +38,10 @@ def convert_row(
     except KeyError as error:
         raise DataError(f"the field {error} is missing. The row has: {', '.join(map(str, row)) or 'nothing'}") from None
     except BaseException as error:  # whatever a plugin's `convert` trips over is about this row
-        raise DataError(f"the row does not fit data set {dataset.name!r}: {type(error).__name__}: {error}") from error
+        raise DataError(f"the row does not fit dataset {dataset.name!r}: {type(error).__name__}: {error}") from error
     for item in items:
         if not isinstance(item, Conversation | Preference):
-            raise DataError(f"data set {dataset.name!r} gave {shown(item)}, neither Conversation nor Preference")
+            raise DataError(f"dataset {dataset.name!r} gave {shown(item)}, neither Conversation nor Preference")
         check(item)
     return items
 

@@ -2,7 +2,7 @@
 
 A dataset fits a row (its columns renamed as the source says) that has the fields it needs and that its `convert`
 takes, with default options. How much of the row it knows decides between several that fit: `instruction, input,
-output` fits a row with `data_source` too, but a data set that also names `data_source` fits it better. Where two fit
+output` fits a row with `data_source` too, but a dataset that also names `data_source` fits it better. Where two fit
 equally well, nothing is guessed.
 """
 
@@ -24,7 +24,7 @@ from harness.nouns import Match, Row
 
 SAMPLE = 64  # rows that are tried
 FILES = 8  # of a folder or glob, files that the sample is taken from
-GATHERED = 2048  # rows that a data set with `gather` may read for its sample
+GATHERED = 2048  # rows that a dataset with `gather` may read for its sample
 CHARACTERS = 1 << 24  # in the rows that are read for a sample, after which there are enough of them
 LONGEST_LABEL = 100  # characters; what is longer in a row is content
 NONE_RENAMED: Mapping[str, str] = MappingProxyType({})
@@ -45,7 +45,7 @@ def recognise(
     Raises:
         DataError: where there is nothing to read at `path`, or no row of it can be read.
     """
-    seen = _Sample.of(path, columns, sample)
+    seen = _SampledRows.of(path, columns, sample)
     matches = [_match(dataset, seen) for dataset in _guessable(datasets)]
     return sorted(matches, key=lambda match: (-match.sureness, -match.named, match.dataset))
 
@@ -94,7 +94,7 @@ def _equal(one: Match, other: Match) -> bool:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sample:
+class _SampledRows:
     """Some rows of a file, or of the files that a path stands for; `files` is what each row comes from."""
 
     files: tuple[str, ...]
@@ -102,7 +102,7 @@ class _Sample:
     rows: tuple[tuple[int, Row], ...]
 
     @classmethod
-    def of(cls, path: str, columns: Mapping[str, str], count: int) -> _Sample:
+    def of(cls, path: str, columns: Mapping[str, str], count: int) -> _SampledRows:
         files = files_of(path)
         some = files[:: -(-len(files) // FILES)]
         errors: list[DataError] = []
@@ -149,7 +149,7 @@ def _characters(value: Any) -> int:
     return sum(map(_characters, value))
 
 
-def _match(dataset: Dataset, seen: _Sample) -> Match:
+def _match(dataset: Dataset, seen: _SampledRows) -> Match:
     tried = len(seen.rows)
     known = [known_fields(dataset, row) for _, row in seen.rows]
     fits = [names for names in known if names is not None]
@@ -161,16 +161,19 @@ def _match(dataset: Dataset, seen: _Sample) -> Match:
     have = [len(present_fields(row)) for (_, row), names in zip(seen.rows, known, strict=True) if names is not None]
     share = min(1.0, named * len(fits) / max(1, sum(have)))
     unknown = dict.fromkeys(
-        name for (_, row), names in zip(seen.rows, known, strict=True) if names is not None for name in present_fields(row)
+        name
+        for (_, row), names in zip(seen.rows, known, strict=True)
+        if names is not None
+        for name in present_fields(row)
         if name not in names
-    )  # fmt: skip
+    )
     fields = listed(dict.fromkeys(name for names in fits for name in names))
     of_all = "it knows all their fields" if not unknown else f"it does not know {listed(unknown)}"
     why = f"it reads {read:.0%} of the {tried} rows looked at; they have {fields}, and {of_all}"
     return Match(dataset.name, round(read * (1 + share) / 2, 3), why, tried, error, read, named)
 
 
-def _read(dataset: Dataset, seen: _Sample, known: list[frozenset[str] | None]) -> tuple[float, str | None]:
+def _read(dataset: Dataset, seen: _SampledRows, known: list[frozenset[str] | None]) -> tuple[float, str | None]:
     """Return the share of the sampled rows that the dataset can read, and why the first other one is refused."""
     from pydantic import ValidationError
 
@@ -199,13 +202,15 @@ def _read(dataset: Dataset, seen: _Sample, known: list[frozenset[str] | None]) -
             converted += len(items)
         except DataError as problem:
             error = error or f"row {number}: {problem.reason}"
-    # A data set may leave rows out, but one that makes nothing of any row does not read the file.
+    # A dataset may leave rows out, but one that makes nothing of any row does not read the file.
     return (read / tried if converted else 0.0), error or (None if converted else "it leaves every row out")
 
 
 def _missing(dataset: Dataset, row: Row) -> tuple[tuple[float, int], list[str], tuple[str, ...]]:
-    """Of the alternative that is nearest to a row: how near (the share of what it needs that is there, and how many of its
-    fields are), and what is missing."""
+    """Return the nearness of the alternative that is nearest to a row, its missing fields, and the alternative.
+
+    The nearness is the share of its needed fields that the row has, and the number of its fields that the row has.
+    """
     present = present_fields(row)
 
     def near(alternative: tuple[str, ...]) -> tuple[float, int]:
@@ -230,9 +235,9 @@ def _nothing_fits(
     files = files_of(path)
     if len(files) > 1 and (differ := _by_file(files, datasets, columns, sample)):
         return f"its files are of different kinds: {differ}. Give each kind a source of its own"
-    number, row = _Sample.of(path, columns, 1).rows[0]
+    number, row = _SampledRows.of(path, columns, 1).rows[0]
     has = listed(present_fields(row), 12) or "no fields"
-    message = f"no data set fits: row {number} has {has}.{_not_rows(row)}"
+    message = f"no dataset fits: row {number} has {has}.{_not_rows(row)}"
     if refused := [match for match in matches if match.named]:
         best = max(refused, key=lambda match: (match.read, match.named))
         message += (
@@ -248,7 +253,8 @@ def _nothing_fits(
             renames = ", ".join(f"{name}: {theirs}" for name, theirs in meant.items())
             message += (
                 f" The nearest is {near.name!r} ({', '.join(alternative)}), which also needs {listed(missing)}. "
-                f"If that only has another name, say so in a recipe: `dataset: {near.name}` with `columns: {{{renames}}}`."
+                f"If that only has another name, say so in a recipe: `dataset: {near.name}` with `columns: "
+                f"{{{renames}}}`."
             )
     return f"{message} `harness data list` shows what is known; another format is a plugin of 15 lines"
 
@@ -296,7 +302,7 @@ def _several_fit(datasets: Mapping[str, Dataset], rivals: list[Match]) -> str:
 
 def _better_known(first: Match, other: Match) -> str:
     return (
-        f"{first.dataset!r} could read it, but {other.dataset!r} knows more of its fields and reads {other.read:.0%} of "
-        f"the rows: {other.error}. Mend that, or say which it is: `dataset: {first.dataset}` in a recipe, "
-        f"--dataset {first.dataset} on the command line ({first.why})"
+        f"{first.dataset!r} could read it, but {other.dataset!r} knows more of its fields and reads {other.read:.0%} "
+        f"of the rows: {other.error}. Mend that, or say which it is: `dataset: {first.dataset}` in a recipe, --dataset "
+        f"{first.dataset} on the command line ({first.why})"
     )

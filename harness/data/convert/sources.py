@@ -54,7 +54,7 @@ def load_source(
     `on_error` gets a DataError, naming file and row, for a row that does not fit; the default raises it.
 
     Raises:
-        DataError: where the data set needs a path and has none; where no row is left.
+        DataError: where the dataset needs a path and has none; where no row is left.
     """
     for row in load_rows(source, datasets, report, on_error):
         yield from row.items
@@ -103,7 +103,7 @@ def load_rows(
             return
     if count == 0 and not wrong:
         why = "".join(f"; {times:,} left out: {reason}" for reason, times in report.left_out.items())
-        on_error(DataError(f"the data set is empty: {report.rows} rows read, none kept{why}", path=where))
+        on_error(DataError(f"the dataset is empty: {report.rows} rows read, none kept{why}", path=where))
 
 
 def resolved(source: DataSource, datasets: Registry[Dataset]) -> tuple[Dataset, DataSource, Match | None]:
@@ -130,7 +130,7 @@ def where_of(source: DataSource, dataset: Dataset) -> str:
     """
     where = source.path or dataset.source
     if where is None:
-        raise DataError(f"the data set {dataset.name!r} brings no data of its own: give it a `path`")
+        raise DataError(f"the dataset {dataset.name!r} brings no data of its own: give it a `path`")
     return files_of(str(where), source.revision)[0] if str(where).startswith("hub://") else str(where)
 
 
@@ -138,7 +138,7 @@ def _fits_another(dataset: Dataset, row: Row, datasets: Registry[Dataset]) -> st
     """Say which datasets have the fields of a refused row, where it lacks those that its own dataset reads."""
     ours = not dataset.fields or having_fields(row, [dataset])
     others = [] if ours else having_fields(row, datasets.values())
-    return f". It has the fields of the data set {' or '.join(map(repr, others[:2]))}" if others else ""
+    return f". It has the fields of the dataset {' or '.join(map(repr, others[:2]))}" if others else ""
 
 
 def _named(item: DataItem, id: str, source: str) -> DataItem:

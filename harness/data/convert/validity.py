@@ -15,7 +15,7 @@ def messages_of(item: DataItem) -> tuple[Message, ...]:
 
 
 def check_item(item: DataItem) -> None:
-    """Raise DataError for an item that cannot be read or that nothing can be learnt from."""
+    """Raise DataError for an item that cannot be read or has nothing to train on."""
     check_readable(item)
     check_learnable(item)
 
@@ -50,7 +50,7 @@ def _check_text(value: Any, where: str, *about: object) -> None:
 
 
 def check_learnable(item: DataItem) -> None:
-    """Raise DataError for an item that nothing can be learnt from; cleaning may have left it out before."""
+    """Raise DataError for an item that has nothing to train on; cleaning may have left it out before."""
     if isinstance(item, Conversation):
         _check_conversation(item)
     else:

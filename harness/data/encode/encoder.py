@@ -114,8 +114,8 @@ def _held_out(encoder: _Encoder, report: DataReport, spec: DataSpec) -> EncodedD
     if not any(source.kept for source in report.held_out):
         rows = sum(source.kept for source in report.train)
         raise DataError(
-            f"data.validation_share = {spec.validation_share:g} holds out none of {rows:,} rows: raise it, or name other "
-            f"data under data.validation"
+            f"data.validation_share = {spec.validation_share:g} holds out none of {rows:,} rows: raise it, or name "
+            "other data under data.validation"
         )
     return encoder.finish(report.held_out)
 
@@ -171,7 +171,7 @@ class _Encoder:
         if not isinstance(item, self.kind):
             yields = "preferences" if isinstance(item, Preference) else "conversations"
             raise DataError(
-                f"{item.source} {item.id}: the data set {prepared.report.source!r} yields {yields}; "
+                f"{item.source} {item.id}: the dataset {prepared.report.source!r} yields {yields}; "
                 f"this needs {self.reads}"
             )
         self.pending.append(prepared)

@@ -48,14 +48,14 @@ def require_completions(preference: Preference) -> None:
         where = f"{preference.source} {preference.id}: the {role} completion"
         if completion[0].role != "assistant":
             raise TemplateError(
-                f"{where} begins with a {completion[0].role} message: expected the assistant's. Move what both sides share "
-                f"into the prompt"
+                f"{where} begins with a {completion[0].role} message: expected the assistant's. Move what both sides "
+                "share into the prompt"
             )
         for number, message in enumerate(completion, 1):
             if message.role == "assistant" and not message.is_trained:
                 raise TemplateError(
-                    f"{where} has message {number} marked as not trained on (`train: false`, `weight: 0`): a preference is "
-                    f"learnt from whole completions. Move it into the prompt, or take the mark off"
+                    f"{where} has message {number} marked as not trained on (`train: false`, `weight: 0`): a "
+                    "preference is learnt from whole completions. Move it into the prompt, or take the mark off"
                 )
 
 
@@ -78,9 +78,9 @@ def _pair(preference: Preference, encoded: Iterator[Example]) -> Item:
     if any(prompt != prompts[0] for prompt in prompts):
         shared = sum(itertools.takewhile(bool, (one == other for one, other in zip(*prompts, strict=False))))
         raise TemplateError(
-            f"{preference.source} {preference.id}: the prompt has other tokens before the chosen completion than before the "
-            f"rejected one: {len(prompts[0])} and {len(prompts[1])} of them, the first {shared} the same. The template does "
-            f"not write the prompt alike before both"
+            f"{preference.source} {preference.id}: the prompt has other tokens before the chosen completion than "
+            f"before the rejected one: {len(prompts[0])} and {len(prompts[1])} of them, the first {shared} the same. "
+            "The template does not write the prompt alike before both"
         )
     margin = {} if preference.margin is None else {"margin": preference.margin}
     return Item(sides, roles, {"weight": preference.weight} | margin)

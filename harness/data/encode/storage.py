@@ -95,7 +95,7 @@ class Items(Sequence[Item]):
 
 
 class Examples(Sequence[Example]):
-    """The examples of items, one after the other: one of a conversation, the chosen and the rejected of a preference."""
+    """The examples of items in order: one of a conversation, the chosen and the rejected one of a preference."""
 
     def __init__(self, items: Items) -> None:
         self._items = items

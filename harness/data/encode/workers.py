@@ -51,7 +51,8 @@ class Workers:
         self._pool: Executor | None = None
 
     def __enter__(self) -> Workers:
-        # What is loaded is not garbage. Looking through it again and again as rows come and go takes a fifth of the time.
+        # What is loaded is not garbage. Looking through it again and again as rows come and go takes a fifth of the
+        # time.
         gc.freeze()
         return self
 
@@ -63,7 +64,7 @@ class Workers:
 
     @property
     def batches(self) -> int:
-        """How many batches keep everybody busy."""
+        """The number of batches in flight that keeps all processes busy."""
         return 2 * self._processes if self._pool else WAITING
 
     def submit(self, batch: Sequence[DataItem]) -> Pending:

@@ -1,1 +1,1 @@
-"""What is learnt from: cleaning, decontamination, the validation split and the mixture, in the order of `pipeline`."""
+"""Preparation of training data: cleaning, decontamination, validation split and mixture, in the order of `pipeline`."""

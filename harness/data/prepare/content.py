@@ -1,4 +1,4 @@
-"""What an item says, without its id, file and source: its text, its words, and a hash that is the same everywhere.
+"""The content of an item, without its id, file and source: its text, its words, and a hash that is the same everywhere.
 
 Mixtures, splits and duplicates all go by `digest_of`, so that rows that one of them takes for equal are equal for all.
 """
@@ -14,7 +14,8 @@ from harness.data.convert.validity import messages_of
 from harness.nouns import DataItem, Message, Preference
 
 _BLANKS = bytes.maketrans(b"\t\n\r\x0b\x0c", b"     ")
-# Scripts written without spaces: Thai and Lao, Myanmar, Khmer, kana, Chinese characters. Each character is a word there.
+# Scripts written without spaces: Thai and Lao, Myanmar, Khmer, kana, Chinese characters. Each character is a word
+# there.
 _UNSPACED = "\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff"
 _WORD = re.compile(f"[{_UNSPACED}]|[^\\W{_UNSPACED}]+")
 

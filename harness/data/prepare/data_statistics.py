@@ -1,4 +1,4 @@
-"""What data hold, in figures: rows, turns, roles, lengths, languages, scripts, sources, duplicates.
+"""Statistics of data: rows, turns, roles, lengths, languages, scripts, sources, duplicates.
 
 Read in one pass. What is kept grows with the number of different lengths, and by one digest of 16 bytes an item.
 Languages are told of a sample, since that takes a millisecond an item.
@@ -78,10 +78,16 @@ class Lengths:
         if not self.counts:
             return {"n": 0}
         return {
-            "n": self.n, "total": self.total, "mean": round(self.mean, 2), "min": min(self.counts),
-            "median": self.quantile(0.5), "p90": self.quantile(0.9), "p99": self.quantile(0.99), "max": max(self.counts),
+            "n": self.n,
+            "total": self.total,
+            "mean": round(self.mean, 2),
+            "min": min(self.counts),
+            "median": self.quantile(0.5),
+            "p90": self.quantile(0.9),
+            "p99": self.quantile(0.99),
+            "max": max(self.counts),
             "histogram": [asdict(bin) for bin in self.bins()],
-        }  # fmt: skip
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +100,13 @@ class Bin:
     beyond: bool = False
 
     def __str__(self) -> str:
-        return f"{self.low:,} and more" if self.beyond else f"{self.low:,}" if self.low == self.high else f"{self.low:,}–{self.high:,}"  # fmt: skip
+        return (
+            f"{self.low:,} and more"
+            if self.beyond
+            else f"{self.low:,}"
+            if self.low == self.high
+            else f"{self.low:,}–{self.high:,}"
+        )
 
 
 @dataclass(slots=True)
@@ -126,7 +138,7 @@ class Statistics:
 
     @property
     def supervised_share(self) -> float:
-        """The share of what is learnt from: of the tokens where they were counted, else of the characters."""
+        """The share that is trained on: of the tokens if they were counted, else of the characters."""
         if self.tokens.n:
             return self.supervised_tokens / self.tokens.total
         return self.supervised_characters / self.characters.total if self.characters.total else 0.0
@@ -136,15 +148,15 @@ class Statistics:
         if isinstance(item, Conversation):
             self.conversations += times
             sides = [item.messages]
-            learnt = sum(_length(message) for message in item.messages if message.is_trained)
+            trained = sum(_length(message) for message in item.messages if message.is_trained)
         else:
             self.preferences += times
             sides = [item.prompt, item.chosen, item.rejected]
-            learnt = sum(_length(message) for side in sides[1:] for message in side)
+            trained = sum(_length(message) for side in sides[1:] for message in side)
         messages = [message for side in sides for message in side]
         self.turns.add(len(messages) if isinstance(item, Conversation) else len(item.prompt) + 1, times)
         self.characters.add(sum(map(_length, messages)), times)
-        self.supervised_characters += times * learnt
+        self.supervised_characters += times * trained
         for message in messages:
             self.roles[message.role] += times
         self.with_tools += times * bool(item.tools)
@@ -174,7 +186,7 @@ class Statistics:
 
     @property
     def is_language_sampled(self) -> bool:
-        """Whether there are more items than the languages are told of."""
+        """True if there are more items than the languages are told of."""
         return self._added > LANGUAGE_SAMPLE
 
     def _draw(self, item: Conversation | Preference, times: int) -> None:
@@ -246,7 +258,10 @@ def _scripts() -> dict[str, re.Pattern[str]]:
 
 def _length(message: Message) -> int:
     """Characters of a message, those of its tool calls included."""
-    calls = sum(len(call.name) + len(json.dumps(dict(call.arguments), ensure_ascii=False, default=str)) for call in message.tool_calls)  # fmt: skip
+    calls = sum(
+        len(call.name) + len(json.dumps(dict(call.arguments), ensure_ascii=False, default=str))
+        for call in message.tool_calls
+    )
     return len(message.content) + calls
 
 

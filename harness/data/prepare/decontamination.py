@@ -65,8 +65,8 @@ class Decontamination:
             raise DataError(
                 "data.decontaminate has nothing to compare with: no evaluation of the recipe tells its items"
                 if not self.too_short
-                else f"data.decontaminate has nothing to compare with: all {self.too_short:,} evaluation items have fewer "
-                f"than min_words = {spec.min_words} words"
+                else f"data.decontaminate has nothing to compare with: all {self.too_short:,} evaluation items have "
+                f"fewer than min_words = {spec.min_words} words"
             )
         self._index(spec)
 

@@ -1,4 +1,4 @@
-"""Which language an item is in: for `harness data stats`, and for whoever filters by it.
+"""The language of an item, for `harness data stats` and for filters.
 
 py3langid says which: 140 languages, no download (its model of 4.6 MB comes in the wheel), no randomness, and needs
 only numpy. Of the others, langdetect is random unless seeded and no longer maintained, and lingua, better on single

@@ -53,16 +53,16 @@ def read_rows(path: str | Path, on_error: OnError = raise_error) -> Iterator[tup
     """Yield the rows of one of the files that `files_of` names, with their number.
 
     - JSONL, CSV and TSV, by the line (1-based) on which a row begins; `tables.table_rows` says how a header is known.
-    - JSON, counted from 1: a list of objects; an object whose values are all objects, each of them a row with its key as
-      `id` if it has none; or one object, or several one after the other, each of them a row.
-    - Parquet, SQLite (the file's only table) and hub data sets, counted from 1.
+    - JSON, counted from 1: a list of objects; an object whose values are all objects, each of them a row with its key
+      as `id` if it has none; or one object, or several one after the other, each of them a row.
+    - Parquet, SQLite (the file's only table) and hub datasets, counted from 1.
 
     Files may be packed with gzip or zstd. `on_error` gets a DataError naming the file and the row for each row that
     cannot be read, and the default raises it. Where a file is damaged so that nothing after the damage can be read,
     that is one error; the rows before it are still given.
 
     Raises:
-        MissingExtraError: for Parquet, zstd, URLs and hub data sets, without the extra `data`.
+        MissingExtraError: for Parquet, zstd, URLs and hub datasets, without the extra `data`.
     """
     for number, row in _ending_with_the_error(str(path)):
         if isinstance(row, dict):
@@ -155,10 +155,26 @@ def _is_json(line: str) -> bool:
 
 
 _FOREIGN = (
-    (rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff", "not UTF-8 text (byte 0: the byte order mark of UTF-32)", "convert it, as with `iconv -f UTF-32 -t UTF-8`"),
-    (rb"\xff\xfe|\xfe\xff", "not UTF-8 text (byte 0: the byte order mark of UTF-16)", "convert it, as with `iconv -f UTF-16 -t UTF-8`"),
-    (rb"[\t\n\r -~]\x00[^\x00]\x00", "not UTF-8 text (byte 1: NUL bytes, as of UTF-16)", "convert it, as with `iconv -f UTF-16LE -t UTF-8`"),
-    (rb"\x00[\t\n\r -~]\x00[^\x00]", "not UTF-8 text (byte 0: NUL bytes, as of UTF-16)", "convert it, as with `iconv -f UTF-16BE -t UTF-8`"),
+    (
+        rb"\xff\xfe\x00\x00|\x00\x00\xfe\xff",
+        "not UTF-8 text (byte 0: the byte order mark of UTF-32)",
+        "convert it, as with `iconv -f UTF-32 -t UTF-8`",
+    ),
+    (
+        rb"\xff\xfe|\xfe\xff",
+        "not UTF-8 text (byte 0: the byte order mark of UTF-16)",
+        "convert it, as with `iconv -f UTF-16 -t UTF-8`",
+    ),
+    (
+        rb"[\t\n\r -~]\x00[^\x00]\x00",
+        "not UTF-8 text (byte 1: NUL bytes, as of UTF-16)",
+        "convert it, as with `iconv -f UTF-16LE -t UTF-8`",
+    ),
+    (
+        rb"\x00[\t\n\r -~]\x00[^\x00]",
+        "not UTF-8 text (byte 0: NUL bytes, as of UTF-16)",
+        "convert it, as with `iconv -f UTF-16BE -t UTF-8`",
+    ),
     (rb"\x00{16}", "NUL bytes where rows should be, as after a crash", "copy it again"),
     (rb"PK\x03\x04", "a ZIP archive, or a workbook of Excel", "unpack it, or save the sheet as CSV"),
     (rb"BZh[1-9]1AY&SY", "packed with bzip2", "unpack it with `bunzip2`; gzip and zstd are read as they are"),
@@ -171,8 +187,12 @@ _FOREIGN = (
     (rb"\x89HDF\r\n", "an HDF5 file", "write its rows as Parquet or JSONL"),
     (rb"%PDF-", "a PDF", "name the file that holds the rows"),
     (rb"version https://git-lfs", "a pointer of Git LFS in place of the data", "fetch them with `git lfs pull`"),
-    (rb"\s*<(?i:!doctype html|html)", "a web page in place of the data", "download the file itself; its address may need a login"),
-)  # fmt: skip
+    (
+        rb"\s*<(?i:!doctype html|html)",
+        "a web page in place of the data",
+        "download the file itself; its address may need a login",
+    ),
+)
 
 
 def _foreign(head: bytes, path: str) -> str:
@@ -257,7 +277,7 @@ def _batch_rows(batch: Any) -> Iterator[Any]:
 
 
 def _hub(address: str) -> Iterator[Parsed]:
-    """Yield the rows of a hub data set at a pinned revision, streamed."""
+    """Yield the rows of a hub dataset at a pinned revision, streamed."""
     (pinned,) = files_of(address)
     owner, name, config, options = hub_parts(pinned)
     datasets = require("datasets", "data")
@@ -271,12 +291,12 @@ def _hub(address: str) -> Iterator[Parsed]:
     except DataError:
         raise
     except Exception as error:  # of `datasets`, of its readers, and of the network
-        where = f"after row {number}" if number else "the hub data set"
+        where = f"after row {number}" if number else "the hub dataset"
         raise DataError(f"{where} cannot be read: {reason_of(error)}".replace("after", "what comes after")) from None
 
 
 def _hub_path(name: str) -> str:
-    """Return the name by which `datasets` finds a hub data set. It would prefer a local folder of that name."""
+    """Return the name by which `datasets` finds a hub dataset. It would prefer a local folder of that name."""
     if Path(name).exists():
         raise DataError(
             f"a folder {name} is here, which would be read in place of the hub's; for the folder, write `path: {name}`"

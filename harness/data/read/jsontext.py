@@ -243,7 +243,10 @@ class _Text:
                     refused = DataError(f"{self.where()}: the JSON cannot be read: {reason_of(error)}")
                     value, end = _skip(self.text, self.at)
             except json.JSONDecodeError as error:
-                problem = f"{self.where(error.pos)}: not valid JSON: {error.msg}{self.but(error.pos)}; what follows cannot be read"
+                problem = (
+                    f"{self.where(error.pos)}: not valid JSON: {error.msg}{self.but(error.pos)}; what follows cannot "
+                    "be read"
+                )
                 if self._may_go_on(error) and self._more():
                     continue
                 raise DataError(problem) from None

@@ -44,7 +44,7 @@ def sqlite_rows(path: Path) -> Iterator[tuple[int, Row | DataError]]:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """A read-only connection.
+    """Return a read-only connection.
 
     What was last written may still be in a log beside the file, as after a server was killed, or while one runs. Where
     there is none, the file is opened as `immutable`, which needs no files of SQLite's own in a folder that may not be
@@ -67,17 +67,17 @@ def _source_of_rows(connection: sqlite3.Connection) -> tuple[str, list[tuple[str
     if len(names) != 1:
         names = _names(connection, "table")
     if len(names) != 1:
-        found = f"{len(names)}: {', '.join(names)}" if names else "none"
-        raise DataError(f"a SQLite file of rows has one table, found {found}")
+        tables = f"{len(names)}: {', '.join(names)}" if names else "none"
+        raise DataError(f"a SQLite file of rows has one table, found {tables}")
     columns = connection.execute(f"PRAGMA table_info({_quoted(names[0])})").fetchall()
     return names[0], [(name.decode(errors="replace"), kind.decode().upper()) for _, name, kind, *_ in columns]
 
 
 def _names(connection: sqlite3.Connection, kind: str) -> list[str]:
-    found = connection.execute(
+    rows = connection.execute(
         "SELECT name FROM sqlite_master WHERE type = ? AND substr(name, 1, 7) <> 'sqlite_' ORDER BY name", (kind,)
     )
-    return [name.decode(errors="replace") for (name,) in found]
+    return [name.decode(errors="replace") for (name,) in rows]
 
 
 def _value(value: Any, column: str, kind: str) -> Any:

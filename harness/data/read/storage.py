@@ -1,4 +1,4 @@
-"""Where rows lie, and their bytes: files, globs, folders, URLs and hub data sets; gzip and zstd unpacked on the way.
+"""The storage of rows, and its bytes: files, globs, folders, URLs and hub datasets; gzip and zstd unpacked on the way.
 
 What the bytes mean is for `rows`. Everything streams: a file is read in pieces of CHUNK bytes, unpacked as they come.
 """
@@ -32,17 +32,17 @@ def files_of(where: str, revision: str | None = None) -> list[str]:
 
     `where` is a file; a glob (`data/*.jsonl`, `data/**/*.parquet`); a folder, of which all files with one of SUFFIXES
     are taken, packed or not, at any depth, hidden ones left out; a URL that fsspec reads (`s3://`, `gs://`,
-    `https://`, `file://`, `memory://`), which may be a glob or folder too, except over http; or a hub data set,
+    `https://`, `file://`, `memory://`), which may be a glob or folder too, except over http; or a hub dataset,
     `hub://owner/name[/config][?split=train]`, which comes back with `revision` as part of it.
 
     Raises:
-        DataError: where it names no file; where a hub data set has no pinned revision, or anything else has one.
+        DataError: where it names no file; where a hub dataset has no pinned revision, or anything else has one.
     """
     if where.startswith(HUB):
         return [_hub_address(where, revision)]
     if revision is not None:
         raise DataError(
-            f"`revision` pins a hub data set ({HUB}owner/name); {where!r} is none, so it would do nothing: leave it out"
+            f"`revision` pins a hub dataset ({HUB}owner/name); {where!r} is none, so it would do nothing: leave it out"
         )
     if is_remote(where):
         return _remote_files(where)
@@ -81,7 +81,7 @@ def is_remote(where: str) -> bool:
 
 
 def local_path(where: str) -> Path:
-    """A path on this machine, from a path or a `file://` URL."""
+    """Return a path on this machine, from a path or a `file://` URL."""
     if where.startswith("file://"):
         where = urllib.parse.unquote(urllib.parse.urlsplit(where).path)
     return Path(os.path.expanduser(where))  # noqa: PTH111 - Path's raises for an unknown user
@@ -118,8 +118,8 @@ def _is_data(name: str) -> bool:
 
 def _nothing_in(names: list[str]) -> str:
     return (
-        f"no data files in this folder. It holds: {listed(names) or 'nothing'}. Files are taken that end in {', '.join(SUFFIXES)}, or one of "
-        f"these with {' or '.join(PACKED)}; name a file itself if it ends otherwise"
+        f"no data files in this folder. It holds: {listed(names) or 'nothing'}. Files are taken that end in "
+        f"{', '.join(SUFFIXES)}, or one of these with {' or '.join(PACKED)}; name a file itself if it ends otherwise"
     )
 
 
@@ -198,16 +198,16 @@ def _hub_address(where: str, revision: str | None) -> str:
     example = f"path: {HUB}{owner}/{name}, revision: 0123456789abcdef0123456789abcdef01234567"
     if pinned is None:
         raise DataError(
-            f"a hub data set needs a pinned revision, since its owner may change it at any time. Write the 40 hexadecimal "
-            f"digits of the commit (on the hub: Files, History), as in `{example}`",
+            "a hub dataset needs a pinned revision, since its owner may change it at any time. Write the 40 "
+            f"hexadecimal digits of the commit (on the hub: Files, History), as in `{example}`",
             path=where,
         )
     if revision is not None and pinned != revision:
         raise DataError(f"two revisions: {pinned!r} in the path and {revision!r} beside it; keep one", path=where)
     if not _COMMIT.fullmatch(pinned):
         raise DataError(
-            f"the revision {pinned!r} is no commit: a branch or tag can be moved. Write the 40 hexadecimal digits of the "
-            f"commit (on the hub: Files, History), as in `{example}`",
+            f"the revision {pinned!r} is no commit: a branch or tag can be moved. Write the 40 hexadecimal digits of "
+            f"the commit (on the hub: Files, History), as in `{example}`",
             path=where,
         )
     query = urllib.parse.urlencode({"split": options.get("split", "train"), "revision": pinned}, safe="[]%:+")
@@ -220,7 +220,7 @@ def hub_parts(where: str) -> tuple[str, str, str | None, dict[str, str]]:
     address, _, query = where.removeprefix(HUB).partition("?")
     parts = address.strip("/").split("/")
     if len(parts) not in (2, 3) or not all(re.fullmatch(r"\w[\w.-]*", part) for part in parts):
-        raise DataError(f"not a hub data set: {form}", path=where)
+        raise DataError(f"not a hub dataset: {form}", path=where)
     options = {}
     for option in filter(None, query.split("&")):
         key, equals, value = option.partition("=")
@@ -340,7 +340,8 @@ def _gunzip(chunks: Iterator[bytes]) -> Iterator[bytes]:
             except zlib.error as error:
                 yield from _salvaged(before, data)
                 raise DataError(
-                    f"the gzip data are damaged ({str(error).partition(': ')[2] or error}): what comes after this cannot be read"
+                    f"the gzip data are damaged ({str(error).partition(': ')[2] or error}): what comes after this "
+                    "cannot be read"
                 ) from None
             if out:
                 yield out

@@ -25,7 +25,7 @@ Record = tuple[int, list[str] | DataError]
 
 
 def table_rows(chunks: Iterator[bytes], delimiter: str, offset: int = 0) -> Iterator[Parsed]:
-    """The rows of a table by the line on which they begin, each a mapping from column to text.
+    """Yield the rows of a table by the line on which they begin, each a mapping from column to text.
 
     Cells are parted by `delimiter`; in a CSV whose first line has no comma, by semicolons or tabs if it has these.
 

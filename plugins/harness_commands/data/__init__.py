@@ -1,6 +1,6 @@
-"""`harness data`: what data sets there are, what a file is, what its rows become, every row that is wrong, a build, and the cache.
+"""`harness data`: list datasets, recognise a file, preview, check, count and build data, and manage their cache.
 
-Needs no torch. What is said of tokens needs transformers, for the tokenizer alone.
+Works without torch. Counting tokens needs transformers, for the tokenizer.
 """
 
 from __future__ import annotations

@@ -38,7 +38,13 @@ if TYPE_CHECKING:
 @path_argument
 @dataset_option
 @set_option
-@click.option("--out", type=click.Path(path_type=Path), required=True, metavar="FILE", help="A .jsonl or .parquet file; the card is FILE with .md.")  # fmt: skip
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    required=True,
+    metavar="FILE",
+    help="A .jsonl or .parquet file; the card is FILE with .md.",
+)
 @part_option
 @json_option
 @click.pass_obj
@@ -48,7 +54,7 @@ def build(
     """Write the prepared data of RECIPE (or of FILE) as one file of rows, with a data card beside it.
 
     Conversations become rows of `messages`, preferences rows of `preferences`, and completions that are good or bad by
-    themselves rows of `feedback`: what the data sets of these names read.
+    themselves rows of `feedback`: what the datasets of these names read.
     """
     from harness.data.export import check_writable, write_items
 
@@ -59,16 +65,23 @@ def build(
     stream = read_items(context, reading, "building")
     written = write_items((prepared.item for prepared in stream.items for _ in range(prepared.times)), out)
     given = [part for override in sets for part in ("--set", override)]
-    command = f"harness data build {shlex.join([*([path] if path else []), *(['--dataset', dataset] if dataset else []), *given, '--out', str(out)])}"
+    arguments = [*([path] if path else []), *(["--dataset", dataset] if dataset else []), *given, "--out", str(out)]
+    command = f"harness data build {shlex.join(arguments)}"
     command += f" --part {part}" if reading.recipe and part != "train" else ""
     write_text(card, _card(context, reading, stream, written, out, part, command))
     if as_json:
         files = [_account(report) for report in stream.reports]
-        found: dict[str, Any] = {
-            "out": str(out), "card": str(card), "dataset": written.form, "rows": written.rows, "size_bytes": written.size_bytes,
-            "sha256": written.sha256, "sources": files, "recognised": reading.as_dict(),
-        }  # fmt: skip
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        summary: dict[str, Any] = {
+            "out": str(out),
+            "card": str(card),
+            "dataset": written.form,
+            "rows": written.rows,
+            "size_bytes": written.size_bytes,
+            "sha256": written.sha256,
+            "sources": files,
+            "recognised": reading.as_dict(),
+        }
+        click.echo(json.dumps(summary, indent=2, ensure_ascii=False))
         return
     console = context.console
     for report in stream.reports:
@@ -81,23 +94,25 @@ def build(
         )
     for line in stream.mixture():
         console.print(line, markup=False, soft_wrap=True)
-    console.print(f"{out}: {written.rows:,} rows of {written.form}, {written.size_bytes:,} bytes", markup=False, soft_wrap=True)  # fmt: skip
+    console.print(
+        f"{out}: {written.rows:,} rows of {written.form}, {written.size_bytes:,} bytes", markup=False, soft_wrap=True
+    )
     console.print(f"{card}: where they come from", markup=False, soft_wrap=True)
 
 
 def _mark(out: Path) -> str:
-    """What a card says of itself, and of which file: `mix.jsonl` and `mix.parquet` would have the same card."""
+    """Return the line that marks a card as that of `out`: `mix.jsonl` and `mix.parquet` have the same card name."""
     return f"<!-- Written by `harness data build` for {out.name}. -->"
 
 
 def _check_may_replace(out: Path, card: Path) -> None:
-    """Only what a build wrote is replaced by another. Raises HarnessError for any other file."""
+    """Raise HarnessError if `out` or `card` exists and was not written by an earlier build of `out`."""
     ours = card.is_file() and _mark(out) in card.read_text(encoding="utf-8", errors="replace")[:500]
     for file in (out, card):
         if file.exists() and not ours:
             raise HarnessError(
-                f"{file} exists and is not from an earlier `harness data build` of {out.name} (which leaves a card, {card.name}, beside its "
-                f"data): remove it, or choose another --out"
+                f"{file} exists and is not from an earlier `harness data build` of {out.name} (which leaves a card, "
+                f"{card.name}, beside its data): remove it, or choose another --out"
             )
 
 
@@ -107,19 +122,32 @@ def _check_may_replace(out: Path, card: Path) -> None:
 def _card(
     context: Context, reading: Reading, stream: Stream, written: Written, out: Path, part: Part, command: str
 ) -> str:  # fmt: skip
-    """The data card: what the rows are, where each comes from and under which licence, what was left out, and how to repeat it."""
+    """Return the data card: rows, sources and licences, rows left out, and the command that repeats the build."""
     from harness import __version__
 
     reports = stream.reports
     kinds = {"messages": "conversations", "preferences": "preferences", "feedback": "completions, each good or bad"}
     lines = [
-        f"# {out.stem}", "", _mark(out), "",
-        f"{written.rows:,} {kinds[written.form]} in `{out.name}`, read as the data set `{written.form}`:", "",
-        "```yaml", "data:", f"  {part}:", f"  - dataset: {written.form}", f"    path: {out.name}", "```", "",
-        f"SHA-256 `{written.sha256}`, {written.size_bytes:,} bytes. Built by instruct-harness {__version__}.", "",
-        "## Sources", "",
-        "| data set | file | licence | rows read | kept | used | SHA-256 of the file |", "|---|---|---|---:|---:|---:|---|",
-    ]  # fmt: skip
+        f"# {out.stem}",
+        "",
+        _mark(out),
+        "",
+        f"{written.rows:,} {kinds[written.form]} in `{out.name}`, read as the dataset `{written.form}`:",
+        "",
+        "```yaml",
+        "data:",
+        f"  {part}:",
+        f"  - dataset: {written.form}",
+        f"    path: {out.name}",
+        "```",
+        "",
+        f"SHA-256 `{written.sha256}`, {written.size_bytes:,} bytes. Built by instruct-harness {__version__}.",
+        "",
+        "## Sources",
+        "",
+        "| dataset | file | licence | rows read | kept | used | SHA-256 of the file |",
+        "|---|---|---|---:|---:|---:|---|",
+    ]
     for report in reports:
         licence = context.plugins.datasets[report.source].licence
         cells = [
@@ -132,7 +160,11 @@ def _card(
             _hashes(report.path),
         ]
         lines.append(f"| {' | '.join(_cell(cell) for cell in cells)} |")
-    lines += ["", "A licence is what the data set declares; where it is not stated, the file's publisher says what it is.", ""]  # fmt: skip
+    lines += [
+        "",
+        "A licence is what the dataset declares; where it is not stated, the file's publisher says what it is.",
+        "",
+    ]
     lines += ["## What was left out", ""]
     left_out = [
         f"- `{report.path}`: {count:,}: {reason}" for report in reports for reason, count in report.left_out.items()
@@ -149,7 +181,14 @@ def _card(
         lines.append("")
     lines += ["## To repeat it", "", "```bash", command, "```", ""]
     if reading.recipe:
-        lines += ["with these data in the recipe:", "", "```yaml", _yaml({"data": reading.recipe.data.model_dump(mode="json")}), "```", ""]  # fmt: skip
+        lines += [
+            "with these data in the recipe:",
+            "",
+            "```yaml",
+            _yaml({"data": reading.recipe.data.model_dump(mode="json")}),
+            "```",
+            "",
+        ]
     return "\n".join(lines)
 
 
@@ -165,12 +204,12 @@ def _yaml(value: Any) -> str:
 
 
 def _hashes(where: str) -> str:
-    """The SHA-256 of a local file; of several, that of their names and hashes together."""
+    """Return the SHA-256 of a local file; for several files, one SHA-256 over their names and hashes."""
     from harness.data.read.storage import files_of, local_path
 
     try:
         files = [local_path(file) for file in files_of(where)]
-    except DataError:  # a hub data set, whose revision says it all
+    except DataError:  # a hub dataset, whose revision says it all
         files = []
     if not files or not all(file.is_file() for file in files):
         return "not a local file"
@@ -190,9 +229,14 @@ def _again(report: SourceReport) -> str:
 
 def _account(report: SourceReport) -> dict[str, Any]:
     return {
-        "dataset": report.source, "path": report.path, "rows": report.rows, "kept": report.kept, "used": report.used, "left_out": dict(report.left_out),
+        "dataset": report.source,
+        "path": report.path,
+        "rows": report.rows,
+        "kept": report.kept,
+        "used": report.used,
+        "left_out": dict(report.left_out),
         "not_read": not_read(report.path),
-    }  # fmt: skip
+    }
 
 
 def _cell(text: str) -> str:

@@ -18,8 +18,11 @@ from harness_commands.data.showing import printable
     "--unused", type=click.FloatRange(min=0), metavar="DAYS", help="Remove what was not used for so many days."
 )
 @click.option(
-    "--above", type=click.FloatRange(min=0), metavar="GIB", help="Remove what was used longest ago, until the rest is no larger."
-)  # fmt: skip
+    "--above",
+    type=click.FloatRange(min=0),
+    metavar="GIB",
+    help="Remove what was used longest ago, until the rest is no larger.",
+)
 @json_option
 @click.pass_obj
 def list_cache(context: Context, unused: float | None, above: float | None, as_json: bool) -> None:
@@ -37,32 +40,38 @@ def list_cache(context: Context, unused: float | None, above: float | None, as_j
     removed = None
     if unused is not None or above is not None:
         removed = remove(root, unused, None if above is None else int(above * 2**30))
-    found = entries(root)
+    kept = entries(root)
     if as_json:
         shown: dict[str, Any] = {
             "folder": str(root),
             "entries": [
-                {"key": entry.key, "size_bytes": entry.size_bytes, "used": _when(entry.used), "made_from": entry.made_from(), "is_whole": entry.is_whole}
-                for entry in found
+                {
+                    "key": entry.key,
+                    "size_bytes": entry.size_bytes,
+                    "used": _when(entry.used),
+                    "made_from": entry.made_from(),
+                    "is_whole": entry.is_whole,
+                }
+                for entry in kept
             ],
             "removed": [entry.key for entry in removed or ()],
-        }  # fmt: skip
+        }
         click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
         return
     from rich.markup import escape
 
     console, table = context.console, context.table("last used", "size", "made from")
     table.columns[1].justify = "right"
-    for entry in found:
+    for entry in kept:
         made_from = (
             escape(printable("\n".join(entry.made_from()))) or "[dim]not known: it is being made, or was left so[/dim]"
         )
         table.add_row(_when(entry.used), size_of(entry.size_bytes), made_from)
-    if found:
+    if kept:
         console.print(table)
     if removed is not None:
         console.print(f"removed: {total(removed)}")
-    console.print(f"{root}: {total(found)}", markup=False, soft_wrap=True)
+    console.print(f"{root}: {total(kept)}", markup=False, soft_wrap=True)
 
 
 def _when(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""`harness data list`: the registered data sets."""
+"""`harness data list`: the registered datasets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from harness.cli.context import Context
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def list_datasets(context: Context, as_json: bool) -> None:
-    """List the registered data sets with licence and the plugin each comes from. Reads no data."""
+    """List the registered datasets with licence and the plugin each comes from. Reads no data."""
     datasets = context.plugins.datasets
     rows = [
         {
@@ -31,11 +31,14 @@ def list_datasets(context: Context, as_json: bool) -> None:
         return
     from rich.markup import escape
 
-    table = context.table("data set", "description", "licence", "data", "plugin")
+    table = context.table("dataset", "description", "licence", "data", "plugin")
     for row in rows:
         own = "its own" if row["source"] else "[dim]give a path[/dim]"
         table.add_row(
-            f"[bold]{escape(str(row['name']))}[/bold]", escape(str(row["description"])), escape(str(row["licence"])), own,
+            f"[bold]{escape(str(row['name']))}[/bold]",
+            escape(str(row["description"])),
+            escape(str(row["licence"])),
+            own,
             escape(str(row["plugin"])),
-        )  # fmt: skip
+        )
     context.console.print(table)

@@ -32,17 +32,30 @@ SHOWN = 100_000  # characters of a message; --json has them all
 @dataset_option
 @set_option
 @click.option(
-    "--count", type=click.IntRange(min=1), default=3, show_default=True, metavar="N", help="How many rows of each source."
-)  # fmt: skip
+    "--count",
+    type=click.IntRange(min=1),
+    default=3,
+    show_default=True,
+    metavar="N",
+    help="How many rows of each source.",
+)
 @part_option
 @click.option("--tokens", is_flag=True, help="Show the tokens too: which are learnt, and which are control tokens.")
 @template_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object a row.")
 @click.pass_obj
 def preview(
-    context: Context, path: str | None, dataset: str | None, sets: tuple[str, ...], count: int, part: Part, tokens: bool, model: str | None,
-    template: str | None, as_json: bool,
-) -> None:  # fmt: skip
+    context: Context,
+    path: str | None,
+    dataset: str | None,
+    sets: tuple[str, ...],
+    count: int,
+    part: Part,
+    tokens: bool,
+    model: str | None,
+    template: str | None,
+    as_json: bool,
+) -> None:
     """Show the first rows of RECIPE or FILE as conversations or preferences, and their tokens on request.
 
     \b
@@ -61,8 +74,8 @@ def preview(
     for source in reading.sources:
         for item in itertools.islice(load_source(source, context.plugins.datasets), count):
             sequences = sequences_of(item) if bound else []
-            learnt = reading.train_on(item)
-            encoded = [(one.id, shown_tokens(bound.encode(one, learnt), bound)) for one in sequences] if bound else []
+            train_on = reading.train_on(item)
+            encoded = [(one.id, shown_tokens(bound.encode(one, train_on), bound)) for one in sequences] if bound else []
             if as_json:
                 out: dict[str, Any] = asdict(item)
                 if bound:
@@ -76,14 +89,17 @@ def preview(
 
 
 def _shortened(item: Conversation | Preference) -> Conversation | Preference:
-    """The item with no message longer than SHOWN characters, which a terminal takes a second for."""
+    """Return the item with messages cut to SHOWN characters, which a terminal prints in about a second."""
 
     def short(messages: tuple[Message, ...]) -> tuple[Message, ...]:
         return tuple(
-            message if len(message.content) <= SHOWN
-            else replace(message, content=f"{message.content[:SHOWN]} … and {len(message.content) - SHOWN:,} more characters")
+            message
+            if len(message.content) <= SHOWN
+            else replace(
+                message, content=f"{message.content[:SHOWN]} … and {len(message.content) - SHOWN:,} more characters"
+            )
             for message in messages
-        )  # fmt: skip
+        )
 
     if isinstance(item, Conversation):
         return replace(item, messages=short(item.messages))

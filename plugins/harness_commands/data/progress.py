@@ -19,7 +19,10 @@ EVERY_S = 0.1
 
 
 def followed(items: Iterable[T], reports: SourceReport | Sequence[SourceReport], what: str) -> Iterator[T]:
-    """The items as they are, with a bar that shows how far the reports are. Nothing is shown where nobody is watching."""
+    """Yield the items as they are, with a bar that shows how far the reports are.
+
+    Nothing is shown where nobody is watching.
+    """
     if not sys.stderr.isatty():
         yield from items
         return
@@ -45,13 +48,13 @@ def followed(items: Iterable[T], reports: SourceReport | Sequence[SourceReport],
 
 
 def _total(reports: Sequence[SourceReport]) -> int | None:
-    """How many rows there are in all; None where that of one source is not known."""
+    """Return the number of rows of all sources; None if that of one source is not known."""
     counts = [count_rows(report.path) for report in reports]
     return None if None in counts else sum(count or 0 for count in counts)
 
 
 def count_rows(path: str) -> int | None:
-    """How many rows a file holds, where that can be told at a small part of the cost of reading them."""
+    """Return the number of rows in a file; None if counting would cost about as much as reading them."""
     file = Path(path)
     if not file.is_file():
         return None

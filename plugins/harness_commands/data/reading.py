@@ -1,4 +1,4 @@
-"""What the arguments of the data commands name: a recipe's sources, or a file read as a data set, given or recognised."""
+"""The arguments of the data commands: a recipe's sources, or one file, read as a given or recognised dataset."""
 
 from __future__ import annotations
 
@@ -29,32 +29,44 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 path_argument = click.argument("path", required=False, metavar="[RECIPE|FILE]")
 dataset_option = click.option(
-    "--dataset", metavar="NAME", help="Read FILE as this data set; without it, the one that fits is found and named."
+    "--dataset", metavar="NAME", help="Read FILE as this dataset; without it, the one that fits is found and named."
 )
 set_option = click.option(
-    "--set", "sets", multiple=True, metavar="KEY=VALUE", help="A key of RECIPE, as in data.seed=1; of a FILE, one of its source, as in task=nli.",
-)  # fmt: skip
+    "--set",
+    "sets",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="A key of RECIPE, as in data.seed=1; of a FILE, one of its source, as in task=nli.",
+)
 part_option = click.option(
-    "--part", type=click.Choice(["train", "validation"]), default="train", show_default=True, help="Which data of a recipe."
-)  # fmt: skip
+    "--part",
+    type=click.Choice(["train", "validation"]),
+    default="train",
+    show_default=True,
+    help="Which data of a recipe.",
+)
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
 def template_options(function: F) -> F:
     """`--model` and `--template`, for files, which have no recipe to say so."""
     template = click.option(
-        "--template", metavar="NAME", help="With --model: the template to encode with, by its name or as in a recipe. [default: chatml]"
-    )  # fmt: skip
-    model = click.option("--model", metavar="FOLDER", help="For a FILE: whose tokenizer to encode with. A recipe has its own.")  # fmt: skip
+        "--template",
+        metavar="NAME",
+        help="With --model: the template to encode with, by its name or as in a recipe. [default: chatml]",
+    )
+    model = click.option(
+        "--model", metavar="FOLDER", help="For a FILE: whose tokenizer to encode with. A recipe has its own."
+    )
     return model(template(function))
 
 
 @dataclass(frozen=True)
 class Reading:
-    """What is to be read: a recipe (its sources those that are read), or the one source of a file.
+    """The data to read: a recipe with its sources, or the one source of a file.
 
-    `sources` are those of the part that was asked for. `recognised` has, by place in `sources`, why a source is read as
-    what it is, where that was found out.
+    `sources` are those of the requested part. `recognised` maps an index in `sources` to its match, for sources whose
+    dataset was recognised.
     """
 
     sources: tuple[DataSource, ...]
@@ -63,11 +75,11 @@ class Reading:
     recognised: dict[int, Match]
 
     def train_on(self, item: DataItem) -> TrainOn:
-        """Which answers of an item are learnt: of a recipe's conversations, those that it says."""
+        """Return which answers of an item are trained on: for a recipe's conversations, those that it selects."""
         return self.recipe.data.train_on if self.recipe and isinstance(item, Conversation) else "all"
 
     def as_dict(self) -> list[dict[str, Any]]:
-        """What was recognised, for JSON."""
+        """Return the recognised sources, for JSON."""
         return [
             {"path": self.sources[index].path, "dataset": match.dataset, "sureness": match.sureness, "why": match.why}
             for index, match in self.recognised.items()
@@ -77,12 +89,12 @@ class Reading:
 def what_to_read(
     context: Context, path: str | None, dataset: str | None, part: Part | None, sets: Sequence[str] = ()
 ) -> Reading:
-    """The sources that a command's arguments name; `part` None is all of a recipe's. `sets` are its `--set KEY=VALUE`.
+    """Return the sources that a command's arguments name. `part` None means all parts; `sets` are `--set KEY=VALUE`.
 
-    What had to be recognised is told on standard error: nothing is taken for something else in silence.
+    Recognised datasets are reported on standard error.
 
     Raises:
-        HarnessError: where nothing is named, the recipe has no such part, or no data set fits the file.
+        HarnessError: where nothing is named, the recipe has no such part, or no dataset fits the file.
     """
     from harness.recipe import load_recipe
 
@@ -113,14 +125,14 @@ def what_to_read(
 
 @dataclass(frozen=True)
 class Stream:
-    """Items on their way, with how often each is used; the account of each source is complete when they have gone by."""
+    """Items, each with its number of uses. The reports of the sources are complete after the last item."""
 
     items: Iterator[Prepared]
     reports: tuple[SourceReport, ...]
     report: DataReport | None = None
 
     def mixture(self) -> list[str]:
-        """The proportions as they came out, and what overlaps with the recipe's evaluations, for people."""
+        """Return lines for people: the proportions of the mixture, and overlaps with the recipe's evaluations."""
         from harness.data.reports import mixture_lines
 
         return self.report.lines() if self.report else mixture_lines(self.reports)
@@ -134,7 +146,7 @@ def read_items(
     *,
     list_ids: bool = False,
 ) -> Stream:
-    """The items of a file as they are, or of a recipe as they are learnt from: cleaned, split and mixed.
+    """Yield the items of a file as they are, or of a recipe as they are trained on: cleaned, split and mixed.
 
     `what` is what a progress bar says. `on_error` gets each row that is wrong; left out, the first one is raised. With
     `list_ids` the reports name what is left out, row by row.
@@ -168,7 +180,7 @@ def read_items(
 
 
 def not_read(where: str) -> list[str]:
-    """The files of a folder that are not read."""
+    """Return the files of a folder that are not read."""
     from harness.data.read.storage import passed_over
 
     return passed_over(where)
@@ -180,19 +192,19 @@ def print_passed_over(context: Context, where: str) -> None:
 
     if names := not_read(where):
         ends = f"their names end in none of {' '.join(SUFFIXES)} (packed or not)"
-        told = f"{where}: not read, as {ends}: {listed(names)}. A glob reads them"
-        context.console.print(told, style="yellow", markup=False, soft_wrap=True)
+        message = f"{where}: not read, as {ends}: {listed(names)}. A glob reads them"
+        context.console.print(message, style="yellow", markup=False, soft_wrap=True)
 
 
 def is_recipe(path: str) -> bool:
-    """Whether an argument names a recipe; whatever is not YAML is data."""
+    """Return whether an argument names a recipe; whatever is not YAML is data."""
     return PurePosixPath(path).suffix in {".yaml", ".yml"}
 
 
 def _file_source(
     context: Context, path: str | None, dataset: str | None, sets: Sequence[str]
 ) -> tuple[DataSource, Match | None]:
-    """The source that a file is, as `_settled` gives it; where no data set is named, that is recognised."""
+    """Return the source that a file is, as `_settled` gives it; where no dataset is named, that is recognised."""
     from harness.data.convert.recognise import choose
     from harness.recipe import DataSource, source_model
 
@@ -207,7 +219,7 @@ def _file_source(
 
 
 def _with_sets(model: type[DataSource], sets: Sequence[str], dataset: str, path: str | None) -> DataSource:
-    """A source with what `--set` says. Raises RecipeError, as a recipe with it would."""
+    """Return a source with what `--set` says. Raises RecipeError, as a recipe with it would."""
     from pydantic import ValidationError
     from ruamel.yaml.comments import CommentedMap
 
@@ -224,7 +236,7 @@ def _with_sets(model: type[DataSource], sets: Sequence[str], dataset: str, path:
 
 
 def _settled(context: Context, source: DataSource) -> tuple[DataSource, Match | None]:
-    """A source as it is read, and how that was found out where the source does not say; tells it on standard error."""
+    """Return a source with its dataset settled, and the match if it was recognised; reports it on standard error."""
     from harness.data.convert.sources import resolved
 
     _, settled, match = resolved(source, context.plugins.datasets)
@@ -238,17 +250,19 @@ def _settled(context: Context, source: DataSource) -> tuple[DataSource, Match | 
 
 
 def _tell(source: DataSource, match: Match) -> None:
-    told = f"{source.path}: read as {match.dataset} (sure: {match.sureness:.0%}): {match.why}"
-    click.secho(printable(told), dim=True, err=True)
+    message = f"{source.path}: read as {match.dataset} (sure: {match.sureness:.0%}): {match.why}"
+    click.secho(printable(message), dim=True, err=True)
 
 
 def template_of(
     context: Context, recipe: Recipe | None, model: str | None = None, template: str | None = None
 ) -> tuple[BoundTemplate | None, str | None]:
-    """The template on its model's tokenizer, or the reason why a recipe's cannot be had here; neither where none is named.
+    """Return the template bound to its model's tokenizer, or the reason why a recipe's cannot be loaded here.
+
+    Both are None if neither a recipe nor a model is named.
 
     Raises:
-        HarnessError: where `model` was asked for and cannot be had.
+        HarnessError: if `model` is given and cannot be loaded.
     """
     from harness.model.load import bind_template
     from harness.recipe import ModelSpec, template_spec
@@ -286,13 +300,13 @@ def encode_each(
 
 
 def row_of(id: str) -> int | None:
-    """The row in an id that the core gave: `file:row`, or `file:row.part` where a row became several items."""
+    """Return the row in an id that the core gave: `file:row`, or `file:row.part` where a row became several items."""
     row = id.rpartition(":")[2].partition(".")[0].partition(" ")[0]
     return int(row) if row.isdecimal() else None
 
 
 def in_batches(items: Iterable[Prepared]) -> Iterator[list[Prepared]]:
-    """Batches to encode: of BATCH items, or of fewer that have BATCH_CHARACTERS or more."""
+    """Yield batches to encode: of BATCH items, or of fewer that have BATCH_CHARACTERS or more."""
     from harness.data import messages_of
 
     batch, characters = list[Any](), 0
@@ -307,12 +321,12 @@ def in_batches(items: Iterable[Prepared]) -> Iterator[list[Prepared]]:
 
 
 def kinds_of(problems: list[DataError]) -> dict[str, list[DataError]]:
-    """Problems by kind, the most frequent first; what differs only in a figure or a found value is one kind."""
+    """Return problems by kind, the most frequent first; what differs only in a figure or a found value is one kind."""
     import re
 
-    found: dict[str, list[DataError]] = {}
+    kinds: dict[str, list[DataError]] = {}
     for problem in problems:
         reason = problem.reason.splitlines()[0]
         kind = re.sub(r"\d+", "0", re.sub(r"(found|The row has:|at column \d+:) .*", r"\1", reason))
-        found.setdefault(kind, []).append(problem)
-    return dict(sorted(found.items(), key=lambda group: -len(group[1])))
+        kinds.setdefault(kind, []).append(problem)
+    return dict(sorted(kinds.items(), key=lambda group: -len(group[1])))

@@ -1,4 +1,4 @@
-"""`harness data recognise`: which data set a file is for, why, and how sure that is."""
+"""`harness data recognise`: which dataset a file is for, why, and how sure that is."""
 
 from __future__ import annotations
 
@@ -18,7 +18,10 @@ from harness_commands.data.showing import printable
 @json_option
 @click.pass_obj
 def recognise_file(context: Context, path: str, as_json: bool) -> None:
-    """Say which data set FILE is for, why, and how sure that is. Exits 1 where none fits, or several fit equally well."""
+    """Say which dataset FILE is for, why, and how sure that is.
+
+    Exits 1 where none fits, or several fit equally well.
+    """
     from harness.data.convert.recognise import best_of, recognise
 
     datasets = context.plugins.datasets
@@ -29,14 +32,14 @@ def recognise_file(context: Context, path: str, as_json: bool) -> None:
     except DataError as error:
         chosen, refusal = None, error
     if as_json:
-        found = {"path": path, "dataset": chosen, "refused": None if refusal is None else refusal.reason}
-        click.echo(json.dumps(found | {"matches": [asdict(match) for match in matches]}, indent=2, ensure_ascii=False))
+        choice = {"path": path, "dataset": chosen, "refused": None if refusal is None else refusal.reason}
+        click.echo(json.dumps(choice | {"matches": [asdict(match) for match in matches]}, indent=2, ensure_ascii=False))
         if refusal:
             raise SystemExit(1)
         return
     from rich.markup import escape
 
-    table = context.table("data set", "sure", "why", "the first row it cannot read")
+    table = context.table("dataset", "sure", "why", "the first row it cannot read")
     for match in (match for match in matches if match.named):
         style = "bold green" if match.dataset == chosen else "default"
         why, refused = escape(printable(match.why)), escape(printable(match.error or ""))

@@ -33,18 +33,18 @@ def print_item(context: Context, item: Conversation | Preference) -> None:
         for message in item.messages:
             _print_message(context, message)
         return
-    for messages, told in ((item.prompt, ""), (item.chosen, "chosen"), (item.rejected, "rejected")):
+    for messages, side in ((item.prompt, ""), (item.chosen, "chosen"), (item.rejected, "rejected")):
         for message in messages:
-            _print_message(context, message, told)
+            _print_message(context, message, side)
 
 
-def _print_message(context: Context, message: Message, told: str = "") -> None:
+def _print_message(context: Context, message: Message, side: str = "") -> None:
     text = message.content
     for call in message.tool_calls:
         arguments = json.dumps(dict(call.arguments), ensure_ascii=False, default=str)
         text += f"{chr(10) if text else ''}→ {call.name}({arguments})"
     untrained = " (not learnt)" if message.role == "assistant" and not message.is_trained else ""
-    _print_turn(context, told or message.role + untrained, SIDES.get(told, STYLES[message.role]), text)
+    _print_turn(context, side or message.role + untrained, SIDES.get(side, STYLES[message.role]), text)
 
 
 def _print_turn(context: Context, label: str, style: str, text: str) -> None:
@@ -57,7 +57,10 @@ def _print_turn(context: Context, label: str, style: str, text: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ShownToken:
-    """Tokens as they are shown: one, or several that are one character together. `learnt` is what the loss sees."""
+    """Tokens as they are shown: one, or several that form one character together.
+
+    `learnt`: the model is trained on them.
+    """
 
     ids: tuple[int, ...]
     text: str
@@ -66,7 +69,7 @@ class ShownToken:
 
 
 def shown_tokens(example: Example, template: BoundTemplate) -> list[ShownToken]:
-    """The tokens of an example with their text. Those that are parts of one character are shown together."""
+    """Return the tokens of an example with their text. Those that are parts of one character are shown together."""
     tokenizer = template.tokenizer
     control = set(tokenizer.convert_tokens_to_ids(template.control_tokens))
     # Alone, a token at the beginning of a text loses its space in some vocabularies (SentencePiece's).
@@ -77,7 +80,8 @@ def shown_tokens(example: Example, template: BoundTemplate) -> list[ShownToken]:
     for position, id in enumerate(example.input_ids):
         ids.append(id)
         learnt = example.loss_mask[position] and position > 0  # nothing comes before the first token to predict it from
-        # A template's start token may be learnt text's neighbour: control tokens and the edges of the mask end a group.
+        # A template's start token may stand beside text that is trained on: control tokens and the edges of the mask
+        # end a group.
         last = position + 1 == len(example)
         cut = last or example.input_ids[position + 1] in control or example.loss_mask[position + 1] != learnt
         text = tokenizer.convert_ids_to_tokens(id) if id in control else tokenizer.decode(anchor + ids)[behind:]
@@ -88,7 +92,7 @@ def shown_tokens(example: Example, template: BoundTemplate) -> list[ShownToken]:
 
 
 def print_tokens(context: Context, tokens: Iterable[ShownToken], label: str = "tokens") -> None:
-    """Tokens one after the other: what is learnt in green between « and », control tokens in ⟦ ⟧, neighbours told apart."""
+    """Print tokens: those trained on in green between « and », control tokens in ⟦ ⟧, neighbours separated by │."""
     from rich.padding import Padding
     from rich.text import Text
 
@@ -114,7 +118,7 @@ def print_tokens(context: Context, tokens: Iterable[ShownToken], label: str = "t
 
 
 def printable(text: str) -> str:
-    """The text with what drives a terminal made visible: control characters, and what turns the direction of writing."""
+    """Return the text with control characters, and characters that change the writing direction, made visible."""
     return _DRIVING.sub(_visible, text)
 
 

@@ -55,13 +55,13 @@ def statistics_page(measured: Measured) -> str:
 
 
 def _plot(name: str, lengths: Lengths, max_tokens: int | None) -> str:
-    told = (
+    summary = (
         f"median {lengths.quantile(0.5):,}, mean {lengths.mean:,.1f}, 90 % up to {lengths.quantile(0.9):,}, "
         f"99 % up to {lengths.quantile(0.99):,}, the longest {max(lengths.counts):,}"
     )
     bins = lengths.bins()
     limit = max_tokens if max_tokens and name.startswith("tokens") else None
-    return f"<section><h2>{escape(name)}</h2>{_histogram(name, bins, limit)}<p>{told}</p></section>\n"
+    return f"<section><h2>{escape(name)}</h2>{_histogram(name, bins, limit)}<p>{summary}</p></section>\n"
 
 
 def _histogram(name: str, bins: list[Bin], limit: int | None) -> str:
@@ -80,7 +80,8 @@ def _histogram(name: str, bins: list[Bin], limit: int | None) -> str:
         x, height = LEFT + 4 + index * step, bin.count / highest * (floor - TOP)
         height = max(height, 1.5) if bin.count else 0
         parts.append(
-            f'<rect class="{"beyond" if bin.beyond else "bar"}" x="{x + (step - 2 - thick) / 2:.1f}" y="{floor - height:.1f}" '
+            f'<rect class="{"beyond" if bin.beyond else "bar"}" x="{x + (step - 2 - thick) / 2:.1f}" '
+            f'y="{floor - height:.1f}" '
             f'width="{thick:.1f}" height="{height:.1f}" rx="2"><title>{bin}: {bin.count:,}</title></rect>'
         )
         label = f"{_short(bin.low)}+" if bin.beyond else _short(bin.low)
@@ -94,7 +95,8 @@ def _histogram(name: str, bins: list[Bin], limit: int | None) -> str:
         anchor = "start" if x < WIDTH * 0.2 else "end" if x > WIDTH * 0.8 else "middle"  # all of the label is inside
         parts.append(f'<line class="limit" x1="{x:.1f}" x2="{x:.1f}" y1="{TOP}" y2="{floor}"/>')
         parts.append(f'<text x="{x:.1f}" y="{TOP - 8}" text-anchor="{anchor}">max_tokens {limit:,}</text>')
-    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="Histogram of {escape(name)}">{"".join(parts)}</svg>'
+    label = f"Histogram of {escape(name)}"
+    return f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{label}">{"".join(parts)}</svg>'
 
 
 def _shares(name: str, counts: dict[str, int], most: int = 12) -> str:
@@ -110,19 +112,27 @@ def _shares(name: str, counts: dict[str, int], most: int = 12) -> str:
 
 def _files(measured: Measured) -> str:
     rows = "".join(
-        f'<tr><td>{escape(report.path)}</td><td data-what="read as">{escape(report.source)}</td><td class="n" data-what="rows">{report.rows:,}</td>'
-        f'<td class="n" data-what="kept">{report.kept:,}</td><td data-what="left out">{escape("; ".join(f"{count:,}: {reason}" for reason, count in report.left_out.items()))}</td></tr>'
+        f'<tr><td>{escape(report.path)}</td><td data-what="read as">{escape(report.source)}</td><td class="n" '
+        f'data-what="rows">{report.rows:,}</td>'
+        f'<td class="n" data-what="kept">{report.kept:,}</td><td data-what="left '
+        f'out">{escape("; ".join(f"{count:,}: {reason}" for reason, count in report.left_out.items()))}</td></tr>'
         for report in measured.reports
-    )  # fmt: skip
-    wrong = f"<p>{len(measured.problems):,} rows are wrong and not counted; <code>harness data validate</code> shows them.</p>" if measured.problems else ""  # fmt: skip
+    )
+    wrong = (
+        f"<p>{len(measured.problems):,} rows are wrong and not counted; <code>harness data validate</code> shows "
+        "them.</p>"
+        if measured.problems
+        else ""
+    )
     return (
-        f'<section class="wide"><h2>files</h2><div class="scroll"><table><tr><th>file</th><th>read as</th><th class="n">rows</th>'
+        '<section class="wide"><h2>files</h2><div class="scroll"><table><tr><th>file</th><th>read as</th><th '
+        'class="n">rows</th>'
         f'<th class="n">kept</th><th>left out</th></tr>{rows}</table></div>{wrong}</section>\n'
     )
 
 
 def _short(figure: float) -> str:
-    """A figure for an axis: 950, 1.5k, 20k, 3M."""
+    """Return a figure for an axis: 950, 1.5k, 20k, 3M."""
     for size, letter in ((1_000_000, "M"), (1000, "k")):
         if figure >= size:
             return f"{figure / size:.3g}{letter}"

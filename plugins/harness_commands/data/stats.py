@@ -1,4 +1,4 @@
-"""`harness data stats`: the figures of data as tables with small histograms, as JSON, or as a page to send to somebody."""
+"""`harness data stats`: the figures of data as tables with small histograms, as JSON, or as an HTML page."""
 
 from __future__ import annotations
 
@@ -50,9 +50,16 @@ SHAPE_FROM = 110  # columns of a terminal, in which the histograms have a place 
 @json_option
 @click.pass_obj
 def stats(
-    context: Context, path: str | None, dataset: str | None, sets: tuple[str, ...], part: Part, model: str | None, template: str | None,
-    html: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    context: Context,
+    path: str | None,
+    dataset: str | None,
+    sets: tuple[str, ...],
+    part: Part,
+    model: str | None,
+    template: str | None,
+    html: Path | None,
+    as_json: bool,
+) -> None:
     """Count what RECIPE or FILE holds: rows, turns, lengths, what is learnt, languages, sources, exact duplicates.
 
     Tokens are counted for a recipe, or for a FILE with --model. Rows that are wrong are counted, and left out.
@@ -134,7 +141,14 @@ def _print(context: Context, measured: Measured) -> None:
     for column in table.columns:
         column.no_wrap = True
     for name, lengths in lengths_of(measured):
-        figures = [min(lengths.counts), lengths.quantile(0.5), lengths.mean, lengths.quantile(0.9), lengths.quantile(0.99), max(lengths.counts)]  # fmt: skip
+        figures = [
+            min(lengths.counts),
+            lengths.quantile(0.5),
+            lengths.mean,
+            lengths.quantile(0.9),
+            lengths.quantile(0.99),
+            max(lengths.counts),
+        ]
         shown = [f"{figure:,.1f}" if isinstance(figure, float) else f"{figure:,}" for figure in figures]
         table.add_row(name, *shown, *([f"[cyan]{sparkline(lengths)}[/cyan]"] if shape else []))
     console.print(table)
@@ -161,7 +175,7 @@ def _print(context: Context, measured: Measured) -> None:
 
 
 def sparkline(lengths: Lengths) -> str:
-    """The histogram in one line of block characters."""
+    """Return the histogram in one line of block characters."""
     counts = [bin.count for bin in lengths.bins() if not bin.beyond]
     highest = max(counts)
     # What is there is seen: a bin with one item is never as empty as an empty one.

@@ -59,27 +59,27 @@ def validate(
     template, not_checked = template_of(context, reading.recipe)
     checks = _check(context, reading, template)
     if as_json:
-        found = {
+        report = {
             "sources": [check.as_dict() for check in checks],
             "recognised": reading.as_dict(),
             "template_not_checked": not_checked,
         }
-        click.echo(json.dumps(found, indent=2, ensure_ascii=False))
+        click.echo(json.dumps(report, indent=2, ensure_ascii=False))
     else:
         for check in checks:
             _print_check(context, check)
         if not_checked:
             from rich.markup import escape
 
-            told = f"[yellow]not checked[/yellow] against the template: {escape(not_checked)}"
-            context.console.print(told, soft_wrap=True)
+            message = f"[yellow]not checked[/yellow] against the template: {escape(not_checked)}"
+            context.console.print(message, soft_wrap=True)
     if any(check.problems for check in checks):
         raise SystemExit(1)
 
 
 @dataclass
 class Check:
-    """What one source holds, and everything that is wrong with it."""
+    """The counts of one source, and every problem in it."""
 
     report: SourceReport
     problems: list[DataError] = field(default_factory=list)
@@ -103,7 +103,7 @@ class Check:
 
 
 def _check(context: Context, reading: Reading, template: BoundTemplate | None) -> list[Check]:
-    """One check a source, with every problem that was met on the way."""
+    """Return one check a source, with every problem that was met on the way."""
     problems: list[DataError] = []
     stream = read_items(context, reading, "checking", problems.append, list_ids=True)
     checks = {id(report): Check(report) for report in stream.reports}
@@ -116,17 +116,17 @@ def _check(context: Context, reading: Reading, template: BoundTemplate | None) -
             if reading.recipe is not None and template is not None:
                 conversations = [item for item in items if isinstance(item, Conversation)]
                 _check_encoding(checks[id(report)], conversations, reading.recipe, template)
-    found = list({id(check): check for check in checks.values()}.values())
+    distinct = list({id(check): check for check in checks.values()}.values())
     sources = {
-        file: check for check in reversed(found) for file in (check.report.path, *_files(reading, check.report.path))
+        file: check for check in reversed(distinct) for file in (check.report.path, *_files(reading, check.report.path))
     }
     for problem in problems:
-        sources.get(problem.path or "", found[0]).problems.append(problem)
-    return found
+        sources.get(problem.path or "", distinct[0]).problems.append(problem)
+    return distinct
 
 
 def _files(reading: Reading, path: str) -> list[str]:
-    """The files that the problems of a source may name; none where it has none."""
+    """Return the files that the problems of a source may name; none where it has none."""
     from harness.data.read.storage import files_of
 
     revision = next((source.revision for source in reading.sources if source.path == path), None)
@@ -147,8 +147,8 @@ def _check_encoding(check: Check, conversations: list[Conversation], recipe: Rec
         check.lengths.append(len(example))
         check.supervised += example.supervised
         if len(example) > limit and recipe.data.on_overlong == "error":
-            told = f"{len(example)} tokens, more than data.max_tokens = {limit}; see data.on_overlong"
-            check.problems.append(DataError(told, path=path, row=row_of(example.id)))
+            message = f"{len(example)} tokens, more than data.max_tokens = {limit}; see data.on_overlong"
+            check.problems.append(DataError(message, path=path, row=row_of(example.id)))
 
 
 def _print_check(context: Context, check: Check) -> None:

@@ -1,4 +1,4 @@
-"""`harness template`: which templates there are, what one makes of a conversation, and whether a run's is served as it was learnt."""
+"""`harness template`: list templates, show a conversation as tokens, and verify that training and serving agree."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ PLACES = ("takes_system", "takes_tools", "takes_turns")
 
 @dataclass(frozen=True)
 class Fit:
-    """How a template and a tokenizer go together: it fits, or lacks tokens, or does not work for another reason."""
+    """The fit of a template to a tokenizer: it fits, or lacks tokens, or does not work for another reason."""
 
     fits: bool
     missing: tuple[str, ...] = ()
@@ -52,7 +52,7 @@ def list_templates(context: Context, model: str | None, as_json: bool) -> None:
 
 
 def _row(template: Template, tokenizer: Any) -> dict[str, Any]:
-    """What a template supports, as far as it declares it or, with a tokenizer, as it renders. None: not known."""
+    """Return the features that a template declares or, with a tokenizer, that it renders. None: not known."""
     row: dict[str, Any] = {"name": template.name, "description": template.description}
     row |= {place: getattr(template, place) for place in PLACES}
     row |= {"tool_parser": template.tool_parser if isinstance(template.tool_parser, str) else None}
@@ -65,7 +65,7 @@ def _row(template: Template, tokenizer: Any) -> dict[str, Any]:
 
 
 def _fit(template: Template, tokenizer: Any) -> tuple[Fit, dict[str, Any]]:
-    """Whether the template fits the tokenizer as it is, and what it shows there."""
+    """Return whether the template fits the tokenizer as it is, and what it shows there."""
     from harness.template import bind, missing_tokens
 
     try:
@@ -100,9 +100,11 @@ def _print_table(context: Context, rows: list[dict[str, Any]], model: str | None
             table.add_row(name, *places, escape(row["description"]) + (f"\n[dim]{writes}[/dim]" if writes else ""))
     context.console.print(table)
     notes = (
-        f"On the tokenizer of {model}. Tokens that it lacks are added and trained with `template: {{name: NAME, add_tokens: true}}`."
+        f"On the tokenizer of {model}. Tokens that it lacks are added and trained with `template: {{name: NAME, "
+        f"add_tokens: true}}`."
         if model
-        else "tools: vLLM's name for the parser of the calls. ?: what the model's own template renders shows it, with `--model FOLDER`."
+        else "tools: vLLM's name for the parser of the calls. ?: what the model's own template renders shows it, with "
+        "`--model FOLDER`."
     )
     context.console.print(f"\n{notes}", style="dim", markup=False, soft_wrap=True)
 

@@ -1,4 +1,4 @@
-"""`harness template show`: what a template makes of a conversation, as tokens, as text, as JSON or as a page to send on."""
+"""`harness template show`: a conversation rendered by a template, as tokens, as text, as JSON or as an HTML page."""
 
 from __future__ import annotations
 
@@ -60,13 +60,23 @@ BUILT_IN = "built-in sample"
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a conversation.")
 @click.pass_obj
 def show(
-    context: Context, what: tuple[str, ...], model: str | None, template: str | None, sets: tuple[str, ...], row: int | None,
-    dataset: str | None, generation_prompt: bool, as_text: bool, jinja: bool, html: Path | None, as_json: bool,
-) -> None:  # fmt: skip
+    context: Context,
+    what: tuple[str, ...],
+    model: str | None,
+    template: str | None,
+    sets: tuple[str, ...],
+    row: int | None,
+    dataset: str | None,
+    generation_prompt: bool,
+    as_text: bool,
+    jinja: bool,
+    html: Path | None,
+    as_json: bool,
+) -> None:
     """Show a conversation as the template of RUN or RECIPE makes it: which tokens are learnt, which are control tokens.
 
-    The conversation is a row of FILE, with --row N alone one of the training data, and without both a small built-in one
-    with all that the template has a place for.
+    The conversation is a row of FILE, with --row N alone one of the training data, and without both a small built-in
+    one with all that the template has a place for.
 
     \b
     harness template show --model Qwen/Qwen2.5-0.5B --template chatml
@@ -104,7 +114,7 @@ def show(
 
 
 def _named(what: tuple[str, ...], model: str | None) -> tuple[str | None, str | None]:
-    """The run or recipe, and the file."""
+    """Return the run or recipe, and the file."""
     if len(what) > (2 if model is None else 1):
         raise click.UsageError(f"too many arguments: {' '.join(what)}" + ("; with --model, only FILE" if model else ""))
     if model is not None:
@@ -113,8 +123,14 @@ def _named(what: tuple[str, ...], model: str | None) -> tuple[str | None, str | 
 
 
 def _shown(
-    context: Context, subject: Subject, path: str | None, dataset: str | None, row: int | None, sets: tuple[str, ...], prompt: bool
-) -> Iterator[Shown]:  # fmt: skip
+    context: Context,
+    subject: Subject,
+    path: str | None,
+    dataset: str | None,
+    row: int | None,
+    sets: tuple[str, ...],
+    prompt: bool,
+) -> Iterator[Shown]:
     from harness.data.encode.items import sequences_of
     from harness.template.samples import example
 
@@ -147,7 +163,10 @@ def _shown(
 
 
 def _row(context: Context, path: str, dataset: str | None, row: int | None, sets: tuple[str, ...]) -> tuple[Any, ...]:
-    """What row `row` of a file, or of the first source of a recipe that has it, becomes; without a number, the first kept."""
+    """Return the items of row `row` of a file, or of the first source of a recipe that has it.
+
+    Without a number, those of the first row that is kept.
+    """
     from harness.data.convert.sources import load_rows
     from harness.data.convert.validity import check_readable
 
@@ -201,8 +220,8 @@ def _print_header(context: Context, subject: Subject) -> None:
     from rich.text import Text
 
     bound = subject.template
-    told = subject.told if subject.run is None else f"{subject.told}, {subject.model}"
-    context.console.print(Text.assemble((bound.name, "bold"), ("  on  ", "dim"), told), soft_wrap=True)
+    origin = subject.origin if subject.run is None else f"{subject.origin}, {subject.model}"
+    context.console.print(Text.assemble((bound.name, "bold"), ("  on  ", "dim"), origin), soft_wrap=True)
     stops = " ".join(bound.stop_tokens)
     context.console.print(Text(f"takes {takes(bound)}; an answer ends with {stops}", style="dim"), soft_wrap=True)
 
@@ -217,7 +236,7 @@ def _print_shown(context: Context, shown: Shown) -> None:
 
 
 def _print_text(context: Context, template: BoundTemplate, text: str) -> None:
-    """The text with its control tokens in ⟦ ⟧, so that they are told from the same words that somebody says."""
+    """Print the text with its control tokens in ⟦ ⟧, so that they differ from the same words inside a message."""
     from rich.text import Text
 
     line = Text()

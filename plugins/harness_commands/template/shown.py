@@ -28,12 +28,12 @@ class Shown:
 
     @property
     def control(self) -> int:
-        """How many of its tokens are control tokens."""
+        """The number of its tokens that are control tokens."""
         return sum(token.control for token in self.tokens)
 
 
 def takes(template: BoundTemplate) -> str:
-    """What the template has a place for, in words."""
+    """Return the features that the template takes, in words."""
     tools = f"tools (vLLM: {template.tool_parser})" if template.tool_parser else "tools"
     places = {
         "a system prompt": template.takes_system,

@@ -1,4 +1,4 @@
-"""What the arguments of the template commands name: a run's saved template, a recipe's, or one on a model's tokenizer."""
+"""The arguments of the template commands: a run's saved template, a recipe's, or one on a model's tokenizer."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Subject:
     """A bound template, where it is from (for people), and the run or recipe that names it."""
 
     template: BoundTemplate
-    told: str
+    origin: str
     model: str
     recipe_path: Path | None = None
     run: Run | None = None
 
     def recipe(self, context: Context, sets: Sequence[str] = ()) -> Recipe:
-        """The recipe; of a run, whether or not its data are still there."""
+        """Return the recipe; of a run, whether or not its data are still there."""
         from harness.recipe import load_recipe
 
         assert self.recipe_path is not None
@@ -39,10 +39,12 @@ class Subject:
 def subject_of(
     context: Context, name: str | None, model: str | None = None, template: str | None = None, sets: Sequence[str] = ()
 ) -> Subject:
-    """The template that a run, a recipe, or `--model` and `--template` name; `sets` are options of it, or keys of the recipe.
+    """Return the template that a run, a recipe, or `--model` and `--template` name.
+
+    `sets` are options of the template, or keys of the recipe.
 
     Raises:
-        HarnessError: where nothing is named, or what is named is not there.
+        HarnessError: if nothing is named, or the named thing does not exist.
     """
     from harness.model.load import bind_template
     from harness.recipe import ModelSpec, load_recipe, template_spec
@@ -78,10 +80,12 @@ def _run(context: Context, name: str) -> Run:
         folder = Path(name)
         if any((folder / file).is_file() for file in ("tokenizer.json", "tokenizer_config.json")):
             raise HarnessError(
-                f"{name} is a model folder: `harness template show --model {name} --template NAME` shows a template on it"
+                f"{name} is a model folder: `harness template show --model {name} --template NAME` shows a template on "
+                "it"
             ) from None
         if folder.is_file():
             raise HarnessError(
-                f"{name} is a file of rows; say through which template: a run or a recipe before it, or `--model FOLDER`"
+                f"{name} is a file of rows; say through which template: a run or a recipe before it, or `--model "
+                "FOLDER`"
             ) from None
         raise error

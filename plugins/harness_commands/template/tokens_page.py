@@ -51,13 +51,13 @@ def tokens_page(subject: Subject, shown: list[Shown], jinja: str | None = None) 
     counts = zip(("tokens", "learnt", "control tokens"), (f"{total:,}" for total in totals), strict=True)
     cards = [("template", template.name), *counts, ("an answer ends with", " ".join(template.stop_tokens))]
     lead = f"What the chat template makes of a conversation. It takes {escape(takes(template))}."
-    if subject.told != subject.model:
+    if subject.origin != subject.model:
         lead += f" Model: <code>{escape(subject.model)}</code>."
     body = figures(cards) + LEGEND + "\n" + "".join(map(_conversation, shown))
     if jinja:
         summary = "<summary>The template's source</summary>"
         body += f"<section><details>{summary}<pre>{_text(jinja)}</pre></details></section>\n"
-    return page(f"{template.name} on {subject.told}", lead, body, STYLE)
+    return page(f"{template.name} on {subject.origin}", lead, body, STYLE)
 
 
 def _conversation(shown: Shown) -> str:
@@ -68,9 +68,9 @@ def _conversation(shown: Shown) -> str:
 
 def _token(token: ShownToken) -> str:
     kind = " ".join(name for name, has in (("c", token.control), ("l", token.learnt)) if has)
-    told = f"{', '.join(map(str, token.ids))}{', control token' * token.control}{', learnt' * token.learnt}"
+    title = f"{', '.join(map(str, token.ids))}{', control token' * token.control}{', learnt' * token.learnt}"
     text = _text(token.text).replace("\n", "<u>⏎</u>\n")
-    return f'<i{f" class={chr(34)}{kind}{chr(34)}" if kind else ""} title="{told}">{text}</i>'
+    return f'<i{f" class={chr(34)}{kind}{chr(34)}" if kind else ""} title="{title}">{text}</i>'
 
 
 def _text(text: str) -> str:

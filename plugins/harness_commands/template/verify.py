@@ -1,4 +1,7 @@
-"""`harness template verify`: that a run's saved template gives serving the tokens that training saw. Needs no server."""
+"""`harness template verify`: that a run's saved template gives serving the tokens that training saw.
+
+Needs no server.
+"""
 
 from __future__ import annotations
 
@@ -26,14 +29,17 @@ if TYPE_CHECKING:
     from harness.recipe import Recipe
     from harness.run import Run
     from harness.template import BoundTemplate, TrainOn
-    from harness.template.samples import Sample
+    from harness.template.samples import ProbeConversation
 
 MOST_TOLD = 3  # failures that are printed; --json has them all
 
 
 @dataclass
 class Check:
-    """What was compared, how many prompts of it are equal, what failed, and what else is worth knowing. Times in seconds."""
+    """One check: the things compared, the number of equal prompts, the failures, and notes.
+
+    Times in seconds.
+    """
 
     name: str
     of: str = ""
@@ -58,8 +64,9 @@ class Check:
 def verify(context: Context, name: str, rows: int, as_json: bool) -> None:
     """Check that what RUN saved is served as it was learnt: the prompt of every learnt turn has the same tokens.
 
-    Compared are training conversations, the probes that tuning left, and fixed ones: shapes, languages, tools, and every
-    control token said by everybody. Of a RECIPE it checks what a run of it would save. Exits 1 where something differs.
+    Compared are training conversations, the probes that tuning left, and fixed ones: shapes, languages, tools, and
+    every control token said by everybody. Of a RECIPE it checks what a run of it would save. Exits 1 where something
+    differs.
 
     \b
     harness template verify RUN
@@ -78,8 +85,8 @@ def verify(context: Context, name: str, rows: int, as_json: bool) -> None:
         checks = [_timed(check) for check in _checks(context, subject, chat, rows)]
     failed = [failure for check in checks for failure in check.failures]
     if as_json:
-        told = {"template": subject.template.name, "model": subject.model, "passed": not failed}
-        click.echo(json.dumps(told | {"checks": [asdict(check) for check in checks]}, indent=2, ensure_ascii=False))
+        report = {"template": subject.template.name, "model": subject.model, "passed": not failed}
+        click.echo(json.dumps(report | {"checks": [asdict(check) for check in checks]}, indent=2, ensure_ascii=False))
         if failed:
             raise SystemExit(1)
         return
@@ -96,7 +103,7 @@ def _checks(context: Context, subject: Subject, chat: Path, rows: int) -> Iterat
     yield lambda: _data(context, subject, train_on, rows)
     if subject.run is not None:
         yield lambda: _probes(subject, template)
-    tried: list[Sample] = []
+    tried: list[ProbeConversation] = []
     yield lambda: _fixed(template, "last" if train_on == "last" else "all", tried)
     yield lambda: _text_is_text(template, tried)
     yield lambda: _stop_tokens(template, chat)
@@ -113,7 +120,7 @@ def _timed(check: Callable[[], Check]) -> Check:
 
 
 def _data(context: Context, subject: Subject, train_on: TrainOn, rows: int) -> Check:
-    """The training data, as the recipe reads and cleans them."""
+    """Check the training data, as the recipe reads and cleans them."""
     check = Check("training data")
     try:
         conversations = list(_conversations(context, subject, rows))
@@ -132,7 +139,7 @@ def _data(context: Context, subject: Subject, train_on: TrainOn, rows: int) -> C
 
 
 def _conversations(context: Context, subject: Subject, rows: int) -> Iterator[Conversation]:
-    """So many conversations of the training data, as many of each source; the mixture and its evaluations are not needed."""
+    """Yield conversations of the training data, equally many of each source, without mixing or decontamination."""
     from harness.data.encode.items import sequences_of
 
     reading = what_to_read(context, str(subject.recipe_path), None, "train")
@@ -149,7 +156,7 @@ def _conversations(context: Context, subject: Subject, rows: int) -> Iterator[Co
 
 
 def _probes(subject: Subject, template: BoundTemplate) -> Check:
-    """The prompts whose ids tuning wrote down."""
+    """Check the prompts whose ids tuning recorded."""
     from harness.template import aligned
 
     assert subject.run is not None
@@ -179,13 +186,15 @@ def _probes(subject: Subject, template: BoundTemplate) -> Check:
         if recorded == seen:
             check.equal += 1
         else:
-            told = aligned(template.tokenizer, recorded, prompt, ("in training", "now"))
-            check.failures.append(f"probe {number} of {subject.run.name}: its prompt has other tokens now, {told}")
+            difference = aligned(template.tokenizer, recorded, prompt, ("in training", "now"))
+            check.failures.append(
+                f"probe {number} of {subject.run.name}: its prompt has other tokens now, {difference}"
+            )
     return check
 
 
-def _fixed(template: BoundTemplate, train_on: TrainOn, taken: list[Sample]) -> Check:
-    """The fixed conversations, into `taken`; what the template refuses is refused in tuning as in serving: no difference."""
+def _fixed(template: BoundTemplate, train_on: TrainOn, taken: list[ProbeConversation]) -> Check:
+    """Check the fixed conversations and append them to `taken`. A refusal is the same in tuning and serving."""
     from harness.template.samples import samples
 
     there, left_out = samples(template)
@@ -194,14 +203,14 @@ def _fixed(template: BoundTemplate, train_on: TrainOn, taken: list[Sample]) -> C
     check.notes = [f"{name}: {first_line(HarnessError(why))}" for name, why in _grouped_reasons(left_out)]
     last_only: list[str] = []
     for sample in taken:
-        learnt = train_on
+        selected = train_on
         try:
-            template.encode(sample.conversation, learnt)
+            template.encode(sample.conversation, selected)
         except TemplateError:  # some published formats rewrite earlier turns, and tuning refuses them
-            learnt = "last"
+            selected = "last"
             last_only.append(sample.name)
         try:
-            check.equal += template.check_turns(sample.conversation, learnt)
+            check.equal += template.check_turns(sample.conversation, selected)
         except TemplateError as error:
             check.failures.append(str(error))
     if last_only and not check.failures:
@@ -211,19 +220,21 @@ def _fixed(template: BoundTemplate, train_on: TrainOn, taken: list[Sample]) -> C
     return check
 
 
-def _text_is_text(template: BoundTemplate, taken: Sequence[Sample]) -> Check:
+def _text_is_text(template: BoundTemplate, taken: Sequence[ProbeConversation]) -> Check:
     """Control-token strings that people say stay text."""
     from harness.template.samples import require_text
 
     check = Check("text is text")
     hostile = [sample for sample in taken if sample.harmless is not None]
     roles = {message.role for sample in hostile for message in sample.conversation.messages}
-    said = ", ".join(role for role in ("system", "user", "assistant", "tool") if role in roles)
+    roles_tried = ", ".join(role for role in ("system", "user", "assistant", "tool") if role in roles)
     if template.control_tokens and not hostile:
         check.notes.append("nothing was tried: the template takes none of the conversations that say control tokens")
         return check
     check.of = (
-        f"{len(template.control_tokens)} control tokens, said by {said}" if hostile else "it has no control tokens"
+        f"{len(template.control_tokens)} control tokens, said by {roles_tried}"
+        if hostile
+        else "it has no control tokens"
     )
     for sample in hostile:
         try:
@@ -235,20 +246,20 @@ def _text_is_text(template: BoundTemplate, taken: Sequence[Sample]) -> Check:
 
 
 def _stop_tokens(template: BoundTemplate, chat: Path) -> Check:
-    """What an answer ends with is what vLLM ends it at."""
+    """Check that vLLM ends an answer at the stop tokens of the template."""
     path = chat / "generation_config.json"
     check = Check("stop tokens", f"{' '.join(template.stop_tokens)} in {path.name}")
-    found = read_json(path).get("eos_token_id") if path.is_file() else None
-    ends = set(found if isinstance(found, list) else [found])
+    eos_ids = read_json(path).get("eos_token_id") if path.is_file() else None
+    ends = set(eos_ids if isinstance(eos_ids, list) else [eos_ids])
     if lacking := [token for token, id in zip(template.stop_tokens, template.stop_ids, strict=True) if id not in ends]:
         check.failures.append(
-            f"{path}: {' '.join(lacking)} is not in `eos_token_id` ({found}): vLLM would not end an answer there"
+            f"{path}: {' '.join(lacking)} is not in `eos_token_id` ({eos_ids}): vLLM would not end an answer there"
         )
     return check
 
 
 def _as_recorded(template: BoundTemplate, run: Run) -> Check:
-    """The saved template is the one that the run's manifest has the fingerprints of."""
+    """Check that the saved template has the fingerprints in the run's manifest."""
     from harness.template import fingerprint, source_fingerprint
 
     check = Check("saved template")
@@ -270,34 +281,34 @@ def _as_recorded(template: BoundTemplate, run: Run) -> Check:
 
 
 def _installed(context: Context, saved: BoundTemplate, recipe: Recipe) -> Check:
-    """What the installed plugin would make of the same recipe today. A difference is told, and no failure."""
+    """Compare the saved template with the one that the installed plugin makes today. A difference is only a note."""
     from harness.model.load import bind_template
 
     check = Check("installed template")
     try:
-        made = bind_template(recipe.template, recipe.model, context.plugins)
+        current = bind_template(recipe.template, recipe.model, context.plugins)
     except HarnessError as error:
         check.notes.append(f"cannot be made any more: {first_line(error)}")
         return check
-    if differences := _differences(saved, made):
-        check.notes = [f"{made.name} is another today; what was saved is served", *differences]
+    if differences := _differences(saved, current):
+        check.notes = [f"{current.name} is another today; what was saved is served", *differences]
     else:
-        check.of = f"{made.name} is the same today"
+        check.of = f"{current.name} is the same today"
     return check
 
 
-def _differences(saved: BoundTemplate, made: BoundTemplate) -> list[str]:
+def _differences(saved: BoundTemplate, current: BoundTemplate) -> list[str]:
     """Between two bound templates, in words."""
     out = [
         f"{what}: saved {ours!r}, installed {theirs!r}"
         for what in ("stop_tokens", "takes_system", "takes_tools", "takes_turns", "tool_parser")
-        if (ours := getattr(saved, what)) != (theirs := getattr(made, what))
+        if (ours := getattr(saved, what)) != (theirs := getattr(current, what))
     ]
-    if saved.tokenizer.get_vocab() != made.tokenizer.get_vocab():
+    if saved.tokenizer.get_vocab() != current.tokenizer.get_vocab():
         out.append(
-            f"vocabulary: saved {len(saved.tokenizer)} tokens, installed {len(made.tokenizer)}, not the same ones"
+            f"vocabulary: saved {len(saved.tokenizer)} tokens, installed {len(current.tokenizer)}, not the same ones"
         )
-    if saved.tokenizer.get_chat_template() == made.tokenizer.get_chat_template():
+    if saved.tokenizer.get_chat_template() == current.tokenizer.get_chat_template():
         return out
     from harness.template.samples import samples
 
@@ -305,7 +316,7 @@ def _differences(saved: BoundTemplate, made: BoundTemplate) -> list[str]:
     for sample in samples(saved)[0]:
         talk = sample.conversation
         try:
-            same = made.render(talk.messages, talk.tools) == saved.render(talk.messages, talk.tools)
+            same = current.render(talk.messages, talk.tools) == saved.render(talk.messages, talk.tools)
         except TemplateError:
             same = False
         if not same:
@@ -319,13 +330,13 @@ def _differences(saved: BoundTemplate, made: BoundTemplate) -> list[str]:
 
 
 def _grouped(names: Any) -> list[str]:
-    """Names, those that differ by a number as one with their count."""
+    """Return names, those that differ by a number as one with their count."""
     counts = Counter(name.rstrip("0123456789 ") for name in names)
     return [name if count == 1 else f"{name} ({count})" for name, count in counts.items()]
 
 
 def _grouped_reasons(left_out: Mapping[str, str]) -> list[tuple[str, str]]:
-    """The reasons, each with the names that it holds for."""
+    """Return the reasons, each with the names that it holds for."""
     reasons: dict[str, list[str]] = {}
     for name, why in left_out.items():
         reasons.setdefault(why, []).append(name)
@@ -336,7 +347,7 @@ def _print(context: Context, subject: Subject, checks: Sequence[Check]) -> None:
     from rich.table import Table
     from rich.text import Text
 
-    where = subject.run.chat_folder if subject.run else f"{subject.told}, as a run of it would save it"
+    where = subject.run.chat_folder if subject.run else f"{subject.origin}, as a run of it would save it"
     context.console.print(
         Text.assemble((subject.template.name, "bold"), ("  ", ""), (str(where), "dim")), soft_wrap=True
     )
@@ -348,15 +359,15 @@ def _print(context: Context, subject: Subject, checks: Sequence[Check]) -> None:
     table.add_column(justify="right", style="dim", no_wrap=True)
     for check in checks:
         mark = ("✗", "bold red") if check.failures else ("✓", "green") if check.of else ("!", "yellow")
-        told = Text(printable(check.of))
+        line = Text(printable(check.of))
         for note in check.notes:
-            told.append(f"{chr(10) if told else ''}{printable(note)}", style="dim")
+            line.append(f"{chr(10) if line else ''}{printable(note)}", style="dim")
         counts = [f"{check.equal:,} equal"] if check.equal else []
         counts += [f"{len(check.failures):,} not"] if check.failures else []
         table.add_row(
             Text(*mark),
             check.name,
-            told,
+            line,
             Text(", ".join(counts), style="red" if check.failures else ""),
             f"{check.seconds:.1f} s",
         )
