@@ -7,7 +7,7 @@ need when they are called.
 from harness.contract.datasets import Dataset
 from harness.contract.diagnoses import Diagnosis
 from harness.contract.engines import Endpoint, Engine
-from harness.contract.evaluations import Evaluation
+from harness.contract.evaluations import Evaluation, EvaluationContext
 from harness.contract.filters import Filter
 from harness.contract.methods import Method
 from harness.contract.objectives import Objective
@@ -20,6 +20,7 @@ __all__ = [
     "Endpoint",
     "Engine",
     "Evaluation",
+    "EvaluationContext",
     "Filter",
     "Method",
     "Objective",

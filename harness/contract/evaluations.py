@@ -14,11 +14,18 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class EvaluationContext:
+    """The surroundings of one measurement: the recipe (None: a model measured without one) and the loaded plugins."""
+
+    recipe: Any
+    plugins: Any
+
+
+@dataclass(frozen=True, slots=True)
 class Evaluation:
     """Gives a loaded variant scores, per-sample records and standard errors, one Result a task.
 
-    `run(variant, options, recipe)`; `recipe` is the one the variant was tuned with, or None. `texts(options, recipe)`
-    gives (id, text) of each item, question and answer, and under the same id more texts of it if there are any, for
+    `run(variant, options, context)`; the context has the recipe and the plugins. `texts(options, context)` gives (id, text) of each item, question and answer, and under the same id more texts of it if there are any, for
     `data.decontaminate` to compare the training data with.
     """
 
@@ -31,6 +38,6 @@ class Evaluation:
 
 def check_evaluation(evaluation: Evaluation) -> None:
     """Refuse a declaration that would break where a recipe uses it. Raises PluginError."""
-    require_functions(evaluation, run="variant, options, recipe")
+    require_functions(evaluation, run="variant, options, context")
     require_options(evaluation)
     require_texts(evaluation, "description")

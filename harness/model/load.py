@@ -6,7 +6,7 @@ torch, transformers and peft are imported when something is loaded, not before.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +137,37 @@ def load_template(variant: Variant, plugins: Plugins) -> BoundTemplate:
     if spec.add_tokens:
         raise TemplateError("add_tokens belongs into a recipe: tokens that nobody has trained cannot be asked with")
     return bind_template(spec, variant.model, plugins)
+
+
+def with_chat_folders(variants: Sequence[Variant], plugins: Plugins, folder: Path) -> tuple[Variant, ...]:
+    """Save the template of a plain model in `folder`, and return the variants with it as their `chat_folder`.
+
+    Only where none of them brings one. A variant that is asked in another way than the first is left as it is.
+
+    Raises:
+        TemplateError: where the model brings no template that works; it names those that fit its tokenizer.
+    """
+    first = variants[0]
+    if any(variant.chat_folder is not None for variant in variants):
+        return tuple(variants)
+    try:
+        load_template(first, plugins).save(folder)
+    except TemplateError as error:
+        if first.template is not None:
+            raise
+        raise TemplateError(f"{first.name}: {error}\n{_fitting(first.model, plugins)}") from None
+    asked_alike = (first.model.path, first.model.revision, first.template)
+    return tuple(
+        replace(one, chat_folder=folder) if (one.model.path, one.model.revision, one.template) == asked_alike else one
+        for one in variants
+    )
+
+
+def _fitting(model: ModelSpec, plugins: Plugins) -> str:
+    """Return the option that names a template for a model which brings none that works."""
+    tokenizer = load_tokenizer(model.path, model.revision, trust_remote_code=model.trust_remote_code)
+    names = [name for name in fitting(plugins.templates, tokenizer) if name != "model"]
+    return f"Name one with --template NAME. These fit its tokenizer: {', '.join(names) or 'none'}"
 
 
 def bind_template(spec: TemplateSpec, model: ModelSpec, plugins: Plugins) -> BoundTemplate:

@@ -231,6 +231,7 @@ def _measure(
     variant: Variant, specs: Sequence[tuple[str, Any]], recipe: Recipe | None, context: Context
 ) -> tuple[list[Record], tuple[Result, ...]]:
     """Load one variant, run the evaluations on it, and write each result as soon as it is there."""
+    from harness.contract import EvaluationContext
     from harness.model.load import load_variant
     from harness_evaluation.checks import checked
     from harness_evaluation.records import folder_of, write_record
@@ -240,10 +241,11 @@ def _measure(
     weights = weights_of(variant)
     folder = folder_of(variant, context.runs_folder, weights)
     evaluations = context.plugins.evaluations
+    around = EvaluationContext(recipe, context.plugins)
     records, results = [], []
     for name, options in specs:
         began = time.perf_counter()
-        for result in checked(evaluations[name].run(loaded, options, recipe), name, evaluations.owner(name)):
+        for result in checked(evaluations[name].run(loaded, options, around), name, evaluations.owner(name)):
             seconds = time.perf_counter() - began
             records.append(write_record(loaded, name, _dumped(options), result, folder, weights, seconds))
             results.append(result)

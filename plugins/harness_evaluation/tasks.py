@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import pydantic
 from pydantic import Field
 
-from harness.contract import Evaluation
+from harness.contract import Evaluation, EvaluationContext
 from harness.errors import HarnessError, first_line, known_names, nearest
 from harness.extras import require
 from harness.nouns import Result, Sample, Score
@@ -30,7 +30,6 @@ from harness_evaluation.records import categories
 
 if TYPE_CHECKING:
     from harness.model.load import LoadedVariant
-    from harness.recipe import Recipe
 
 Positive = Annotated[int, Field(gt=0)]
 BOOTSTRAP_ITERATIONS = 1000  # for metrics of the whole corpus, such as F1 or BLEU; a mean needs none
@@ -61,7 +60,7 @@ class LmEvalOptions(Options):
         return self
 
 
-def run(loaded: LoadedVariant, options: LmEvalOptions, recipe: Recipe | None) -> Iterator[Result]:
+def run(loaded: LoadedVariant, options: LmEvalOptions, context: EvaluationContext) -> Iterator[Result]:
     """The results, one a task.
 
     Raises:
@@ -90,7 +89,7 @@ def run(loaded: LoadedVariant, options: LmEvalOptions, recipe: Recipe | None) ->
         yield _as_result(name, task, output, model.questions)
 
 
-def texts(options: LmEvalOptions, recipe: Recipe) -> Iterator[tuple[str, str]]:
+def texts(options: LmEvalOptions, context: EvaluationContext) -> Iterator[tuple[str, str]]:
     """(id, text) of every item: what it asks and, where that is text, the answer it wants."""
     require("lm_eval", "evaluation")
     with quiet():

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -101,6 +102,7 @@ def serve(context: Context, /, variants: tuple[str, ...], **settings: Any) -> No
 def _serve(
     context: Context, variants: tuple[Variant, ...], engine: Engine, options: Any, settings: dict[str, Any]
 ) -> None:
+    from harness.model.load import with_chat_folders
     from harness_serve.checks import verify
     from harness_serve.guard import Names, require_key
     from harness_serve.parity import require_parity
@@ -126,6 +128,8 @@ def _serve(
         needed_later = ("transformers", "gradio") if settings["ui"] else ("transformers",)
         began = time.monotonic()
         with _waiting(context, needed_later) as report:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-chat-"))) / "chat"
+            variants = with_chat_folders(variants, context.plugins, folder)
             endpoint = stack.enter_context(engine.start(variants, options, report))
             parity = require_parity(endpoint, variants, report)
             agreements = verify(endpoint, variants, getattr(options, "dtype", None), report)

@@ -52,11 +52,9 @@ def require_parity(
     Raises:
         HarnessError: at the first difference, with both renderings one above the other.
     """
-    from harness.cli.context import current_plugins
-    from harness.model.load import load_template
-
     report("the parity check")
-    template = load_template(variants[0], current_plugins())
+    assert variants[0].chat_folder is not None  # else no engine could have started
+    template = BoundTemplate.load(variants[0].chat_folder)
     context_tokens = get(endpoint, "/models")["data"][0].get("max_model_len")
     fixed, left_out = prompts(template, context_tokens)
     first, *others = endpoint.models

@@ -89,12 +89,12 @@ def theirs(real_model: Path, folder: Path) -> dict[str, list[dict[str, Any]]]:
 @pytest.fixture(scope="module")
 def ours(real_model: Path, folder: Path) -> Callable[[bool], dict[str, Result]]:
     """The results by task, as lm-eval scores or as we do."""
-    from harness.cli.context import current_plugins
     from harness.model.load import load_variant
+    from harness.plugins import Plugins
     from harness.recipe import ModelSpec
     from harness.variants import Variant
 
-    loaded = load_variant(Variant("real", ModelSpec(path=str(real_model), dtype="float32")), current_plugins())
+    loaded = load_variant(Variant("real", ModelSpec(path=str(real_model), dtype="float32")), Plugins())
 
     def measured(as_lm_eval: bool) -> dict[str, Result]:
         options = LmEvalOptions(

@@ -97,12 +97,16 @@ def _save_model(folder: Path, tokenizer: Any, config_class: Any, model_class: An
 
 
 @pytest.fixture(scope="module")
-def engines(llama: Path, mistral: Path, free_port) -> Iterator[dict[str, Served]]:  # type: ignore[no-untyped-def]
+def engines(llama: Path, mistral: Path, free_port, tmp_path_factory) -> Iterator[dict[str, Served]]:  # type: ignore[no-untyped-def]
     """Two engines, started side by side: one for llama3.1, which takes other families' templates too, one for mistral-v3."""
     from harness_serve.engine import VllmOptions, start
 
+    from harness.model.load import with_chat_folders
+
     def serve(name: str, model: Path, *extra: str) -> Served:
-        variants = resolve_variants((str(model),), model, name)
+        plugins = Plugins()
+        variants = resolve_variants((str(model),), model, plugins, name)
+        variants = with_chat_folders(variants, plugins, tmp_path_factory.mktemp(name) / "chat")
         options = VllmOptions(port=free_port(), kv_cache_gib=0.25, max_model_len=4096, extra_args=extra)
         return Served(stack.enter_context(start(variants, options)), variants)
 
@@ -135,7 +139,7 @@ def test_every_family_is_rendered_by_vllm_as_in_training(engines: dict[str, Serv
 
 @pytest.mark.vllm
 def test_runs_are_asked_as_they_were_tuned(endpoint, runs_folder: Path) -> None:  # type: ignore[no-untyped-def]
-    parity = require_parity(endpoint, resolve_variants(("alpha", "beta"), runs_folder))
+    parity = require_parity(endpoint, resolve_variants(("alpha", "beta"), runs_folder, Plugins()))
     assert parity.models == endpoint.models and "8 of the runs" in parity.compared
     assert {"plain", "system", "multi-turn", "unicode", "hostile"} <= set(parity.compared)
 
@@ -154,7 +158,7 @@ def test_a_template_that_the_engine_does_not_have_is_refused(endpoint, runs_fold
     with pytest.raises(
         HarnessError, match=r"(?s)base: .*in the conversation `plain`, from token \d+.*\n +\^\n  token \d+: in training"
     ):
-        require_parity(endpoint, resolve_variants((str(tmp_path / "alpha"),), runs_folder))
+        require_parity(endpoint, resolve_variants((str(tmp_path / "alpha"),), runs_folder, Plugins()))
 
 
 @pytest.mark.vllm
@@ -170,7 +174,7 @@ def test_a_probe_that_training_saw_otherwise_is_refused_with_both_renderings(  #
     ids.insert(ids.index(template.stop_ids[0]), template.tokenizer.convert_tokens_to_ids("z"))
     path.write_text(json.dumps(probes))
     with pytest.raises(HarnessError) as refused:
-        require_parity(endpoint, resolve_variants((str(tmp_path / "alpha"),), runs_folder))
+        require_parity(endpoint, resolve_variants((str(tmp_path / "alpha"),), runs_folder, Plugins()))
     lines = str(refused.value).splitlines()
     assert lines[0].startswith(
         "alpha: the engine receives other tokens than training saw, in the conversation `probe 3 of alpha`"
