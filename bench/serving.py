@@ -27,11 +27,11 @@ from typing import Any
 
 import torch
 from harness_serve.arguments import cpu_threads
-from harness_serve.client import post
 from harness_serve.engine import VllmOptions, start
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM
 
+from harness.client.asking import post
 from harness.contract import Endpoint
 from harness.model.load import load_template
 from harness.plugins import Plugins

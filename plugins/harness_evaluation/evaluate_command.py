@@ -17,10 +17,10 @@ from harness.cli.context import Context
 from harness.errors import HarnessError, known_names, nearest
 
 if TYPE_CHECKING:
+    from harness.measure.records import Record
     from harness.nouns import Result
     from harness.recipe import EvaluateSpec, Recipe
     from harness.variants import Variant
-    from harness_evaluation.records import Record
 
 
 @click.command(name="evaluate")
@@ -232,10 +232,10 @@ def _measure(
 ) -> tuple[list[Record], tuple[Result, ...]]:
     """Load one variant, run the evaluations on it, and write each result as soon as it is there."""
     from harness.contract import EvaluationContext
+    from harness.measure.records import folder_of, write_record
+    from harness.measure.soundness import checked
+    from harness.measure.weights import weights_of
     from harness.model.load import load_variant
-    from harness_evaluation.checks import checked
-    from harness_evaluation.records import folder_of, write_record
-    from harness_evaluation.weights import weights_of
 
     loaded = load_variant(variant, context.plugins)
     weights = weights_of(variant)

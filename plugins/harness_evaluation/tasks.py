@@ -22,11 +22,11 @@ from pydantic import Field
 from harness.contract import Evaluation, EvaluationContext
 from harness.errors import HarnessError, first_line, known_names, nearest
 from harness.extras import require
+from harness.measure import statistics
+from harness.measure.records import categories
 from harness.nouns import Result, Sample, Score
 from harness.options import Options
-from harness_evaluation import statistics
 from harness_evaluation.progress import progress_bar
-from harness_evaluation.records import categories
 
 if TYPE_CHECKING:
     from harness.model.load import LoadedVariant

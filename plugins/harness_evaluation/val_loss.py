@@ -12,10 +12,10 @@ from pydantic import Field
 from harness.contract import Evaluation, EvaluationContext
 from harness.errors import HarnessError
 from harness.extras import require
+from harness.measure import statistics
 from harness.nouns import Result, Sample, Score
 from harness.options import Options
 from harness.recipe import DataSource, DataSpec
-from harness_evaluation import statistics
 from harness_evaluation.progress import progress_bar
 
 if TYPE_CHECKING:

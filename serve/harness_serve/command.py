@@ -22,10 +22,10 @@ from harness.cli.context import Context
 from harness.extras import require
 
 if TYPE_CHECKING:
+    from harness.checks.agreement import Agreement
+    from harness.checks.parity import Parity
     from harness.contract import Endpoint, Engine
     from harness.variants import Variant
-    from harness_serve.checks import Agreement
-    from harness_serve.parity import Parity
 
 
 @click.command()
@@ -102,10 +102,10 @@ def serve(context: Context, /, variants: tuple[str, ...], **settings: Any) -> No
 def _serve(
     context: Context, variants: tuple[Variant, ...], engine: Engine, options: Any, settings: dict[str, Any]
 ) -> None:
+    from harness.checks.agreement import verify
+    from harness.checks.parity import require_parity
     from harness.model.load import with_chat_folders
-    from harness_serve.checks import verify
     from harness_serve.guard import Names, require_key
-    from harness_serve.parity import require_parity
 
     console, host = context.console, options.host
     require_key(host, options.api_key.get_secret_value() if options.api_key is not None else None)

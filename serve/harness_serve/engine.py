@@ -1,8 +1,8 @@
 """The engine `vllm`: one base model and every adapter on it, each under its own model name, in one process group.
 
 Everything vLLM needs to answer as the variants were tuned (tokenizer, chat template, stop tokens, sampling defaults)
-comes from the variants' chat folder. That prompts and answers really are the tuned model's is checked in `parity.py` and
-`checks.py`.
+comes from the variants' chat folder. That prompts and answers really are the tuned model's is checked by
+`harness.checks`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import harness
+from harness.client.asking import post
 from harness.contract import Endpoint
 from harness.variants import Variant
 from harness_serve.arguments import environment, settings, tool_parser, vllm_arguments, wheel
-from harness_serve.client import post
 from harness_serve.guard import url_host
 from harness_serve.options import VllmOptions
 from harness_serve.plan import plan_engine

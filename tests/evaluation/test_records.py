@@ -9,16 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness_evaluation import checks, evaluate_command
-from harness_evaluation.records import write_record
+from harness_evaluation import evaluate_command
 from harness_evaluation.val_loss import ValLossOptions
 from harness_evaluation.val_loss import run as val_loss
-from harness_evaluation.weights import weights_of
 
 from harness import HarnessError
 from harness.contract import EvaluationContext
 from harness.errors import PluginError
 from harness.hashing import sha256_of_file
+from harness.measure import soundness
+from harness.measure.records import write_record
+from harness.measure.weights import weights_of
 from harness.nouns import Result, Sample, Score
 from harness.plugins import PluginInfo, Plugins
 from harness.recipe import DataSource, ModelSpec
@@ -195,9 +196,9 @@ TWICE = Result("t", {"acc": Score(1.0, 0.0, 2)}, (Sample("a", {"acc": 1.0}), Sam
 )  # fmt: skip
 def test_a_result_at_odds_with_itself_is_refused(returned: Any, told: str) -> None:
     with pytest.raises(PluginError) as caught:
-        list(checks.checked(returned, "mine", PluginInfo("p1", "p1", "", "p1.py")))
+        list(soundness.checked(returned, "mine", PluginInfo("p1", "p1", "", "p1.py")))
     assert "evaluation 'mine' of plugin p1 (p1.py)" in str(caught.value) and told in str(caught.value)
-    assert list(checks.checked([GOOD], "mine", PluginInfo("p1", "p1", "", "p1.py"))) == [GOOD]
+    assert list(soundness.checked([GOOD], "mine", PluginInfo("p1", "p1", "", "p1.py"))) == [GOOD]
 
 
 def test_a_plugin_s_bad_result_is_named_on_the_command_line(typed: Typed, finished_run: Path) -> None:

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness_evaluation import statistics
 from harness_evaluation.val_loss import ValLossOptions, run
 
 from harness import HarnessError
 from harness.contract import EvaluationContext
+from harness.measure import statistics
 from harness.model.load import token_logprobs
 from harness.nouns import Conversation
 from harness.plugins import Plugins

@@ -7,9 +7,9 @@ import shutil
 from pathlib import Path
 
 import pytest
-from harness_serve.checks import Agreement, judge_base, judge_tuned, verify
 
 from harness import HarnessError
+from harness.checks.agreement import Agreement, judge_base, judge_tuned, verify
 from harness.plugins import Plugins
 from harness.variants import resolve_variants
 

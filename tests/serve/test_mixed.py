@@ -169,9 +169,8 @@ def test_64_requests_at_once_to_the_real_model(real_endpoint, real_runs: Path, r
 
 @pytest.mark.real_model
 def test_the_real_model_is_served_as_it_was_tuned(real_endpoint, real_runs: Path) -> None:  # type: ignore[no-untyped-def]
-    from harness_serve.checks import verify
-    from harness_serve.parity import require_parity
-
+    from harness.checks.agreement import verify
+    from harness.checks.parity import require_parity
     from harness.plugins import Plugins
     from harness.variants import resolve_variants
 

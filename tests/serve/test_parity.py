@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
-from harness_serve.parity import Case, as_request, difference, prompts, received_ids, require_parity
 
 from harness import HarnessError
+from harness.checks.parity import Case, as_request, difference, prompts, received_ids, require_parity
 from harness.contract import Endpoint
 from harness.nouns import Message
 from harness.plugins import Plugins
@@ -221,6 +221,6 @@ def test_a_request_is_what_an_openai_client_sends(tokenizer: Any) -> None:
 
 
 def test_an_engine_that_does_not_tell_its_ids_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness_serve.parity.post", lambda *_: {"choices": []})
+    monkeypatch.setattr("harness.checks.parity.post", lambda *_: {"choices": []})
     with pytest.raises(HarnessError, match="does not tell which ids it receives"):
         received_ids(Endpoint("http://127.0.0.1:1/v1", ("base",)), "base", Case("plain", (Message("user", "Hi"),)))

@@ -14,11 +14,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import harness
+from harness.client.asking import post
 from harness.contract import Endpoint
 from harness.files import read_json
 from harness.run import Run
 from harness.variants import Variant
-from harness_serve.client import post
 
 # How far the mean log-probability of the probes' tokens may be from the tuned model's, in nats. The same weights on other
 # kernels differ by rounding only. Measured, vLLM against transformers on one CPU: the seedling in float32 mean 2e-6 (largest

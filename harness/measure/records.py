@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
 from harness.files import read_json, write_json, write_text
+from harness.measure.weights import are_same, identity
 from harness.nouns import Result, Sample, Score
-from harness_evaluation.weights import are_same, identity
 
 if TYPE_CHECKING:
     from harness.model.load import LoadedVariant

@@ -13,14 +13,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import harness
+from harness.checks.agreement import read_probes
+from harness.client.asking import get, post
 from harness.contract import Endpoint
 from harness.nouns import Message
 from harness.run import Run
 from harness.template import BoundTemplate, aligned
 from harness.template.samples import require_text, samples
 from harness.variants import Variant
-from harness_serve.checks import read_probes
-from harness_serve.client import get, post
 
 
 @dataclass(frozen=True, slots=True)
