@@ -9,12 +9,11 @@ asked as the model was tuned is checked in `parity.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import harness
-from harness.client.asking import post
+from harness.client.asking import SYNC_LIMITS, post_all
 from harness.contract import Endpoint
 from harness.files import read_json
 from harness.run import Run
@@ -146,20 +145,8 @@ def _served(answers: dict[Asked, list[float]], name: str, probes: dict[str, Any]
 
 
 def _ask_at_once(endpoint: Endpoint, asked: Sequence[Asked]) -> dict[Asked, list[float]]:
-    with ThreadPoolExecutor(max_workers=len(asked)) as pool:
-        return dict(zip(asked, pool.map(lambda pair: _served_logprobs(endpoint, *pair), asked), strict=True))
-
-
-def _difference(served: Sequence[float], expected: Sequence[float]) -> tuple[float, float]:
-    differences = [abs(a - b) for a, b in zip(served, expected, strict=True)]
-    return sum(differences) / len(differences), max(differences)
-
-
-def _served_logprobs(endpoint: Endpoint, name: str, input_ids: Sequence[int]) -> list[float]:
-    """The log-probability of each token but the first, as the engine computes them."""
-    answer = post(
-        endpoint,
-        "/completions",
+    """Return the log-probability of each token but the first, as the engine computes them, of all that is asked."""
+    bodies = [
         {
             "model": name,
             "prompt": list(input_ids),
@@ -167,7 +154,19 @@ def _served_logprobs(endpoint: Endpoint, name: str, input_ids: Sequence[int]) ->
             "temperature": 0,
             "prompt_logprobs": 0,
             "add_special_tokens": False,
-        },
-    )
-    entries = answer["choices"][0]["prompt_logprobs"][1:]
-    return [entry[str(token)]["logprob"] for token, entry in zip(input_ids[1:], entries, strict=True)]
+        }
+        for name, input_ids in asked
+    ]
+    answers = post_all(endpoint, "/completions", bodies, replace(SYNC_LIMITS, concurrency=len(bodies)))
+    return {
+        (name, input_ids): [
+            entry[str(token)]["logprob"]
+            for token, entry in zip(input_ids[1:], answer["choices"][0]["prompt_logprobs"][1:], strict=True)
+        ]
+        for (name, input_ids), answer in zip(asked, answers, strict=True)
+    }
+
+
+def _difference(served: Sequence[float], expected: Sequence[float]) -> tuple[float, float]:
+    differences = [abs(a - b) for a, b in zip(served, expected, strict=True)]
+    return sum(differences) / len(differences), max(differences)

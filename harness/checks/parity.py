@@ -8,13 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import harness
 from harness.checks.agreement import read_probes
-from harness.client.asking import get, post
+from harness.client.asking import models_of, post_all
 from harness.contract import Endpoint
 from harness.nouns import Message
 from harness.run import Run
@@ -55,7 +54,7 @@ def require_parity(
     report("the parity check")
     assert variants[0].chat_folder is not None  # else no engine could have started
     template = BoundTemplate.load(variants[0].chat_folder)
-    context_tokens = get(endpoint, "/models")["data"][0].get("max_model_len")
+    context_tokens = next((model.get("max_model_len") for model in models_of(endpoint)), None)
     fixed, left_out = prompts(template, context_tokens)
     first, *others = endpoint.models
     telling = {case.name.split()[0]: case for case in fixed if case.name in ("plain", "hostile", "hostile 1")}
@@ -71,7 +70,7 @@ def require_parity(
     cause = "Is an option in `extra_args`, or in vLLM's environment variables, changing how it renders or tokenizes?"
     if runs:
         cause = f"Has something in {next(iter(runs.values())).chat_folder} been changed since the run was tuned?"
-    for (model, case), ids in zip(asked + probes, _received(endpoint, asked + probes), strict=True):
+    for (model, case), ids in zip(asked + probes, received_ids(endpoint, asked + probes), strict=True):
         if problem := difference(template, case, ids):
             raise harness.HarnessError(f"{model}: {problem}\n{cause}")
     told = list(dict.fromkeys(case.name.rstrip("0123456789 ") for case in fixed))
@@ -133,21 +132,21 @@ def _as_openai(message: Message) -> dict[str, Any]:
     return out
 
 
-def received_ids(endpoint: Endpoint, model: str, case: Case, **more: Any) -> list[int]:
-    """The ids that the engine received for the conversation. `more` is added to the request."""
-    body = as_request(case, model) | {"max_tokens": 1, "return_token_ids": True} | more
-    ids: list[int] | None = post(endpoint, "/chat/completions", body).get("prompt_token_ids")
-    if ids is None:
-        raise harness.HarnessError(
-            f"{model}: the engine does not tell which ids it receives (`return_token_ids`), so that nothing shows whether it is "
-            f"asked as the model was tuned"
-        )
-    return ids
+def received_ids(endpoint: Endpoint, asked: Sequence[tuple[str, Case]], **more: Any) -> list[list[int]]:
+    """Return the ids that the engine received for each (model, conversation). `more` is added to each request.
 
-
-def _received(endpoint: Endpoint, asked: Sequence[tuple[str, Case]]) -> list[list[int]]:
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        return list(pool.map(lambda pair: received_ids(endpoint, *pair), asked))
+    Raises:
+        HarnessError: where the engine does not tell them.
+    """
+    settings = {"max_tokens": 1, "return_token_ids": True} | more
+    answers = post_all(endpoint, "/chat/completions", [as_request(case, model) | settings for model, case in asked])
+    for (model, _), answer in zip(asked, answers, strict=True):
+        if answer.get("prompt_token_ids") is None:
+            raise harness.HarnessError(
+                f"{model}: the engine does not tell which ids it receives (`return_token_ids`), so that nothing shows "
+                f"whether it is asked as the model was tuned"
+            )
+    return [answer["prompt_token_ids"] for answer in answers]
 
 
 def _probes(run: Run, template: BoundTemplate) -> list[Case]:

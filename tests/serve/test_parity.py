@@ -131,9 +131,9 @@ def test_every_family_is_rendered_by_vllm_as_in_training(engines: dict[str, Serv
     cases, _ = prompts(template, 4096)
     names = {case.name.rstrip("0123456789 ") for case in cases}
     assert {"plain", "unicode", "hostile"} <= names and ("hostile tools" in names) == template.takes_tools
-    for case in cases:
-        source = template.tokenizer.chat_template
-        received = received_ids(endpoint, endpoint.models[0], case, chat_template=source)
+    source = template.tokenizer.chat_template
+    asked = [(endpoint.models[0], case) for case in cases]
+    for case, received in zip(cases, received_ids(endpoint, asked, chat_template=source), strict=True):
         assert difference(template, case, received) is None, difference(template, case, received)
 
 
@@ -221,6 +221,6 @@ def test_a_request_is_what_an_openai_client_sends(tokenizer: Any) -> None:
 
 
 def test_an_engine_that_does_not_tell_its_ids_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("harness.checks.parity.post", lambda *_: {"choices": []})
+    monkeypatch.setattr("harness.checks.parity.post_all", lambda *_: [{"choices": []}])
     with pytest.raises(HarnessError, match="does not tell which ids it receives"):
-        received_ids(Endpoint("http://127.0.0.1:1/v1", ("base",)), "base", Case("plain", (Message("user", "Hi"),)))
+        received_ids(Endpoint("http://127.0.0.1:1/v1", ("base",)), [("base", Case("plain", (Message("user", "Hi"),)))])
