@@ -17,6 +17,7 @@ from harness.model.attention import why_not_sdpa
 from harness.model.tokenizer import add_tokens, hub_hint, load_tokenizer
 from harness.recipe import TemplateSpec, template_spec
 from harness.template import BoundTemplate, bind, control_tokens, fitting, missing_tokens
+from harness.variants import Variant, require_here
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from harness.contract import Template
     from harness.plugins import Plugins
     from harness.recipe import ModelSpec
-    from harness.variants import Variant
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,7 @@ def model_folder(spec: ModelSpec) -> Path:
 
 def load_variant(variant: Variant, plugins: Plugins, device: torch.device | None = None) -> LoadedVariant:
     """The variant's model, adapter and template, as they were tuned."""
+    require_here(variant, "loaded")
     model = load_model(variant.model, added_ids=variant.added_ids)
     if variant.adapter is not None:
         peft = require("peft", "tuning")
@@ -131,6 +132,7 @@ def load_variant(variant: Variant, plugins: Plugins, device: torch.device | None
 
 def load_template(variant: Variant, plugins: Plugins) -> BoundTemplate:
     """The template the variant is asked through: the run's own, or on the model's tokenizer what `Variant.template` says."""
+    require_here(variant, "asked through a template")
     if variant.chat_folder is not None:
         return BoundTemplate.load(variant.chat_folder)
     spec = template_spec(variant.template or "model", plugins)
