@@ -7,7 +7,21 @@ from typing import TYPE_CHECKING, Any
 
 import pluggy
 
-from harness.contract import Dataset, Diagnosis, Engine, Evaluation, Filter, Method, Objective, Template, Tracker
+from harness.contract import (
+    Answer,
+    Dataset,
+    Diagnosis,
+    Engine,
+    Evaluation,
+    EvaluationItem,
+    Filter,
+    Method,
+    Objective,
+    Request,
+    Sampling,
+    Template,
+    Tracker,
+)
 from harness.errors import DataError, HarnessError, ModelError, PluginError, RecipeError, RunError, TemplateError
 from harness.nouns import Conversation, Example, Message, Preference, Result, Role, Sample, Score, ToolCall
 
@@ -19,12 +33,14 @@ __version__ = "0.1.0"
 hookimpl = pluggy.HookimplMarker("harness")
 
 __all__ = [
+    "Answer",
     "Conversation",
     "DataError",
     "Dataset",
     "Diagnosis",
     "Engine",
     "Evaluation",
+    "EvaluationItem",
     "Example",
     "Filter",
     "HarnessError",
@@ -36,10 +52,12 @@ __all__ = [
     "PluginError",
     "Preference",
     "RecipeError",
+    "Request",
     "Result",
     "Role",
     "RunError",
     "Sample",
+    "Sampling",
     "Score",
     "Template",
     "TemplateError",

@@ -13,7 +13,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import harness
-from harness.client.asking import SYNC_LIMITS, post_all
+from harness.client.asking import SYNC_LIMITS
+from harness.client.served import scores
 from harness.contract import Endpoint
 from harness.files import read_json
 from harness.run import Run
@@ -145,26 +146,7 @@ def _served(answers: dict[Asked, list[float]], name: str, probes: dict[str, Any]
 
 
 def _ask_at_once(endpoint: Endpoint, asked: Sequence[Asked]) -> dict[Asked, list[float]]:
-    """Return the log-probability of each token but the first, as the engine computes them, of all that is asked."""
-    bodies = [
-        {
-            "model": name,
-            "prompt": list(input_ids),
-            "max_tokens": 1,
-            "temperature": 0,
-            "prompt_logprobs": 0,
-            "add_special_tokens": False,
-        }
-        for name, input_ids in asked
-    ]
-    answers = post_all(endpoint, "/completions", bodies, replace(SYNC_LIMITS, concurrency=len(bodies)))
-    return {
-        (name, input_ids): [
-            entry[str(token)]["logprob"]
-            for token, entry in zip(input_ids[1:], answer["choices"][0]["prompt_logprobs"][1:], strict=True)
-        ]
-        for (name, input_ids), answer in zip(asked, answers, strict=True)
-    }
+    return dict(zip(asked, scores(endpoint, asked, replace(SYNC_LIMITS, concurrency=len(asked))), strict=True))
 
 
 def _difference(served: Sequence[float], expected: Sequence[float]) -> tuple[float, float]:

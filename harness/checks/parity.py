@@ -6,7 +6,6 @@ conversations are sent as an OpenAI client sends them, and the ids that the engi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import harness
 from harness.checks.agreement import read_probes
 from harness.client.asking import models_of, post_all
+from harness.client.served import as_openai
 from harness.contract import Endpoint
 from harness.nouns import Message
 from harness.run import Run
@@ -109,27 +109,10 @@ def _too_long(case: Case, context_tokens: int | None) -> str | None:
 
 def as_request(case: Case, model: str) -> dict[str, Any]:
     """The body that an OpenAI client sends for the conversation: arguments as a JSON string, no content beside tool calls."""
-    body: dict[str, Any] = {"model": model, "messages": [_as_openai(message) for message in case.messages]}
+    body: dict[str, Any] = {"model": model, "messages": [as_openai(message) for message in case.messages]}
     if case.tools:
         body |= {"tools": list(case.tools), "tool_choice": "none"}  # parses no answer; the prompt is the same
     return body
-
-
-def _as_openai(message: Message) -> dict[str, Any]:
-    out: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls:
-        out["content"] = message.content or None
-        out["tool_calls"] = [
-            {
-                "id": call.id or f"call{number:05}",
-                "type": "function",
-                "function": {"name": call.name, "arguments": json.dumps(dict(call.arguments), ensure_ascii=False)},
-            }
-            for number, call in enumerate(message.tool_calls)
-        ]
-    if message.tool_call_id is not None:
-        out["tool_call_id"] = message.tool_call_id
-    return out
 
 
 def received_ids(endpoint: Endpoint, asked: Sequence[tuple[str, Case]], **more: Any) -> list[list[int]]:

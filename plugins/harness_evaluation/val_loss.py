@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from harness.contract import Evaluation, EvaluationContext
+from harness.contract import Backend, Evaluation, EvaluationContext
 from harness.errors import HarnessError
 from harness.extras import require
 from harness.measure import statistics
 from harness.nouns import Result, Sample, Score
 from harness.options import Options
 from harness.recipe import DataSource, DataSpec
+from harness_evaluation.local import LOCAL, loaded_of
 from harness_evaluation.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -37,12 +38,13 @@ class ValLossOptions(Options):
     batch_tokens: Positive = 8192
 
 
-def run(loaded: LoadedVariant, options: ValLossOptions, context: EvaluationContext) -> Iterator[Result]:
+def run(backend: Backend, options: ValLossOptions, context: EvaluationContext) -> Iterator[Result]:
     """One result: `nll` per supervised token and `perplexity`, each with a standard error.
 
     The standard error takes conversations, not tokens, as the independent items: tokens of one conversation vary
     together. See `statistics.mean`, whose weights are the token counts.
     """
+    loaded = loaded_of(backend)
     sources, encoded = _encoded(options, context, loaded.template)
     examples = encoded.examples[: options.limit]
     with progress_bar(f"{loaded.variant.name}  val_loss") as bar:
@@ -78,14 +80,19 @@ def texts(options: ValLossOptions, context: EvaluationContext) -> Iterator[tuple
 
 
 EVALUATION = Evaluation(
-    "val_loss", "loss per supervised token and perplexity on held-out conversations", ValLossOptions, run, texts
+    "val_loss",
+    "loss per supervised token and perplexity on held-out conversations",
+    ValLossOptions,
+    run,
+    texts,
+    needs=LOCAL,
 )
 
 
 def negative_log_likelihoods(loaded: LoadedVariant, examples: Sequence[Example]) -> list[float]:
     """The summed negative log-likelihood (natural log, float32) of each example's supervised tokens."""
     torch = require("torch", "evaluation")
-    from harness_evaluation.likelihoods import logits_at
+    from harness.model.likelihoods import logits_at
 
     positions = [[at - 1 for at in range(1, len(example)) if example.loss_mask[at]] for example in examples]
     logits = logits_at(loaded, [example.input_ids for example in examples], positions)

@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness_evaluation.tasks import LmEvalOptions, run
+from harness_evaluation.tasks import EVALUATION, LmEvalOptions
 
+from harness.model.local import LocalBackend
 from harness.nouns import Result
 
 pytestmark = pytest.mark.real_model
@@ -44,6 +45,12 @@ METRICS = {
 }
 TASKS = tuple(f"facts_{kind}" for kind in METRICS)
 BATCH = 6
+
+
+def run(loaded: Any, options: Any, context: Any) -> Any:
+    """Run the evaluation on a loaded variant."""
+    assert EVALUATION.run is not None
+    return EVALUATION.run(LocalBackend(loaded), options, context)
 
 
 @pytest.fixture(scope="module")

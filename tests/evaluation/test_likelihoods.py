@@ -9,14 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness_evaluation.likelihoods import likelihoods
-from harness_evaluation.tasks import LmEvalOptions, run
+from harness_evaluation.tasks import EVALUATION, LmEvalOptions
 
 from harness import HarnessError
+from harness.model.likelihoods import likelihoods
 from harness.model.load import token_logprobs
+from harness.model.local import LocalBackend
 
 Load = Callable[..., Any]
 Chain = Callable[[Mapping[str, str]], Path]
+
+
+def run(loaded: Any, options: Any, context: Any) -> Any:
+    """Run the evaluation on a loaded variant."""
+    assert EVALUATION.run is not None
+    return EVALUATION.run(LocalBackend(loaded), options, context)
 
 
 @pytest.fixture

@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness_evaluation.val_loss import ValLossOptions, run
+from harness_evaluation.val_loss import EVALUATION, ValLossOptions
 
 from harness import HarnessError
 from harness.contract import EvaluationContext
 from harness.measure import statistics
 from harness.model.load import token_logprobs
+from harness.model.local import LocalBackend
 from harness.nouns import Conversation
 from harness.plugins import Plugins
 from harness.recipe import DataSource
@@ -32,6 +33,12 @@ TURNS = [
         ("assistant", "Silver."),
     ],
 ]
+
+
+def run(loaded: Any, options: Any, context: Any) -> Any:
+    """Run the evaluation on a loaded variant."""
+    assert EVALUATION.run is not None
+    return EVALUATION.run(LocalBackend(loaded), options, context)
 
 
 @pytest.fixture
