@@ -54,6 +54,8 @@ def verify(
 ) -> list[Agreement]:
     """Compare what is served with what was tuned; one Agreement for each model of the endpoint that has probes.
 
+    There is none where the engine gives no log-probabilities of given ids.
+
     Args:
         variants: all that the endpoint serves.
         dtype: the dtype that is served, where it is not the one the run was tuned in.
@@ -61,6 +63,8 @@ def verify(
     Raises:
         HarnessError: where an adapter was not applied, or answers are far from the tuned model's.
     """
+    if "score" not in endpoint.capabilities:
+        return []
     served = [(variant.name, variant.run, variant.is_tuned) for variant in variants if variant.run is not None]
     if not served:
         return []

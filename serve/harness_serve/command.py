@@ -71,6 +71,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), help="[default: what the variants were tuned in]"
 )
+@click.option("--engine", metavar="NAME", help="The engine to serve with. [default: the recipe's, else vllm]")
 @click.option(
     "--set", "sets", multiple=True, metavar="KEY=VALUE", help="An option of the engine, as in max_model_len=2048."
 )
@@ -136,7 +137,7 @@ def _serve(
             parity = require_parity(endpoint, variants, report)
             agreements = verify(endpoint, variants, getattr(options, "dtype", None), report)
         console.print(f"Ready after {time.monotonic() - began:.0f} s.\n")
-        _show_checks(context, parity, agreements)
+        _show_checks(context, endpoint, parity, agreements)
         page_url = None
         if settings["ui"]:
             from harness_serve.page import serve_page
@@ -185,6 +186,8 @@ def _engine_and_options(
     if run is not None and run.recipe.serve is not None:
         chosen = run.recipe.serve.model_dump(exclude_unset=True)
         name = chosen.pop("engine", name)
+    if settings["engine"] is not None and settings["engine"] != name:
+        chosen, name = {}, settings["engine"]  # the recipe's options are those of another
     engine = context.plugins.engines[name]
     for item in settings["sets"]:
         key, equals, value = item.partition("=")
@@ -281,16 +284,22 @@ def _import(modules: tuple[str, ...]) -> None:
             importlib.import_module(module)
 
 
-def _show_checks(context: Context, parity: Parity, agreements: list[Agreement]) -> None:
+def _show_checks(context: Context, endpoint: Endpoint, parity: Parity, agreements: list[Agreement]) -> None:
     from rich.table import Table
 
-    context.console.print(
-        f"[bold]parity[/bold]    prompt ids as in training: {', '.join(parity.compared)}", soft_wrap=True
-    )
+    if parity.unverified:
+        shown = f"[yellow]unverified[/yellow]: {parity.unverified}"
+    else:
+        shown = f"prompt ids as in training: {', '.join(parity.compared)}"
+    context.console.print(f"[bold]parity[/bold]    {shown}", soft_wrap=True)
     for why in dict.fromkeys(parity.left_out.values()):
         names = ", ".join(name for name, its in parity.left_out.items() if its == why)
         context.console.print(f"          not compared: {names}; {why}", soft_wrap=True, markup=False, style="dim")
     context.console.print()
+    if "score" not in endpoint.capabilities:
+        why = "the engine gives no log-probabilities of given ids, so that nothing shows whether adapters are applied"
+        context.console.print(f"[bold]adapters[/bold]  [yellow]unverified[/yellow]: {why}", soft_wrap=True)
+        return
     if not agreements:
         context.console.print("[dim]No run among the variants, so there are no probes to check against.[/dim]")
         return

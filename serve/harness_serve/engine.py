@@ -15,6 +15,7 @@ from pathlib import Path
 import harness
 from harness.client.asking import post
 from harness.contract import Endpoint
+from harness.contract.backends import Capability
 from harness.variants import Variant
 from harness_serve.arguments import environment, settings, tool_parser, vllm_arguments, wheel
 from harness_serve.guard import url_host
@@ -22,6 +23,7 @@ from harness_serve.options import VllmOptions
 from harness_serve.plan import plan_engine
 from harness_serve.process import kept, require_free_port, wait_until_healthy
 
+CAPABILITIES: frozenset[Capability] = frozenset(("token_ids", "logprobs", "score"))
 __all__ = ["ENGINE", "VllmOptions", "require_free_port", "start"]
 
 
@@ -50,7 +52,7 @@ def start(
         engine = stack.enter_context(kept(arguments, environment(plan, options, on_cpu=on_cpu), log_path))
         key = options.api_key.get_secret_value() if options.api_key else None
         shown = settings(plan, options, on_cpu=on_cpu) | {"tool_parser": parser or "none", "log": log_path}
-        endpoint = Endpoint(f"http://{url_host(options.host)}:{options.port}/v1", plan.names, key, shown)
+        endpoint = Endpoint(f"http://{url_host(options.host)}:{options.port}/v1", plan.names, key, shown, CAPABILITIES)
         wait_until_healthy(endpoint, engine, log_path, options, report)
         for name in plan.names:
             report(f"the first answer of {name}")
