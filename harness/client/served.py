@@ -44,7 +44,7 @@ class HttpBackend:
         finished: queue.Queue[tuple[int, Answer] | BaseException | None] = queue.Queue()
         loop = asyncio.new_event_loop()
         work = loop.create_task(self._ask(requests, finished))
-        thread = threading.Thread(target=_run, args=(loop, work, finished), daemon=True)
+        thread = threading.Thread(target=_run, args=(loop, work, finished), name="asking", daemon=True)
         thread.start()
         try:
             while (item := finished.get()) is not None:

@@ -17,6 +17,9 @@ from harness.errors import HarnessError
 
 pytest.importorskip("openai")
 from harness.client.asking import Client, EndpointError, models_of, post, post_all
+from harness.client.served import HttpBackend
+from harness.contract import Request
+from harness.nouns import Message
 
 Answer = tuple[int, Any]
 
@@ -134,3 +137,63 @@ def test_a_stream_that_is_closed_hangs_up(serve) -> None:  # type: ignore[no-unt
 
     asyncio.run(ask())
     assert hung_up.wait(60)
+
+
+# The HTTP backend
+
+
+def like_vllm(path: str, body: Any) -> Answer:
+    """Answer with the ids of the prompt's characters, and -0.5 as the log-probability of each token."""
+    prompt = body.get("prompt") or body["messages"][-1]["content"]
+    ids = prompt if isinstance(prompt, list) else [ord(letter) for letter in prompt]
+    choice: dict[str, Any] = {"index": 0, "finish_reason": "length", "token_ids": [7, 8]}
+    if path.endswith("/chat/completions"):
+        content = [{"logprob": -1.0}, {"logprob": -2.0}] if body.get("logprobs") else None
+        choice |= {"message": {"role": "assistant", "content": "ab"}, "logprobs": content and {"content": content}}
+        return 200, {"choices": [choice], "prompt_token_ids": ids if body.get("return_token_ids") else None}
+    choice |= {"text": "ab", "prompt_token_ids": ids}
+    if "prompt_logprobs" in body:
+        choice["prompt_logprobs"] = [None, *({str(id): {"logprob": -0.5}} for id in ids[1:])]
+    return 200, {"choices": [choice]}
+
+
+def test_what_vllm_adds_is_found_and_used(serve) -> None:  # type: ignore[no-untyped-def]
+    backend = HttpBackend(serve(like_vllm), "m")
+    assert backend.capabilities == {"token_ids", "logprobs", "score"}
+    asked = [Request((Message("user", "Hi"),), logprobs=True), Request("Hey"), Request((5, 6))]
+    answers = dict(backend.ask(asked))
+    assert answers[0].logprobs == (-1.0, -2.0) and answers[0].token_ids == (7, 8) and answers[0].finish == "length"
+    assert [answers[index].prompt_ids for index in range(3)] == [(72, 105), (72, 101, 121), (5, 6)]
+    assert backend.logprobs([[5, 6, 7], [1, 2]]) == [[-0.5, -0.5], [-0.5]]
+
+
+def test_what_an_endpoint_refuses_it_is_not_asked_again(serve) -> None:  # type: ignore[no-untyped-def]
+    asked: list[Any] = []
+
+    def reply(path: str, body: Any) -> Answer:
+        asked.append(body)
+        if extra := {"return_token_ids", "logprobs", "add_special_tokens"} & body.keys():
+            return 400, {"error": {"message": f"unknown parameter: {extra}"}}
+        return 200, {
+            "choices": [{"index": 0, "message": {"content": "Hello"}, "text": "Hello", "finish_reason": "stop"}]
+        }
+
+    backend = HttpBackend(serve(reply), "m")
+    assert backend.capabilities == frozenset() and len(asked) == 2
+    answers = dict(backend.ask([Request((Message("user", "Hi"),), logprobs=True), Request("Hey", logprobs=True)]))
+    assert [answers[index].text for index in range(2)] == ["Hello", "Hello"] and answers[0].logprobs is None
+
+
+def test_an_error_ends_the_asking_and_a_reader_may_leave_early(serve) -> None:  # type: ignore[no-untyped-def]
+    def reply(path: str, body: Any) -> Answer:
+        if "bad" in str(body):
+            return 404, {"error": {"message": "no such thing"}}
+        return like_vllm(path, body)
+
+    backend = HttpBackend(serve(reply), "m")
+    with pytest.raises(EndpointError, match="no such thing"):
+        list(backend.ask([Request("good"), Request("bad"), *[Request("good")] * 20]))
+    answers = backend.ask([Request("good")] * 50)
+    next(answers)
+    answers.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("asking")]
