@@ -240,9 +240,9 @@ def test_the_engine_is_guarded_with_a_key_and_without(
     plan = plan_engine([_variant(tmp_path, "a")], options)
     arguments = vllm_arguments(plan, tmp_path, options, on_cpu=True)
     assert arguments[arguments.index("--middleware") + 1] == "harness_serve.guard.EngineGuard"
-    environment = engine._environment(plan, options, on_cpu=True)
-    assert environment.get("VLLM_API_KEY") == key
-    assert json.loads(environment["HARNESS_SERVE_NAMES"]) == ["127.0.0.1", "compare.example.org"]
+    variables = environment(plan, options, on_cpu=True)
+    assert variables.get("VLLM_API_KEY") == key
+    assert json.loads(variables["HARNESS_SERVE_NAMES"]) == ["127.0.0.1", "compare.example.org"]
 
 
 def test_a_port_in_use_is_named_before_anything_starts(tmp_path: Path) -> None:
