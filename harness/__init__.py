@@ -8,15 +8,19 @@ from typing import TYPE_CHECKING, Any
 import pluggy
 
 from harness.contract import (
+    Answer,
     Dataset,
     Diagnosis,
     Engine,
     Evaluation,
+    EvaluationItem,
     Filter,
     Loss,
     Method,
     Metric,
     Objective,
+    Request,
+    Sampling,
     Template,
     Term,
     Tracker,
@@ -32,12 +36,14 @@ __version__ = "0.1.0"
 hookimpl = pluggy.HookimplMarker("harness")
 
 __all__ = [
+    "Answer",
     "Conversation",
     "DataError",
     "Dataset",
     "Diagnosis",
     "Engine",
     "Evaluation",
+    "EvaluationItem",
     "Example",
     "Filter",
     "HarnessError",
@@ -51,10 +57,12 @@ __all__ = [
     "PluginError",
     "Preference",
     "RecipeError",
+    "Request",
     "Result",
     "Role",
     "RunError",
     "Sample",
+    "Sampling",
     "Score",
     "Template",
     "TemplateError",

@@ -26,9 +26,7 @@ class Context:
     @functools.cached_property
     def plugins(self) -> Plugins:
         """The plugins, loaded when first asked for."""
-        plugins = Plugins(self.plugin_files, configured_files(), CORE_COMMANDS)
-        _CURRENT.append(plugins)
-        return plugins
+        return Plugins(self.plugin_files, configured_files(), CORE_COMMANDS)
 
     @functools.cached_property
     def console(self) -> Console:
@@ -44,13 +42,3 @@ class Context:
         for column in columns:
             table.add_column(column, overflow="fold")
         return table
-
-
-_CURRENT: list[Plugins] = []
-
-
-def current_plugins() -> Plugins:
-    """Return the plugins of this process: those of the command that is running, or the installed ones."""
-    if not _CURRENT:
-        _CURRENT.append(Plugins((), configured_files(), CORE_COMMANDS))
-    return _CURRENT[-1]

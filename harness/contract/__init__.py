@@ -4,10 +4,11 @@ It knows nouns, options and errors only. Declaring is cheap and reads nothing; t
 need when they are called.
 """
 
+from harness.contract.backends import Answer, Backend, Request, Sampling
 from harness.contract.datasets import Dataset
 from harness.contract.diagnoses import Diagnosis
 from harness.contract.engines import Endpoint, Engine
-from harness.contract.evaluations import Evaluation
+from harness.contract.evaluations import Evaluation, EvaluationContext, EvaluationItem
 from harness.contract.filters import Filter
 from harness.contract.methods import Method
 from harness.contract.objectives import Loss, Metric, Objective, Term
@@ -15,16 +16,22 @@ from harness.contract.templates import Template
 from harness.contract.trackers import Tracker
 
 __all__ = [
+    "Answer",
+    "Backend",
     "Dataset",
     "Diagnosis",
     "Endpoint",
     "Engine",
     "Evaluation",
+    "EvaluationContext",
+    "EvaluationItem",
     "Filter",
     "Loss",
     "Method",
     "Metric",
     "Objective",
+    "Request",
+    "Sampling",
     "Template",
     "Term",
     "Tracker",

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.contract.backends import Capability
 from harness.contract.checking import require_functions, require_options, require_texts
 
 if TYPE_CHECKING:
@@ -17,13 +18,16 @@ if TYPE_CHECKING:
 class Endpoint:
     """A running OpenAI-compatible server: its `/v1` URL, and the model name under which each variant answers.
 
-    `settings` are what it serves with, defaults filled in, for people to read.
+    `settings` are what it serves with, defaults filled in, for people to read. `capabilities` are what it tells besides
+    the texts of answers: with `token_ids` prompts are compared with training's, with `score` adapters are checked; what
+    it does not declare is shown as unverified.
     """
 
     url: str
     models: tuple[str, ...]
     api_key: str | None = field(default=None, repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
+    capabilities: frozenset[Capability] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)

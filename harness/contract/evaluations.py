@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from harness.contract.backends import CAPABILITIES, Answer, Backend, Capability, Request
 from harness.contract.checking import require_functions, require_options, require_texts
+from harness.errors import PluginError, known_names
 from harness.nouns import Result
 
 if TYPE_CHECKING:
@@ -14,23 +16,59 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Evaluation:
-    """Gives a loaded variant scores, per-sample records and standard errors, one Result a task.
+class EvaluationContext:
+    """The surroundings of one measurement: the recipe (None: a model measured without one) and the loaded plugins."""
 
-    `run(variant, options, recipe)`; `recipe` is the one the variant was tuned with, or None. `texts(options, recipe)`
-    gives (id, text) of each item, question and answer, and under the same id more texts of it if there are any, for
-    `data.decontaminate` to compare the training data with.
+    recipe: Any
+    plugins: Any
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationItem:
+    """One item of an evaluation: its requests, what a right answer is, and how it counts. `id` is given once."""
+
+    id: str
+    requests: tuple[Request, ...]
+    target: str = ""
+    category: str = ""
+    weight: float = 1.0
+    data: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Scores a Backend, with a record of every item.
+
+    Either `items(options, context)` yields an EvaluationItem each and `score(item, answers)` returns its metrics by name
+    (1.0 for right, 0.0 for wrong), and the harness asks, averages and records; `lower_is_better` names metrics of which
+    less is better. Or `run(backend, options, context)` drives itself and yields one Result a task. The context has the
+    recipe and the plugins. `needs` are the capabilities without which a Backend is refused.
+
+    `texts(options, context)` gives (id, text) of each item, question and answer, and under the same id more texts of it
+    if there are any, for `data.decontaminate` to compare the training data with.
     """
 
     name: str
     description: str
     options: type[Options]
-    run: Callable[[Any, Any, Any], Iterable[Result]]
+    run: Callable[[Backend, Any, EvaluationContext], Iterable[Result]] | None = None
     texts: Callable[[Any, Any], Iterable[tuple[str, str]]] | None = None
+    items: Callable[[Any, EvaluationContext], Iterable[EvaluationItem]] | None = None
+    score: Callable[[EvaluationItem, Sequence[Answer]], Mapping[str, float]] | None = None
+    needs: tuple[Capability, ...] = ()
+    lower_is_better: tuple[str, ...] = ()
 
 
 def check_evaluation(evaluation: Evaluation) -> None:
     """Refuse a declaration that would break where a recipe uses it. Raises PluginError."""
-    require_functions(evaluation, run="variant, options, recipe")
+    drives_itself, has_items = evaluation.run is not None, evaluation.items is not None
+    if drives_itself == has_items or has_items != (evaluation.score is not None):
+        raise PluginError(f"{evaluation.name!r}: expected `run`, or `items` and `score` together, and not both")
+    if drives_itself:
+        require_functions(evaluation, run="backend, options, context")
+    else:
+        require_functions(evaluation, items="options, context", score="item, answers")
+    if unknown := [need for need in evaluation.needs if need not in CAPABILITIES]:
+        raise PluginError(f"{evaluation.name!r} needs {unknown[0]!r}, expected one of {known_names(CAPABILITIES)}")
     require_options(evaluation)
     require_texts(evaluation, "description")

@@ -6,7 +6,7 @@ torch, transformers and peft are imported when something is loaded, not before.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,7 @@ from harness.model.attention import why_not_sdpa
 from harness.model.tokenizer import add_tokens, hub_hint, load_tokenizer
 from harness.recipe import TemplateSpec, template_spec
 from harness.template import BoundTemplate, bind, control_tokens, fitting, missing_tokens
+from harness.variants import Variant, require_here
 
 if TYPE_CHECKING:
     import torch
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from harness.contract import Template
     from harness.plugins import Plugins
     from harness.recipe import ModelSpec
-    from harness.variants import Variant
 
 
 @dataclass(frozen=True)
@@ -116,6 +116,7 @@ def model_folder(spec: ModelSpec) -> Path:
 
 def load_variant(variant: Variant, plugins: Plugins, device: torch.device | None = None) -> LoadedVariant:
     """The variant's model, adapter and template, as they were tuned."""
+    require_here(variant, "loaded")
     model = load_model(variant.model, added_ids=variant.added_ids)
     if variant.adapter is not None:
         peft = require("peft", "tuning")
@@ -131,12 +132,44 @@ def load_variant(variant: Variant, plugins: Plugins, device: torch.device | None
 
 def load_template(variant: Variant, plugins: Plugins) -> BoundTemplate:
     """The template the variant is asked through: the run's own, or on the model's tokenizer what `Variant.template` says."""
+    require_here(variant, "asked through a template")
     if variant.chat_folder is not None:
         return BoundTemplate.load(variant.chat_folder)
     spec = template_spec(variant.template or "model", plugins)
     if spec.add_tokens:
         raise TemplateError("add_tokens belongs into a recipe: tokens that nobody has trained cannot be asked with")
     return bind_template(spec, variant.model, plugins)
+
+
+def with_chat_folders(variants: Sequence[Variant], plugins: Plugins, folder: Path) -> tuple[Variant, ...]:
+    """Save the template of a plain model in `folder`, and return the variants with it as their `chat_folder`.
+
+    Only where none of them brings one. A variant that is asked in another way than the first is left as it is.
+
+    Raises:
+        TemplateError: where the model brings no template that works; it names those that fit its tokenizer.
+    """
+    first = variants[0]
+    if any(variant.chat_folder is not None for variant in variants):
+        return tuple(variants)
+    try:
+        load_template(first, plugins).save(folder)
+    except TemplateError as error:
+        if first.template is not None:
+            raise
+        raise TemplateError(f"{first.name}: {error}\n{_fitting(first.model, plugins)}") from None
+    asked_alike = (first.model.path, first.model.revision, first.template)
+    return tuple(
+        replace(one, chat_folder=folder) if (one.model.path, one.model.revision, one.template) == asked_alike else one
+        for one in variants
+    )
+
+
+def _fitting(model: ModelSpec, plugins: Plugins) -> str:
+    """Return the option that names a template for a model which brings none that works."""
+    tokenizer = load_tokenizer(model.path, model.revision, trust_remote_code=model.trust_remote_code)
+    names = [name for name in fitting(plugins.templates, tokenizer) if name != "model"]
+    return f"Name one with --template NAME. These fit its tokenizer: {', '.join(names) or 'none'}"
 
 
 def bind_template(spec: TemplateSpec, model: ModelSpec, plugins: Plugins) -> BoundTemplate:

@@ -18,6 +18,7 @@ from harness.nouns.messages import (
     ToolCall,
 )
 from harness.nouns.results import Result, Sample, Score
+from harness.nouns.variants import Remote
 
 __all__ = [
     "ROLES",
@@ -30,6 +31,7 @@ __all__ = [
     "Message",
     "Preference",
     "Reads",
+    "Remote",
     "Result",
     "Role",
     "Row",

@@ -151,7 +151,9 @@ class Registry(Mapping[str, T], Generic[T]):
         if not isinstance(name, str) or not name:
             raise PluginError(f"register was given {item!r:.200}, which has no name")
         if not name.isprintable() or set(name) & set(" :"):
-            raise PluginError(f"{name!r:.120} cannot be typed as a name: leave out spaces, colons and control characters")
+            raise PluginError(
+                f"{name!r:.120} cannot be typed as a name: leave out spaces, colons and control characters"
+            )
         if len(name) > LONGEST_NAME or name.startswith(".") or set(name) & set("/\\"):
             raise PluginError(
                 f"{name[:LONGEST_NAME]!r} cannot be a name: files are named after it. It has up to {LONGEST_NAME} "

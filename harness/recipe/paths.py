@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import RecipeError
+from harness.nouns.variants import SCHEME
 from harness.options import Options
 from harness.recipe.document import Document, file_near
 from harness.recipe.schema import HUB_ID, DataSource, Recipe
@@ -21,6 +22,11 @@ def resolve_paths(recipe: Recipe, document: Document, must_exist: bool) -> Recip
         return os.path.normpath(folder / os.path.expanduser(value))  # noqa: PTH111 - Path's raises for an unknown user
 
     model = recipe.model
+    if model.path.startswith(SCHEME):
+        raise RecipeError(
+            f"{document.place('model', 'path')}: {model.path} is a remote model, and what is tuned are weights that are "
+            f"here: name a model folder or a hub id. `harness generate` lets a remote model write data to tune on"
+        )
     if not _may_be_hub_id(model.path, folder):
         model = model.model_copy(update={"path": absolute(model.path)})
         if must_exist and not model.is_local:

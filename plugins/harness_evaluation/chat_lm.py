@@ -16,23 +16,22 @@ Importing this module imports torch, transformers and lm_eval.
 
 from __future__ import annotations
 
-import contextlib
 import copy
 import json
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from lm_eval.models.huggingface import HFLM
 from lm_eval.models.utils import normalize_gen_kwargs
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
 from harness.errors import HarnessError
+from harness.model.likelihoods import likelihoods
 from harness.model.load import LoadedVariant
+from harness.model.local import generate, text_of
 from harness.model.tokenizer import load_tokenizer
 from harness.nouns import Message
-from harness_evaluation.likelihoods import likelihoods
 from harness_evaluation.progress import Bar
 
 
@@ -136,24 +135,8 @@ class ChatLM(HFLM):  # type: ignore[misc]
         new_tokens = settings.pop("max_gen_toks")
         if not settings["do_sample"]:
             settings.pop("temperature", None)
-        width = max(map(len, prompts))
-        ids = torch.full((len(prompts), width), self.template.pad_id, device=self.device)
-        mask = torch.zeros_like(ids)
-        for row, prompt in enumerate(prompts):  # padded on the left, so that answers begin side by side
-            ids[row, width - len(prompt) :] = torch.tensor(prompt, device=self.device)
-            mask[row, width - len(prompt) :] = 1
-        with torch.inference_mode(), _own_defaults_set_aside(self.loaded):
-            out = self.model.generate(
-                input_ids=ids,
-                attention_mask=mask,
-                generation_config=GenerationConfig(
-                    max_new_tokens=new_tokens, eos_token_id=stop_ids, pad_token_id=self.template.pad_id, **settings
-                ),
-                stopping_criteria=StoppingCriteriaList(
-                    [StopAtText(self.tokenizer, stop_texts, width)] if stop_texts else []
-                ),
-            )
-        return [self._text(answer, stop_ids, stop_texts) for answer in out[:, width:].tolist()]
+        ids = generate(self.loaded, prompts, stop_ids, stop_texts, new_tokens, settings)
+        return [self._text(answer, stop_ids, stop_texts) for answer in ids]
 
     def _stops(self, until: Sequence[str]) -> tuple[list[int], list[str]]:
         """What ends an answer: the template's stop ids and those of control tokens in `until`; and the texts left."""
@@ -163,10 +146,7 @@ class ChatLM(HFLM):  # type: ignore[misc]
 
     def _text(self, ids: list[int], stop_ids: list[int], stop_texts: list[str]) -> str:
         end = next((position for position, id in enumerate(ids) if id in stop_ids), len(ids))
-        text: str = self.tokenizer.decode(ids[:end], skip_special_tokens=True)
-        for stop in stop_texts:
-            text = text.split(stop, 1)[0]
-        return text
+        return text_of(self.tokenizer, ids[:end], stop_texts)[0]
 
     def _check_fit(self, tokens: int, new_tokens: int) -> None:
         if tokens + new_tokens > self.max_length:
@@ -175,23 +155,6 @@ class ChatLM(HFLM):  # type: ignore[misc]
                 f"a prompt of {tokens} tokens{answer} does not fit into the model's {self.max_length} tokens. "
                 f"Nothing is cut off: lower max_gen_toks or num_fewshot, or leave the task out"
             )
-
-
-@contextlib.contextmanager
-def _own_defaults_set_aside(loaded: LoadedVariant) -> Iterator[None]:
-    """Put the template's stops in the place of the model's own generation defaults.
-
-    `generate` fills what it is not told from these: a model's own repetition penalty would change greedy answers, and
-    serving, which reads the run's generation defaults, does not have it.
-    """
-    own = loaded.model.generation_config
-    loaded.model.generation_config = GenerationConfig(
-        eos_token_id=list(loaded.template.stop_ids), pad_token_id=loaded.template.pad_id, do_sample=False
-    )
-    try:
-        yield
-    finally:
-        loaded.model.generation_config = own
 
 
 class LmEvalLM(HFLM):  # type: ignore[misc]
@@ -230,24 +193,3 @@ class LmEvalLM(HFLM):  # type: ignore[misc]
         logits: torch.Tensor = super()._model_call(inps, *args, **kwargs)
         self.bar.advance(len(inps))
         return logits
-
-
-class StopAtText(StoppingCriteria):  # type: ignore[misc]
-    """Ends each row of a batch once its answer holds one of the stop texts, however they were tokenized."""
-
-    def __init__(self, tokenizer: Any, texts: Sequence[str], prompt_width: int) -> None:
-        self.tokenizer, self.texts, self.prompt_width = tokenizer, texts, prompt_width
-        # No text is longer in tokens than in bytes; one more token may begin before it, one end after it.
-        self.lookback = max(len(text.encode()) for text in texts) + 2
-        self.done: torch.Tensor | None = None
-
-    def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        """bool [b], True where a row is done. input_ids: int64 [b, prompt_width + answer so far]."""
-        if self.done is None:
-            self.done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
-        going = (~self.done).nonzero()[:, 0]
-        recent = input_ids[going, max(self.prompt_width, input_ids.shape[1] - self.lookback) :]
-        tails = self.tokenizer.batch_decode(recent, skip_special_tokens=True)
-        for row, tail in zip(going.tolist(), tails, strict=True):
-            self.done[row] = any(text in tail for text in self.texts)
-        return self.done

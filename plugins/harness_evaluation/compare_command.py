@@ -14,9 +14,9 @@ from harness.cli.context import Context
 from harness.errors import HarnessError, known_names, nearest
 
 if TYPE_CHECKING:
+    from harness.measure.comparison import Comparison, TaskComparison
+    from harness.measure.records import Found, Record
     from harness.nouns import Sample
-    from harness_evaluation.comparison import Comparison, TaskComparison
-    from harness_evaluation.records import Found, Record
 
 
 @click.command(name="compare")
@@ -61,10 +61,10 @@ def command(
     """
     from rich.markup import escape
 
+    from harness.measure.comparison import choose, compare_task
+    from harness.measure.records import find_records
+    from harness.measure.weights import weights_of
     from harness.variants import resolve_variants
-    from harness_evaluation.comparison import choose, compare_task
-    from harness_evaluation.records import find_records
-    from harness_evaluation.weights import weights_of
 
     if plot is not None and plot.suffix.lower() not in (".png", ".svg", ".pdf"):
         raise HarnessError(f"--plot {plot}: the name should end in .png, .svg or .pdf")

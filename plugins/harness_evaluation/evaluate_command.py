@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import gc
@@ -15,12 +16,14 @@ import click
 
 from harness.cli.context import Context
 from harness.errors import HarnessError, known_names, nearest
+from harness.plugins.registry import FIRST_PARTY
 
 if TYPE_CHECKING:
+    from harness.contract import Backend
+    from harness.measure.records import Record
     from harness.nouns import Result
     from harness.recipe import EvaluateSpec, Recipe
     from harness.variants import Variant
-    from harness_evaluation.records import Record
 
 
 @click.command(name="evaluate")
@@ -78,7 +81,8 @@ def command(
 ) -> None:
     """Measure variants on the same items and show them side by side.
 
-    A VARIANT is a run, RUN@base (its base model, asked through the run's template), a model folder or a hub id.
+    A VARIANT is a run, RUN@base (its base model, asked through the run's template), a model folder, a hub id, the folder of
+    a PEFT adapter, or a remote model (openai:https://host/v1#model, its key in OPENAI_API_KEY).
     Every item is kept in the run's evaluations/, for `harness compare`; what was measured with other weights or settings
     stays beside it.
 
@@ -152,16 +156,22 @@ def _from_recipe(recipe: Recipe | None, only: Sequence[str], include_path: Path 
     assert recipe is not None
     if include_path is not None:
         raise HarnessError("--include-path belongs to --tasks; in a recipe it is `include_path` of the evaluation")
-    known = [spec.evaluation for spec in recipe.evaluate]
+    known = [_short(spec.evaluation) for spec in recipe.evaluate]
     if not known:
         raise HarnessError(
             f"the recipe {recipe.name!r} names no evaluations. "
             f"Add them under `evaluate:`, or name tasks with --tasks A,B"
         )
-    for name in only:
+    wanted = [_short(name) for name in only]
+    for name in wanted:
         if name not in known:
             raise HarnessError(f"--evaluation {name}: the recipe {recipe.name!r} has {known_names(known)}")
-    return [(spec.evaluation, spec) for spec in recipe.evaluate if not only or spec.evaluation in only]
+    return [(name, spec) for name, spec in zip(known, recipe.evaluate, strict=True) if not only or name in wanted]
+
+
+def _short(name: str) -> str:
+    """Return the name that records and people use: without the owner where that is the harness itself."""
+    return name.removeprefix(f"{FIRST_PARTY}:")
 
 
 def _from_tasks(tasks: str, include_path: Path | None) -> list[tuple[str, Any]]:
@@ -200,6 +210,8 @@ def _as_asked(
 
     What a recipe says of another model's revision and code is not taken over; that, and a default dtype, are said.
     """
+    if variant.remote is not None:
+        return variant
     say = functools.partial(click.echo, err=True)
     model = variant.model
     if variant.run is None and recipe is not None:
@@ -230,24 +242,44 @@ def _dumped(options: EvaluateSpec) -> dict[str, Any]:
 def _measure(
     variant: Variant, specs: Sequence[tuple[str, Any]], recipe: Recipe | None, context: Context
 ) -> tuple[list[Record], tuple[Result, ...]]:
-    """Load one variant, run the evaluations on it, and write each result as soon as it is there."""
-    from harness.model.load import load_variant
-    from harness_evaluation.checks import checked
-    from harness_evaluation.records import folder_of, write_record
-    from harness_evaluation.weights import weights_of
+    """Ask one variant all evaluations, and write each result as soon as it is there."""
+    from harness.contract import EvaluationContext
+    from harness.measure.records import folder_of, write_record
+    from harness.measure.runner import results
+    from harness.measure.soundness import checked
+    from harness_evaluation.progress import progress_bar
 
-    loaded = load_variant(variant, context.plugins)
-    weights = weights_of(variant)
-    folder = folder_of(variant, context.runs_folder, weights)
     evaluations = context.plugins.evaluations
-    records, results = [], []
+    around = EvaluationContext(recipe, context.plugins)
+    backend = _backend_of(variant, context)
+    identity = backend.identity
+    folder = folder_of(variant, context.runs_folder, identity.weights)
+    records, measured = [], []
     for name, options in specs:
         began = time.perf_counter()
-        for result in checked(evaluations[name].run(loaded, options, recipe), name, evaluations.owner(name)):
-            seconds = time.perf_counter() - began
-            records.append(write_record(loaded, name, _dumped(options), result, folder, weights, seconds))
-            results.append(result)
-    return records, tuple(results)
+        with contextlib.ExitStack() as stack:
+            progress = {}
+            if evaluations[name].items is not None:  # the others have a bar of their own
+                bar = stack.enter_context(progress_bar(f"{variant.name}  {name}"))
+                progress = {"expect": bar.expect, "advance": bar.advance}
+            outcome = results(evaluations[name], backend, options, around, **progress)
+            for result in checked(outcome, name, evaluations.owner(name)):
+                seconds = time.perf_counter() - began
+                records.append(write_record(variant, identity, name, _dumped(options), result, folder, seconds))
+                measured.append(result)
+    return records, tuple(measured)
+
+
+def _backend_of(variant: Variant, context: Context) -> Backend:
+    """Return what answers for a variant: the endpoint of a remote one, else its weights, loaded."""
+    if variant.remote is not None:
+        from harness.client.served import HttpBackend
+
+        return HttpBackend.of_remote(variant.remote, variant.name)
+    from harness.model.load import load_variant
+    from harness.model.local import LocalBackend
+
+    return LocalBackend(load_variant(variant, context.plugins))
 
 
 def _give_memory_back() -> None:
@@ -285,7 +317,7 @@ def _print_table(context: Context, variants: Sequence[Variant], records: Sequenc
             )
             shown_task = ""
     context.console.print(table)
-    dtypes = ", ".join(dict.fromkeys(variant.model.dtype for variant in variants))
+    dtypes = ", ".join(dict.fromkeys(_weights(variant) for variant in variants))
     context.console.print(
         f"\n[dim]value ± standard error; ↑ more is better, ↓ less is better; weights in {dtypes}[/dim]"
     )
@@ -294,6 +326,10 @@ def _print_table(context: Context, variants: Sequence[Variant], records: Sequenc
             context.console.print(
                 f"[yellow]{escape(record.variant)}, {escape(record.task)}: {escape(warning)}[/yellow]", soft_wrap=True
             )
+
+
+def _weights(variant: Variant) -> str:
+    return variant.model.dtype if variant.remote is None else "an endpoint's own type"
 
 
 def shown(score: Any) -> str:

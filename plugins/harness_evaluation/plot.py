@@ -7,7 +7,7 @@ from pathlib import Path
 
 from harness.extras import require
 from harness.files import replacing
-from harness_evaluation.comparison import Comparison
+from harness.measure.comparison import Comparison
 
 INK, FAINT, GRID = "#1f2933", "#7b8794", "#e4e7eb"
 BETTER, WORSE, UNCLEAR = "#0b7a75", "#c8553d", "#9aa5b1"

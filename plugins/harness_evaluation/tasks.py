@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING, Annotated, Any, Self
 import pydantic
 from pydantic import Field
 
-from harness.contract import Evaluation
+from harness.contract import Backend, Evaluation, EvaluationContext
 from harness.errors import HarnessError, first_line, known_names, nearest
 from harness.extras import require
+from harness.measure import statistics
+from harness.measure.records import categories
 from harness.nouns import Result, Sample, Score
 from harness.options import Options
-from harness_evaluation import statistics
+from harness_evaluation.local import LOCAL, loaded_of
 from harness_evaluation.progress import progress_bar
-from harness_evaluation.records import categories
 
 if TYPE_CHECKING:
-    from harness.model.load import LoadedVariant
-    from harness.recipe import Recipe
+    pass
 
 Positive = Annotated[int, Field(gt=0)]
 BOOTSTRAP_ITERATIONS = 1000  # for metrics of the whole corpus, such as F1 or BLEU; a mean needs none
@@ -61,12 +61,13 @@ class LmEvalOptions(Options):
         return self
 
 
-def run(loaded: LoadedVariant, options: LmEvalOptions, recipe: Recipe | None) -> Iterator[Result]:
+def run(backend: Backend, options: LmEvalOptions, context: EvaluationContext) -> Iterator[Result]:
     """The results, one a task.
 
     Raises:
         HarnessError: for a task that is not there or cannot be loaded, and a prompt that does not fit the model.
     """
+    loaded = loaded_of(backend)
     require("lm_eval", "evaluation")
     with quiet(), progress_bar(f"{loaded.variant.name}  {' '.join(options.tasks)}") as bar:
         import lm_eval
@@ -90,7 +91,7 @@ def run(loaded: LoadedVariant, options: LmEvalOptions, recipe: Recipe | None) ->
         yield _as_result(name, task, output, model.questions)
 
 
-def texts(options: LmEvalOptions, recipe: Recipe) -> Iterator[tuple[str, str]]:
+def texts(options: LmEvalOptions, context: EvaluationContext) -> Iterator[tuple[str, str]]:
     """(id, text) of every item: what it asks and, where that is text, the answer it wants."""
     require("lm_eval", "evaluation")
     with quiet():
@@ -114,7 +115,12 @@ def _texts(task: Any, doc: Any) -> tuple[str, ...]:
 
 
 EVALUATION = Evaluation(
-    "lm_eval", "tasks of the LM Evaluation Harness: its own, or those of a folder", LmEvalOptions, run, texts
+    "lm_eval",
+    "tasks of the LM Evaluation Harness: its own, or those of a folder",
+    LmEvalOptions,
+    run,
+    texts,
+    needs=LOCAL,
 )
 
 

@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from harness.contract import Evaluation
+from harness.contract import Backend, Evaluation, EvaluationContext
 from harness.errors import HarnessError
 from harness.extras import require
+from harness.measure import statistics
 from harness.nouns import Result, Sample, Score
 from harness.options import Options
 from harness.recipe import DataSource, DataSpec
-from harness_evaluation import statistics
+from harness_evaluation.local import LOCAL, loaded_of
 from harness_evaluation.progress import progress_bar
 
 if TYPE_CHECKING:
     from harness.data import EncodedData
     from harness.model.load import LoadedVariant
     from harness.nouns import Example
-    from harness.recipe import Recipe
     from harness.template import BoundTemplate
 
 Positive = Annotated[int, Field(gt=0)]
@@ -38,13 +38,14 @@ class ValLossOptions(Options):
     batch_tokens: Positive = 8192
 
 
-def run(loaded: LoadedVariant, options: ValLossOptions, recipe: Recipe | None) -> Iterator[Result]:
+def run(backend: Backend, options: ValLossOptions, context: EvaluationContext) -> Iterator[Result]:
     """One result: `nll` per supervised token and `perplexity`, each with a standard error.
 
     The standard error takes conversations, not tokens, as the independent items: tokens of one conversation vary
     together. See `statistics.mean`, whose weights are the token counts.
     """
-    sources, encoded = _encoded(options, recipe, loaded.template)
+    loaded = loaded_of(backend)
+    sources, encoded = _encoded(options, context, loaded.template)
     examples = encoded.examples[: options.limit]
     with progress_bar(f"{loaded.variant.name}  val_loss") as bar:
         bar.expect(len(examples))
@@ -69,18 +70,22 @@ def run(loaded: LoadedVariant, options: ValLossOptions, recipe: Recipe | None) -
     yield Result("val_loss", scores, samples, details, _warnings(loaded, trained, len(examples)))
 
 
-def texts(options: ValLossOptions, recipe: Recipe) -> Iterator[tuple[str, str]]:
+def texts(options: ValLossOptions, context: EvaluationContext) -> Iterator[tuple[str, str]]:
     """(id, text) of every conversation that is measured on; those of a `validation_share` are training data's own."""
-    from harness.cli.context import current_plugins
     from harness.data import load_source, text_of
 
-    for source in options.data or recipe.data.validation:
-        for item in load_source(source, current_plugins().datasets):
+    for source in options.data or context.recipe.data.validation:
+        for item in load_source(source, context.plugins.datasets):
             yield item.id, text_of(item)
 
 
 EVALUATION = Evaluation(
-    "val_loss", "loss per supervised token and perplexity on held-out conversations", ValLossOptions, run, texts
+    "val_loss",
+    "loss per supervised token and perplexity on held-out conversations",
+    ValLossOptions,
+    run,
+    texts,
+    needs=LOCAL,
 )
 
 
@@ -150,14 +155,13 @@ def _warnings(loaded: LoadedVariant, trained: int | None, n: int) -> tuple[str, 
 
 
 def _encoded(
-    options: ValLossOptions, recipe: Recipe | None, template: BoundTemplate
+    options: ValLossOptions, context: EvaluationContext, template: BoundTemplate
 ) -> tuple[Sequence[DataSource], EncodedData]:
     """The sources that are measured on, encoded."""
-    from harness.cli.context import current_plugins
     from harness.data import encode_held_out, encode_sources
     from harness.data.cache.store import kept_validation
 
-    plugins = current_plugins()
+    recipe, plugins = context.recipe, context.plugins
     limits = {"max_tokens": options.max_tokens, "on_overlong": options.on_overlong}
     chosen = {key: value for key, value in limits.items() if value is not None}
     if recipe is not None and not options.data and recipe.data.validation_share:

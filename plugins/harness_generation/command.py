@@ -18,7 +18,7 @@ from harness.cli.context import Context
 from harness.errors import HarnessError
 
 if TYPE_CHECKING:
-    from harness_generation.endpoint import Limits
+    from harness.client.asking import Limits
     from harness_generation.output import Output
     from harness_generation.prompts import Api, Seed
     from harness_generation.self_instruct import Settings
@@ -61,7 +61,7 @@ def command(context: Context, /, seeds: str, out: Path, as_json: bool, **given: 
     """
     import asyncio
 
-    from harness_generation.endpoint import Limits
+    from harness.client.asking import Limits
     from harness_generation.output import opened
     from harness_generation.prompts import prompt_version, read_seeds
     from harness_generation.self_instruct import Settings
@@ -128,7 +128,7 @@ async def _generate(
 
 
 def _how_to_go_on(stopped: HarnessError) -> str:
-    from harness_generation.endpoint import BudgetUsedUp
+    from harness.client.asking import BudgetUsedUp
 
     if isinstance(stopped, BudgetUsedUp):
         return "the same command with a larger --budget-tokens goes on"

@@ -18,9 +18,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from harness.client.asking import Spent
 from harness.errors import HarnessError, RunError
 from harness.files import explain_full_disk, read_json, write_text
-from harness_generation.endpoint import Spent
 
 STATE_EVERY_S = 0.5
 

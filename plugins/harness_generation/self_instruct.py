@@ -16,9 +16,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.client.asking import without_secrets
 from harness.errors import HarnessError
 from harness_generation import answers, prompts
-from harness_generation.endpoint import Answer, Asker, without_secrets
+from harness_generation.endpoint import Answer, Asker
 from harness_generation.novelty import NoveltyIndex
 from harness_generation.output import Output, Task
 from harness_generation.prompts import Seed

@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,10 +22,10 @@ from harness.cli.context import Context
 from harness.extras import require
 
 if TYPE_CHECKING:
+    from harness.checks.agreement import Agreement
+    from harness.checks.parity import Parity
     from harness.contract import Endpoint, Engine
     from harness.variants import Variant
-    from harness_serve.checks import Agreement
-    from harness_serve.parity import Parity
 
 
 @click.command()
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
 @click.option(
     "--dtype", type=click.Choice(["bfloat16", "float16", "float32"]), help="[default: what the variants were tuned in]"
 )
+@click.option("--engine", metavar="NAME", help="The engine to serve with. [default: the recipe's, else vllm]")
 @click.option(
     "--set", "sets", multiple=True, metavar="KEY=VALUE", help="An option of the engine, as in max_model_len=2048."
 )
@@ -86,12 +88,14 @@ def serve(context: Context, /, variants: tuple[str, ...], **settings: Any) -> No
     log-probabilities with the tuned model's; a difference stops serving. Tool calls are parsed as the template writes them
     (--set tool_parser=NAME: otherwise; none: not at all).
     """
-    from harness.variants import resolve_variants
+    from harness.variants import require_here, resolve_variants
 
     console = context.console
     with _sigterm_as_interrupt():
         try:
             resolved = resolve_variants(variants, context.runs_folder, context.plugins, settings["template"])
+            for variant in resolved:
+                require_here(variant, "served")
             engine, options = _engine_and_options(context, resolved, settings)
             _serve(context, resolved, engine, options, settings)
         except KeyboardInterrupt:
@@ -101,9 +105,10 @@ def serve(context: Context, /, variants: tuple[str, ...], **settings: Any) -> No
 def _serve(
     context: Context, variants: tuple[Variant, ...], engine: Engine, options: Any, settings: dict[str, Any]
 ) -> None:
-    from harness_serve.checks import verify
+    from harness.checks.agreement import verify
+    from harness.checks.parity import require_parity
+    from harness.model.load import with_chat_folders
     from harness_serve.guard import Names, require_key
-    from harness_serve.parity import require_parity
 
     console, host = context.console, options.host
     require_key(host, options.api_key.get_secret_value() if options.api_key is not None else None)
@@ -126,11 +131,13 @@ def _serve(
         needed_later = ("transformers", "gradio") if settings["ui"] else ("transformers",)
         began = time.monotonic()
         with _waiting(context, needed_later) as report:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-chat-"))) / "chat"
+            variants = with_chat_folders(variants, context.plugins, folder)
             endpoint = stack.enter_context(engine.start(variants, options, report))
             parity = require_parity(endpoint, variants, report)
             agreements = verify(endpoint, variants, getattr(options, "dtype", None), report)
         console.print(f"Ready after {time.monotonic() - began:.0f} s.\n")
-        _show_checks(context, parity, agreements)
+        _show_checks(context, endpoint, parity, agreements)
         page_url = None
         if settings["ui"]:
             from harness_serve.page import serve_page
@@ -179,6 +186,8 @@ def _engine_and_options(
     if run is not None and run.recipe.serve is not None:
         chosen = run.recipe.serve.model_dump(exclude_unset=True)
         name = chosen.pop("engine", name)
+    if settings["engine"] is not None and settings["engine"] != name:
+        chosen, name = {}, settings["engine"]  # the recipe's options are those of another
     engine = context.plugins.engines[name]
     for item in settings["sets"]:
         key, equals, value = item.partition("=")
@@ -275,16 +284,22 @@ def _import(modules: tuple[str, ...]) -> None:
             importlib.import_module(module)
 
 
-def _show_checks(context: Context, parity: Parity, agreements: list[Agreement]) -> None:
+def _show_checks(context: Context, endpoint: Endpoint, parity: Parity, agreements: list[Agreement]) -> None:
     from rich.table import Table
 
-    context.console.print(
-        f"[bold]parity[/bold]    prompt ids as in training: {', '.join(parity.compared)}", soft_wrap=True
-    )
+    if parity.unverified:
+        shown = f"[yellow]unverified[/yellow]: {parity.unverified}"
+    else:
+        shown = f"prompt ids as in training: {', '.join(parity.compared)}"
+    context.console.print(f"[bold]parity[/bold]    {shown}", soft_wrap=True)
     for why in dict.fromkeys(parity.left_out.values()):
         names = ", ".join(name for name, its in parity.left_out.items() if its == why)
         context.console.print(f"          not compared: {names}; {why}", soft_wrap=True, markup=False, style="dim")
     context.console.print()
+    if "score" not in endpoint.capabilities:
+        why = "the engine gives no log-probabilities of given ids, so that nothing shows whether adapters are applied"
+        context.console.print(f"[bold]adapters[/bold]  [yellow]unverified[/yellow]: {why}", soft_wrap=True)
+        return
     if not agreements:
         context.console.print("[dim]No run among the variants, so there are no probes to check against.[/dim]")
         return

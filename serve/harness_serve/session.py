@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Sequence
+from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.client.asking import Client, EndpointError
 from harness_serve.votes import Side, Verdict, Vote
 
 REDRAW_S = 0.06  # how often a page that streams is drawn again
@@ -104,7 +106,7 @@ class Session:
             ]
         return [*messages, {"role": "user", "content": self.turns[upto].prompt}]
 
-    async def ask(self, client: Any, prompt: str, system_prompt: str, sampling: Sampling) -> AsyncIterator[None]:
+    async def ask(self, client: Client, prompt: str, system_prompt: str, sampling: Sampling) -> AsyncIterator[None]:
         """Ask every variant at once; yields whenever there is something new to draw, and ends when all answers are in."""
         turn = Turn(prompt, system_prompt, sampling, [Answer() for _ in self.variants])
         self.turns.append(turn)
@@ -166,38 +168,22 @@ class Session:
         ]
 
 
-async def _stream(client: Any, model: str, messages: list[dict[str, str]], sampling: Sampling, answer: Answer) -> None:
+async def _stream(
+    client: Client, model: str, messages: list[dict[str, str]], sampling: Sampling, answer: Answer
+) -> None:
     """Ask one variant and fill `answer` as its tokens come."""
-    import openai
-
     began = time.monotonic()
+    finish = None
     try:
-        stream = await client.chat.completions.create(
-            model=model,
-            messages=messages,
-            stream=True,
-            stream_options={"include_usage": True},
-            **sampling.as_dict(),
-        )
-        async with stream:
-            finish = None
-            async for chunk in stream:
+        async with aclosing(client.stream({"model": model, "messages": messages, **sampling.as_dict()})) as deltas:
+            async for delta in deltas:
                 answer.total_s = time.monotonic() - began
-                if chunk.usage is not None:
-                    answer.tokens = chunk.usage.completion_tokens
-                for choice in chunk.choices:
-                    finish = choice.finish_reason or finish
-                    if choice.delta.content:
-                        if answer.first_token_s is None:
-                            answer.first_token_s = answer.total_s
-                        answer.text += choice.delta.content
+                answer.tokens = delta.completion_tokens or answer.tokens
+                finish = delta.finish or finish
+                if delta.text:
+                    if answer.first_token_s is None:
+                        answer.first_token_s = answer.total_s
+                    answer.text += delta.text
         answer.finish = finish or "stop"
-    except openai.APIStatusError as error:
-        answer.finish, answer.error = "error", _told(error)
-    except openai.APIError as error:
-        answer.finish, answer.error = "error", f"the endpoint does not answer: {error}"
-
-
-def _told(error: Any) -> str:
-    body = error.body if isinstance(error.body, dict) else {}
-    return str(body.get("message") or error.message)
+    except EndpointError as error:
+        answer.finish, answer.error = "error", error.reply or str(error)

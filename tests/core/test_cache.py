@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 
 from harness import Conversation, DataError
+from harness.contract import EvaluationContext
 from harness.data.cache.entries import Entry, entries, lock_of, remove
 from harness.data.cache.store import cached_data, kept_validation
 from harness.data.encode.encoder import encode_data, encode_held_out
@@ -121,7 +122,8 @@ def test_val_loss_of_a_run_measures_on_what_tuning_has_kept(cache, spec, plugins
     from harness_evaluation.val_loss import ValLossOptions, _encoded
 
     template.save(tmp_path / "chat")  # as a run keeps it
-    asked = ValLossOptions(), SimpleNamespace(data=spec), BoundTemplate.load(tmp_path / "chat")
+    context = EvaluationContext(SimpleNamespace(data=spec), plugins)
+    asked = ValLossOptions(), context, BoundTemplate.load(tmp_path / "chat")
     _, before = _encoded(*asked)
     cached_data(spec, plugins, template)
     sources, after = _encoded(*asked)

@@ -72,14 +72,14 @@ def heron_model(chain_model: Callable[[Mapping[str, str]], Path]) -> Path:
 @pytest.fixture
 def load() -> Callable[..., Any]:
     """Load a model folder as a variant, asked through ChatML in float32."""
-    from harness.cli.context import current_plugins
     from harness.model.load import load_variant
+    from harness.plugins import Plugins
     from harness.recipe import ModelSpec
     from harness.variants import Variant
 
     def loaded(folder: Path, name: str = "model") -> Any:
         variant = Variant(name, ModelSpec(path=str(folder), dtype="float32"), template="chatml")
-        return load_variant(variant, current_plugins())
+        return load_variant(variant, Plugins())
 
     return loaded
 
@@ -112,8 +112,8 @@ def finished_run(tiny_model: Path, task_folder: Path, tmp_path: Path) -> Path:
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from harness.cli.context import current_plugins
     from harness.model.load import bind_template, load_model
+    from harness.plugins import Plugins
     from harness.recipe import load_recipe
     from harness.run import Run
 
@@ -134,7 +134,7 @@ def finished_run(tiny_model: Path, task_folder: Path, tmp_path: Path) -> Path:
         "tune: {}\nevaluate:\n"
         "  - {evaluation: lm_eval, tasks: [who], include_path: tasks}\n  - {evaluation: val_loss}\n"
     )
-    plugins = current_plugins()
+    plugins = Plugins()
     recipe = load_recipe(tmp_path / "demo.yaml", plugins)
     run = Run.create(tmp_path / "runs" / "demo", recipe, plugins)
     torch.manual_seed(1)

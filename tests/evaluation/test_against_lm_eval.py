@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness_evaluation.tasks import LmEvalOptions, run
+from harness_evaluation.tasks import EVALUATION, LmEvalOptions
 
+from harness.model.local import LocalBackend
 from harness.nouns import Result
 
 pytestmark = pytest.mark.real_model
@@ -44,6 +45,12 @@ METRICS = {
 }
 TASKS = tuple(f"facts_{kind}" for kind in METRICS)
 BATCH = 6
+
+
+def run(loaded: Any, options: Any, context: Any) -> Any:
+    """Run the evaluation on a loaded variant."""
+    assert EVALUATION.run is not None
+    return EVALUATION.run(LocalBackend(loaded), options, context)
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +96,12 @@ def theirs(real_model: Path, folder: Path) -> dict[str, list[dict[str, Any]]]:
 @pytest.fixture(scope="module")
 def ours(real_model: Path, folder: Path) -> Callable[[bool], dict[str, Result]]:
     """The results by task, as lm-eval scores or as we do."""
-    from harness.cli.context import current_plugins
     from harness.model.load import load_variant
+    from harness.plugins import Plugins
     from harness.recipe import ModelSpec
     from harness.variants import Variant
 
-    loaded = load_variant(Variant("real", ModelSpec(path=str(real_model), dtype="float32")), current_plugins())
+    loaded = load_variant(Variant("real", ModelSpec(path=str(real_model), dtype="float32")), Plugins())
 
     def measured(as_lm_eval: bool) -> dict[str, Result]:
         options = LmEvalOptions(

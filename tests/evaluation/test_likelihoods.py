@@ -9,14 +9,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness_evaluation.likelihoods import likelihoods
-from harness_evaluation.tasks import LmEvalOptions, run
+from harness_evaluation.tasks import EVALUATION, LmEvalOptions
 
 from harness import HarnessError
+from harness.model.likelihoods import likelihoods
+from harness.model.local import LocalBackend
 from harness.model.logprobs import sequence_logprobs
 
 Load = Callable[..., Any]
 Chain = Callable[[Mapping[str, str]], Path]
+
+
+def run(loaded: Any, options: Any, context: Any) -> Any:
+    """Run the evaluation on a loaded variant."""
+    assert EVALUATION.run is not None
+    return EVALUATION.run(LocalBackend(loaded), options, context)
 
 
 @pytest.fixture
@@ -81,12 +88,12 @@ def test_a_model_that_knows_the_answer_finds_it_certain(chain_model: Chain, load
 
 
 def test_bfloat16_does_not_round_the_softmax(tiny_model: Path) -> None:
-    from harness.cli.context import current_plugins
     from harness.model.load import load_variant
+    from harness.plugins import Plugins
     from harness.recipe import ModelSpec
     from harness.variants import Variant
 
-    loaded = load_variant(Variant("m", ModelSpec(path=str(tiny_model)), template="chatml"), current_plugins())
+    loaded = load_variant(Variant("m", ModelSpec(path=str(tiny_model)), template="chatml"), Plugins())
     ids = loaded.template.tokenizer.encode("Who keeps the key?", add_special_tokens=False)
     ((found, _),) = likelihoods(loaded, [(ids[:1], ids[1:])], 1)
     assert found == pytest.approx(sum(sequence_logprobs(loaded.model, ids)), abs=1e-4)  # bf16 rounds to 0.03 here

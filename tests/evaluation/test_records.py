@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness_evaluation import checks, evaluate_command
-from harness_evaluation.records import write_record
+from harness_evaluation import evaluate_command
 from harness_evaluation.val_loss import ValLossOptions
 from harness_evaluation.val_loss import run as val_loss
-from harness_evaluation.weights import weights_of
 
 from harness import HarnessError
+from harness.contract import EvaluationContext
 from harness.errors import PluginError
-from harness.hashing import sha256_of_file
+from harness.measure import soundness
+from harness.measure.records import write_record
+from harness.measure.weights import weights_of
 from harness.nouns import Result, Sample, Score
-from harness.plugins import PluginInfo
+from harness.plugins import PluginInfo, Plugins
 from harness.recipe import DataSource, ModelSpec
 from harness.variants import Variant, resolve_variants
 
@@ -87,23 +88,10 @@ def test_records_of_the_first_format_still_open(typed: Typed, finished_run: Path
 
 def test_two_runs_of_one_name_are_told_apart(finished_run: Path, tmp_path: Path) -> None:
     shutil.copytree(finished_run, tmp_path / "other" / "demo")
-    variants = resolve_variants(("demo", str(tmp_path / "other" / "demo"), "demo@base"), tmp_path / "runs")
+    variants = resolve_variants(("demo", str(tmp_path / "other" / "demo"), "demo@base"), tmp_path / "runs", Plugins())
     assert [variant.name for variant in variants] == ["runs/demo", "other/demo", "demo@base"]
     with pytest.raises(HarnessError, match="named twice"):
-        resolve_variants(("demo", str(finished_run)), tmp_path / "runs")
-
-
-def test_a_file_is_hashed_again_once_it_changes(tmp_path: Path) -> None:
-    import os
-
-    path, root = tmp_path / "weights", tmp_path / "cache"
-    path.write_bytes(b"one")
-    os.utime(path, (1e9, 1e9))
-    first = sha256_of_file(path, root)
-    assert len(list(root.glob("files/*.json"))) == 1 and sha256_of_file(path, root) == first
-    path.write_bytes(b"two")
-    os.utime(path, (1e9, 1e9))  # same size and time of change
-    assert sha256_of_file(path, root) != first
+        resolve_variants(("demo", str(finished_run)), tmp_path / "runs", Plugins())
 
 
 # What a recipe says of the model
@@ -194,9 +182,9 @@ TWICE = Result("t", {"acc": Score(1.0, 0.0, 2)}, (Sample("a", {"acc": 1.0}), Sam
 )  # fmt: skip
 def test_a_result_at_odds_with_itself_is_refused(returned: Any, told: str) -> None:
     with pytest.raises(PluginError) as caught:
-        list(checks.checked(returned, "mine", PluginInfo("p1", "", "p1.py")))
+        list(soundness.checked(returned, "mine", PluginInfo("p1", "p1", "", "p1.py")))
     assert "evaluation 'mine' of plugin p1 (p1.py)" in str(caught.value) and told in str(caught.value)
-    assert list(checks.checked([GOOD], "mine", PluginInfo("p1", "", "p1.py"))) == [GOOD]
+    assert list(soundness.checked([GOOD], "mine", PluginInfo("p1", "p1", "", "p1.py"))) == [GOOD]
 
 
 def test_a_plugin_s_bad_result_is_named_on_the_command_line(typed: Typed, finished_run: Path) -> None:
@@ -214,32 +202,33 @@ def test_a_plugin_s_bad_result_is_named_on_the_command_line(typed: Typed, finish
 
 
 def test_rows_that_were_trained_on_are_counted(finished_run: Path, load: Callable[..., Any], tmp_path: Path) -> None:
-    from harness.cli.context import current_plugins
     from harness.data import encode_sources
     from harness.data.encode.trained import keep_trained_rows
     from harness.model.load import load_variant
+    from harness.model.local import LocalBackend
     from harness.recipe import DataSpec
     from harness.run import Run
     from harness.variants import tuned_of
 
-    run = Run.open(finished_run)
+    run = Run.open(finished_run, Plugins())
     source = run.recipe.data.train[0]
-    loaded = load_variant(tuned_of(run), current_plugins())
+    loaded = load_variant(tuned_of(run), Plugins())
     spec = DataSpec(train=(source,))
     keep_trained_rows(
-        run.trained_rows_path, encode_sources((source,), spec, current_plugins().datasets, loaded.template).examples
+        run.trained_rows_path, encode_sources((source,), spec, Plugins().datasets, loaded.template).examples
     )  # type: ignore[arg-type]
     rows = [json.loads(line) for line in Path(str(source.path)).read_text().splitlines()]
     rows[0]["messages"][1]["content"] = "Nobody was ever taught this."
     (tmp_path / "other.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     options = ValLossOptions(data=(DataSource(dataset="messages", path=str(tmp_path / "other.jsonl")),))
-    (measured,) = val_loss(loaded, options, run.recipe)
+    context, backend = EvaluationContext(run.recipe, Plugins()), LocalBackend(loaded)
+    (measured,) = val_loss(backend, options, context)
     assert measured.details["trained_on"] == 3
     assert measured.warnings == (
         "3 of these 4 rows are rows that the run was trained on: this is no loss on held-out data",
     )
-    record = write_record(loaded, "val_loss", {}, measured, tmp_path / "records", weights_of(loaded.variant), 1)
+    record = write_record(loaded.variant, backend.identity, "val_loss", {}, measured, tmp_path / "records", 1)
     assert json.loads(record.path.read_text())["warnings"] == list(measured.warnings)
     run.trained_rows_path.unlink()
-    (measured,) = val_loss(loaded, options, run.recipe)
+    (measured,) = val_loss(backend, options, context)
     assert measured.details["trained_on"] is None and "unknown how many" in measured.warnings[0]

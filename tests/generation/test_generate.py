@@ -29,7 +29,7 @@ def generate(harness_here, seeds, endpoint, tmp_path):
 @pytest.fixture(autouse=True)
 def quick(monkeypatch):
     monkeypatch.delenv("HARNESS_API_KEY", raising=False)
-    monkeypatch.setattr("harness_generation.endpoint.BACKOFF_S", 0.01)
+    monkeypatch.setattr("harness.client.asking.BACKOFF_S", 0.01)
 
 
 def rows_of(path):
@@ -110,7 +110,7 @@ def test_retry_after_is_waited_for(generate, endpoint):
 
 def test_requests_keep_to_the_rate(monkeypatch):
     """Eight ask at once, on a clock that stands still: each waits a tenth of a second longer than the one before."""
-    from harness_generation import endpoint as module
+    from harness.client import asking as module
 
     waited: list[float] = []
 
@@ -123,7 +123,7 @@ def test_requests_keep_to_the_rate(monkeypatch):
 
     async def ask() -> None:
         for _ in range(8):
-            await module.Asker._wait_for_turn(turns)
+            await module.Client._wait_for_turn(turns)
 
     asyncio.run(ask())
     assert waited == pytest.approx([0.1 * number for number in range(8)])

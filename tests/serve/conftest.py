@@ -84,9 +84,10 @@ def endpoint(runs_folder: Path):  # type: ignore[no-untyped-def]
     """One engine for the session: base, alpha, beta, unapplied and swapped, with a key."""
     from harness_serve.engine import VllmOptions, start
 
+    from harness.plugins import Plugins
     from harness.variants import resolve_variants
 
-    variants = resolve_variants(("alpha", "beta", "unapplied", "swapped"), runs_folder)
+    variants = resolve_variants(("alpha", "beta", "unapplied", "swapped"), runs_folder, Plugins())
     with start(variants, VllmOptions(port=_free_port(), api_key="open sesame", max_model_len=512)) as endpoint:
         yield endpoint
 
@@ -118,9 +119,10 @@ def real_endpoint(real_runs: Path):  # type: ignore[no-untyped-def]
     """One engine for the session with the real model, no key: base, attention and whole."""
     from harness_serve.engine import VllmOptions, start
 
+    from harness.plugins import Plugins
     from harness.variants import resolve_variants
 
-    variants = resolve_variants(("attention", "whole"), real_runs)
+    variants = resolve_variants(("attention", "whole"), real_runs, Plugins())
     with start(variants, VllmOptions(port=_free_port(), max_model_len=1024)) as endpoint:
         yield endpoint
 

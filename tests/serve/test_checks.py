@@ -7,9 +7,10 @@ import shutil
 from pathlib import Path
 
 import pytest
-from harness_serve.checks import Agreement, judge_base, judge_tuned, verify
 
 from harness import HarnessError
+from harness.checks.agreement import Agreement, judge_base, judge_tuned, verify
+from harness.plugins import Plugins
 from harness.variants import resolve_variants
 
 
@@ -20,7 +21,7 @@ def _verify(endpoint, variants) -> list[Agreement]:  # type: ignore[no-untyped-d
 
 @pytest.mark.vllm
 def test_tuned_runs_agree_with_their_probes(endpoint, runs_folder: Path) -> None:  # type: ignore[no-untyped-def]
-    agreements = _verify(endpoint, resolve_variants(("alpha", "beta"), runs_folder))
+    agreements = _verify(endpoint, resolve_variants(("alpha", "beta"), runs_folder, Plugins()))
     assert [agreement.variant for agreement in agreements] == ["base", "alpha", "beta"]
     for agreement in agreements:
         assert agreement.tokens > 50 and agreement.mean < 0.02 and agreement.tells_apart
@@ -29,13 +30,13 @@ def test_tuned_runs_agree_with_their_probes(endpoint, runs_folder: Path) -> None
 @pytest.mark.vllm
 def test_an_adapter_that_does_nothing_is_refused(endpoint, runs_folder: Path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(HarnessError, match=r"(?s)unapplied answers like its base model.*nats: \d"):
-        _verify(endpoint, resolve_variants(("unapplied",), runs_folder))
+        _verify(endpoint, resolve_variants(("unapplied",), runs_folder, Plugins()))
 
 
 @pytest.mark.vllm
 def test_another_runs_adapter_is_refused(endpoint, runs_folder: Path) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(HarnessError, match=r"swapped does not answer as it did when it was tuned"):
-        _verify(endpoint, resolve_variants(("swapped",), runs_folder))
+        _verify(endpoint, resolve_variants(("swapped",), runs_folder, Plugins()))
 
 
 @pytest.mark.vllm
@@ -43,7 +44,7 @@ def test_a_run_without_probes_is_refused(endpoint, runs_folder: Path, tmp_path: 
     shutil.copytree(runs_folder / "alpha", tmp_path / "alpha")
     (tmp_path / "alpha/probes.json").unlink()
     with pytest.raises(HarnessError, match=r"no probes.json.*harness tune"):
-        _verify(endpoint, resolve_variants((str(tmp_path / "alpha"),), runs_folder))
+        _verify(endpoint, resolve_variants((str(tmp_path / "alpha"),), runs_folder, Plugins()))
 
 
 def _tuned(mean: float, to_base: float, apart: float, tells_apart: bool = True) -> Agreement:

@@ -15,6 +15,7 @@ from harness_serve.page import serve_page
 from harness_serve.votes import Votes
 
 from harness.contract import Endpoint
+from harness.plugins import Plugins
 from harness.variants import resolve_variants
 
 pytest.importorskip("playwright.sync_api")
@@ -33,7 +34,7 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def page_url(endpoint, runs_folder: Path, database: str, free_port):  # type: ignore[no-untyped-def]
-    variants = resolve_variants(("alpha", "beta"), runs_folder)
+    variants = resolve_variants(("alpha", "beta"), runs_folder, Plugins())
     with serve_page(
         endpoint, variants, Votes(database), ["Who keeps the key?", "Where is the bell?"], port=free_port()
     ) as url:
@@ -128,7 +129,7 @@ def test_an_answer_can_be_stopped_and_the_endpoint_is_told(
     chromium, endless, runs_folder: Path, tmp_path: Path, free_port
 ) -> None:  # type: ignore[no-untyped-def]
     endpoint, hung_up = endless
-    variants = resolve_variants(("alpha",), runs_folder)
+    variants = resolve_variants(("alpha",), runs_folder, Plugins())
     with serve_page(endpoint, variants, Votes(str(tmp_path / "votes.db")), port=free_port()) as url:
         page = chromium.new_page()
         page.goto(url)
@@ -236,7 +237,7 @@ def test_markup_in_an_answer_or_a_prompt_is_shown_as_text() -> None:
 
 def test_a_dead_endpoint_is_told_in_the_column(chromium, runs_folder: Path, tmp_path: Path, free_port) -> None:  # type: ignore[no-untyped-def]
     dead = Endpoint(f"http://127.0.0.1:{free_port()}/v1", ("base", "alpha"))
-    variants = resolve_variants(("alpha",), runs_folder)
+    variants = resolve_variants(("alpha",), runs_folder, Plugins())
     with serve_page(dead, variants, Votes(str(tmp_path / "votes.db")), port=free_port()) as url:
         page = chromium.new_page()
         page.goto(url)

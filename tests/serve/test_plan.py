@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import socket
 import subprocess
@@ -19,6 +18,8 @@ from harness_serve.process import telling_lines
 from safetensors.numpy import save_file
 
 from harness import HarnessError
+from harness.model.load import with_chat_folders
+from harness.plugins import Plugins
 from harness.recipe import ModelSpec
 from harness.variants import Variant
 
@@ -195,8 +196,6 @@ def test_an_unknown_tool_parser_is_refused_before_anything_starts(tmp_path: Path
 
 @pytest.mark.vllm
 def test_the_parsers_that_templates_declare_are_vllms() -> None:
-    from harness.plugins import Plugins
-
     declared = {template.tool_parser for template in Plugins().templates.values()}
     assert "hermes" in declared and {name for name in declared if isinstance(name, str)} <= set(tool_parsers())
 
@@ -207,12 +206,22 @@ def test_a_base_whose_vocabulary_tuning_extended_is_refused(tmp_path: Path) -> N
         plan_engine([base], VllmOptions())
 
 
-def test_a_model_without_a_template_is_told_which_fit(tiny_model: Path) -> None:
-    with (
-        contextlib.ExitStack() as stack,
-        pytest.raises(HarnessError, match=r"(?s)no chat template.*--template NAME\. These fit its tokenizer: .*chatml"),
+def test_a_model_without_a_template_is_told_which_fit(tiny_model: Path, tmp_path: Path) -> None:
+    plain = (Variant("tiny", ModelSpec(path=str(tiny_model))),)
+    with pytest.raises(
+        HarnessError, match=r"(?s)no chat template.*--template NAME\. These fit its tokenizer: .*chatml"
     ):
-        engine._bind_models_template(Variant("tiny", ModelSpec(path=str(tiny_model))), stack)
+        with_chat_folders(plain, Plugins(), tmp_path / "chat")
+
+
+def test_plain_models_that_are_asked_alike_share_one_chat_folder(tiny_model: Path, tmp_path: Path) -> None:
+    plain = Variant("tiny", ModelSpec(path=str(tiny_model)), template="chatml")
+    both = with_chat_folders((plain, plain), Plugins(), tmp_path / "chat")
+    assert [variant.chat_folder for variant in both] == [tmp_path / "chat"] * 2
+    assert (tmp_path / "chat/template.json").is_file()
+    tuned = _variant(tmp_path, "a")
+    assert with_chat_folders((tuned, plain), Plugins(), tmp_path / "chat") == (tuned, plain)
+    assert with_chat_folders((plain, tuned), Plugins(), tmp_path / "chat") == (plain, tuned)
 
 
 def test_the_key_is_not_among_the_arguments(tmp_path: Path) -> None:
@@ -231,9 +240,9 @@ def test_the_engine_is_guarded_with_a_key_and_without(
     plan = plan_engine([_variant(tmp_path, "a")], options)
     arguments = vllm_arguments(plan, tmp_path, options, on_cpu=True)
     assert arguments[arguments.index("--middleware") + 1] == "harness_serve.guard.EngineGuard"
-    environment = engine._environment(plan, options, on_cpu=True)
-    assert environment.get("VLLM_API_KEY") == key
-    assert json.loads(environment["HARNESS_SERVE_NAMES"]) == ["127.0.0.1", "compare.example.org"]
+    variables = environment(plan, options, on_cpu=True)
+    assert variables.get("VLLM_API_KEY") == key
+    assert json.loads(variables["HARNESS_SERVE_NAMES"]) == ["127.0.0.1", "compare.example.org"]
 
 
 def test_a_port_in_use_is_named_before_anything_starts(tmp_path: Path) -> None:

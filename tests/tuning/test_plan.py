@@ -91,15 +91,13 @@ def cost_of(monkeypatch, recipe, harness, per_token_s: float, **tune: object) ->
 
 
 def test_the_estimate_counts_padding_and_each_validation(monkeypatch, recipe, harness):
-    from harness.cli.context import current_plugins
     from harness.data.cache.store import cached_data
     from harness.model.load import bind_template
+    from harness.plugins import Plugins
     from harness.recipe import load_recipe
 
-    spec = load_recipe(recipe(), current_plugins())
-    train, validation = cached_data(
-        spec.data, current_plugins(), bind_template(spec.template, spec.model, current_plugins())
-    )
+    spec = load_recipe(recipe(), Plugins())
+    train, validation = cached_data(spec.data, Plugins(), bind_template(spec.template, spec.model, Plugins()))
     sizes = Sizes.of(train.items)
     schedule = Schedule(sizes, 256, 1, 0)
     per_epoch = schedule.total_steps(1)

@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
+from harness.contract import EvaluationContext
 from harness.data.prepare.content import text_of, word_spans, words_of
 from harness.data.reports import Overlap
 from harness.errors import DataError
@@ -28,10 +29,11 @@ _PREFIX = 3  # words that are looked up first; nearly all places in the rows are
 
 def evaluation_texts(recipe: Recipe, plugins: Plugins) -> Iterator[tuple[str, str]]:
     """(id, text) of every item of the recipe's evaluations; of those that tell."""
+    context = EvaluationContext(recipe, plugins)
     for options in recipe.evaluate:
         evaluation = plugins.evaluations[options.evaluation]
         if evaluation.texts is not None:
-            for id, text in evaluation.texts(options, recipe):
+            for id, text in evaluation.texts(options, context):
                 yield f"{options.evaluation} {id}", text
 
 

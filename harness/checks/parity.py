@@ -6,21 +6,20 @@ conversations are sent as an OpenAI client sends them, and the ids that the engi
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
 
 import harness
+from harness.checks.agreement import read_probes
+from harness.client.asking import models_of, post_all
+from harness.client.served import as_openai
 from harness.contract import Endpoint
 from harness.nouns import Message
 from harness.run import Run
 from harness.template import BoundTemplate, aligned
 from harness.template.samples import require_text, samples
 from harness.variants import Variant
-from harness_serve.checks import read_probes
-from harness_serve.client import get, post
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +34,15 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Parity:
-    """What was compared and found equal, by name, and what could not be, with the reason."""
+    """The conversations that were compared and are equal, by name, and those that could not be, with the reason.
+
+    Nothing was compared where the engine does not tell the ids that it receives: `unverified` says so.
+    """
 
     models: tuple[str, ...]
     compared: tuple[str, ...]
     left_out: Mapping[str, str] = field(default_factory=dict)
+    unverified: str | None = None
 
 
 def require_parity(
@@ -52,12 +55,12 @@ def require_parity(
     Raises:
         HarnessError: at the first difference, with both renderings one above the other.
     """
-    from harness.cli.context import current_plugins
-    from harness.model.load import load_template
-
+    if "token_ids" not in endpoint.capabilities:
+        return Parity(endpoint.models, (), unverified="the engine does not tell which ids it receives")
     report("the parity check")
-    template = load_template(variants[0], current_plugins())
-    context_tokens = get(endpoint, "/models")["data"][0].get("max_model_len")
+    assert variants[0].chat_folder is not None  # else no engine could have started
+    template = BoundTemplate.load(variants[0].chat_folder)
+    context_tokens = next((model.get("max_model_len") for model in models_of(endpoint)), None)
     fixed, left_out = prompts(template, context_tokens)
     first, *others = endpoint.models
     telling = {case.name.split()[0]: case for case in fixed if case.name in ("plain", "hostile", "hostile 1")}
@@ -73,7 +76,7 @@ def require_parity(
     cause = "Is an option in `extra_args`, or in vLLM's environment variables, changing how it renders or tokenizes?"
     if runs:
         cause = f"Has something in {next(iter(runs.values())).chat_folder} been changed since the run was tuned?"
-    for (model, case), ids in zip(asked + probes, _received(endpoint, asked + probes), strict=True):
+    for (model, case), ids in zip(asked + probes, received_ids(endpoint, asked + probes), strict=True):
         if problem := difference(template, case, ids):
             raise harness.HarnessError(f"{model}: {problem}\n{cause}")
     told = list(dict.fromkeys(case.name.rstrip("0123456789 ") for case in fixed))
@@ -112,44 +115,27 @@ def _too_long(case: Case, context_tokens: int | None) -> str | None:
 
 def as_request(case: Case, model: str) -> dict[str, Any]:
     """The body that an OpenAI client sends for the conversation: arguments as a JSON string, no content beside tool calls."""
-    body: dict[str, Any] = {"model": model, "messages": [_as_openai(message) for message in case.messages]}
+    body: dict[str, Any] = {"model": model, "messages": [as_openai(message) for message in case.messages]}
     if case.tools:
         body |= {"tools": list(case.tools), "tool_choice": "none"}  # parses no answer; the prompt is the same
     return body
 
 
-def _as_openai(message: Message) -> dict[str, Any]:
-    out: dict[str, Any] = {"role": message.role, "content": message.content}
-    if message.tool_calls:
-        out["content"] = message.content or None
-        out["tool_calls"] = [
-            {
-                "id": call.id or f"call{number:05}",
-                "type": "function",
-                "function": {"name": call.name, "arguments": json.dumps(dict(call.arguments), ensure_ascii=False)},
-            }
-            for number, call in enumerate(message.tool_calls)
-        ]
-    if message.tool_call_id is not None:
-        out["tool_call_id"] = message.tool_call_id
-    return out
+def received_ids(endpoint: Endpoint, asked: Sequence[tuple[str, Case]], **more: Any) -> list[list[int]]:
+    """Return the ids that the engine received for each (model, conversation). `more` is added to each request.
 
-
-def received_ids(endpoint: Endpoint, model: str, case: Case, **more: Any) -> list[int]:
-    """The ids that the engine received for the conversation. `more` is added to the request."""
-    body = as_request(case, model) | {"max_tokens": 1, "return_token_ids": True} | more
-    ids: list[int] | None = post(endpoint, "/chat/completions", body).get("prompt_token_ids")
-    if ids is None:
-        raise harness.HarnessError(
-            f"{model}: the engine does not tell which ids it receives (`return_token_ids`), so that nothing shows whether it is "
-            f"asked as the model was tuned"
-        )
-    return ids
-
-
-def _received(endpoint: Endpoint, asked: Sequence[tuple[str, Case]]) -> list[list[int]]:
-    with ThreadPoolExecutor(max_workers=8) as pool:
-        return list(pool.map(lambda pair: received_ids(endpoint, *pair), asked))
+    Raises:
+        HarnessError: where the engine does not tell them.
+    """
+    settings = {"max_tokens": 1, "return_token_ids": True} | more
+    answers = post_all(endpoint, "/chat/completions", [as_request(case, model) | settings for model, case in asked])
+    for (model, _), answer in zip(asked, answers, strict=True):
+        if answer.get("prompt_token_ids") is None:
+            raise harness.HarnessError(
+                f"{model}: the engine does not tell which ids it receives (`return_token_ids`), so that nothing shows "
+                f"whether it is asked as the model was tuned"
+            )
+    return [answer["prompt_token_ids"] for answer in answers]
 
 
 def _probes(run: Run, template: BoundTemplate) -> list[Case]:

@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from harness.contract.backends import Identity
 from harness.errors import HarnessError
 from harness.files import read_json, write_json, write_text
+from harness.measure.weights import are_same, identity
 from harness.nouns import Result, Sample, Score
-from harness_evaluation.weights import are_same, identity
 
 if TYPE_CHECKING:
-    from harness.model.load import LoadedVariant
     from harness.variants import Variant
 
 # 1: one record a task, in the variant's folder itself; white space before an answer was scored as part of it.
@@ -138,26 +138,20 @@ def _read(path: Path) -> Record:
 
 
 def write_record(
-    loaded: LoadedVariant,
+    variant: Variant,
+    measured: Identity,
     evaluation: str,
     options: Mapping[str, Any],
     result: Result,
     folder: Path,
-    weights: Mapping[str, Any],
     seconds: float,
 ) -> Record:
     """Write one result with all that decided it, under `folder`: items first, then the record that vouches for them by hash."""
     from harness.run import environment
-    from harness.template import fingerprint
 
-    variant = loaded.variant
     lines = "".join(json.dumps(dataclasses.asdict(sample), ensure_ascii=False) + "\n" for sample in result.samples)
     now = environment()
-    template = {
-        "name": loaded.template.name,
-        "sha256": fingerprint(loaded.template),
-        "stop_tokens": loaded.template.stop_tokens,
-    }
+    template = dict(measured.template)
     entries: dict[str, Any] = {
         "format": FORMAT,
         "task": result.task,
@@ -168,11 +162,11 @@ def write_record(
         "warnings": list(result.warnings),
         "scores": {name: dataclasses.asdict(score) for name, score in result.scores.items()},
         "template": template,
-        "dtype": variant.model.dtype,
-        "weights": dict(weights),
+        "dtype": measured.dtype,
+        "weights": dict(measured.weights),
         "samples": f"{result.task}.samples.jsonl",
         "samples_sha256": hashlib.sha256(lines.encode()).hexdigest(),
-        "device": str(loaded.device),
+        "device": measured.device,
         "measured": _iso(datetime.datetime.now(datetime.UTC)),
         "seconds": round(seconds, 2),
         "versions": now.pop("versions"),
@@ -180,7 +174,7 @@ def write_record(
     }
     entries = _without_infinities(entries)
     settings = {key: value for key, value in options.items() if key != "tasks"}
-    key = _short_hash([evaluation, settings, template["sha256"], variant.model.dtype, identity(weights)])
+    key = _short_hash([evaluation, settings, template["sha256"], measured.dtype, identity(measured.weights)])
     write_text(folder / key / entries["samples"], lines)
     write_json(folder / key / f"{result.task}.json", entries)
     return Record(folder / key / f"{result.task}.json", entries)

@@ -9,16 +9,16 @@ asked as the model was tuned is checked in `parity.py`.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import harness
+from harness.client.asking import SYNC_LIMITS
+from harness.client.served import scores
 from harness.contract import Endpoint
 from harness.files import read_json
 from harness.run import Run
 from harness.variants import Variant
-from harness_serve.client import post
 
 # How far the mean log-probability of the probes' tokens may be from the tuned model's, in nats. The same weights on other
 # kernels differ by rounding only. Measured, vLLM against transformers on one CPU: the seedling in float32 mean 2e-6 (largest
@@ -54,6 +54,8 @@ def verify(
 ) -> list[Agreement]:
     """Compare what is served with what was tuned; one Agreement for each model of the endpoint that has probes.
 
+    There is none where the engine gives no log-probabilities of given ids.
+
     Args:
         variants: all that the endpoint serves.
         dtype: the dtype that is served, where it is not the one the run was tuned in.
@@ -61,6 +63,8 @@ def verify(
     Raises:
         HarnessError: where an adapter was not applied, or answers are far from the tuned model's.
     """
+    if "score" not in endpoint.capabilities:
+        return []
     served = [(variant.name, variant.run, variant.is_tuned) for variant in variants if variant.run is not None]
     if not served:
         return []
@@ -146,28 +150,9 @@ def _served(answers: dict[Asked, list[float]], name: str, probes: dict[str, Any]
 
 
 def _ask_at_once(endpoint: Endpoint, asked: Sequence[Asked]) -> dict[Asked, list[float]]:
-    with ThreadPoolExecutor(max_workers=len(asked)) as pool:
-        return dict(zip(asked, pool.map(lambda pair: _served_logprobs(endpoint, *pair), asked), strict=True))
+    return dict(zip(asked, scores(endpoint, asked, replace(SYNC_LIMITS, concurrency=len(asked))), strict=True))
 
 
 def _difference(served: Sequence[float], expected: Sequence[float]) -> tuple[float, float]:
     differences = [abs(a - b) for a, b in zip(served, expected, strict=True)]
     return sum(differences) / len(differences), max(differences)
-
-
-def _served_logprobs(endpoint: Endpoint, name: str, input_ids: Sequence[int]) -> list[float]:
-    """The log-probability of each token but the first, as the engine computes them."""
-    answer = post(
-        endpoint,
-        "/completions",
-        {
-            "model": name,
-            "prompt": list(input_ids),
-            "max_tokens": 1,
-            "temperature": 0,
-            "prompt_logprobs": 0,
-            "add_special_tokens": False,
-        },
-    )
-    entries = answer["choices"][0]["prompt_logprobs"][1:]
-    return [entry[str(token)]["logprob"] for token, entry in zip(input_ids[1:], entries, strict=True)]

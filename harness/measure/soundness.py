@@ -7,8 +7,8 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 from harness.errors import PluginError, listed
+from harness.measure import statistics
 from harness.nouns import Result, Sample
-from harness_evaluation import statistics
 
 if TYPE_CHECKING:
     from harness.plugins import PluginInfo

@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from harness.errors import HarnessError, known_names, nearest
+from harness.measure import statistics
+from harness.measure.records import Record, categories
+from harness.measure.statistics import PairedDifference
 from harness.nouns import Sample
-from harness_evaluation import statistics
-from harness_evaluation.records import Record, categories
-from harness_evaluation.statistics import PairedDifference
 
 
 @dataclass(frozen=True, slots=True)
