@@ -34,7 +34,9 @@ def _page(scripted: Any, tmp_path: Path, port: int, ballots: Any = None, key: st
     from harness_serve.page import serve_page
 
     endpoint = Endpoint(scripted.url, scripted.models, key)
-    with serve_page(endpoint, [], ballots or Ballots(str(tmp_path / "votes.db")), port=port) as url:
+    if ballots is None:  # one without ballots is false
+        ballots = Ballots(str(tmp_path / "votes.db"))
+    with serve_page(endpoint, [], ballots, port=port) as url:
         yield url
 
 
