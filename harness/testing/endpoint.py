@@ -86,6 +86,7 @@ class FakeEndpoint:
         self.key = key  # what clients must send; others get a 401
         self.usage = usage  # whether answers say how many tokens they have (counted as words)
         self.requests: list[Request] = []
+        self.closed = threading.Event()
         self._arrived: queue.Queue[Request] = queue.Queue()
         self._server = _Server(("127.0.0.1", 0), _Handler)
         self._server.endpoint = self
@@ -104,17 +105,22 @@ class FakeEndpoint:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.closed.set()
         for request in self.requests:
             request.drop()
         self._server.shutdown()
         self._server.server_close()
+
+    def reply(self, request: Request) -> str | Reply | None:
+        """Return what `answer` says; for a subclass to do more. It may wait, until `closed` is set at the latest."""
+        return self.answer(request) if callable(self.answer) else self.answer
 
     def _receive(self, request: Request) -> None:
         self.requests.append(request)
         if self.answer is None:
             self._arrived.put(request)
             return
-        reply = self.answer(request) if callable(self.answer) else self.answer
+        reply = self.reply(request)
         if reply is None:
             request.drop()
         else:
@@ -200,6 +206,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.wfile.write(f"data: {json.dumps(value)}\n\n".encode())
 
     def _reply(self, reply: Reply) -> None:
+        self.close_connection |= "Content-Length" in reply.headers  # it may promise more than there is
         value = reply.body if reply.body is not None else _error(reply.text or f"status {reply.status}")
         body = value if isinstance(value, bytes) else json.dumps(value).encode()
         self.send_response(reply.status)

@@ -11,7 +11,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import harness.testing
-from harness.cli import cli
+from harness.cli.main import cli
 
 pytest.importorskip("lm_eval")
 

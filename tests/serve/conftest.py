@@ -18,7 +18,7 @@ from typing import NamedTuple
 
 import pytest
 
-from harness.testing import FakeEndpoint
+from harness.testing import FakeEndpoint, run
 
 CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
 
@@ -126,11 +126,8 @@ def real_endpoint(real_runs: Path):  # type: ignore[no-untyped-def]
 
 def _tune(runs: Path, recipe: Path, name: str, *sets: str) -> None:
     """`harness tune RECIPE --run NAME --set ...` in this process, which has imported torch."""
-    from harness.cli import main
-
-    with pytest.raises(SystemExit) as ended:
-        main(["--runs", str(runs), "tune", str(recipe), "--run", name, *(f"--set={item}" for item in sets)])
-    assert not ended.value.code
+    done = run("tune", recipe, "--run", name, *(f"--set={item}" for item in sets), env={"HARNESS_RUNS": str(runs)})
+    assert done.code == 0, done.err
 
 
 @pytest.fixture
