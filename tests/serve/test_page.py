@@ -123,10 +123,10 @@ def test_answers_stream(open_page) -> None:  # type: ignore[no-untyped-def]
 
 
 def test_an_answer_can_be_stopped_and_the_endpoint_is_told(
-    chromium, scripted, runs_folder: Path, tmp_path: Path, free_port, wait_until
+    chromium, scripted, tmp_path: Path, free_port, wait_until
 ) -> None:  # type: ignore[no-untyped-def]
-    variants, ballots = resolve_variants(("alpha",), runs_folder), Ballots(str(tmp_path / "votes.db"))
-    with serve_page(Endpoint(scripted.url, ("base", "alpha")), variants, ballots, port=free_port()) as url:
+    ballots = Ballots(str(tmp_path / "votes.db"))
+    with serve_page(Endpoint(scripted.url, scripted.models), [], ballots, port=free_port()) as url:
         page = chromium.new_page()
         page.goto(url)
         page.locator(".pane .chat").nth(1).wait_for()
@@ -206,10 +206,9 @@ def test_markup_in_an_answer_or_a_prompt_is_shown_as_text() -> None:
     assert "<td>" in _markdown("| a |\n|---|\n| b |")
 
 
-def test_a_dead_endpoint_is_told_in_the_column(chromium, runs_folder: Path, tmp_path: Path, free_port) -> None:  # type: ignore[no-untyped-def]
+def test_a_dead_endpoint_is_told_in_the_column(chromium, tmp_path: Path, free_port) -> None:  # type: ignore[no-untyped-def]
     dead = Endpoint(f"http://127.0.0.1:{free_port()}/v1", ("base", "alpha"))
-    variants = resolve_variants(("alpha",), runs_folder)
-    with serve_page(dead, variants, Ballots(str(tmp_path / "votes.db")), port=free_port()) as url:
+    with serve_page(dead, [], Ballots(str(tmp_path / "votes.db")), port=free_port()) as url:
         page = chromium.new_page()
         page.goto(url)
         page.locator(".pane .chat").first.wait_for()
