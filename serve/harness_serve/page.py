@@ -258,7 +258,7 @@ def build_page(endpoint: Endpoint, variants: Sequence[Variant], ballots: Ballots
             asks.append(chip.click(ask, [session, gr.State(example), *settings], [*drawn, prompt], **asking))
         asks.append(again.click(ask_again, [session, *settings], drawn, **asking))
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        stop.click(stop_asking, session, None, queue=False, **quiet)
+        stop.click(stop_asking, session, None, concurrency_limit=None, **quiet)
         # Cancelled: so that the browser draws nothing any more that an old stream still sends.
         for trigger in (picked.change, clear.click):
             trigger(begin_anew, [session, picked], drawn, cancels=asks, **quiet)
