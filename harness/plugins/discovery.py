@@ -46,10 +46,18 @@ class Plugins:
         files: single-file plugins that somebody named just now, loaded last; a missing one is an error.
         configured: those of `configured_files`, loaded before them; a missing one is left out like any broken one.
         commands: the names of the core's own commands, which no plugin can take.
+        entries: the entry points to load. [default: the installed ones]
+        strict: raise PluginError for a broken plugin, as with HARNESS_STRICT_PLUGINS=1.
     """
 
     def __init__(
-        self, files: Sequence[Path] = (), configured: Sequence[Path] = (), commands: Container[str] = ()
+        self,
+        files: Sequence[Path] = (),
+        configured: Sequence[Path] = (),
+        commands: Container[str] = (),
+        *,
+        entries: Sequence[importlib.metadata.EntryPoint] | None = None,
+        strict: bool = False,
     ) -> None:
         self.since_ns = time.time_ns()
         self._reads: dict[str, Reads] = {}
@@ -57,14 +65,16 @@ class Plugins:
         self.failed: dict[str, PluginInfo] = {}
         disabled = os.environ.get("HARNESS_DISABLE_PLUGINS", "").split(",")
         self.disabled: set[str] = {name.strip() for name in disabled if name.strip()}
-        self.strict = os.environ.get("HARNESS_STRICT_PLUGINS", "") not in ("", "0")
+        self.strict = strict or os.environ.get("HARNESS_STRICT_PLUGINS", "") not in ("", "0")
         self._registries: dict[str, Registry[Any]] = {
             kind.plural: Registry(kind, commands if kind.name == "command" else ()) for kind in KINDS
         }
         self._asked: set[str] = set()
         self._manager = pluggy.PluginManager("harness")
         self._manager.add_hookspecs(Hooks)
-        for entry in sorted(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP), key=_first_party_first):
+        if entries is None:
+            entries = tuple(importlib.metadata.entry_points(group=ENTRY_POINT_GROUP))
+        for entry in sorted(entries, key=_first_party_first):
             self._load_entry_point(entry)
         for file in configured:
             if file.stem not in self.disabled and not file.is_file():

@@ -79,8 +79,8 @@ def insert_ballot(
     values = {
         "created_at": created_at or now(),
         "seed": seed,
-        "annotator": annotator,
-        "system_prompt": system_prompt,
+        "annotator": without_nul(annotator),
+        "system_prompt": without_nul(system_prompt),
         "sampling": dict(sampling),
         "state": "revealed" if verdict else "open",
         "verdict": verdict and verdict.kind,
@@ -94,8 +94,8 @@ def insert_ballot(
             "position": position,
             "variant": side.variant,
             "recipe_sha256": side.recipe_sha256,
-            "messages": [dict(message) for message in side.messages],
-            "answer": side.answer,
+            "messages": without_nul(side.messages),
+            "answer": without_nul(side.answer),
             "finish": side.finish,
             "tokens": side.tokens,
         }
@@ -103,6 +103,15 @@ def insert_ballot(
     ]
     connection.execute(sides.insert(), rows)
     return id
+
+
+def without_nul(value: Any) -> Any:
+    """Return plain data with U+FFFD in place of the NUL characters in its texts: PostgreSQL keeps none, and C ends there."""
+    if isinstance(value, str):
+        return value.replace("\0", "\ufffd")
+    if isinstance(value, Mapping):
+        return {without_nul(key): without_nul(inner) for key, inner in value.items()}
+    return [without_nul(inner) for inner in value] if isinstance(value, list | tuple) else value
 
 
 def now() -> datetime.datetime:

@@ -13,7 +13,7 @@ from typing import Any
 from harness.errors import HarnessError
 from harness.nouns import Ballot, Side, Verdict
 from harness.votes import migration
-from harness.votes.schema import ballots, insert_ballot, now, sides, sqlalchemy
+from harness.votes.schema import ballots, insert_ballot, now, sides, sqlalchemy, without_nul
 
 LEAST_SIDES, MOST_SIDES = 2, 4
 BUSY_TIMEOUT_MS = 10_000  # how long one writer waits for another
@@ -24,19 +24,19 @@ class ClosedBallotError(HarnessError):
 
 
 class Ballots:
-    """The ballots in a database: a SQLite file, or a SQLAlchemy URL such as postgresql+psycopg://user@host/name."""
+    """The ballots in a database: a SQLite file, or a SQLAlchemy URL such as postgresql://user@host/name."""
 
     def __init__(self, database: str) -> None:
         """Open the database, creating or migrating its tables. Raises HarnessError where it cannot be used."""
         if database.strip() in ("", ":memory:") or database.rstrip("/") in ("sqlite:", "sqlite:///:memory:"):
             raise HarnessError(f"votes in {database!r} would be gone when the server stops: name a file")
-        url = database if "://" in database else f"sqlite:///{database}"
+        url = _with_driver(database) if "://" in database else f"sqlite:///{database}"
         try:
             self._engine = sqlalchemy.create_engine(url, pool_pre_ping=True)  # a server that came back is found again
         except (sqlalchemy.exc.ArgumentError, ModuleNotFoundError, ValueError) as error:
             raise HarnessError(
                 f"the votes database cannot be used: {error}. Give a SQLite file or a SQLAlchemy URL whose driver is "
-                f"installed, such as postgresql+psycopg://user@host/name (pip install 'psycopg[binary]')"
+                f"installed, such as postgresql://user@host/name (pip install 'instruct-harness[postgres]')"
             ) from None
         if self._engine.dialect.name == "sqlite":
             sqlalchemy.event.listen(self._engine, "connect", _make_durable)
@@ -74,10 +74,14 @@ class Ballots:
         here = (sides.c.ballot == ballot) & (sides.c.position == position)
         with self._transaction() as connection:
             self._require_state(connection, ballot, "open")
-            connection.execute(sides.update().where(here).values(answer=answer, finish=finish, tokens=tokens))
+            values = {"answer": without_nul(answer), "finish": finish, "tokens": tokens}
+            connection.execute(sides.update().where(here).values(**values))
 
-    def vote(self, ballot: int, verdict: Verdict) -> None:
+    def vote(self, ballot: int, verdict: Verdict, *, reveal: bool = False) -> None:
         """Keep the verdict on a ballot, in place of an earlier one.
+
+        Args:
+            reveal: close the ballot in the same transaction, so that no later verdict takes this one's place.
 
         Raises:
             ValueError: for a verdict that names no side of the ballot.
@@ -90,7 +94,8 @@ class Ballots:
             ).scalar_one()
             if (verdict.kind == "best") != (verdict.best is not None) or not 0 <= (verdict.best or 0) < count:
                 raise ValueError(f"{verdict} is no verdict on {count} sides")
-            values = {"state": "voted", "verdict": verdict.kind, "best": verdict.best, "voted_at": now()}
+            state = "revealed" if reveal else "voted"
+            values = {"state": state, "verdict": verdict.kind, "best": verdict.best, "voted_at": now()}
             connection.execute(ballots.update().where(ballots.c.id == ballot).values(**values))
 
     def reveal(self, ballot: int) -> None:
@@ -163,6 +168,12 @@ def _read(connection: Any, condition: Any) -> Iterator[Ballot]:
             row["id"], created_at, tuple(of[row["id"]]), row["seed"], row["system_prompt"], row["sampling"],
             row["annotator"], row["state"], verdict,
         )  # fmt: skip
+
+
+def _with_driver(url: str) -> str:
+    """Return a PostgreSQL URL that names no driver, in either spelling, with psycopg as its driver."""
+    scheme, separator, rest = url.partition("://")
+    return f"postgresql+psycopg{separator}{rest}" if scheme in ("postgres", "postgresql") else url
 
 
 def _make_durable(connection: Any, _record: Any) -> None:

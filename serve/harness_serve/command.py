@@ -117,16 +117,16 @@ def _serve(
         raise harness.HarnessError(
             f"endpoint and page cannot both have port {options.port}: choose another with --port or --ui-port, or --no-ui"
         )
-    votes = examples = None
+    ballots = examples = None
     if settings["ui"]:  # found out now, not after a minute of waiting
+        from harness.votes.store import Ballots
         from harness_serve.engine import require_free_port
-        from harness_serve.votes import Votes
 
         try:
             require_free_port(host, settings["ui_port"])
         except harness.HarnessError as error:
             raise harness.HarnessError(f"the page: {error}, or choose another with --ui-port, or --no-ui") from None
-        votes, examples = Votes(settings["votes"]), _read_examples(settings["examples"])
+        ballots, examples = Ballots(settings["votes"]), _read_examples(settings["examples"])
     with contextlib.ExitStack() as stack:
         needed_later = ("transformers", "gradio") if settings["ui"] else ("transformers",)
         began = time.monotonic()
@@ -143,9 +143,9 @@ def _serve(
             from harness_serve.page import serve_page
 
             require("gradio", "serving")
-            assert votes is not None
+            assert ballots is not None
             page_url = stack.enter_context(
-                serve_page(endpoint, variants, votes, examples, names=names, port=settings["ui_port"])
+                serve_page(endpoint, variants, ballots, examples, names=names, port=settings["ui_port"])
             )
         _show_endpoint(context, endpoint, page_url, settings["votes"])
         if page_url and _has_display():

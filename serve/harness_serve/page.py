@@ -6,7 +6,6 @@ theirs, so that nothing a model or a person writes leaves the page. No part of t
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import html
 import logging
@@ -14,26 +13,24 @@ import os
 import re
 import threading
 import time
-import traceback
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
 from harness.client.asking import Limits, client_of
 from harness.errors import HarnessError
 from harness.extras import require
 from harness.files import read_json
+from harness.nouns import Verdict
 from harness_serve.guard import Names, url_host
 from harness_serve.login import PageGuard
-from harness_serve.session import Answer, Sampling, Session, Turn
-from harness_serve.votes import Votes
+from harness_serve.session import Answer, Sampling, Session, Shared, Turn
 
 if TYPE_CHECKING:
     from harness.contract import Endpoint
     from harness.variants import Variant
+    from harness.votes.store import Ballots
 
 FOLDER = Path(__file__).parent
 MOST_COLUMNS = 4
@@ -58,7 +55,7 @@ def quieten() -> None:
 def serve_page(
     endpoint: Endpoint,
     variants: Sequence[Variant],
-    votes: Votes,
+    ballots: Ballots,
     examples: Sequence[str] | None = None,
     *,
     names: Names | None = None,
@@ -71,7 +68,7 @@ def serve_page(
     quieten()
     uvicorn = require("uvicorn", "serving")
     names = names or Names()
-    app = page_app(build_page(endpoint, variants, votes, examples or EXAMPLES))
+    app = page_app(build_page(endpoint, variants, ballots, examples or EXAMPLES))
     guard = PageGuard(app, names, endpoint.api_key, port)
     quiet = {"log_level": "error", "access_log": False, "server_header": False}
     server = uvicorn.Server(
@@ -110,7 +107,7 @@ def page_app(page: Any) -> Any:
     )
 
 
-def build_page(endpoint: Endpoint, variants: Sequence[Variant], votes: Votes, examples: Sequence[str]) -> Any:
+def build_page(endpoint: Endpoint, variants: Sequence[Variant], ballots: Ballots, examples: Sequence[str]) -> Any:
     """The page as Gradio Blocks. Its handlers run on one event loop, as `Session` wants it."""
     gr = require("gradio", "serving")
     client = client_of(endpoint, Limits(timeout_s=600))
@@ -120,13 +117,14 @@ def build_page(endpoint: Endpoint, variants: Sequence[Variant], votes: Votes, ex
         for variant in variants
         if variant.run and variant.is_tuned
     }
+    shared = Shared(client, ballots, recipes)
     defaults = _sampling_defaults(variants)
     tuned = [name for name in endpoint.models if name in recipes]
     others = [name for name in endpoint.models if name not in recipes]
     picked_first = (others[:1] + tuned + others[1:])[:2]
 
     with gr.Blocks(title="Compare variants", analytics_enabled=False, fill_width=True) as page:
-        session = gr.State(Session(picked_first))
+        session = gr.State(Session())  # begun when the page is loaded
         with gr.Row(elem_id="bar"):
             gr.HTML("<h1>Compare</h1><p>One prompt, every variant side by side.</p>", elem_id="title")
             picked = gr.Dropdown(
@@ -189,7 +187,7 @@ def build_page(endpoint: Endpoint, variants: Sequence[Variant], votes: Votes, ex
         def draw(state: Session) -> list[Any]:
             """Every component as `state` has it, in the order of `drawn`."""
             count, last = len(state.variants), state.turns[-1] if state.turns else None
-            judging = last is not None and last.is_ready and not last.is_judged and not state.streaming and count > 1
+            judging = last is not None and last.is_open and not state.streaming
             names = (
                 ["← Left is better", "Right is better →"]
                 if count == 2
@@ -206,7 +204,7 @@ def build_page(endpoint: Endpoint, variants: Sequence[Variant], votes: Votes, ex
                 *[gr.Button(value=names[i] if i < count else "", visible=i < count) for i in range(MOST_COLUMNS)],
                 gr.Button(visible=True),
                 gr.Button(value="Both bad" if count == 2 else "All bad"),
-                gr.HTML(value=_confirmation(last), visible=bool(last and (last.verdict or last.failed))),
+                gr.HTML(value=_confirmation(state), visible=bool(last and (last.verdict or last.problem))),
                 gr.Button(visible=last is not None and not state.streaming),
                 gr.Button(visible=state.streaming),
                 gr.Button(visible=not state.streaming),
@@ -223,7 +221,7 @@ def build_page(endpoint: Endpoint, variants: Sequence[Variant], votes: Votes, ex
                 yield [*draw(state), gr.skip()]
                 return
             chosen = Sampling(sampling[0], sampling[1], int(sampling[2]))
-            async with aclosing(state.ask(client, said, system.strip(), chosen)) as news:
+            async with aclosing(state.ask(shared, said, system.strip(), chosen)) as news:
                 async for _ in news:
                     yield [*draw(state), ""]
 
@@ -232,7 +230,7 @@ def build_page(endpoint: Endpoint, variants: Sequence[Variant], votes: Votes, ex
                 yield draw(state)
                 return
             turn, chosen = state.turns.pop(), Sampling(sampling[0], sampling[1], int(sampling[2]))
-            async with aclosing(state.ask(client, turn.prompt, system.strip(), chosen)) as news:
+            async with aclosing(state.ask(shared, turn.prompt, system.strip(), chosen)) as news:
                 async for _ in news:
                     yield draw(state)
 
@@ -243,29 +241,11 @@ def build_page(endpoint: Endpoint, variants: Sequence[Variant], votes: Votes, ex
             state.begin_anew([name for name in endpoint.models if name in names])
             return draw(state)
 
-        def judge(verdict: str) -> Any:
+        def judge(verdict: Verdict) -> Any:
             async def keep(state: Session) -> AsyncIterator[list[Any]]:
-                judged = state.judge(verdict, recipes)
-                yield draw(state)  # without the buttons; they come back where the verdict could not be kept
-                if judged is None:
-                    return
-                turn, its_votes = judged
-                said = {"tie": "a tie", "both_bad": "both bad" if len(state.variants) == 2 else "all bad"}
-                shown = said.get(verdict) or f"{state.variants[int(verdict)]} is better"
-                try:
-                    kept = await asyncio.to_thread(votes.add, *its_votes)
-                except Exception as error:
-                    turn.is_judged, turn.failed = False, True
-                    # Names the database, which is for the terminal and not for every visitor.
-                    click.echo(
-                        "".join(traceback.format_exception(error))
-                        if not isinstance(error, HarnessError)
-                        else f"a verdict was not kept: {error}",
-                        err=True,
-                    )
-                else:
-                    turn.verdict, turn.failed = f"{shown}|{kept[0]}", False
-                yield draw(state)
+                async with aclosing(state.judge(shared, verdict)) as news:
+                    async for _ in news:  # first without the buttons; they come back where it could not be kept
+                        yield draw(state)
 
             return keep
 
@@ -279,11 +259,12 @@ def build_page(endpoint: Endpoint, variants: Sequence[Variant], votes: Votes, ex
             asks.append(chip.click(ask, [session, gr.State(example), *settings], [*drawn, prompt], **asking))
         asks.append(again.click(ask_again, [session, *settings], drawn, **asking))
         quiet = {"show_progress": "hidden", "api_visibility": "private"}
-        stop.click(stop_asking, session, None, queue=False, **quiet)
+        stop.click(stop_asking, session, None, concurrency_limit=None, **quiet)
         # Cancelled: so that the browser draws nothing any more that an old stream still sends.
         for trigger in (picked.change, clear.click):
             trigger(begin_anew, [session, picked], drawn, cancels=asks, **quiet)
-        for button, verdict in (*((button, str(i)) for i, button in enumerate(best)), (tie, "tie"), (bad, "both_bad")):
+        verdicts = [Verdict("best", position) for position in range(MOST_COLUMNS)] + [Verdict("tie"), Verdict("bad")]
+        for button, verdict in zip([*best, tie, bad], verdicts, strict=True):
             button.click(judge(verdict), session, drawn, concurrency_limit=None, **quiet)
         page.load(begin_anew, [session, picked], drawn, **quiet)
     return page
@@ -324,13 +305,22 @@ def _stats(answer: Answer) -> str:
     return " · ".join(told) or "&nbsp;"
 
 
-def _confirmation(turn: Turn | None) -> str:
-    if turn is None or not (turn.verdict or turn.failed):
+def _confirmation(state: Session) -> str:
+    """The last turn's verdict, or what could not be kept, as HTML."""
+    turn = state.turns[-1] if state.turns else None
+    if turn is not None and turn.verdict is not None:
+        kept = html.escape(_in_words(turn.verdict, state.variants))
+        return f'<p role="status"><b>✓</b> Kept: {kept} <span>ballot {turn.ballot}</span></p>'
+    if turn is None or not turn.problem:
         return ""
-    if turn.failed:
-        return '<p role="alert" class="problem">The verdict was not kept. The terminal of <code>harness serve</code> says why.</p>'
-    said, _, number = turn.verdict.rpartition("|")
-    return f'<p role="status"><b>✓</b> Kept: {html.escape(said)} <span>vote {number}</span></p>'
+    where = "The terminal of <code>harness serve</code> says why."
+    return f'<p role="alert" class="problem">The {turn.problem} was not kept. {where}</p>'
+
+
+def _in_words(verdict: Verdict, variants: Sequence[str]) -> str:
+    if verdict.best is not None:
+        return f"{variants[verdict.best]} is better"
+    return "a tie" if verdict.kind == "tie" else "both bad" if len(variants) == 2 else "all bad"
 
 
 @functools.cache

@@ -1,5 +1,7 @@
 """A vote acknowledged is a vote kept, once: each operation on a ballot is one transaction."""
 
+import contextlib
+import datetime
 import os
 import shutil
 import signal
@@ -17,6 +19,8 @@ from harness.nouns import Side, Verdict
 
 pytest.importorskip("sqlalchemy")
 
+import sqlalchemy
+
 from harness.votes.store import Ballots, ClosedBallotError
 
 VERSION_1 = Path(__file__).resolve().parents[1] / "data" / "votes-1.db"
@@ -25,9 +29,32 @@ SIDES = (Side("base", None, ASKED), Side("alpha", "f" * 64, ASKED), Side("beta",
 ALPHA = Verdict("best", 1)
 
 
+POSTGRES = (
+    "HARNESS_TEST_POSTGRES"  # a URL whose user may create databases, such as postgresql://harness@localhost/postgres
+)
+
+
+@pytest.fixture(params=["sqlite", pytest.param("postgres", marks=pytest.mark.soak)])
+def database(request, tmp_path):
+    """A place for votes that nobody has used: a SQLite file, or a new database of the server that POSTGRES names."""
+    if request.param == "sqlite":
+        yield str(tmp_path / "votes.db")
+        return
+    if not os.environ.get(POSTGRES):
+        pytest.skip(f"{POSTGRES} is not set")
+    server = sqlalchemy.create_engine(
+        os.environ[POSTGRES].replace("postgres://", "postgresql+psycopg://"), isolation_level="AUTOCOMMIT"
+    )
+    name = f"harness_test_{os.getpid()}"
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+        yield server.url.set(drivername="postgres", database=name).render_as_string(hide_password=False)
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+
+
 @pytest.fixture
-def ballots(tmp_path):
-    return Ballots(str(tmp_path / "votes.db"))
+def ballots(database):
+    return Ballots(database)
 
 
 def opened(ballots, sides=SIDES):
@@ -38,10 +65,10 @@ def opened(ballots, sides=SIDES):
     return id
 
 
-def test_a_ballot_comes_back_as_it_was(ballots, tmp_path):
+def test_a_ballot_comes_back_as_it_was(ballots, database):
     id = opened(ballots)
     ballots.vote(id, ALPHA)
-    (kept,) = Ballots(str(tmp_path / "votes.db"))
+    (kept,) = Ballots(database)
     assert (kept.id, kept.state, kept.verdict, kept.seed, kept.annotator) == (id, "voted", ALPHA, 7, "ada")
     assert kept.sides[1] == Side("alpha", "f" * 64, ASKED, "answer 1", "stop", 3)
     assert kept.system_prompt == "Be brief." and kept.created_at.utcoffset().total_seconds() == 0
@@ -55,6 +82,31 @@ def test_a_verdict_may_be_changed_until_the_variants_are_revealed(ballots):
     with pytest.raises(ClosedBallotError, match=rf"ballot {id} is closed: its variants are revealed"):
         ballots.vote(id, ALPHA)
     assert (ballots[id].verdict, ballots[id].state, len(ballots)) == (Verdict("tie"), "revealed", 1)
+
+
+def test_of_verdicts_that_reveal_the_first_is_kept(ballots):
+    """In one transaction: of many at once one closes the ballot, and the others are refused."""
+    id = opened(ballots)
+
+    def vote(best):
+        with contextlib.suppress(ClosedBallotError):
+            ballots.vote(id, Verdict("best", best % 3), reveal=True)
+            return best % 3
+        return None
+
+    with ThreadPoolExecutor(8) as pool:
+        (kept,) = [best for best in pool.map(vote, range(24)) if best is not None]
+    assert (ballots[id].state, ballots[id].verdict) == ("revealed", Verdict("best", kept))
+
+
+def test_nul_is_kept_out(ballots):
+    """PostgreSQL takes none, and SQLite's functions end at it: everywhere it becomes U+FFFD."""
+    asked = [{"role": "user", "content": "a\0b", "parts": [("c\0",)]}]
+    id = ballots.open([Side("base", None, asked)] * 2, seed=0, system_prompt="\0", sampling={})
+    ballots.record(id, 0, "one\0two", "stop")
+    side = ballots[id].sides[0]
+    assert side.answer == "one\ufffdtwo" and ballots[id].system_prompt == "\ufffd"
+    assert side.messages == [{"role": "user", "content": "a\ufffdb", "parts": [["c\ufffd"]]}]
 
 
 def test_a_void_ballot_takes_no_vote(ballots):
@@ -93,14 +145,13 @@ def test_of_many_verdicts_at_once_one_is_kept(ballots):
     assert kept.state == "voted" and kept.verdict.kind == "best"
 
 
-def test_ballots_survive_a_kill_right_after_the_acknowledgement(tmp_path):
+def test_ballots_survive_a_kill_right_after_the_acknowledgement(database):
     code = (
         "import sys; from harness.votes.store import Ballots; from harness.nouns import Side, Verdict\n"
         "ballots = Ballots(sys.argv[1]); side = Side('a', None, [], 'x')\n"
         "while True:\n"
         "    id = ballots.open([side, side], seed=0, sampling={}); ballots.vote(id, Verdict('tie')); print(id, flush=True)"
     )
-    database = str(tmp_path / "votes.db")
     writer = subprocess.Popen([sys.executable, "-c", code, database], stdout=subprocess.PIPE, text=True)
     acknowledged = [int(writer.stdout.readline()) for _ in range(20)]
     os.kill(writer.pid, signal.SIGKILL)
@@ -110,14 +161,13 @@ def test_ballots_survive_a_kill_right_after_the_acknowledgement(tmp_path):
     assert all(kept[id] == Verdict("tie") for id in acknowledged)
 
 
-def test_several_servers_may_start_on_a_new_file_at_once(tmp_path):
-    database = str(tmp_path / "votes.db")
+def test_several_servers_may_start_on_a_new_database_at_once(database):
     with ThreadPoolExecutor(6) as pool:
         assert [len(opened) for opened in pool.map(lambda _: Ballots(database), range(6))] == [0] * 6
 
 
-def test_sqlite_writes_ahead_and_waits_for_the_disk(ballots):
-    with ballots._engine.connect() as connection:
+def test_sqlite_writes_ahead_and_waits_for_the_disk(tmp_path):
+    with Ballots(str(tmp_path / "votes.db"))._engine.connect() as connection:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
         assert connection.exec_driver_sql("PRAGMA synchronous").scalar() == 2  # FULL
 
@@ -145,14 +195,32 @@ def test_a_database_of_another_shape_is_refused(tmp_path):
         Ballots(str(tmp_path / "nowhere/votes.db"))
 
 
-def test_votes_of_version_1_become_ballots(tmp_path):
+def test_votes_of_version_1_become_ballots(database):
     """The file was written by version 1: five verdicts on two to four columns, ten rows."""
-    shutil.copy(VERSION_1, tmp_path / "votes.db")
-    first, second, third, fourth, fifth = Ballots(str(tmp_path / "votes.db"))
+    put_version_1(database)
+    first, second, third, fourth, fifth = Ballots(database)
     assert [side.variant for side in second.sides] == ["base", "alpha", "beta"]
     assert [one.verdict for one in (first, second, third, fourth, fifth)] == [
         Verdict("best", 1), Verdict("best", 1), Verdict("tie"), Verdict("best", 0), Verdict("bad"),
     ]  # fmt: skip
     assert second.sides[1].answer == "Under the willow. 🐦" and second.sides[1].recipe_sha256 == "a" * 64
     assert second.system_prompt == "Answer briefly." and len(fourth.sides) == 4
-    assert len(Ballots(str(tmp_path / "votes.db"))) == 5  # opened again, nothing is brought over twice
+    assert len(Ballots(database)) == 5  # opened again, nothing is brought over twice
+
+
+def put_version_1(database):
+    """Copy the votes of version 1 to where the database is."""
+    if "://" not in database:
+        shutil.copy(VERSION_1, database)
+        return
+    old = sqlalchemy.create_engine(f"sqlite:///{VERSION_1}")
+    new = sqlalchemy.create_engine(database.replace("postgres://", "postgresql+psycopg://"))
+    created_at = sqlalchemy.Column("created_at", sqlalchemy.DateTime(timezone=True))
+    table = sqlalchemy.Table("votes", sqlalchemy.MetaData(), created_at, autoload_with=old)
+    with old.connect() as source, new.begin() as target:
+        rows = [dict(row) for row in source.execute(table.select().order_by(table.c.id)).mappings()]
+        for row in rows:
+            row["created_at"] = row["created_at"].replace(tzinfo=datetime.UTC)
+        table.metadata.create_all(target)
+        target.execute(table.insert(), rows)
+    new.dispose()

@@ -81,7 +81,15 @@ def test_the_contract_imports_nouns_options_and_errors_only():
 
 
 def test_no_library_imports_a_screen():
-    libraries = [package for package in PACKAGES if package not in ("harness.cli", "harness.__main__")]
+    """`harness.testing` is none: it runs the command for tests, and nothing but tests imports it."""
+    above = ("harness.cli", "harness.__main__", "harness.testing")
+    libraries = [package for package in PACKAGES if package not in above]
+    assert [
+        arrow
+        for package in (*PACKAGES, *PLUGINS)
+        for arrow in arrows(package, to=("harness.testing",))
+        if not arrow.startswith("harness.testing")
+    ] == []
     assert [arrow for library in libraries for arrow in arrows(library, to=("harness.cli",))] == []
 
 
@@ -115,6 +123,7 @@ def loaded_after(code: str) -> set[str]:
     "code",
     [
         "import harness",
+        "import harness.testing",
         "import harness; [getattr(harness, name) for name in harness.__all__]",
         "from harness.cli.main import main; main(['--help'])",
         "from harness.cli.main import main; main(['plugins', 'list', '--json'])",
@@ -123,7 +132,17 @@ def loaded_after(code: str) -> set[str]:
         "from harness.cli.main import main; main(['doctor', '--json'])",
         f"from harness.cli.main import main; main(['data', 'preview', '--dataset', 'messages', {str(SOME_ROWS)!r}])",
     ],
-    ids=["import", "every public name", "--help", "plugins list", "data list", "runs list", "doctor", "data preview"],
+    ids=[
+        "import",
+        "testing",
+        "every public name",
+        "--help",
+        "plugins list",
+        "data list",
+        "runs list",
+        "doctor",
+        "data preview",
+    ],
 )
 def test_no_heavy_import(code):
     assert loaded_after(code) & HEAVY == set()

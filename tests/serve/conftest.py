@@ -6,20 +6,19 @@ import contextlib
 import functools
 import json
 import os
-import queue
 import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from harness.testing import FakeEndpoint, run
 
 CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
 
@@ -129,11 +128,8 @@ def real_endpoint(real_runs: Path):  # type: ignore[no-untyped-def]
 
 def _tune(runs: Path, recipe: Path, name: str, *sets: str) -> None:
     """`harness tune RECIPE --run NAME --set ...` in this process, which has imported torch."""
-    from harness.cli.main import main
-
-    with pytest.raises(SystemExit) as ended:
-        main(["--runs", str(runs), "tune", str(recipe), "--run", name, *(f"--set={item}" for item in sets)])
-    assert not ended.value.code
+    done = run("tune", recipe, "--run", name, *(f"--set={item}" for item in sets), env={"HARNESS_RUNS": str(runs)})
+    assert done.code == 0, done.err
 
 
 @pytest.fixture
@@ -232,70 +228,8 @@ def chromium():  # type: ignore[no-untyped-def]
         browser.close()
 
 
-class Asked:
-    """A request that a scripted endpoint received, and the answer that the test gives to it."""
-
-    def __init__(self, body: dict[str, object]) -> None:
-        self.body = body
-        self.hung_up = threading.Event()  # the client closed the connection before the answer ended
-        self.words: queue.Queue[str | None] = queue.Queue()
-
-    def say(self, text: str) -> None:
-        """Stream a piece of the answer."""
-        self.words.put(text)
-
-    def end(self) -> None:
-        """End the answer."""
-        self.words.put(None)
-
-
-class Scripted(NamedTuple):
-    """An OpenAI-compatible endpoint in this process that streams what a test tells it to, when it does."""
-
-    url: str
-    asked: queue.Queue[Asked]
-
-    def next(self, count: int = 2) -> list[Asked]:
-        """Wait for that many requests."""
-        return [self.asked.get(timeout=60) for _ in range(count)]
-
-
 @pytest.fixture
-def scripted() -> Iterator[Scripted]:
-    """An endpoint whose answers the test writes, word by word."""
-    received: queue.Queue[Asked] = queue.Queue()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            asked = Asked(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            received.put(asked)
-            self.send_response(200)
-            self.send_header("Content-Type", "text/event-stream")
-            self.end_headers()
-            try:
-                while (text := asked.words.get()) is not None:
-                    self._send({"delta": {"content": text}, "finish_reason": None})
-                self._send({"delta": {}, "finish_reason": "stop"})
-                self.wfile.write(b"data: [DONE]\n\n")
-            except OSError:
-                asked.hung_up.set()
-
-        def _send(self, choice: dict[str, object]) -> None:
-            chunk = {
-                "id": "1",
-                "object": "chat.completion.chunk",
-                "created": 0,
-                "model": "m",
-                "choices": [{"index": 0, **choice}],
-            }
-            self.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.daemon_threads = True
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    yield Scripted(f"http://127.0.0.1:{server.server_port}/v1", received)
-    server.shutdown()
-    server.server_close()
+def scripted(fake_endpoint: FakeEndpoint) -> FakeEndpoint:
+    """An endpoint with `base` and `alpha` whose answers the test writes, word by word."""
+    fake_endpoint.models = ("base", "alpha")
+    return fake_endpoint

@@ -347,15 +347,15 @@ def gradio_app(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-unt
     pytest.importorskip("gradio")
     pytest.importorskip("openai")
     from harness_serve.page import build_page, page_app
-    from harness_serve.votes import Votes
 
     from harness.contract import Endpoint
+    from harness.votes.store import Ballots
 
     folder = tmp_path_factory.mktemp("gradio")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
-        votes = Votes(str(tmp_path_factory.mktemp("votes") / "votes.db"))
-        yield page_app(build_page(Endpoint("http://127.0.0.1:9/v1", ("base", "alpha")), [], votes, ["Hi"])), folder
+        ballots = Ballots(str(tmp_path_factory.mktemp("votes") / "votes.db"))
+        yield page_app(build_page(Endpoint("http://127.0.0.1:9/v1", ("base", "alpha")), [], ballots, ["Hi"])), folder
 
 
 def test_an_upload_is_refused_and_nothing_stored(gradio_app) -> None:  # type: ignore[no-untyped-def]
@@ -408,12 +408,12 @@ def test_a_port_that_was_taken_meanwhile_is_named(tmp_path: Path) -> None:
     pytest.importorskip("gradio")
     pytest.importorskip("openai")
     from harness_serve.page import serve_page
-    from harness_serve.votes import Votes
 
     from harness.contract import Endpoint
+    from harness.votes.store import Ballots
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        votes, endpoint = Votes(str(tmp_path / "votes.db")), Endpoint("http://127.0.0.1:9/v1", ("base",))
-        with pytest.raises(HarnessError, match=f"port {port}"), serve_page(endpoint, [], votes, port=port):
+        ballots, endpoint = Ballots(str(tmp_path / "votes.db")), Endpoint("http://127.0.0.1:9/v1", ("base",))
+        with pytest.raises(HarnessError, match=f"port {port}"), serve_page(endpoint, [], ballots, port=port):
             pytest.fail("started")

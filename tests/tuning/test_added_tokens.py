@@ -38,7 +38,7 @@ def bare_model(tmp_path_factory) -> Callable[..., Path]:
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-    from tests.conftest import CORPUS
+    from harness.testing.models import SENTENCES
 
     backend = Tokenizer(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -47,7 +47,7 @@ def bare_model(tmp_path_factory) -> Callable[..., Path]:
     trainer = trainers.BpeTrainer(
         vocab_size=500, show_progress=False, initial_alphabet=alphabet, special_tokens=["<|endoftext|>"]
     )
-    backend.train_from_iterator(CORPUS, trainer)
+    backend.train_from_iterator(SENTENCES, trainer)
     tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, eos_token="<|endoftext|>")
 
     def write(*, tied: bool = True, spare: int = 0) -> Path:
