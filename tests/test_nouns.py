@@ -35,7 +35,7 @@ SYNONYMS = {
 }
 # Where a word is somebody else's name for something, the line is written here in full.
 ALLOWED: set[str] = {  # names of fields in other people's files
-    'said.append(("user", turns.text_of(turn, "user utterance", number)))',
+    'log.append(("user", turns.text_of(turn, "user utterance", number)))',
     '("log", "id?", "original dialog id?", "dialog index?", "original dialog info?"),',
 }
 
