@@ -1,7 +1,7 @@
-"""Asking an OpenAI-compatible endpoint: how many at once and how often, what is tried again, and what it has cost.
+"""Requests to an OpenAI-compatible endpoint, with limits of concurrency and rate, retries, and a budget of tokens.
 
-The requests are those of the official client. Its own retries are off: ours honour Retry-After, are counted, and keep
-to the rate and the budget.
+The requests are sent by the official client. Its own retries are off: ours honour Retry-After, are counted, and respect
+the rate and the budget.
 """
 
 from __future__ import annotations
@@ -19,20 +19,20 @@ from harness.extras import require
 from harness_generation.prompts import Api
 
 BACKOFF_S, LONGEST_WAIT_S = 0.5, 60.0
-CHARACTERS_A_TOKEN = 3  # a cautious guess, for the budget and for endpoints that do not say what they used
+CHARACTERS_A_TOKEN = 3  # a cautious estimate, for the budget and for endpoints that do not report their usage
 _AGAIN = (408, 409, 425, 429)  # and every 5xx
 
 
 class BudgetUsedUp(HarnessError):
-    """The next request might cost more tokens than are left."""
+    """The next request might cost more tokens than the budget has left."""
 
 
 class EndpointError(HarnessError):
-    """The endpoint cannot be asked: not there, wrong key, unknown model, or it went on failing."""
+    """The endpoint cannot be used: unreachable, wrong key, unknown model, or failing again and again."""
 
 
 class Answer(NamedTuple):
-    """What came back. `cut`: it ended at the limit of tokens."""
+    """An answer and its cost. `cut` means that it ended at the token limit."""
 
     text: str
     cut: bool
@@ -42,7 +42,7 @@ class Answer(NamedTuple):
 
 @dataclass(slots=True)
 class Spent:
-    """What was asked so far and what it cost, over all sessions of one output."""
+    """The number of requests and tokens so far, over all sessions of one output."""
 
     requests: int = 0
     retries: int = 0
@@ -56,7 +56,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How the endpoint is treated. `budget_tokens` counts prompts and answers of all sessions."""
+    """The limits of requests to the endpoint. `budget_tokens` counts prompts and answers of all sessions."""
 
     concurrency: int = 4
     requests_per_minute: float | None = None
@@ -66,16 +66,16 @@ class Limits:
 
 
 def without_secrets(url: str) -> str:
-    """The URL without user, password, query and fragment, any of which may hold a key."""
+    """Return the URL without user, password, query and fragment, any of which may hold a key."""
     parts = urlsplit(url)
     return urlunsplit((parts.scheme, parts.netloc.rpartition("@")[2], parts.path.rstrip("/"), "", ""))
 
 
 @dataclass
 class Asker:
-    """One model behind one endpoint. Use it as an async context, so that its connections are closed.
+    """One model behind one endpoint. Use it as an async context manager, so that its connections are closed.
 
-    `warn(told)` is called before each pause with what failed.
+    `warn(message)` is called before each pause with the reason of the failure.
     """
 
     url: str
@@ -84,7 +84,7 @@ class Asker:
     api_key: str | None
     limits: Limits
     spent: Spent
-    warn: Callable[[str], None] = lambda told: None
+    warn: Callable[[str], None] = lambda message: None
     _gave_up: EndpointError | None = None
     _reserved: int = 0
     _next_start: float = 0.0
@@ -105,7 +105,11 @@ class Asker:
         await self._client.close()
 
     async def check(self) -> None:
-        """Ask which models there are. Raises EndpointError where nothing answers, the key is wrong, or ours is not one."""
+        """Ask the endpoint for its models.
+
+        Raises:
+            EndpointError: if nothing answers, if the key is wrong, or if the endpoint does not have the model.
+        """
         openai = self._openai
         try:
             listed = [
@@ -124,26 +128,27 @@ class Asker:
             return
         if listed and self.model not in listed:
             raise EndpointError(
-                f"{self._where} has no model {self.model!r}.{nearest(self.model, listed)} It has: {known_names(listed[:20])}"
+                f"{self._where} has no model {self.model!r}.{nearest(self.model, listed)} "
+                f"It has: {known_names(listed[:20])}"
             )
 
     async def ask(self, prompt: str, seed: int, settings: Mapping[str, Any]) -> Answer:
-        """The answer to a prompt, trying again where that may help.
+        """Return the answer to a prompt; retry errors that may be temporary.
 
         Raises:
-            BudgetUsedUp: before the request, where its prompt and longest answer might go over the budget.
-            EndpointError: where it is refused, or fails more often than `max_retries`.
+            BudgetUsedUp: before the request, if its prompt and longest answer might exceed the budget.
+            EndpointError: if the request is refused, or fails more often than `max_retries`.
         """
         async with self._free:
             if self._gave_up:
-                raise self._gave_up  # what waited while another request failed for good is not tried as well
+                raise self._gave_up  # another request failed for good while this one waited: do not try it as well
             worst = len(prompt) // CHARACTERS_A_TOKEN + int(settings["max_tokens"])
             budget = self.limits.budget_tokens
             if budget is not None and self.spent.tokens + self._reserved + worst > budget:
                 raise BudgetUsedUp(f"the budget of {budget:,} tokens is used up ({self.spent.tokens:,} spent)")
             self._reserved += worst
             try:
-                answer = await self._patiently(prompt, seed, settings)
+                answer = await self._with_retries(prompt, seed, settings)
             except EndpointError as error:
                 self._gave_up = error
                 raise
@@ -153,7 +158,7 @@ class Asker:
             self.spent.completion_tokens += answer.completion_tokens
             return answer
 
-    async def _patiently(self, prompt: str, seed: int, settings: Mapping[str, Any]) -> Answer:
+    async def _with_retries(self, prompt: str, seed: int, settings: Mapping[str, Any]) -> Answer:
         openai = self._openai
         for tried in range(self.limits.max_retries + 1):
             await self._wait_for_turn()
@@ -162,29 +167,29 @@ class Asker:
                 return await self._once(prompt, seed, settings)
             except openai.APIStatusError as error:
                 self._stop_if_final(error)
-                told, asked_wait = f"{error.status_code}: {_said(error)}", _retry_after(error.response.headers)
+                reason, asked_wait = f"{error.status_code}: {_message_of(error)}", _retry_after(error.response.headers)
             except (openai.APITimeoutError, TimeoutError):
-                told, asked_wait = f"no answer within {self.limits.timeout_s:g} s", None
+                reason, asked_wait = f"no answer within {self.limits.timeout_s:g} s", None
             except openai.APIConnectionError as error:
-                told, asked_wait = f"the connection failed: {_cause(error)}", None
+                reason, asked_wait = f"the connection failed: {_cause(error)}", None
             except (openai.APIError, ValueError, TypeError, AttributeError, IndexError) as error:
-                told, asked_wait = f"an answer that is not OpenAI's format: {error}"[:200], None
+                reason, asked_wait = f"an answer that is not OpenAI's format: {error}"[:200], None
             if tried < self.limits.max_retries:
                 self.spent.retries += 1
                 pause = self._pause(tried, asked_wait)
-                self.warn(f"{self._where}: {told}; asked again in {pause:.1f} s")
+                self.warn(f"{self._where}: {reason}; asked again in {pause:.1f} s")
                 await asyncio.sleep(pause)
         raise EndpointError(
-            f"{self._where} went on failing, {self.limits.max_retries + 1} times in a row; the last was {told}"
+            f"{self._where} went on failing, {self.limits.max_retries + 1} times in a row; the last was {reason}"
         )
 
     def _pause(self, tried: int, asked: float | None) -> float:
-        """Seconds until the next try: what the endpoint asked for, or doubling, each with up to half as much again."""
+        """Return the seconds until the next try: as the endpoint asked, else doubling; up to half more at random."""
         wait = BACKOFF_S * 2**tried if asked is None else asked
         return min(wait, LONGEST_WAIT_S if asked is None else 600.0) * (1 + self._jitter.random() / 2)
 
     async def _wait_for_turn(self) -> None:
-        """Requests begin evenly spaced, retries too, so that no minute sees more than its number."""
+        """Space requests and retries evenly, so that each minute has at most its number of them."""
         if self.limits.requests_per_minute:
             now = time.monotonic()
             start = max(now, self._next_start)
@@ -210,37 +215,37 @@ class Asker:
         )
 
     def _stop_if_final(self, error: Any) -> None:
-        """Raise for a status that trying again does not mend."""
-        status, said = error.status_code, _said(error)
+        """Raise EndpointError for a status that a retry does not help against."""
+        status, message = error.status_code, _message_of(error)
         if status in (401, 403):
             raise self._refused_key() from None
-        if status == 429 and "insufficient_quota" in said:
-            raise EndpointError(f"{self._where} says that the account has no quota left: {said}") from None
-        if status == 400 and "max_completion_tokens" in said and self._length_name == "max_tokens":
+        if status == 429 and "insufficient_quota" in message:
+            raise EndpointError(f"{self._where} says that the account has no quota left: {message}") from None
+        if status == 400 and "max_completion_tokens" in message and self._length_name == "max_tokens":
             self._length_name = "max_completion_tokens"  # newer models of OpenAI know only this name
             return
         if status in _AGAIN or status >= 500:
             return
         hint = ""
-        if status == 404 and "model" not in said.lower() and not self._where.endswith("/v1"):
+        if status == 404 and "model" not in message.lower() and not self._where.endswith("/v1"):
             hint = "; does --endpoint lack a /v1 at its end?"
         elif status == 404:
             hint = f"; is {self.model!r} the name of a model there, and does --api {self.api} fit it?"
-        elif "context" in said.lower() or "max_tokens" in said or "length" in said.lower():
+        elif "context" in message.lower() or "max_tokens" in message or "length" in message.lower():
             hint = "; ask for less: a smaller --max-tokens, or fewer --examples"
-        raise EndpointError(f"{self._where} refused the request ({status}): {said}{hint}") from None
+        raise EndpointError(f"{self._where} refused the request ({status}): {message}{hint}") from None
 
     def _refused_key(self) -> EndpointError:
-        had = "the key that was given" if self.api_key else "a request without a key"
-        return EndpointError(f"{self._where} refused {had}: set HARNESS_API_KEY, or give --api-key")
+        refused = "the key that was given" if self.api_key else "a request without a key"
+        return EndpointError(f"{self._where} refused {refused}: set HARNESS_API_KEY, or give --api-key")
 
     @property
     def _where(self) -> str:
         return without_secrets(self.url)
 
 
-def _said(error: Any) -> str:
-    """What the endpoint said, on one line and no longer than is read."""
+def _message_of(error: Any) -> str:
+    """Return the endpoint's message on one line of at most 300 characters."""
     body = error.body
     if isinstance(body, Mapping):
         body = body.get("message") or body.get("detail") or body.get("error") or body
@@ -254,7 +259,7 @@ def _cause(error: BaseException) -> str:
 
 
 def _retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds that `Retry-After` (a number, or a date) or `retry-after-ms` asks for."""
+    """Return the seconds in `Retry-After` (a number, or a date) or `retry-after-ms`."""
     import email.utils
 
     try:
