@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Gives a loaded variant scores, per-sample records and standard errors, one Result a task.
+    """A measurement of a loaded variant: scores, per-sample records and standard errors, one Result a task.
 
-    `run(variant, options, recipe)`; `recipe` is the one the variant was tuned with, or None. `texts(options, recipe)`
-    gives (id, text) of each item, question and answer, and under the same id more texts of it if there are any, for
-    `data.decontaminate` to compare the training data with.
+    `run(variant, options, recipe)` gets the recipe that the variant was tuned with, or None. `texts(options, recipe)`
+    yields (id, text) of each item, question and answer; further texts of an item have the same id.
+    `data.decontaminate` compares the training data with them.
     """
 
     name: str
@@ -30,7 +30,7 @@ class Evaluation:
 
 
 def check_evaluation(evaluation: Evaluation) -> None:
-    """Refuse a declaration that would break where a recipe uses it. Raises PluginError."""
+    """Raise PluginError for a declaration that would fail when a recipe uses it."""
     require_functions(evaluation, run="variant, options, recipe")
     require_options(evaluation)
     require_texts(evaluation, "description")

@@ -1,4 +1,4 @@
-"""Objectives: what is learnt."""
+"""Objectives: the losses that tuning minimises."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What the loss is. `loss(model, input_ids, loss_mask, options)` returns the *sum* over the supervised tokens.
+    """A loss. `loss(model, input_ids, loss_mask, options)` returns its *sum* over the supervised tokens.
 
-    input_ids: int64 [b, s], right-padded. loss_mask: bool [b, s], True where a token is something to learn.
+    input_ids: int64 [b, s], right-padded. loss_mask: bool [b, s], True for supervised tokens.
     The loop divides by the number of supervised tokens of the whole optimizer step, so that the split into batches
-    does not change the gradient. `check(model, input_ids)` is called once, before anything is learnt, with one example
-    as [1, s]; it raises ModelError for a model that the objective cannot train rightly.
-    `default` makes it the one of recipes that name none; first-party only.
+    does not change the gradient. `check(model, input_ids)` is called once before training, with one example as [1, s];
+    it raises ModelError for a model that the objective cannot train correctly.
+    `default` selects it in recipes that name none; first-party only.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Objective:
 
 
 def check_objective(objective: Objective) -> None:
-    """Refuse a declaration that would break where a recipe uses it. Raises PluginError."""
+    """Raise PluginError for a declaration that would fail when a recipe uses it."""
     require_functions(objective, loss="model, input_ids, loss_mask, options")
     require_options(objective)
     require_texts(objective, "description")

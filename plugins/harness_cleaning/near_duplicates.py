@@ -25,7 +25,10 @@ MAX_COMPARED = 256  # earlier rows that a row is compared with: boilerplate puts
 
 
 class NearOptions(harness.Options):
-    """Options of `near_duplicates`: rows whose word n-grams have a Jaccard similarity of `threshold` are duplicates."""
+    """Options of `near_duplicates`.
+
+    Two rows are duplicates if the estimated Jaccard similarity of their word n-grams is `threshold` or more.
+    """
 
     threshold: Annotated[float, Field(gt=0, le=1)] = 0.8
     ngram: Annotated[int, Field(gt=0)] = 3

@@ -8,7 +8,10 @@ from collections.abc import Callable
 import harness
 from harness.nouns import DataItem
 
-_CANNOT = r"(?:cannot|can not|can't|won't|will not|am unable to|'m unable to|am not able to|'m not able to|could not|couldn't)"
+_CANNOT = (
+    r"(?:cannot|can not|can't|won't|will not|am unable to|'m unable to|am not able to|'m not able to|could not|"
+    r"couldn't)"
+)
 _DO = (
     r"(?:help|assist|answer|provide|fulfil|fulfill|comply|do that|create|generate|write|discuss|engage|support|"
     r"continue|complete|offer|give|share|participate|respond)"

@@ -260,7 +260,8 @@ def _print(context: Context, output: Output, settings: Settings) -> None:
     )
     console.print(
         f"asked {summary['requests']:,} times ({summary['retries']:,} again), "
-        f"{summary['prompt_tokens']:,} prompt tokens and {summary['completion_tokens']:,} answered, {summary['elapsed_s']:,} s, {summary['tokens_per_s']:,} tokens/s; "
+        f"{summary['prompt_tokens']:,} prompt tokens and {summary['completion_tokens']:,} answered, "
+        f"{summary['elapsed_s']:,} s, {summary['tokens_per_s']:,} tokens/s; "
         f"{summary['instructions_read']:,} instructions read",
         soft_wrap=True,
     )
