@@ -59,7 +59,7 @@ class MissingExtraError(HarnessError):
 
 
 class Ended(BaseException):
-    """A signal ended the command. It is not an Exception, so that code which continues after errors does not catch it."""
+    """A signal ended the command. It is not an Exception: code that continues after errors must not catch it."""
 
     def __init__(self, number: int) -> None:
         super().__init__(f"ended by signal {number}")
