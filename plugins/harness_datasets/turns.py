@@ -1,4 +1,4 @@
-"""Shared code of the chat formats: tools, calls written as JSON, and the links from results to calls.
+"""Shared code of the formats with turns: tools, calls written as JSON, and the links from results to calls.
 
 Tools become OpenAI's form, `{"type": "function", "function": {...}}`, which templates and served endpoints take. A row
 may have that form, the bare function, or Anthropic's `input_schema`.
