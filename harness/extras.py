@@ -1,4 +1,4 @@
-"""Importing what an extra brings, and saying which extra to install where it is missing."""
+"""Imports of optional dependencies; a missing one is an error that names the extra to install."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ from harness.errors import MissingExtraError
 
 
 def require(module: str, extra: str) -> Any:
-    """Import `module`, which `pip install instruct-harness[extra]` brings. Raises MissingExtraError where it is absent."""
+    """Import a `module` of `pip install instruct-harness[extra]`. Raises MissingExtraError if it is not installed."""
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name is None or error.name.split(".")[0] != module.split(".")[0]:
-            raise  # it is there, but something it needs is not: our own or its packagers' mistake
+            raise  # the module is installed, but one of its own dependencies is not
         raise MissingExtraError(
             f"this needs {module!r}, which is not installed: pip install 'instruct-harness[{extra}]'"
         ) from None
 
 
 def installed_version(distribution: str) -> str | None:
-    """Return the version of an installed distribution, or None where it is not there."""
+    """Return the version of a distribution, or None if it is not installed."""
     try:
         return importlib.metadata.version(distribution)
     except importlib.metadata.PackageNotFoundError:

@@ -1,6 +1,6 @@
-"""Content hashes of files and model folders, remembered in the cache folder while a file stays as it is.
+"""Content hashes of files and model folders, cached until a file changes.
 
-A hash is remembered under the file's path with its size, times and inode; a file that changes in any of them is read again.
+A hash is cached by the file's path, with its size, times and inode; if one of them changes, the file is read again.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ def sha256_of_file(path: Path, root: Path | None = None) -> str:
     """Return the SHA-256 of a file's bytes. `root` is the cache folder, `HARNESS_CACHE` by default.
 
     Raises:
-        OSError: where the file cannot be read.
+        OSError: if the file cannot be read.
     """
-    found, name = path.stat(), str(path.resolve())
-    state = [name, found.st_size, found.st_mtime_ns, found.st_ctime_ns, found.st_ino]
+    stat, name = path.stat(), str(path.resolve())
+    state = [name, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
     key = hashlib.sha256(name.encode(errors="surrogateescape")).hexdigest()
     memo = (root or cache_folder()) / "files" / f"{key}.json"
     try:
@@ -36,7 +36,7 @@ def sha256_of_file(path: Path, root: Path | None = None) -> str:
         pass
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-    if time.time_ns() - max(found.st_mtime_ns, found.st_ctime_ns) > _SETTLED_NS:
+    if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS:
         with suppress(OSError):  # a cache folder that cannot be written costs time, nothing else
             write_json(memo, {"state": state, "sha256": sha256})
     return sha256
@@ -45,10 +45,10 @@ def sha256_of_file(path: Path, root: Path | None = None) -> str:
 def sha256_of_weights(folder: Path) -> str:
     """Return one hash of a model's or adapter's safetensors files and of the configuration they are read with.
 
-    Equal for a folder and its copy under any name. Tokenizer and template are no part of it.
+    It is equal for a folder and its copy under any name. Tokenizer and template are not part of it.
 
     Raises:
-        ModelError: where the folder has no safetensors file.
+        ModelError: if the folder has no safetensors file.
     """
     weights = sorted(folder.glob("*.safetensors"))
     if not weights:

@@ -15,7 +15,7 @@ class Options(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _no_number_is_guessed(cls, value: Any, info: ValidationInfo) -> Any:
-        """Neither `true` nor `'8'` is a number, though pydantic would make one of it."""
+        """Refuse `true` and `'8'` as numbers, which pydantic would convert."""
         kinds = _kinds(cls.model_fields[str(info.field_name)].annotation)
         if isinstance(value, bool | str) and type(value) not in kinds and kinds <= {int, float, type(None)}:
             raise ValueError(f"input should be a {'valid integer' if float not in kinds else 'number'}")
@@ -23,7 +23,7 @@ class Options(BaseModel):
 
 
 def broken_default(options: type[Options]) -> str | None:
-    """Return what is wrong with the defaults of `options`, or None where they validate; required keys may be missing."""
+    """Return the problem of an invalid default of `options`, or None if all are valid; required keys may be missing."""
     try:
         options.model_validate({})
     except ValidationError as error:
@@ -35,7 +35,7 @@ def broken_default(options: type[Options]) -> str | None:
 
 
 def _kinds(annotation: Any) -> set[Any]:
-    """The types that an annotation allows."""
+    """Return the types that an annotation allows."""
     if get_origin(annotation) is Annotated:
         return _kinds(get_args(annotation)[0])
     if isinstance(annotation, type) or not get_args(annotation):

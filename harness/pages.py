@@ -1,6 +1,6 @@
-"""The frame and palette of every HTML page: one file with its styles in it, for a screen of any width, light or dark.
+"""The frame and palette of every HTML page: one file with its styles, for screens of any width, light or dark.
 
-A page made here loads nothing and runs no script. Plots take their colours from here as well.
+A page from this module loads nothing and runs no script. Plots use the same colours.
 """
 
 from __future__ import annotations

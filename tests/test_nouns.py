@@ -35,14 +35,14 @@ SYNONYMS = {
 }
 # Where a word is somebody else's name for something, the line is written here in full.
 ALLOWED: set[str] = {  # names of fields in other people's files
-    'said.append(("user", turns.text_of(turn, "user utterance", number)))',
+    'log.append(("user", turns.text_of(turn, "user utterance", number)))',
     '("log", "id?", "original dialog id?", "dialog index?", "original dialog info?"),',
 }
 
 
 def files() -> list[Path]:
-    found = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*")) if path.suffix in SUFFIXES]
-    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *found]
+    inside = [path for folder in FOLDERS for path in sorted((ROOT / folder).rglob("*")) if path.suffix in SUFFIXES]
+    return [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *inside]
 
 
 def test_the_nouns_have_no_synonyms():

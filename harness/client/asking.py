@@ -1,7 +1,7 @@
-"""The client of an OpenAI-compatible endpoint: how many requests at once and how often, what is tried again, what it cost.
+"""The client of an OpenAI-compatible endpoint, with limits of concurrency and rate, retries, and a budget of tokens.
 
-The requests are those of the official client. Its own retries are off: ours honour Retry-After, are counted, and keep to
-the rate and the budget. `Client` is asynchronous; `post_all`, `post` and `get` are for callers that do not await.
+The requests are sent by the official client. Its own retries are off: ours honour Retry-After, are counted, and respect
+the rate and the budget. `Client` is asynchronous; `post_all`, `post` and `models_of` are for callers that do not await.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ from harness.errors import HarnessError
 from harness.extras import require
 
 BACKOFF_S, LONGEST_WAIT_S = 0.5, 60.0
-CHARACTERS_PER_TOKEN = 3  # a cautious guess, for the budget and for endpoints that do not say what they used
+CHARACTERS_PER_TOKEN = 3  # a cautious estimate, for the budget and for endpoints that do not report their usage
 LIST_TIMEOUT_S = 20.0
 _TEMPORARY = (408, 409, 425, 429)  # and every 5xx
 T = TypeVar("T")
 
 
 class BudgetUsedUp(HarnessError):
-    """The next request might cost more tokens than are left."""
+    """The next request might cost more tokens than the budget has left."""
 
 
 class EndpointError(HarnessError):
-    """The endpoint cannot be asked: not there, wrong key, unknown model, or it went on failing.
+    """The endpoint cannot be used: unreachable, wrong key, unknown model, or failing again and again.
 
     `status` and `reply` are what it answered, where it answered at all.
     """
@@ -57,7 +57,7 @@ class Spent:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How the endpoint is treated. `budget_tokens` counts prompts and answers of all that `Spent` counts."""
+    """The limits of requests to the endpoint. `budget_tokens` counts prompts and answers of all that `Spent` counts."""
 
     concurrency: int = 4
     requests_per_minute: float | None = None
@@ -82,9 +82,9 @@ def without_secrets(url: str) -> str:
 
 @dataclass
 class Client:
-    """One endpoint. Use it as an async context, so that its connections are closed.
+    """One endpoint. Use it as an async context manager, so that its connections are closed.
 
-    `warn(message)` is called before each pause with what failed; `log` is the path of the server's log, for messages.
+    `warn(message)` is called before each pause with the reason of the failure; `log` is the path of the server's log, for messages.
     """
 
     url: str
@@ -148,12 +148,12 @@ class Client:
             read: may raise ValueError, TypeError, KeyError or IndexError for an answer that is not OpenAI's format.
 
         Raises:
-            BudgetUsedUp: before the request, where its prompt and longest answer might go over the budget.
-            EndpointError: where it is refused, or fails more often than `max_retries`.
+            BudgetUsedUp: before the request, if its prompt and longest answer might exceed the budget.
+            EndpointError: if the request is refused, or fails more often than `max_retries`.
         """
         async with self._free:
             if self._gave_up:
-                raise self._gave_up  # what waited while another request failed for good is not tried as well
+                raise self._gave_up  # another request failed for good while this one waited: do not try it as well
             budget = self.limits.budget_tokens
             worst = _characters(body) // CHARACTERS_PER_TOKEN + int(body.get("max_tokens") or 0)
             if budget is not None and self.spent.tokens + self._reserved + worst > budget:
@@ -224,12 +224,12 @@ class Client:
         self.spent.completion_tokens += int(usage.get("completion_tokens") or (0 if usage else guessed[1]))
 
     def _pause(self, tried: int, asked: float | None) -> float:
-        """Seconds until the next try: what the endpoint asked for, or doubling, each with up to half as much again."""
+        """Return the seconds until the next try: as the endpoint asked, else doubling; up to half more at random."""
         wait = BACKOFF_S * 2**tried if asked is None else asked
         return min(wait, LONGEST_WAIT_S if asked is None else 600.0) * (1 + self._jitter.random() / 2)
 
     async def _wait_for_turn(self) -> None:
-        """Begin requests evenly spaced, retries too, so that no minute sees more than its number."""
+        """Space requests and retries evenly, so that each minute has at most its number of them."""
         if self.limits.requests_per_minute:
             now = time.monotonic()
             start = max(now, self._next_start)
@@ -237,7 +237,7 @@ class Client:
             await asyncio.sleep(start - now)
 
     def _stop_if_final(self, error: Any) -> None:
-        """Raise for a status that trying again does not mend."""
+        """Raise EndpointError for a status that a retry does not help against."""
         status, reply = error.status_code, _reply(error)
         if status in (401, 403):
             raise self._refused_key(error) from None

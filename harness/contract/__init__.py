@@ -1,7 +1,7 @@
 """The contract: what plugins declare, the hooks they declare it through, and the events that they receive.
 
-It knows nouns, options and errors only. Declaring is cheap and reads nothing; the declared functions import what they
-need when they are called.
+It imports nouns, options and errors only. A declaration is cheap and reads nothing; the declared functions import their
+libraries when they are called.
 """
 
 from harness.contract.backends import Answer, Backend, Request, Sampling

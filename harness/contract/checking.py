@@ -1,4 +1,4 @@
-"""Checks that several kinds share when something is registered."""
+"""Checks of a declaration that several kinds share."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from harness.errors import PluginError
 
 
 def require_functions(item: Any, **arguments: str) -> None:
-    """Raise PluginError where a field of a declaration is no function, or does not take the `arguments` it is given."""
+    """Raise PluginError if a field of a declaration is not a function, or does not accept its `arguments`."""
     for field, names in arguments.items():
         function = getattr(item, field)
         if not callable(function):
             raise PluginError(f"{item.name!r}: {field} should be a function, found {function!r}")
         try:
             signature = inspect.signature(function)
-        except (TypeError, ValueError):  # a builtin that does not tell
+        except (TypeError, ValueError):  # a builtin without a signature
             continue
         try:
             signature.bind(*names.split(", "))
@@ -29,7 +29,7 @@ def require_functions(item: Any, **arguments: str) -> None:
 
 
 def require_options(item: Any, *, optional: bool = False) -> None:
-    """Raise PluginError where `item.options` is no class of Options whose defaults validate."""
+    """Raise PluginError if `item.options` is not a subclass of Options with valid defaults."""
     if optional and item.options is None:
         return
     from harness.options import Options, broken_default
@@ -41,14 +41,14 @@ def require_options(item: Any, *, optional: bool = False) -> None:
 
 
 def require_texts(item: Any, *fields: str) -> None:
-    """Raise PluginError where one of the `fields` of a declaration is no text."""
+    """Raise PluginError if one of the `fields` of a declaration is not text."""
     for field in fields:
         if not isinstance(text := getattr(item, field), str):
             raise PluginError(f"{item.name!r}: the {field} should be text, found {text!r}")
 
 
 def require_paths(item: Any, field: str) -> None:
-    """Raise PluginError where the `field` of a declaration is no tuple of paths."""
+    """Raise PluginError if the `field` of a declaration is not a tuple of paths."""
     paths = getattr(item, field)
     if not isinstance(paths, tuple | list) or not all(isinstance(path, str | os.PathLike) for path in paths):
         raise PluginError(f"{item.name!r}: {field} should be a tuple of paths, found {paths!r}")

@@ -1,4 +1,4 @@
-"""Datasets: declared sources of rows, and how a row becomes something to learn from."""
+"""Datasets: declared sources of rows, and their conversion to conversations and preferences."""
 
 from __future__ import annotations
 
@@ -18,23 +18,23 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Dataset:
-    """A declared source. `convert(row, options)` turns one raw row into a Conversation or a Preference, or into several.
+    """A declared source. `convert(row, options)` turns one raw row into one or several Conversations or Preferences.
 
-    It returns `harness.data.LeftOut(reason)`, or None, to leave a row out, which is counted, and raises `DataError` (or
-    KeyError, TypeError, ValueError) for a row that is wrong; the core adds the file and the row. `source` is the default
-    path for datasets that bring their own data; `licence` is what a person must know before training on it.
+    To leave a row out, it returns `harness.data.LeftOut(reason)` or None; such rows are counted. For a wrong row it
+    raises `DataError` (or KeyError, TypeError, ValueError); the core adds the file and the row. `source` is the default
+    path of a dataset that brings its own data; `licence` is the licence of that data.
 
-    `options` is the source as the recipe has it (`dataset`, `path`, `columns`), with the keys that the declared `options`
-    add. `gather(rows, options)` puts together raw rows that only make sense as one (the messages of a tree), before they
-    are converted: it takes and yields (number, row).
+    `options` is the source in the recipe (`dataset`, `path`, `columns`), with the keys that the declared `options` add.
+    `gather(rows, options)` combines raw rows that belong together (the messages of a tree) before they are converted:
+    it takes and yields (number, row).
 
-    `fields` lets `auto` recognise the format: alternatives, each the names that a row has, with `?` after those it may
-    lack, as in `(("instruction", "input?", "output"),)`. A dataset without it is never guessed.
-    `resolve(path, datasets, options)` makes a dataset a stand-in for another, chosen when the file is seen: it returns the
-    `Match` that names it.
+    `fields` lets `auto` recognise the format. It lists alternatives; each has the names of a row's fields, with `?`
+    after an optional one, as in `(("instruction", "input?", "output"),)`. A dataset without it is never guessed.
+    `resolve(path, datasets, options)` makes a dataset a stand-in for another, which is chosen for each file: it returns
+    the `Match` that names it.
 
-    What is encoded is kept, and used again while the rows, the code and the files that it opens in Python are the same.
-    `reads` names files and folders that it reads in another way (a library's native code, another program).
+    Encoded data are cached, and used again while the rows, the code and the files that the code opens in Python are the
+    same. `reads` names the files and folders that it reads in another way (a library's native code, another program).
     """
 
     name: str
@@ -50,7 +50,7 @@ class Dataset:
 
 
 def check_dataset(dataset: Dataset) -> None:
-    """Refuse a declaration that would break where a recipe uses it. Raises PluginError."""
+    """Raise PluginError for a declaration that would fail when a recipe uses it."""
     require_functions(dataset, convert="row, options")
     if dataset.gather is not None:
         require_functions(dataset, gather="rows, options")

@@ -1,4 +1,4 @@
-"""Diagnoses: what a plugin needs on a machine, and what it found there, for `harness doctor`."""
+"""Diagnoses: a plugin's needs and the state of this machine, for `harness doctor`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 
 @dataclass(frozen=True, slots=True)
 class Diagnosis:
-    """What a plugin finds out about this machine. Finding it out is quick and imports nothing heavy.
+    """The diagnosis of this machine by one plugin. Making it is quick and imports nothing heavy.
 
     Args:
         extra: the extra of this distribution that the plugin needs, if it needs one.
-        purpose: what the extra is for, in the words of the commands a person types.
-        packages: installed versions by name, None where a package is not there.
-        problems: what will not work and why, each a sentence that begins with the command.
+        purpose: the purpose of the extra, by the commands that need it.
+        packages: installed versions by name; None for a missing package.
+        problems: sentences that begin with a command and say why it will not work.
     """
 
     extra: str | None = None

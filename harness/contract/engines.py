@@ -1,4 +1,4 @@
-"""Engines: what serves the variants of one base model."""
+"""Engines: servers of the variants of one base model."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 class Endpoint:
     """A running OpenAI-compatible server: its `/v1` URL, and the model name under which each variant answers.
 
-    `settings` are what it serves with, defaults filled in, for people to read. `capabilities` are what it tells besides
-    the texts of answers: with `token_ids` prompts are compared with training's, with `score` adapters are checked; what
-    it does not declare is shown as unverified.
+    `settings` are its settings with the defaults filled in, for people to read. `capabilities` are what it reports besides
+    the texts of answers: with `token_ids`, prompts are compared with training's; with `score`, adapters are checked.
+    Whatever it does not declare is shown as unverified.
     """
 
     url: str
@@ -32,11 +32,11 @@ class Endpoint:
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """Serves variants of one base model. `start(variants, options, report)` yields the Endpoint once it is healthy.
+    """A server of variants of one base model. `start(variants, options, report)` yields the healthy Endpoint.
 
-    `report(what)` is called with what is being waited for, for people. Leaving the context stops every process the
-    engine started. The options have `host`, `port`, `api_key` (a SecretStr or None) and `allow_hosts`, names to answer to
-    besides the machine's own. `default` makes it the one of recipes that name none; first-party only.
+    `report(text)` is called with a description of the current step of the start. Leaving the context stops every
+    process that the engine started. The options have `host`, `port`, `api_key` (a SecretStr or None) and `allow_hosts`,
+    host names to accept besides the machine's own. `default` selects it in recipes that name none; first-party only.
     """
 
     name: str
@@ -47,7 +47,7 @@ class Engine:
 
 
 def check_engine(engine: Engine) -> None:
-    """Refuse a declaration that would break where a recipe uses it. Raises PluginError."""
+    """Raise PluginError for a declaration that would fail when a recipe uses it."""
     require_functions(engine, start="variants, options, report")
     require_options(engine)
     require_texts(engine, "description")

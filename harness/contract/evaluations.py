@@ -37,15 +37,15 @@ class EvaluationItem:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Scores a Backend, with a record of every item.
+    """A measurement of a Backend, with a record of every item.
 
-    Either `items(options, context)` yields an EvaluationItem each and `score(item, answers)` returns its metrics by name
+    Either `items(options, context)` yields EvaluationItems and `score(item, answers)` returns an item's metrics by name
     (1.0 for right, 0.0 for wrong), and the harness asks, averages and records; `lower_is_better` names metrics of which
-    less is better. Or `run(backend, options, context)` drives itself and yields one Result a task. The context has the
-    recipe and the plugins. `needs` are the capabilities without which a Backend is refused.
+    less is better. Or `run(backend, options, context)` does all of this itself and yields one Result a task. The context
+    has the recipe and the plugins. `needs` are the capabilities without which a Backend is refused.
 
-    `texts(options, context)` gives (id, text) of each item, question and answer, and under the same id more texts of it
-    if there are any, for `data.decontaminate` to compare the training data with.
+    `texts(options, context)` yields (id, text) of each item, question and answer; further texts of an item have the same
+    id. `data.decontaminate` compares the training data with them.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Evaluation:
 
 
 def check_evaluation(evaluation: Evaluation) -> None:
-    """Refuse a declaration that would break where a recipe uses it. Raises PluginError."""
+    """Raise PluginError for a declaration that would fail when a recipe uses it."""
     drives_itself, has_items = evaluation.run is not None, evaluation.items is not None
     if drives_itself == has_items or has_items != (evaluation.score is not None):
         raise PluginError(f"{evaluation.name!r}: expected `run`, or `items` and `score` together, and not both")

@@ -13,9 +13,9 @@ from harness.nouns import Result
 
 @dataclass(frozen=True, slots=True)
 class Started:
-    """A run begins, or goes on from `step`. Its folder, recipe and manifest are there; nothing of this stretch is learnt.
+    """A run begins, or resumes at `step`. Its folder, recipe and manifest exist; this session has not trained yet.
 
-    `recipe` is the resolved recipe as plain data; `total_steps` None where a source of batches has no end.
+    `recipe` is the resolved recipe as plain data. `total_steps` is None for a source of batches without an end.
     """
 
     run: str
@@ -54,7 +54,7 @@ class Samples:
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """A variant was evaluated; `run` is None where it is no run's."""
+    """A variant was evaluated. `run` is None if the variant does not belong to a run."""
 
     run: str | None
     variant: str
@@ -63,7 +63,7 @@ class Evaluated:
 
 @dataclass(frozen=True, slots=True)
 class Artefact:
-    """Something that a run leaves is on disk, whole: its `adapter`, `model`, `checkpoint` or `plot`."""
+    """A file or folder of a run is complete on disk: its `adapter`, `model`, `checkpoint` or `plot`."""
 
     run: str
     what: str
@@ -83,5 +83,5 @@ Event = Started | Step | Validation | Samples | Evaluated | Artefact | Finished
 
 
 def frozen(metrics: Mapping[str, float]) -> Mapping[str, float]:
-    """A view of a copy: nobody who gets it can change what others see."""
+    """Return a read-only copy, so that one receiver cannot change what others see."""
     return MappingProxyType(dict(metrics))

@@ -16,11 +16,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Filter:
-    """A cleaning step. `create(options)` returns a function that is asked about every item, in order.
+    """A cleaning step. `create(options)` returns a function that is called with every item, in order.
 
-    It gets a Conversation or a Preference and returns why to leave it out, in a few words that are the same for all
-    items of that kind (they are counted), or None to keep it. It may remember what it saw: each pass creates its own.
-    `reads` is that of a `Dataset`.
+    The function gets a Conversation or a Preference. It returns None to keep it, or the reason to leave it out, in a
+    few words: reasons are counted, so equal cases need equal words. It may keep a state, because each pass creates its
+    own function. `reads` is that of a `Dataset`.
     """
 
     name: str
@@ -31,7 +31,7 @@ class Filter:
 
 
 def check_filter(declared: Filter) -> None:
-    """Refuse a declaration that would break where a recipe uses it. Raises PluginError."""
+    """Raise PluginError for a declaration that would fail when a recipe uses it."""
     require_functions(declared, create="options")
     require_options(declared)
     require_texts(declared, "description")

@@ -1,6 +1,6 @@
-"""The hooks a plugin may implement: one a kind, called with `register` and made from the table of kinds, and `diagnose`.
+"""The hooks that a plugin may implement: a registration hook for each kind in the table of kinds, and `diagnose`.
 
-Arguments may be added to a hook, never removed; an implementation names only those it wants.
+Arguments may be added to a hook, never removed; an implementation names only those that it needs.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The kinds of things that plugins register: one table, from which registries, hooks and documentation follow."""
+"""The kinds of things that plugins register: the one table behind registries, hooks and documentation."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ from harness.contract.trackers import Tracker, check_tracker
 class Kind:
     """One kind: its name, the name of its registry, the class of what is registered, and the hook that registers it.
 
-    `check` raises PluginError for a declaration that would break where it is used. With `default`, a recipe may leave it
-    out: a first-party plugin registers one with `default=True`.
+    `check` raises PluginError for a declaration that would fail when it is used. With `default`, a recipe may omit it:
+    a first-party plugin registers one with `default=True`.
     """
 
     name: str

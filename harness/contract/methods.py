@@ -1,4 +1,4 @@
-"""Methods: which weights move, and how what was learnt is saved."""
+"""Methods: the choice of the weights that are trained, and how they are saved."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """Which weights move. `apply(model, options)` returns the model to train, its trainable parameters marked.
+    """A choice of weights to train. `apply(model, options)` returns the model with its trainable parameters marked.
 
-    `save(model, folder)` writes what was learnt: an `adapter` in PEFT's format, or a whole `model`.
-    `default` makes it the one of recipes that name none; first-party only.
+    `save(model, folder)` writes the trained weights: an `adapter` in PEFT's format, or a whole `model`.
+    `default` selects it in recipes that name none; first-party only.
     """
 
     name: str
@@ -32,7 +32,7 @@ class Method:
 
 
 def check_method(method: Method) -> None:
-    """Refuse a declaration that would break where a recipe uses it. Raises PluginError."""
+    """Raise PluginError for a declaration that would fail when a recipe uses it."""
     require_functions(method, apply="model, options", save="model, folder")
     require_options(method)
     require_texts(method, "description")

@@ -1,4 +1,4 @@
-"""Objectives: what is learnt, as sums over what a batch holds."""
+"""Objectives: the losses that tuning minimises, as sums over what a batch holds."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ class Policy(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """What is learnt from `reads`, conversations or preferences.
+    """A loss over what it `reads`, conversations or preferences.
 
-    `loss(policy, batch, options)` returns the batch's Loss; `units(batch)` the number of units of each of its terms,
-    without a forward pass. `value_at_start(options)` is the loss at step 0 where it is known, for any model and data
+    `loss(policy, batch, options)` returns the batch's Loss; `units(batch)` returns the number of units of each of its
+    terms, without a forward pass. `value_at_start(options)` is the loss at step 0 if it is known for any model and data
     (ln 2 for DPO); a run whose first loss differs is refused. It is per unit, over the terms with their weights.
-    `default` makes it the one of recipes that name none; first-party only.
+    `default` selects it in recipes that name none; first-party only.
     """
 
     name: str
@@ -83,7 +83,7 @@ class Objective:
 
 
 def check_objective(objective: Objective) -> None:
-    """Refuse a declaration that would break where a recipe uses it. Raises PluginError."""
+    """Raise PluginError for a declaration that would fail when a recipe uses it."""
     require_functions(objective, loss="policy, batch, options", units="batch")
     require_options(objective)
     require_texts(objective, "description")

@@ -1,4 +1,4 @@
-"""Templates: chat templates as they are declared, before they are bound to a tokenizer."""
+"""Templates: declarations of chat templates, not yet bound to a tokenizer."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ class Template:
     """A chat template: its Jinja source for a given tokenizer, and the tokens that end an assistant's turn.
 
     `jinja(tokenizer, options)` returns the source in the form that transformers and vLLM take (`messages`, `tools`,
-    `add_generation_prompt`, `bos_token`, `eos_token`). Control-token strings in messages and tools are made ordinary
-    text before it sees them. `stop_tokens(tokenizer)` returns token strings of the tokenizer's own vocabulary.
+    `add_generation_prompt`, `bos_token`, `eos_token`). Control-token strings in messages and tools are ordinary text
+    when they reach it. `stop_tokens(tokenizer)` returns token strings of the tokenizer's own vocabulary.
 
-    `control_tokens` are those it writes, besides bos and eos: a tokenizer fits that has them. `takes_system`,
-    `takes_tools` and `takes_turns` say whether it has a place for system prompts, tools and more than one exchange;
-    None: its trial decides. `tool_parser` is vLLM's name for the parser that reads its tool calls, or a function that
-    finds it from the source. `default` makes it the one of recipes that name none; first-party only.
+    `control_tokens` are the ones that it writes, besides bos and eos; the tokenizer must have them. `takes_system`,
+    `takes_tools` and `takes_turns` say if it has a place for system prompts, tools and more than one exchange; with
+    None, its trial decides. `tool_parser` is vLLM's name for the parser of its tool calls, or a function that derives
+    the name from the source. `default` selects it in recipes that name none; first-party only.
     """
 
     name: str
@@ -40,7 +40,7 @@ class Template:
 
 
 def check_template(template: Template) -> None:
-    """Refuse a declaration that would break where a recipe uses it. Raises PluginError."""
+    """Raise PluginError for a declaration that would fail when a recipe uses it."""
     require_functions(template, jinja="tokenizer, options", stop_tokens="tokenizer")
     require_options(template, optional=True)
     require_texts(template, "description")

@@ -1,4 +1,4 @@
-"""Trackers: what follows a run, by its events."""
+"""Trackers: receivers of the events of a run."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Tracker:
-    """Follows a run. `create(options)` returns a function that is called with each event, in order.
+    """A receiver of events. `create(options)` returns a function that is called with each event, in order.
 
     Events are frozen data, see `harness.contract.events`. A tracker that raises is reported and not called again; the
-    run goes on. `default` switches it on in recipes that have no `track`; first-party only.
+    run goes on. `default` enables it in recipes without `track`; first-party only.
     """
 
     name: str
@@ -29,7 +29,7 @@ class Tracker:
 
 
 def check_tracker(tracker: Tracker) -> None:
-    """Refuse a declaration that would break where a recipe uses it. Raises PluginError."""
+    """Raise PluginError for a declaration that would fail when a recipe uses it."""
     require_functions(tracker, create="options")
     require_options(tracker)
     require_texts(tracker, "description")

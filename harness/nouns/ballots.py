@@ -11,7 +11,7 @@ State = Literal["open", "voted", "revealed", "void"]
 
 
 class Verdict(NamedTuple):
-    """What a person says of a ballot: the side at position `best` is the best, all are as good, or all are bad."""
+    """A person's verdict on a ballot: the side at position `best` is the best, all are equally good, or all are bad."""
 
     kind: Literal["best", "tie", "bad"]
     best: int | None = None
@@ -19,9 +19,9 @@ class Verdict(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One side of a ballot: who answers, the turns before the answer as OpenAI messages, and the answer.
+    """One side of a ballot: the variant, the turns before the answer as OpenAI messages, and the answer.
 
-    `finish` is how the answer ended, `stop` or `length`; None while there is none. `tokens` None: not counted.
+    `finish` is the reason why the answer ended, `stop` or `length`; None before that. `tokens` is None if not counted.
     """
 
     variant: str
@@ -36,8 +36,8 @@ class Side:
 class Ballot:
     """One comparison of two to four sides, in the order in which `seed` drew them.
 
-    It is `open` until a person votes, may be voted on again until the variants are `revealed`, and is `void` where nothing
-    can be said of it. `sampling` is what all sides were asked with.
+    It is `open` until a person votes, and can be voted on again until the variants are `revealed`. It is `void` if it
+    cannot be judged. `sampling` has the settings with which all sides were asked.
     """
 
     id: int

@@ -9,11 +9,11 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One encoded sequence. `loss_mask[t]` is True where token t is something to learn.
+    """One encoded sequence. `loss_mask[t]` is True if token t is supervised.
 
-    Both have one entry a token; the loss at position t-1 predicts token t, so a True at 0 is never used. They are lists, or
-    an `array` and `bytes` while many are on their way to storage. `escaped` are the control-token strings that stand in its
-    messages, and were encoded as text.
+    Both have one entry a token; the loss at position t-1 predicts token t, so a True at 0 is never used. They are
+    lists, or an `array` and `bytes` while many are on their way to storage. `escaped` are the control-token strings in
+    its messages; they were encoded as text.
     """
 
     input_ids: Sequence[int]
@@ -29,16 +29,17 @@ class Example:
 
     @property
     def supervised(self) -> int:
-        """How many tokens the loss sees."""
+        """The number of supervised tokens: those that the loss sees."""
         return sum(self.loss_mask[1:])
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """What an objective reads at a time: the examples of one conversation or preference, the role of each, and figures.
+    """The unit that an objective reads: the examples of one conversation or preference, the role of each, and figures.
 
-    A Conversation gives one example, `answer`. A Preference gives two, `chosen` and `rejected`, which begin with the same
-    prompt ids; or one of these, where a completion was judged alone. Its `extras` are `weight` and, where known, `margin`.
+    A Conversation gives one example, `answer`. A Preference gives two, `chosen` and `rejected`, which begin with the
+    same prompt ids; or one of them, if a completion was judged alone. The `extras` are `weight` and, if known,
+    `margin`.
     """
 
     examples: tuple[Example, ...]

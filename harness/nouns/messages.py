@@ -1,4 +1,4 @@
-"""Messages, conversations and preferences: what datasets yield."""
+"""Messages, conversations and preferences: the items that datasets yield."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
-Row = Mapping[str, Any]  # what a file holds, before a dataset converts it
+Row = Mapping[str, Any]  # a row of a file, before a dataset converts it
 Role = Literal["system", "user", "assistant", "tool"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
@@ -22,7 +22,7 @@ class ToolCall:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. `train` says whether the loss sees it; None means "yes if the role is assistant"."""
+    """One turn. `train` says if the loss sees it; None means "yes if the role is assistant"."""
 
     role: Role
     content: str
@@ -32,7 +32,7 @@ class Message:
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
-            raise ValueError(f"role {self.role!r} is none of {', '.join(ROLES)}")
+            raise ValueError(f"role {self.role!r} is not one of {', '.join(ROLES)}")
         if not isinstance(self.content, str):
             raise ValueError(f"content of the {self.role} message is {self.content!r:.60}, expected text")
         if self.train and self.role != "assistant":
@@ -43,7 +43,7 @@ class Message:
         return self.role == "assistant" if self.train is None else self.train
 
     def as_dict(self) -> dict[str, Any]:
-        """The message as chat templates and OpenAI-compatible endpoints take it.
+        """Return the message in the form of chat templates and OpenAI-compatible endpoints.
 
         The keys of a call are in the order in which vLLM 0.32 passes them on: some templates print whole calls as JSON.
         """
@@ -60,7 +60,7 @@ class Message:
 
     @classmethod
     def from_dict(cls, raw: Mapping[str, Any]) -> Message:
-        """The message that `as_dict` gave."""
+        """Return the message that `as_dict` was called on."""
         functions = ((call["function"], call.get("id")) for call in raw.get("tool_calls", ()))
         calls = tuple(ToolCall(function["name"], function["arguments"], id) for function, id in functions)
         return cls(raw["role"], raw["content"], calls, raw.get("tool_call_id"))
@@ -68,7 +68,7 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Messages, the tools offered in them, and where they come from. What every supervised dataset yields."""
+    """Messages, the tools offered in them, and their source. Every supervised dataset yields conversations."""
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
@@ -77,21 +77,21 @@ class Conversation:
 
     @classmethod
     def of(cls, *turns: tuple[Role, str], id: str = "", source: str = "") -> Conversation:
-        """A conversation from (role, text) pairs: `Conversation.of(("user", "Hi"), ("assistant", "Hello."))`."""
+        """Return a conversation of (role, text) pairs: `Conversation.of(("user", "Hi"), ("assistant", "Hello."))`."""
         return cls(tuple(Message(role, text) for role, text in turns), id=id, source=source)
 
     @property
     def trained(self) -> tuple[int, ...]:
-        """Indices of the messages that the loss sees."""
+        """The indices of the messages that the loss sees."""
         return tuple(i for i, message in enumerate(self.messages) if message.is_trained)
 
 
 @dataclass(frozen=True, slots=True)
 class Preference:
-    """A prompt with a chosen and a rejected completion; `margin` says by how much, where that is known.
+    """A prompt with a chosen and a rejected completion. `margin` is the difference in quality, if known.
 
-    Where a completion was judged alone (good or bad, as for KTO), the other side is empty. `weight` is below 1 where one
-    ranking became several pairs (of K completions, K(K-1)/2), so that it counts once.
+    If a completion was judged alone (good or bad, as for KTO), the other side is empty. `weight` is below 1 if one
+    ranking became several pairs (K completions make K(K-1)/2 pairs), so that the ranking counts once.
     """
 
     prompt: tuple[Message, ...]
@@ -110,11 +110,11 @@ Reads = Literal["conversations", "preferences"]  # which of these an objective r
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """The dataset that a file is read as, where the recipe leaves that open (`auto`).
+    """The dataset that was chosen for a file by `auto`.
 
-    `sureness` is in 0..1, and `why` says to people how it was chosen. `rows` is how many rows were looked at, `read` the
-    share of them that the dataset can read, `named` how many fields of a row it knows on average, and `error` the reason
-    for which it refuses the first row that it cannot read.
+    `sureness` is in 0..1, and `why` explains the choice to people. `rows` is the number of rows examined, `read` the
+    share of them that the dataset can read, `named` the average number of fields of a row that it knows, and `error`
+    its message about the first row that it cannot read.
     """
 
     dataset: str

@@ -9,7 +9,7 @@ from typing import Any
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One measured figure: a mean over `n` items and the standard error of that mean (None where it has none)."""
+    """One measured figure: a mean over `n` items, and its standard error (None if it cannot be computed)."""
 
     value: float
     stderr: float | None
@@ -19,10 +19,10 @@ class Score:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What one variant did on one evaluation item. `id` pairs it with the same item under another variant.
+    """The record of one variant on one evaluation item. `id` pairs it with the same item under another variant.
 
-    `prompt` is what a person would call the question; `input` the exact text the model was given, control tokens
-    included. `weight` is how many units the item's metrics are means of (tokens of a loss), 1 for a plain item.
+    `prompt` is the question as people read it, `input` the exact text that the model got, with control tokens. `weight`
+    is the number of units that the item's metrics are means of (tokens of a loss), 1 for a plain item.
     `log_likelihoods` (natural log) are those of the texts that were scored: of each choice, in their order.
     """
 
@@ -41,9 +41,9 @@ class Sample:
 class Result:
     """The scores of one variant on one task, with the records they are made of.
 
-    A score is named after its metric, or `metric/category` for one category's items. `details` says what else decided
-    what was measured: few-shot examples, generation settings, the task's version. `warnings` are sentences for whoever
-    reads the scores: they are shown with them and recorded.
+    A score is named after its metric, or `metric/category` for the items of one category. `details` has the other
+    settings of the measurement: few-shot examples, generation settings, the task's version. `warnings` are sentences
+    for readers of the scores; they are shown with the scores and recorded.
     """
 
     task: str

@@ -1,1 +1,1 @@
-"""Votes: ballots in a database (`store`), brought over from earlier versions (`migration`)."""
+"""Votes: ballots in a database (`store`), with migration from earlier versions (`migration`)."""

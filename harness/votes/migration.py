@@ -1,4 +1,4 @@
-"""The tables of a votes database, created, or brought over from version 1 with every vote in it."""
+"""Creation of the tables of a votes database, and migration of every vote from version 1."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def bring_up_to_date(connection: Any) -> None:
     """Create the tables of this version, and move the votes of version 1 into them.
 
     Raises:
-        HarnessError: for a database of a later version, or with tables that are somebody else's.
+        HarnessError: for a database of another version, or with tables that the harness did not make.
     """
     if connection.dialect.name == "postgresql":  # SQLite's transaction has the only write lock already
         connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(LOCK)))
@@ -77,7 +77,7 @@ def _verdicts(rows: Sequence[Mapping[str, Any]]) -> Iterator[list[Mapping[str, A
 
 
 def _belongs(row: Mapping[str, Any], group: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell whether `row` can be of the verdict that `group` is of: the same question, another pair, one winner."""
+    """Return True if `row` can belong to the verdict of `group`: the same question, another pair, one winner."""
     first, last = group[0], group[-1]
     if abs((row["created_at"] - last["created_at"]).total_seconds()) > APART_S:
         return False
@@ -92,12 +92,12 @@ def _belongs(row: Mapping[str, Any], group: Sequence[Mapping[str, Any]]) -> bool
 
 
 def _consistent(rows: Sequence[Mapping[str, Any]]) -> bool:
-    """Tell whether each variant gives one answer to one conversation in all the rows."""
+    """Return True if each variant gives one answer to one conversation in all the rows."""
     seen: dict[str, tuple[Any, str]] = {}
     for row in rows:
         for side in ("left", "right"):
-            said = (row[f"{side}_messages"], row[f"{side}_answer"])
-            if seen.setdefault(row[f"{side}_variant"], said) != said:
+            exchange = (row[f"{side}_messages"], row[f"{side}_answer"])
+            if seen.setdefault(row[f"{side}_variant"], exchange) != exchange:
                 return False
     return True
 

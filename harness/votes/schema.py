@@ -1,4 +1,4 @@
-"""The tables of a votes database, how a ballot is put into them, and the view that gives one row a ballot."""
+"""The tables of a votes database, the insertion of a ballot, and the view with one row a ballot."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ VERSION = 2  # 1 was a table `votes` with a row for each pair of sides
 Column, Text, Integer, JSON = sqlalchemy.Column, sqlalchemy.Text, sqlalchemy.Integer, sqlalchemy.JSON
 
 metadata = sqlalchemy.MetaData()
-# Integer where SQLite wants it for a key that counts by itself, 64 bits elsewhere.
+# SQLite needs Integer for a key that increments itself; other databases use 64 bits.
 Key = sqlalchemy.BigInteger().with_variant(Integer, "sqlite")
 
 versions = sqlalchemy.Table("schema_version", metadata, Column("version", Integer, primary_key=True))
@@ -51,7 +51,7 @@ sides = sqlalchemy.Table(
     Column("tokens", Integer),
 )
 
-# What `dataset: votes` reads of a SQLite file: a row for each ballot, its sides as JSON in their order.
+# `dataset: votes` reads this view of a SQLite file: a row for each ballot, its sides as JSON in their order.
 VIEW = """
 CREATE VIEW IF NOT EXISTS judged_ballots AS
 SELECT id, created_at, system_prompt, sampling, state, verdict, best, (
@@ -75,7 +75,7 @@ def insert_ballot(
     created_at: datetime.datetime | None = None,
     verdict: Verdict | None = None,
 ) -> int:
-    """Insert a ballot and its sides; with a verdict, as one that was voted on and revealed."""
+    """Insert a ballot and its sides, and return its id; with a verdict, it is revealed."""
     values = {
         "created_at": created_at or now(),
         "seed": seed,
@@ -115,5 +115,5 @@ def without_nul(value: Any) -> Any:
 
 
 def now() -> datetime.datetime:
-    """Return the present in UTC."""
+    """Return the current time in UTC."""
     return datetime.datetime.now(datetime.UTC)

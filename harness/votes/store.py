@@ -15,19 +15,19 @@ from harness.nouns import Ballot, Side, Verdict
 from harness.votes import migration
 from harness.votes.schema import ballots, insert_ballot, now, sides, sqlalchemy, without_nul
 
-LEAST_SIDES, MOST_SIDES = 2, 4
+MIN_SIDES, MAX_SIDES = 2, 4
 BUSY_TIMEOUT_MS = 10_000  # how long one writer waits for another
 
 
 class ClosedBallotError(HarnessError):
-    """A ballot that takes no vote any more: its variants were revealed, or it is void."""
+    """A ballot that accepts no more votes: its variants were revealed, or it is void."""
 
 
 class Ballots:
     """The ballots in a database: a SQLite file, or a SQLAlchemy URL such as postgresql://user@host/name."""
 
     def __init__(self, database: str) -> None:
-        """Open the database, creating or migrating its tables. Raises HarnessError where it cannot be used."""
+        """Open the database, creating or migrating its tables. Raises HarnessError if it cannot be used."""
         if database.strip() in ("", ":memory:") or database.rstrip("/") in ("sqlite:", "sqlite:///:memory:"):
             raise HarnessError(f"votes in {database!r} would be gone when the server stops: name a file")
         url = _with_driver(database) if "://" in database else f"sqlite:///{database}"
@@ -53,24 +53,24 @@ class Ballots:
         sampling: Mapping[str, Any],
         annotator: str = "",
     ) -> int:
-        """Keep a comparison that is about to be shown; return its id.
+        """Store a comparison that is about to be shown; return its id.
 
         Args:
             sides: two to four, in the order in which `seed` drew them.
 
         Raises:
             ValueError: for fewer or more sides.
-            HarnessError: where it could not be kept; likewise for every other operation.
+            HarnessError: if it cannot be stored; likewise for every other operation.
         """
-        if not LEAST_SIDES <= len(sides) <= MOST_SIDES:
-            raise ValueError(f"a ballot has {LEAST_SIDES} to {MOST_SIDES} sides, found {len(sides)}")
+        if not MIN_SIDES <= len(sides) <= MAX_SIDES:
+            raise ValueError(f"a ballot has {MIN_SIDES} to {MAX_SIDES} sides, found {len(sides)}")
         with self._transaction() as connection:
             return insert_ballot(
                 connection, sides, seed=seed, system_prompt=system_prompt, sampling=sampling, annotator=annotator
             )
 
     def record(self, ballot: int, position: int, answer: str, finish: str, tokens: int | None = None) -> None:
-        """Keep the answer of one side, once it is complete. Raises ClosedBallotError where the ballot was voted on."""
+        """Store the complete answer of one side. Raises ClosedBallotError if the ballot was voted on."""
         here = (sides.c.ballot == ballot) & (sides.c.position == position)
         with self._transaction() as connection:
             self._require_state(connection, ballot, "open")
@@ -78,14 +78,14 @@ class Ballots:
             connection.execute(sides.update().where(here).values(**values))
 
     def vote(self, ballot: int, verdict: Verdict, *, reveal: bool = False) -> None:
-        """Keep the verdict on a ballot, in place of an earlier one.
+        """Store the verdict on a ballot, replacing an earlier one.
 
         Args:
             reveal: close the ballot in the same transaction, so that no later verdict takes this one's place.
 
         Raises:
-            ValueError: for a verdict that names no side of the ballot.
-            ClosedBallotError: where the variants were revealed, or the ballot is void.
+            ValueError: for a verdict that does not name a side of the ballot.
+            ClosedBallotError: if the variants were revealed, or if the ballot is void.
         """
         with self._transaction() as connection:
             self._require_state(connection, ballot, "open", "voted")
@@ -93,7 +93,7 @@ class Ballots:
                 sqlalchemy.select(sqlalchemy.func.count()).select_from(sides).where(sides.c.ballot == ballot)
             ).scalar_one()
             if (verdict.kind == "best") != (verdict.best is not None) or not 0 <= (verdict.best or 0) < count:
-                raise ValueError(f"{verdict} is no verdict on {count} sides")
+                raise ValueError(f"{verdict} is not a verdict on {count} sides")
             state = "revealed" if reveal else "voted"
             values = {"state": state, "verdict": verdict.kind, "best": verdict.best, "voted_at": now()}
             connection.execute(ballots.update().where(ballots.c.id == ballot).values(**values))
@@ -105,30 +105,30 @@ class Ballots:
             connection.execute(ballots.update().where(ballots.c.id == ballot).values(state="revealed"))
 
     def void(self, ballot: int) -> None:
-        """Close a ballot of which nothing can be said, such as one with an answer that failed."""
+        """Close a ballot that cannot be judged, such as one with an answer that failed."""
         with self._transaction() as connection:
             self._require_state(connection, ballot, "open", "void")
             connection.execute(ballots.update().where(ballots.c.id == ballot).values(state="void"))
 
     def __getitem__(self, ballot: int) -> Ballot:
-        """Return one ballot. Raises KeyError where there is none."""
+        """Return one ballot. Raises KeyError if it does not exist."""
         with self._transaction() as connection:
-            for found in _read(connection, ballots.c.id == ballot):
-                return found
+            for one in _read(connection, ballots.c.id == ballot):
+                return one
         raise KeyError(ballot)
 
     def __iter__(self) -> Iterator[Ballot]:
         """Return every ballot, oldest first."""
         with self._transaction() as connection:
-            found = list(_read(connection, sqlalchemy.true()))
-        return iter(found)
+            everything = list(_read(connection, sqlalchemy.true()))
+        return iter(everything)
 
     def __len__(self) -> int:
         with self._transaction() as connection:
             return int(connection.execute(sqlalchemy.select(sqlalchemy.func.count()).select_from(ballots)).scalar_one())
 
     def _require_state(self, connection: Any, ballot: int, *states: str) -> None:
-        """Raise ClosedBallotError unless the ballot is in one of `states`; nobody else changes it until the transaction ends."""
+        """Raise ClosedBallotError unless the ballot is in one of `states`; lock it until the transaction ends."""
         state = connection.execute(
             sqlalchemy.select(ballots.c.state).where(ballots.c.id == ballot).with_for_update()
         ).scalar_one_or_none()
@@ -150,22 +150,22 @@ class Ballots:
 
 
 def _read(connection: Any, condition: Any) -> Iterator[Ballot]:
-    found = connection.execute(ballots.select().where(condition).order_by(ballots.c.id)).mappings().all()
+    ballot_rows = connection.execute(ballots.select().where(condition).order_by(ballots.c.id)).mappings().all()
     wanted = sqlalchemy.select(ballots.c.id).where(condition)
-    of: dict[int, list[Side]] = {}
+    sides_of: dict[int, list[Side]] = {}
     rows = connection.execute(
         sides.select().where(sides.c.ballot.in_(wanted)).order_by(sides.c.ballot, sides.c.position)
     )
     for row in rows.mappings():
         fields = ("variant", "recipe_sha256", "messages", "answer", "finish", "tokens")
-        of.setdefault(row["ballot"], []).append(Side(*(row[field] for field in fields)))
-    for row in found:
+        sides_of.setdefault(row["ballot"], []).append(Side(*(row[field] for field in fields)))
+    for row in ballot_rows:
         verdict = None if row["verdict"] is None else Verdict(row["verdict"], row["best"])
         created_at = row["created_at"]
         if created_at.tzinfo is None:  # SQLite keeps no time zone; what was written is UTC
             created_at = created_at.replace(tzinfo=datetime.UTC)
         yield Ballot(
-            row["id"], created_at, tuple(of[row["id"]]), row["seed"], row["system_prompt"], row["sampling"],
+            row["id"], created_at, tuple(sides_of[row["id"]]), row["seed"], row["system_prompt"], row["sampling"],
             row["annotator"], row["state"], verdict,
         )  # fmt: skip
 
@@ -185,5 +185,5 @@ def _make_durable(connection: Any, _record: Any) -> None:
 
 
 def _begin_immediately(connection: Any) -> None:
-    """Take the write lock at once: two that read and then write would otherwise fail one another."""
+    """Take the write lock at once: otherwise two transactions that read and then write would make one another fail."""
     connection.exec_driver_sql("BEGIN IMMEDIATE")

@@ -1,4 +1,4 @@
-"""`exact_duplicates`: of rows that say the same, the first stays."""
+"""The filter `exact_duplicates`: of rows with the same text, the first is kept."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from harness.nouns import DataItem
 
 
 class ExactOptions(harness.Options):
-    """Runs of blanks count as one; tools that are offered, ids and sources do not count. Nothing can be set."""
+    """No options. Rows are compared without tools, ids and sources; a run of white space counts as one blank."""
 
 
 def exact(options: ExactOptions) -> Callable[[DataItem], str | None]:
-    """Remembers 16 bytes of each row it has seen."""
+    """Return a function that finds repeated rows. It keeps 16 bytes of each row in memory."""
     seen: set[bytes] = set()
 
     def judge(item: DataItem) -> str | None:

@@ -1,4 +1,4 @@
-"""`length`: conversations that are too short or too long, in characters or in turns."""
+"""The filter `length`: it leaves out conversations that are too short or too long, in characters or in turns."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ AtLeastOne = Annotated[int, Field(ge=1)]
 
 
 class LengthOptions(harness.Options):
-    """Limits, each inclusive and each optional. Turns are all messages but the system prompt and the tools' results."""
+    """Inclusive limits, each optional. Turns are the messages of user and assistant."""
 
     min_characters: AtLeastOne | None = None
     max_characters: AtLeastOne | None = None
@@ -26,7 +26,7 @@ class LengthOptions(harness.Options):
 
 
 def length(options: LengthOptions) -> Callable[[DataItem], str | None]:
-    """Raises DataError where there is no limit to go by, or where none can be met."""
+    """Return a function that measures each item. Raises DataError without a limit, or if the limits exclude all."""
     limits = {
         what: (getattr(options, f"min_{key}"), getattr(options, f"max_{key}"))
         for key, what in (

@@ -1,7 +1,7 @@
-"""Any format that another data set declares: the one that fits the file, chosen on a sample of its rows.
+"""Stand-in for the dataset that fits a file, chosen on a sample of the file's rows.
 
-A stand-in: before rows are read, it is replaced by the data set that fits. Where none fits, or two fit equally well, it
-says so and guesses nothing.
+It is replaced by that dataset before rows are read. If no dataset fits, or if two fit equally well, this is an error:
+nothing is guessed.
 """
 
 from __future__ import annotations
@@ -18,12 +18,17 @@ if TYPE_CHECKING:
 
 
 def resolve(path: str, datasets: Mapping[str, harness.Dataset], options: DataSource) -> Match:
-    """Return the data set that fits the file with its columns renamed. Raises DataError where none does, or several do."""
+    """Return the dataset that fits the file after its columns are renamed.
+
+    Raises:
+        DataError: if no dataset fits, or if several fit equally well.
+    """
     return choose(path, datasets, options.columns)
 
 
 def convert(row: Row, options: object) -> NoReturn:
-    raise harness.DataError("auto is replaced by the data set that fits the file before rows are read")
+    """Raise DataError: `auto` never converts a row itself."""
+    raise harness.DataError("auto is replaced by the dataset that fits the file before rows are read")
 
 
 DATASET = harness.Dataset("auto", "whichever of these fits the file; refuses where two do", convert, resolve=resolve)

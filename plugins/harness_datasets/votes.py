@@ -1,8 +1,8 @@
-"""The harness's own votes: what people said about two to four answers, as `harness serve` keeps it in votes.db.
+"""The harness's own votes: verdicts on two to four answers, as `harness serve` keeps them in votes.db.
 
-The path is that SQLite file, or its rows as JSONL. A ballot becomes one Preference for each side that lost against the best;
-its prompt is what both sides share, and where a conversation went on, each side's own turns since then belong to its
-completion. Rows of version 1, one for each pair of sides, are read as ballots of two.
+The path is that SQLite file, or its rows as JSONL. A ballot becomes one Preference for each side that lost against the
+best side. Its prompt is the beginning that both sides share; the turns after that belong to each side's completion.
+Rows of version 1, one for each pair of sides, are read as ballots of two.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ from harness_datasets.turns import with_system
 
 
 class VotesOptions(Options):
-    """What becomes of the verdict that all are bad: left out, or all answers rejected, which count together as one vote.
+    """Options of `votes`: a ballot on which all answers are bad is left out, or all its answers are rejected.
 
-    A rejected answer without a chosen one is for objectives that learn from single answers, such as KTO.
+    Rejected answers of one ballot count together as one vote. A rejected answer without a chosen one is for objectives
+    that learn from single answers, such as KTO.
     """
 
     both_bad: Literal["leave_out", "reject"] = "leave_out"
@@ -34,14 +35,14 @@ class _Side(NamedTuple):
 
 
 def convert(row: Row, options: VotesOptions) -> list[harness.Preference] | LeftOut:
-    """Convert one ballot. Left out are ties, equal answers, and answers that are empty or were cut at the most tokens."""
+    """Convert one ballot. Ties, equal answers, empty answers and answers cut at the token limit are left out."""
     sides = _sides(row)
     best = _best(row, len(sides))
     id = f"vote-{row['id']}" if row.get("id") is not None else ""
     if any(is_empty(side.turns[-1:]) for side in sides):
         return LeftOut("an answer is empty")
     if any(side.finish == "length" for side in sides):
-        return LeftOut("an answer was cut at the most tokens")
+        return LeftOut("an answer was cut at the token limit")
     if all(side.turns == sides[0].turns for side in sides):
         return LeftOut("two equal answers")
     if best == "tie":
@@ -67,7 +68,11 @@ def _all_rejected(sides: list[_Side], id: str) -> list[harness.Preference]:
 
 
 def _parted(one: Messages, other: Messages) -> tuple[Messages, Messages, Messages]:
-    """The prompt that two sides share, and each one's completion. Raises DataError where they were asked different things."""
+    """Split two sides into their common prompt and the completion of each.
+
+    Raises:
+        DataError: if the two sides were asked different things.
+    """
     prompt, *answers = part(one, other)
     if one != other and (not prompt or any(not answer or answer[0].role != "assistant" for answer in answers)):
         raise harness.DataError(f"two sides were asked different things from message {len(prompt) + 1} on")
@@ -75,7 +80,7 @@ def _parted(one: Messages, other: Messages) -> tuple[Messages, Messages, Message
 
 
 def _best(row: Row, count: int) -> int | Literal["tie", "bad"]:
-    """The position of the best side, or what else the verdict is."""
+    """Return the position of the best side, or `tie` or `bad`."""
     verdict = take(row, "verdict", str)
     if "sides" not in row and verdict in ("left", "right", "both_bad"):
         return {"left": 0, "right": 1, "both_bad": "bad"}[verdict]  # type: ignore[return-value]
@@ -103,12 +108,12 @@ def _sides(row: Row) -> list[_Side]:
 def _side(row: Row, messages: str, answer: str, system: str) -> _Side:
     turns = _decoded(row, messages)
     before = read_turns(take({messages: turns}, messages, list), messages, "user")
-    said = harness.Message("assistant", take(row, answer, str))
-    return _Side((*with_system(system, must_ask(before)), said), row.get("finish"))
+    reply = harness.Message("assistant", take(row, answer, str))
+    return _Side((*with_system(system, must_ask(before)), reply), row.get("finish"))
 
 
 def _decoded(row: Row, name: str) -> Any:
-    """A field that a table without a JSON type holds as text."""
+    """Return a field, parsed from JSON if it is text (SQLite has no JSON type)."""
     value: Any = row.get(name)
     if not isinstance(value, str):
         return value

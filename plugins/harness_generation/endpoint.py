@@ -1,4 +1,4 @@
-"""One model that writes data: a prompt and its settings as a request, its answer, and which option mends a refusal."""
+"""Requests to the model that writes data, their answers, and which option of the command fixes a refusal."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from harness_generation.prompts import Api
 
 
 class Answer(NamedTuple):
-    """What came back. `cut`: it ended at the limit of tokens."""
+    """An answer and its cost. `cut` means that it ended at the token limit."""
 
     text: str
     cut: bool
@@ -22,9 +22,9 @@ class Answer(NamedTuple):
 
 @dataclass
 class Asker:
-    """One model behind one endpoint. Use it as an async context, so that its connections are closed.
+    """One model behind one endpoint. Use it as an async context manager, so that its connections are closed.
 
-    `warn(message)` is called before each pause with what failed.
+    `warn(message)` is called before each pause with the reason of the failure.
     """
 
     url: str
@@ -48,7 +48,11 @@ class Asker:
         await self._client.__aexit__()
 
     async def check(self) -> None:
-        """Ask which models there are. Raises EndpointError where nothing answers, the key is wrong, or ours is not one."""
+        """Ask the endpoint for its models.
+
+        Raises:
+            EndpointError: if nothing answers, if the key is wrong, or if the endpoint does not have the model.
+        """
         try:
             models = await self._client.models()
         except EndpointError as error:
@@ -61,11 +65,11 @@ class Asker:
             )
 
     async def ask(self, prompt: str, seed: int, settings: Mapping[str, Any]) -> Answer:
-        """Return the answer to a prompt, trying again where that may help.
+        """Return the answer to a prompt; retry errors that may be temporary.
 
         Raises:
-            BudgetUsedUp: before the request, where its prompt and longest answer might go over the budget.
-            EndpointError: where it is refused, or fails more often than `max_retries`.
+            BudgetUsedUp: before the request, if its prompt and longest answer might exceed the budget.
+            EndpointError: if the request is refused, or fails more often than `max_retries`.
         """
         body = {"model": self.model, "seed": seed, **settings}
 

@@ -126,7 +126,7 @@ def test_answers_do_not_change_once_they_are_voted_on(ballots):
 @pytest.mark.parametrize("verdict", [Verdict("best"), Verdict("best", 3), Verdict("best", -1), Verdict("tie", 0)])
 def test_a_verdict_on_no_side_is_refused(ballots, verdict):
     id = opened(ballots)
-    with pytest.raises(ValueError, match="is no verdict on 3 sides"):
+    with pytest.raises(ValueError, match="is not a verdict on 3 sides"):
         ballots.vote(id, verdict)
     assert ballots[id].verdict is None
 

@@ -99,7 +99,7 @@ WRONG = [
     ({}, "the field 'chosen' is missing. The row has: nothing"),
     ({"prompt": "a", "chosen": "b"}, "the field 'rejected' is missing. The row has: prompt, chosen"),
     ({"chosen": "b", "rejected": "c"}, "there is no prompt: 'chosen' is text"),
-    ({"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "c"}, "are the data set 'hh'"),
+    ({"chosen": "\n\nHuman: a\n\nAssistant: b", "rejected": "c"}, "are the dataset 'hh'"),
     ({"chosen": [GOOD], "rejected": [BAD]}, "there is no prompt: expected one of the fields prompt, question"),
     (BASE | {"chosen": 3}, "the field 'chosen' should be text or a list of messages with role and content, found 3"),
     (BASE | {"chosen": []}, "the field 'chosen' should be text or a list of messages"),

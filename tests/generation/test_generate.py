@@ -250,7 +250,7 @@ def test_an_output_begun_otherwise_is_not_added_to(generate, tmp_path):
     assert done.code == 1 and "was begun with seed 0, not 3" in done.err
     (tmp_path / "mine.jsonl").write_text('{"instruction": "Mine"}\n')
     done = generate("--count", 4, out="mine.jsonl")
-    assert done.code == 1 and "mine.jsonl, row 1: this is no row of `harness generate`" in done.err
+    assert done.code == 1 and "mine.jsonl, row 1: this is not a row of `harness generate`" in done.err
     assert (tmp_path / "mine.jsonl").read_text() == '{"instruction": "Mine"}\n'
 
 

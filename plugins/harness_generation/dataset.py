@@ -1,4 +1,4 @@
-"""The rows that `harness generate` writes, as conversations: alpaca's fields, and `generator`, which says what made them."""
+"""The dataset `self_instruct`: rows of `harness generate`, with alpaca's fields and the origin in `generator`."""
 
 import harness
 from harness.data import take
@@ -6,16 +6,16 @@ from harness.nouns import Row
 
 
 def convert(row: Row, options: object) -> harness.Conversation:
-    """One generated row as a conversation: the instruction with its input below it, and the output."""
+    """Convert one generated row: the instruction with its input below it, then the output."""
     take(row, "generator", dict)
     instruction, text, output = take(row, "instruction", str), take(row, "input", str, ""), take(row, "output", str)
-    asked = f"{instruction}\n\n{text}" if text else instruction
-    return harness.Conversation.of(("user", asked), ("assistant", output), id=take(row, "id", str, ""))
+    prompt = f"{instruction}\n\n{text}" if text else instruction
+    return harness.Conversation.of(("user", prompt), ("assistant", output), id=take(row, "id", str, ""))
 
 
 DATASET = harness.Dataset(
     "self_instruct",
-    "what `harness generate` writes: instruction, input, output, and the generator",
+    "rows of `harness generate`: instruction, input, output, and the generator",
     convert,
     licence="that of the model which wrote the rows: its terms may limit what may be trained on them",
     fields=(("id?", "instruction", "input?", "output", "is_classification?", "generator"),),
