@@ -10,7 +10,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -170,7 +170,7 @@ class Client:
             self._count(usage or {}, body, answer)
             return result
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncIterator[Delta]:
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[Delta, None]:
         """Yield the pieces of a chat's answer as they come. Closing the iterator hangs up. Raises EndpointError."""
         openai = self._openai
         try:

@@ -104,7 +104,8 @@ class ChatLM(HFLM):  # type: ignore[misc]
                     f"nothing to score: an answer is empty. The prompt: {str(asked and asked[0])[-200:]!r}"
                 )
         pairs = [(context, continuation) for _, context, continuation in requests]
-        return [tuple(one) for one in likelihoods(self.loaded, pairs, self.batch_size, self.bar.advance)]
+        found = likelihoods(self.loaded, pairs, self.batch_size, self.bar.advance)
+        return [(one.log_likelihood, one.is_greedy) for one in found]
 
     # Answers
 

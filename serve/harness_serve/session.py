@@ -11,7 +11,7 @@ import random
 import secrets
 import time
 import traceback
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -138,7 +138,9 @@ class Session:
             ]
         return [*messages, {"role": "user", "content": self.turns[upto].prompt}]
 
-    async def ask(self, shared: Shared, prompt: str, system_prompt: str, sampling: Sampling) -> AsyncIterator[None]:
+    async def ask(
+        self, shared: Shared, prompt: str, system_prompt: str, sampling: Sampling
+    ) -> AsyncGenerator[None, None]:
         """Ask every variant at once; yields whenever there is something new to draw, and ends when all answers are in.
 
         With two variants or more a ballot is opened for it. It is void where an answer failed, was stopped or was not kept.
@@ -170,7 +172,7 @@ class Session:
                 self.asked = []
         yield
 
-    async def judge(self, shared: Shared, verdict: Verdict) -> AsyncIterator[None]:
+    async def judge(self, shared: Shared, verdict: Verdict) -> AsyncGenerator[None, None]:
         """Vote on the last turn and close its ballot; yields whenever there is something new to draw.
 
         Of several verdicts the database keeps the first, and the turn has that one then.
@@ -178,13 +180,14 @@ class Session:
         turn = self.turns[-1] if self.turns else None
         if turn is None or turn.ballot is None or self.streaming:
             return
+        number = turn.ballot
         turn.is_voting = True
         yield
         try:
-            await asyncio.to_thread(shared.ballots.vote, turn.ballot, verdict, reveal=True)
+            await asyncio.to_thread(shared.ballots.vote, number, verdict, reveal=True)
             turn.verdict = verdict
         except ClosedBallotError:
-            ballot = await _kept(turn, "verdict", lambda: shared.ballots[turn.ballot])
+            ballot = await _kept(turn, "verdict", lambda: shared.ballots[number])
             turn.verdict = ballot.verdict if ballot else turn.verdict
         except Exception as error:
             _fail(turn, "verdict", error)
@@ -196,7 +199,7 @@ async def _open(ballots: Ballots, sides: Sequence[Side], turn: Turn, seed: int) 
     """Open the ballot of a comparison; None where there is nothing to compare, or it could not be kept."""
     if len(sides) < 2:
         return None
-    settings = {"seed": seed, "system_prompt": turn.system_prompt, "sampling": turn.sampling.as_dict()}
+    settings: dict[str, Any] = {"seed": seed, "system_prompt": turn.system_prompt, "sampling": turn.sampling.as_dict()}
     return await _kept(turn, "comparison", lambda: ballots.open(sides, **settings))
 
 
