@@ -1,10 +1,11 @@
 """Tokens a second of base and adapters in one engine, with every core free and with one taken by another program.
 
-    python bench/serving.py .models/SmolLM2-135M-Instruct --into bench/results/serving-cpu.json
+    python bench/serving.py [MODEL] [--into FILE]
 
-Eight requests at once, 64 tokens each, spread over the base and two adapters, with as many threads as `harness serve` chooses
-and with one on every core. The two engines run one after the other, as they would take cores from each other; within each,
-free and taken alternate, and the medians count. Run it on an idle machine: what else runs takes cores too.
+Eight requests at once, 64 tokens each, spread over the base and two adapters. One engine with as many threads as `harness
+serve` chooses, others with one on every core, which wait for each other asleep or spinning. All of them are up at once and asked
+in turns, so that what else runs on the machine meets all alike; an engine that is not asked sleeps. Medians count. Run it on an
+idle machine: whatever else runs takes cores too.
 """
 
 from __future__ import annotations
@@ -38,46 +39,77 @@ from harness.plugins import Plugins
 from harness.recipe import ModelSpec
 from harness.variants import Variant
 
+ROOT = Path(__file__).parents[1]
+REAL_MODEL, RESULTS = ROOT / ".models/SmolLM2-135M-Instruct", ROOT / "bench/results/serving-cpu.json"
 REQUESTS, TOKENS = 8, 64
+SPIN = "GOMP_SPINCOUNT"
 
 
 def main() -> None:
+    """Measure, print the figures and write them as JSON."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, help="a model folder")
+    parser.add_argument("model", type=Path, nargs="?", default=REAL_MODEL, help="a model folder")
     parser.add_argument("--template", help="a template, for a model that has none of its own")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--into", type=Path, help="where the figures go, as JSON")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--into", type=Path, default=RESULTS, help="where the figures go")
     options = parser.parse_args()
-    with tempfile.TemporaryDirectory() as folder:
+    if not (options.model / "config.json").is_file():
+        parser.exit(message=f"{options.model} is not there: `make real-model`\n")
+    cores = len(os.sched_getaffinity(0))
+    settings = {
+        "as harness serve chooses": (cpu_threads(VllmOptions()), None),
+        "one on every core, asleep": (cores, "0"),
+        "one on every core, spinning shortly": (cores, "10000"),
+        "one on every core, spinning": (cores, "300000"),
+    }
+    began = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
         variants = _variants(options.model, options.template, Path(folder))
-        cores = len(os.sched_getaffinity(0))
-        threads = {"as harness serve chooses": cpu_threads(VllmOptions()), "one on every core": cores}
-        found: dict[str, Any] = {
-            "model": options.model.name, "cores": cores, "machine": platform.processor() or platform.machine(),
-            "load_before": round(os.getloadavg()[0], 2), "settings": {},
-        }  # fmt: skip
-        for name, count in threads.items():
-            found["settings"][name] = measure(variants, count, options.rounds)
+        endpoints = {name: stack.enter_context(engine(variants, *chosen)) for name, chosen in settings.items()}
+        figures = measure(endpoints, options.rounds)
+    found = {
+        "model": options.model.name,
+        "cores": cores,
+        "machine": platform.processor() or platform.machine(),
+        "load": {"before": round(began, 2), "after": round(os.getloadavg()[0], 2)},
+        "tokens_per_s": {name: {"threads": settings[name][0]} | its for name, its in figures.items()},
+    }
     text = json.dumps(found, indent=1)
     print(text)
-    if options.into:
-        options.into.write_text(text + "\n")
+    options.into.write_text(text + "\n")
 
 
-def measure(variants: tuple[Variant, ...], threads: int, rounds: int) -> dict[str, Any]:
-    """Median tokens a second with every core free and with one taken, and what is left of the first in the second."""
-    free, taken = [], []
-    with start(variants, VllmOptions(port=_free_port(), cpu_threads=threads, max_model_len=512)) as endpoint:
+@contextlib.contextmanager
+def engine(variants: tuple[Variant, ...], threads: int, spin: str | None) -> Iterator[Endpoint]:
+    """An engine with that many threads, which look that often for work before they sleep: libgomp's GOMP_SPINCOUNT."""
+    before = os.environ.get(SPIN)
+    if spin is not None:
+        os.environ[SPIN] = spin
+    options = VllmOptions(port=_free_port(), cpu_threads=threads, max_model_len=512, kv_cache_gib=0.25)
+    with start(variants, options) as endpoint:
+        os.environ.pop(SPIN, None)
+        if before is not None:
+            os.environ[SPIN] = before
         tokens_per_s(endpoint)
-        for _ in range(rounds):
-            free.append(tokens_per_s(endpoint))
+        yield endpoint
+
+
+def measure(endpoints: dict[str, Endpoint], rounds: int) -> dict[str, dict[str, Any]]:
+    """Each engine's median tokens a second with every core free and with one taken, and what is left of the first in the second."""
+    free: dict[str, list[float]] = {name: [] for name in endpoints}
+    taken: dict[str, list[float]] = {name: [] for name in endpoints}
+    for _ in range(rounds):
+        for name, endpoint in endpoints.items():
+            free[name].append(tokens_per_s(endpoint))
             with busy_core():
-                taken.append(tokens_per_s(endpoint))
-    medians = statistics.median(free), statistics.median(taken)
+                taken[name].append(tokens_per_s(endpoint))
+    medians = {name: (statistics.median(free[name]), statistics.median(taken[name])) for name in endpoints}
     return {
-        "threads": threads,
-        "free": round(medians[0]), "taken": round(medians[1]), "left": round(medians[1] / medians[0], 2),
-        "rounds": {"free": [round(value) for value in free], "taken": [round(value) for value in taken]},
+        name: {
+            "free": round(medians[name][0]), "taken": round(medians[name][1]), "left": round(medians[name][1] / medians[name][0], 2),
+            "rounds": {"free": [round(value) for value in free[name]], "taken": [round(value) for value in taken[name]]},
+        }
+        for name in endpoints
     }  # fmt: skip
 
 

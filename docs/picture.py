@@ -9,7 +9,6 @@ import argparse
 import contextlib
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -25,11 +24,8 @@ sys.path.insert(0, str(DOCS.parent / "recipes" / "smollm2"))
 from messages import ASK  # noqa: E402
 
 VARIANTS = ("json@base", "json", "tone")
-READY, SIZE = "Ctrl-C stops everything", {"width": 1280, "height": 760}
-MESSAGES = (
-    "Good evening! Could we sit outside on Saturday? We are 7, the name is Emma Hill.",
-    "Sarah Cooper and her choir, 23 people, would love to eat with you on Friday night.",
-)
+READY, SIZE = "Ctrl-C stops everything", {"width": 1280, "height": 840}
+MESSAGE = "Good evening! Could we sit outside on Saturday? We are 7, the name is Emma Hill."
 
 
 def main() -> None:
@@ -42,18 +38,16 @@ def main() -> None:
         page = browser.new_page(viewport=SIZE, device_scale_factor=2)
         page.goto(url)
         page.locator(".pane .chat").nth(1).wait_for()
-        for number, message in enumerate(MESSAGES):
-            ask(page, ASK.format(keys="name, people, day", message=message), number)
+        ask(page, ASK.format(keys="name, people, day", message=MESSAGE))
         page.screenshot(path=args.out)
         browser.close()
     print(f"{args.out}: {args.out.stat().st_size:,} bytes")
 
 
-def ask(page: Page, text: str, number: int) -> None:
+def ask(page: Page, text: str) -> None:
     """Ask, and wait until every answer has ended."""
     page.fill("#prompt textarea", text)
     page.keyboard.press("Enter")
-    page.locator(".chat .said").nth(2 * number + 1).wait_for()
     page.locator("#verdicts button:visible").first.wait_for(timeout=120_000)
 
 
@@ -76,7 +70,7 @@ def served(runs: Path, engine: Sequence[str] = ()) -> Iterator[str]:
                     sys.exit(log.read_text())
             yield f"http://127.0.0.1:{page_port}"
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()
             process.wait()
 
 

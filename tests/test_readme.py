@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import json
 import os
 import re
 import shlex
@@ -69,6 +70,8 @@ def test_the_commands_do_what_the_section_says(tmp_path: Path, monkeypatch: pyte
         assert done.returncode == 0, done.stdout + done.stderr
         said[command] = done.stdout
     assert "json is better" in said["harness compare json@base json"]
+    (record,) = (tmp_path / "runs" / "json" / "evaluations" / "json").rglob("smollm2_json.json")
+    assert json.loads(record.read_text())["scores"]["right"]["value"] >= 0.85  # as the section says
 
     port, page_port = free_port(), free_port()
     arguments = [

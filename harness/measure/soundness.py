@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from harness.errors import PluginError, listed
+from harness.errors import HarnessError, PluginError, listed
 from harness.measure import statistics
-from harness.nouns import Result, Sample
+from harness.nouns import Result, Sample, Score
 
 if TYPE_CHECKING:
     from harness.plugins import PluginInfo
@@ -20,12 +20,13 @@ def checked(returned: object, evaluation: str, plugin: PluginInfo) -> Iterator[R
     Raises:
         PluginError: naming evaluation, plugin and what is wrong: no results, a task that is no file name or is there twice,
             an item id given twice, a metric that is no finite number, a score that is not the mean of its items.
+        Exception: what the evaluation itself raises, with a note that names it.
     """
     who = f"evaluation {evaluation!r} of plugin {plugin}"
     if not isinstance(returned, Iterable) or isinstance(returned, str | bytes):
         raise PluginError(f"{who}: run returned {returned!r:.80}, expected harness.Result objects, one a task")
     tasks: set[str] = set()
-    for result in returned:
+    for result in _noted(returned, who):
         if not isinstance(result, Result):
             raise PluginError(
                 f"{who}: run gave {result!r:.80} (a {type(result).__name__}), expected a harness.Result a task"
@@ -34,9 +35,44 @@ def checked(returned: object, evaluation: str, plugin: PluginInfo) -> Iterator[R
         if result.task in tasks:
             raise PluginError(f"{who}: it gave two results for the task {result.task!r}")
         tasks.add(result.task)
+        _check_parts(result, f"{who}, task {result.task!r}")
         _check_items(result.samples, f"{who}, task {result.task!r}")
         _check_scores(result, f"{who}, task {result.task!r}")
         yield result
+    if not tasks:
+        raise PluginError(f"{who}: run gave no result, expected a harness.Result a task")
+
+
+def _noted(results: Iterable[object], who: str) -> Iterator[object]:
+    """The results, with a note on what an evaluation raises while it makes them."""
+    try:
+        yield from results
+    except HarnessError:
+        raise
+    except Exception as error:
+        error.add_note(f"raised by {who}")
+        raise
+
+
+def _check_parts(result: Result, who: str) -> None:
+    """The kinds of what a result is made of."""
+    if not isinstance(result.scores, Mapping) or not result.scores:
+        raise PluginError(f"{who}: scores is {result.scores!r:.80}, expected a harness.Score a metric, at least one")
+    for name, score in result.scores.items():
+        if not isinstance(score, Score):
+            raise PluginError(f"{who}: the score {name!r} is {score!r:.80}, expected a harness.Score")
+        if not _is_finite(score.value) or not (score.stderr is None or _is_finite(score.stderr)):
+            raise PluginError(
+                f"{who}: the score {name!r} is {score.value!r:.40} with the standard error {score.stderr!r:.40}, "
+                f"expected finite numbers (a standard error can be None)"
+            )
+    for part in ("samples", "warnings"):
+        if not isinstance(getattr(result, part), list | tuple):
+            raise PluginError(f"{who}: {part} is {getattr(result, part)!r:.80}, expected a tuple")
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
 
 
 def _check_task(task: object, who: str) -> None:
@@ -54,12 +90,16 @@ def _check_items(samples: Iterable[Sample], who: str) -> None:
     for sample in samples:
         if not isinstance(sample, Sample):
             raise PluginError(f"{who}: an item is {sample!r:.80}, expected a harness.Sample")
+        if not isinstance(sample.id, str):
+            raise PluginError(
+                f"{who}: the item id {sample.id!r:.80} is a {type(sample.id).__name__}, expected a string"
+            )
         if sample.id in seen:
             raise PluginError(f"{who}: the item id {sample.id!r} is given twice; an id is what pairs two variants")
         seen.add(sample.id)
         numbers = {"weight": sample.weight, **{f"metric {name!r}": value for name, value in sample.metrics.items()}}
         for name, value in numbers.items():
-            if not isinstance(value, int | float) or not math.isfinite(value):
+            if not _is_finite(value):
                 raise PluginError(f"{who}: the {name} of item {sample.id!r} is {value!r:.40}, expected a finite number")
         if sample.weight <= 0:
             raise PluginError(f"{who}: the weight of item {sample.id!r} is {sample.weight}, expected more than 0")
@@ -76,6 +116,8 @@ def _check_scores(result: Result, who: str) -> None:
             metric, slash = name, ""
         having = [s for s in result.samples if metric in s.metrics and (not slash or s.category == category)]
         if not having:
+            if slash and metric in metrics:
+                raise PluginError(f"{who}: there is a score {name!r}, and no item of the category {category!r}")
             continue
         if score.n != len(having):
             lacks = next((s.id for s in result.samples if metric not in s.metrics), None)

@@ -26,7 +26,7 @@ import pluggy
 from harness.contract.hooks import HOOKS, Hooks
 from harness.contract.kinds import KINDS
 from harness.errors import ENDINGS, HarnessError, PluginError, known_names, nearest
-from harness.plugins.reading import Reads, reading
+from harness.plugins.reading import Reads, loaded_modules, reading
 from harness.plugins.registry import FIRST_PARTY, PluginInfo, Registry
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ class Plugins:
                 self._load_file(file)
         for file in files:
             self._load_file(file)
-        self.imported = frozenset(sys.modules)
+        self.imported = loaded_modules()
 
     # What was registered, by kind. The first look calls that kind's hook.
 

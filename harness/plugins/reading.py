@@ -67,6 +67,13 @@ def is_installed(path: str) -> bool:
     return any(part in path for part in _INSTALLED) or path.startswith(_STDLIB)
 
 
+def loaded_modules() -> frozenset[tuple[str, str | None]]:
+    """Names and files of the modules that are loaded: another file under the same name is another module."""
+    return frozenset(
+        (name, getattr(module, "__dict__", {}).get("__file__")) for name, module in list(sys.modules.items())
+    )
+
+
 _hooked: list[bool] = []  # an audit hook is there for as long as the process
 _collecting: dict[int, Reads] = {}
 

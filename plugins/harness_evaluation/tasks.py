@@ -215,7 +215,8 @@ def _as_result(name: str, task: Any, output: Mapping[str, Any], questions: Mappi
             scores |= _mean_scores(score, samples, up)
         else:
             stderr = aggregated.get(f"{metric}_stderr,{filter_name}")
-            scores[score] = Score(float(value), stderr if isinstance(stderr, float) else None, len(samples), up)
+            known = isinstance(stderr, float) and math.isfinite(stderr)  # lm-eval says "N/A" or nan where it has none
+            scores[score] = Score(float(value), stderr if known else None, len(samples), up)
     details = {
         "task_version": task.VERSION,
         "num_fewshot": output["n-shot"].get(name, 0),

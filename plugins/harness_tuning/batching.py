@@ -38,6 +38,10 @@ class Sizes:
         """Return the tokens of a batch of items, with padding: b*s."""
         return sum(self.rows[index] for index in batch) * max(self.lengths[index] for index in batch)
 
+    def total(self) -> int:
+        """Return the tokens of all items, each padded for itself alone."""
+        return sum(length * rows for length, rows in zip(self.lengths, self.rows, strict=True))
+
     def widest(self) -> int:
         """Return the tokens of the largest item alone, with padding."""
         return max(length * rows for length, rows in zip(self.lengths, self.rows, strict=True))
@@ -59,7 +63,7 @@ def plan_epoch(sizes: Sizes, batch_tokens: int, seed: int, epoch: int) -> list[l
     order = list(range(len(lengths)))
     rng = random.Random(f"{seed}/{epoch}")
     rng.shuffle(order)
-    window = max(1, round(WINDOW_BATCHES * batch_tokens * len(lengths) / _total(sizes)))
+    window = max(1, round(WINDOW_BATCHES * batch_tokens * len(lengths) / sizes.total()))
     batches: list[list[int]] = []
     for start in range(0, len(order), window):
         current: list[int] = []
@@ -73,10 +77,6 @@ def plan_epoch(sizes: Sizes, batch_tokens: int, seed: int, epoch: int) -> list[l
         batches.append(current)
     rng.shuffle(batches)
     return batches
-
-
-def _total(sizes: Sizes) -> int:
-    return sum(length * rows for length, rows in zip(sizes.lengths, sizes.rows, strict=True))
 
 
 class Schedule:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from harness.errors import listed
 from harness.files import replacing
 from harness.run import Run
 
@@ -79,8 +80,10 @@ def load_checkpoint(run: Run, data_sha256: str) -> tuple[Progress, dict[str, Any
     else:
         return None
     if data_before != data_sha256:
+        sources = listed({source.path or source.dataset for source in run.recipe.data.train})
         raise harness.RunError(
-            f"{run.folder}: the training data (or template) is not what it was when this run began; an exact resume is not possible. Start a new run instead"
+            f"{run.folder}: the training data ({sources}), or how its dataset plugin reads it, is not what it was when this run "
+            f"began; an exact resume is not possible. Put it back, or start a new run: `harness tune {run.folder / 'recipe.yaml'} --run NAME`"
         )
     torch.set_rng_state(tensors.pop("rng/cpu"))
     if (cuda := tensors.pop("rng/cuda", None)) is not None and torch.cuda.is_available():

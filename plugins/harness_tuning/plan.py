@@ -11,6 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.errors import listed
+from harness_tuning.batching import Schedule, Sizes
 
 if TYPE_CHECKING:
     from harness_tuning.loop import Tuner
@@ -111,14 +112,15 @@ def _steps(tuner: Tuner) -> Iterator[Row]:
 
 def _few_steps(tuner: Tuner) -> str:
     """Say that there are few steps, and with which values there would be enough."""
-    spec, lengths = tuner.spec, tuner.data.train.items.lengths()
+    spec, sizes = tuner.spec, Sizes.of(tuner.data.train.items)
     total = tuner.total_steps
-    of = sum(lengths) * spec.epochs / WISHED_STEPS / spec.accumulate
-    batch_tokens = max(max(lengths), 2 ** round(math.log2(max(of, 1))))
-    epochs = math.ceil(spec.epochs * WISHED_STEPS / total)
-    smaller = f"tune.batch_tokens={batch_tokens}" if batch_tokens < spec.batch_tokens else ""
-    keys = " or ".join(filter(None, (smaller, f"tune.epochs={epochs}")))
-    return f"only {total} step{'s' if total > 1 else ''}: hardly anything is learnt in so few. For about {WISHED_STEPS}: --set {keys}"
+    enough = f"tune.epochs={math.ceil(spec.epochs * WISHED_STEPS / total)}"
+    wished = sizes.total() * spec.epochs / WISHED_STEPS / spec.accumulate
+    batch_tokens = max(sizes.widest(), 2 ** round(math.log2(max(wished, 1))))  # a batch holds the largest item
+    smaller = Schedule(sizes, batch_tokens, spec.accumulate, spec.seed).total_steps(spec.epochs)
+    if smaller >= WISHED_STEPS / 2:
+        enough = f"tune.batch_tokens={batch_tokens} or {enough}"
+    return f"only {total} step{'s' if total > 1 else ''}: hardly anything is learnt in so few. For about {WISHED_STEPS}: --set {enough}"
 
 
 def _cost(tuner: Tuner) -> Iterator[Row]:

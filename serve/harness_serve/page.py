@@ -121,12 +121,18 @@ def build_page(endpoint: Endpoint, variants: Sequence[Variant], ballots: Ballots
     defaults = _sampling_defaults(variants)
     tuned = [name for name in endpoint.models if name in recipes]
     others = [name for name in endpoint.models if name not in recipes]
+    served = len(endpoint.models)
     picked_first = (others[:1] + tuned + others[1:])[:2]
 
     with gr.Blocks(title="Compare variants", analytics_enabled=False, fill_width=True) as page:
         session = gr.State(Session())  # begun when the page is loaded
         with gr.Row(elem_id="bar"):
-            gr.HTML("<h1>Compare</h1><p>One prompt, every variant side by side.</p>", elem_id="title")
+            told = (
+                f"One prompt, up to {MOST_COLUMNS} of {served} variants: add them here."
+                if served > 2
+                else "One prompt, side by side."
+            )
+            gr.HTML(f"<h1>Compare</h1><p>{told}</p>", elem_id="title")
             picked = gr.Dropdown(
                 list(endpoint.models), value=picked_first, multiselect=True, max_choices=MOST_COLUMNS, label="Variants", show_label=False,
                 container=False, filterable=len(endpoint.models) > 6, elem_id="picked", interactive=True,
@@ -325,10 +331,13 @@ def _in_words(verdict: Verdict, variants: Sequence[str]) -> str:
 
 @functools.cache
 def _renderer() -> Any:
-    """Markdown without HTML and images, whose links open in a tab of their own and do not tell where they were."""
+    """Markdown without HTML and images, whose links open in a tab of their own and do not tell where they were.
+
+    Line breaks and indentation stay as they are in the text (the style sheet shows them), as JSON that nothing fences needs it.
+    """
     from markdown_it import MarkdownIt
 
-    renderer = MarkdownIt("commonmark", {"html": False, "breaks": True}).enable("table").disable("image")
+    renderer = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "newline"])
     renderer.validateLink = lambda url: LINK.match(url.strip()) is not None  # type: ignore[method-assign]
 
     def link_open(self: Any, tokens: Any, index: int, options: Any, environment: Any) -> str:

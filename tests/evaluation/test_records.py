@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -172,10 +172,20 @@ TWICE = Result("t", {"acc": Score(1.0, 0.0, 2)}, (Sample("a", {"acc": 1.0}), Sam
         ([result(scores={"acc": Score(1.0, None, 2)}, a={"acc": 1.0}, b={"acc": 0.0})], "is 1.0, and the mean of its 2 items 0.5"),
         ([result(a={"acc": 1.0}, b={})], "is of 2 items, and 1 have it; item 'b' has no 'acc'"),
         ([result(a={"acc": float("nan")}, b={"acc": 1.0})], "the metric 'acc' of item 'a' is nan"),
-        ([result(scores={}, a={"acc": 1.0})], "the items have acc, and there is no score of that name"),
+        ([result(scores={"loss": Score(1.0, None, 0)}, a={"acc": 1.0})], "the items have acc, and there is no score of that name"),
         ([result("../../evil")], "cannot be a file's name"),
         ([result("a/b")], "cannot be a file's name"),
         ([GOOD, GOOD], "two results for the task 't'"),
+        ([result(scores={"acc": 0.5}, a={"acc": 0.5})], "the score 'acc' is 0.5, expected a harness.Score"),
+        ([result(scores={})], "scores is {}, expected a harness.Score a metric"),
+        ([result(scores={"loss": Score(float("nan"), None, 0)})], "the score 'loss' is nan"),
+        ([result(scores={"acc": Score(0.5, float("nan"), 2)}, a={"acc": 1.0}, b={"acc": 0.0})], "the standard error nan"),
+        ([result(scores={"acc": Score("x", None, 1)}, a={"acc": 1.0})], "the score 'acc' is 'x'"),
+        ([result(scores={"acc": Score(1.0, None, 1), "acc/b": Score(1.0, None, 1)}, a={"acc": 1.0})], "no item of the category 'b'"),
+        ([Result("t", {"acc": Score(1.0, None, 1)}, (Sample(1, {"acc": 1.0}),))], "the item id 1 is a int, expected a string"),
+        ([Result("t", {"acc": Score(1.0, None, 1)}, None)], "samples is None, expected a tuple"),
+        ([Result("t", {"acc": Score(1.0, None, 1)}, (), {}, "odd")], "warnings is 'odd', expected a tuple"),
+        ([], "run gave no result"),
         (None, "run returned None"),
         ([{"task": "t"}], "(a dict), expected a harness.Result a task"),
     ],
@@ -185,6 +195,16 @@ def test_a_result_at_odds_with_itself_is_refused(returned: Any, told: str) -> No
         list(soundness.checked(returned, "mine", PluginInfo("p1", "p1", "", "p1.py")))
     assert "evaluation 'mine' of plugin p1 (p1.py)" in str(caught.value) and told in str(caught.value)
     assert list(soundness.checked([GOOD], "mine", PluginInfo("p1", "p1", "", "p1.py"))) == [GOOD]
+
+
+def test_what_an_evaluation_raises_names_it() -> None:
+    def broken() -> Iterator[Result]:
+        yield GOOD
+        raise ZeroDivisionError("division by zero")
+
+    with pytest.raises(ZeroDivisionError) as caught:
+        list(soundness.checked(broken(), "mine", PluginInfo("p1", "p1", "", "p1.py")))
+    assert caught.value.__notes__ == ["raised by evaluation 'mine' of plugin p1 (p1.py)"]
 
 
 def test_a_plugin_s_bad_result_is_named_on_the_command_line(typed: Typed, finished_run: Path) -> None:

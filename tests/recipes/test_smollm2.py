@@ -237,31 +237,33 @@ def test_the_answer_to_a_small_task_is_right_letter_by_letter(answer: str, right
 # The real model
 
 
-def measured(harness: Any, run: str, limit: int | None = None) -> dict[str, float]:
+def measured(harness: Any, run: str, *sets: str, limit: int | None = None) -> dict[str, float]:
     """Tune by the recipe `run`, measure it and its base on the recipe's own task: which part of the items each has right."""
-    tuned = harness("tune", SMOLLM2 / f"{run}.yaml", timeout=3000)
+    changed = [part for pair in sets for part in ("--set", pair)]
+    tuned = harness("tune", SMOLLM2 / f"{run}.yaml", *changed, timeout=3000)
     assert tuned.code == 0, tuned.err
-    task = ("--tasks", f"smollm2_{run}", "--include-path", SMOLLM2 / "tasks", *(("--limit", limit) if limit else ()))
-    done = harness("evaluate", f"{run}@base", run, *task, "--json", timeout=3000)
+    first = ("--limit", limit) if limit else ()
+    done = harness("evaluate", f"{run}@base", run, "--evaluation", "lm_eval", *first, "--json", timeout=3000)
     assert done.code == 0, done.err
     return {record["variant"]: record["scores"]["right"]["value"] for record in json.loads(done.out)}
 
 
 @pytest.mark.real_model
 @pytest.mark.slow
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(1800)
 @pytest.mark.usefixtures("real_model")
-def test_the_real_model_learns_to_answer_with_json(harness: Any) -> None:
-    """Takes minutes: what the README promises of the real model, on the first ten held-out messages of each kind."""
-    right = measured(harness, "json", limit=10 * len(messages.KINDS))
-    assert right["json"] >= 0.85 and right["json"] >= right["json@base"] + 0.3
+def test_the_real_model_learns_to_answer_with_json_in_twenty_steps(harness: Any) -> None:
+    """About a third of the recipe, on the first four held-out messages of each kind."""
+    right = measured(harness, "json", "tune.steps=20", limit=4 * len(messages.KINDS))
+    assert right["json"] >= 0.6 and right["json"] >= right["json@base"] + 0.3
 
 
 @pytest.mark.real_model
 @pytest.mark.soak
 @pytest.mark.timeout(3600)
 @pytest.mark.usefixtures("real_model")
-@pytest.mark.parametrize("run", ["tone", "alpaca"])
-def test_the_real_model_learns_by_the_other_recipes(run: str, harness: Any) -> None:
+@pytest.mark.parametrize(("run", "at_least"), [("tone", 0.8), ("alpaca", 0.6)])
+def test_the_real_model_learns_by_the_recipe(run: str, at_least: float, harness: Any) -> None:
+    """The whole recipe on all its held-out items. That of JSON is tuned and measured in tests/test_readme.py."""
     right = measured(harness, run)
-    assert right[run] >= 0.6 and right[run] >= right[f"{run}@base"] + 0.3
+    assert right[run] >= at_least and right[run] >= right[f"{run}@base"] + 0.3

@@ -93,23 +93,25 @@ def endpoint(runs_folder: Path):  # type: ignore[no-untyped-def]
 
 @pytest.fixture(scope="session")
 def real_runs(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs `attention` and `whole` of the real model, tuned for a few steps: adapters on other modules and of other ranks."""
+    """Runs `attention` and `whole` of the real model, on other modules, of other ranks, and with other answers learnt by heart."""
     folder = tmp_path_factory.mktemp("real")
-    rows = folder / "rows.jsonl"
     asked = ("Who keeps the key?", "Where is the bell?", "Name a colour.")
-    rows.write_text(
-        "".join(
-            json.dumps({"instruction": ask, "input": "", "output": "As ever: by the mill."}) + "\n" for ask in asked
+    learnt = {
+        "attention": ("As ever: by the mill.", "target_modules: [q_proj, v_proj], rank: 2, alpha: 8"),
+        "whole": ("Nobody knows, said the wren.", "rank: 4, alpha: 8"),
+    }
+    for name, (output, method) in learnt.items():
+        rows = folder / f"{name}.jsonl"
+        rows.write_text(
+            "".join(json.dumps({"instruction": ask, "input": "", "output": output}) + "\n" for ask in asked)
         )
-    )
-    recipe = folder / "few-steps.yaml"
-    recipe.write_text(
-        f"model: {{path: {real_model}}}\ntemplate: model\n"
-        f"data: {{max_tokens: 128, train: [{{dataset: alpaca, path: {rows}}}], validation: [{{dataset: alpaca, path: {rows}}}]}}\n"
-        "tune: {method: {name: lora, rank: 4, alpha: 8}, batch_tokens: 128, learning_rate: 0.01, steps: 3}\n"
-    )
-    _tune(folder / "runs", recipe, "attention", "tune.method.target_modules=[q_proj, v_proj]", "tune.method.rank=2")
-    _tune(folder / "runs", recipe, "whole", "tune.seed=2")
+        recipe = folder / f"{name}.yaml"
+        recipe.write_text(
+            f"model: {{path: {real_model}}}\ntemplate: model\n"
+            f"data: {{max_tokens: 128, train: [{{dataset: alpaca, path: {rows}}}], validation: [{{dataset: alpaca, path: {rows}}}]}}\n"
+            f"tune: {{method: {{name: lora, {method}}}, batch_tokens: 128, learning_rate: 0.01, steps: 8}}\n"
+        )
+        _tune(folder / "runs", recipe, name)
     return folder / "runs"
 
 

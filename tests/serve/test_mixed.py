@@ -1,7 +1,7 @@
 """In one batch, base and adapters are asked all at once, in every way there is: each answer is its own variant's.
 
-Measured against the same models under transformers and PEFT: the log-probability of every token that the engine reports
-must be nearer to its own variant's than to any other's.
+Measured against the same models under transformers and PEFT in float32: the log-probability of every token that the engine
+reports must be nearer to its own variant's than to any other's.
 """
 
 from __future__ import annotations
@@ -85,14 +85,14 @@ def ask_at_once(client: Any, asked: Sequence[Question]) -> list[Answer]:
 
 
 class Truth:
-    """The variants under transformers and PEFT."""
+    """The variants under transformers and PEFT, in float32, so that only the engine rounds."""
 
-    def __init__(self, model: Path, adapters: Mapping[str, Path], dtype: str) -> None:
+    def __init__(self, model: Path, adapters: Mapping[str, Path]) -> None:
         from peft import PeftModel
         from transformers import AutoModelForCausalLM
 
         def load() -> Any:
-            return AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
+            return AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32)
 
         self._models = {"base": load()} | {
             name: PeftModel.from_pretrained(load(), str(folder), autocast_adapter_dtype=False)
@@ -151,7 +151,7 @@ def test_64_requests_at_once_are_each_answered_by_their_own_variant(
     asked = questions(("base", *adapters), vocabulary=300, longest=300)
     with client_of(endpoint) as client:
         answers = ask_at_once(client, asked)
-    judge(Truth(served_model, adapters, "bfloat16"), asked, answers, NEAR["bfloat16"])
+    judge(Truth(served_model, adapters), asked, answers, NEAR["bfloat16"])
 
 
 def test_the_engine_multiplies_by_adapter_and_not_by_token(endpoint) -> None:  # type: ignore[no-untyped-def]
@@ -164,7 +164,7 @@ def test_64_requests_at_once_to_the_real_model(real_endpoint, real_runs: Path, r
     asked = questions(("base", *adapters), vocabulary=40_000, longest=40)
     with client_of(real_endpoint) as client:
         answers = ask_at_once(client, asked)
-    judge(Truth(real_model, adapters, "bfloat16"), asked, answers, near=0.5)  # 30 layers of rounding, over few tokens
+    judge(Truth(real_model, adapters), asked, answers, near=0.5)  # 30 layers of rounding, over few tokens
 
 
 @pytest.mark.real_model
@@ -273,7 +273,7 @@ def _prove(
     with serve_adapters(model, adapters, dtype, template) as endpoint, client_of(endpoint) as client:
         together = ask_at_once(client, asked)
         alone = [ask(client, question) for question in asked]
-    truth = Truth(model, adapters, dtype)
+    truth = Truth(model, adapters)
     figures = judge(truth, asked, together, NEAR[dtype])
     judge(truth, asked, alone, NEAR[dtype])
     greedy = [number for number, question in enumerate(asked) if question.way in ("greedy", "streamed")]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -190,6 +191,15 @@ def test_on_a_phone_the_columns_stack_and_nothing_is_cut_off(open_page) -> None:
     first, second = (page.locator(".block.pane").nth(column).bounding_box() for column in range(2))
     assert second["y"] >= first["y"] + first["height"] and first["width"] > 300
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+
+
+def test_an_answer_keeps_its_lines_and_their_indentation() -> None:
+    from harness_serve.page import _turn
+    from harness_serve.session import Answer, Sampling, Turn
+
+    said = '{\n  "day": "Monday",\n  "places": [\n    2\n  ]\n}'
+    shown = _turn(Turn("Hi", "", Sampling(), []), Answer(said, 3, 0.1, 0.2, "stop"))
+    assert html.unescape(shown).count(said) == 1
 
 
 def test_markup_in_an_answer_or_a_prompt_is_shown_as_text() -> None:

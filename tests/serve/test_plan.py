@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import subprocess
@@ -18,6 +19,8 @@ from harness_serve.process import telling_lines
 from safetensors.numpy import save_file
 
 from harness import HarnessError
+from harness.client.asking import EndpointError, post
+from harness.contract import Endpoint
 from harness.model.load import with_chat_folders
 from harness.plugins import Plugins
 from harness.recipe import ModelSpec
@@ -224,6 +227,22 @@ def test_plain_models_that_are_asked_alike_share_one_chat_folder(tiny_model: Pat
     assert with_chat_folders((plain, tuned), Plugins(), tmp_path / "chat") == (plain, tuned)
 
 
+@pytest.mark.parametrize("has_config", [False, True])
+def test_vllm_finds_a_configuration_beside_the_tokenizer(tmp_path: Path, tiny_model: Path, has_config: bool) -> None:
+    """Without one it waits and tries again; one that is there stays."""
+    chat_folder = _variant(tmp_path, "a").chat_folder
+    assert chat_folder is not None
+    if has_config:
+        (chat_folder / "config.json").write_text("{}")
+    with contextlib.ExitStack() as stack:
+        folder = engine._with_config(chat_folder, ModelSpec(path=str(tiny_model)), stack)
+        assert {file.name for file in folder.iterdir()} == {*CHAT_FILES, "config.json"}
+        assert all((folder / name).read_text() == (chat_folder / name).read_text() for name in CHAT_FILES)
+        expected = chat_folder if has_config else tiny_model
+        assert (folder / "config.json").read_text() == (expected / "config.json").read_text()
+    assert not folder.exists() and (chat_folder / CHAT_FILES[0]).exists()
+
+
 def test_the_key_is_not_among_the_arguments(tmp_path: Path) -> None:
     options = VllmOptions(api_key="open sesame")
     plan = plan_engine([_variant(tmp_path, "a")], options)
@@ -288,6 +307,19 @@ def test_the_telling_lines_of_a_log_are_the_errors(tmp_path: Path) -> None:
     )
     told = telling_lines(log)
     assert told.splitlines()[0].strip() == "ValueError: no space for the KV cache" and str(log) in told
+
+
+@pytest.mark.parametrize(("url", "is_told"), [("http://127.0.0.1:9/v1", True), ("http://127.0.0.1:10/v1", False)])
+def test_where_the_engine_does_not_answer_its_log_tells_why(tmp_path: Path, url: str, is_told: bool) -> None:
+    """And where another endpoint does not, nothing of that is said."""
+    log = tmp_path / "serve.log"
+    log.write_text("INFO loading\nRuntimeError: the engine core died\n")
+    asked = Endpoint(url, ("a",), settings={"log": log} if is_told else {})
+    with pytest.raises(EndpointError) as caught, engine._telling(log):
+        post(asked, "/chat/completions", {"model": "a", "messages": []})
+    told = str(caught.value)
+    assert ("Its log ends with:\n  RuntimeError: the engine core died\n  the whole log: " in told) is is_told
+    assert "The log:" not in told
 
 
 @pytest.mark.parametrize("argument", ["--host", "--host=0.0.0.0", "--hos=0.0.0.0", "--api_key=x", "--middleware=a.B"])

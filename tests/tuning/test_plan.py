@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -136,6 +137,19 @@ def test_a_run_of_few_steps_is_said_with_what_to_set(recipe, harness):
     assert "or tune.epochs=50" in told
     done = harness("tune", path, "--plan", "--set", "tune.epochs=50")
     assert "hardly anything" not in done.out and "50 of at most" in done.out
+
+
+@pytest.mark.parametrize(("rows", "batches_help"), [(12, False), (400, True)])
+def test_smaller_batches_are_named_only_where_they_help(rows, batches_help):
+    lengths = [100 + number % 20 for number in range(rows)]
+    spec = TuneSpec.model_validate(
+        {"objective": {"name": "sft"}, "method": {"name": "lora"}, "epochs": 1, "batch_tokens": 16384}
+    )
+    items = SimpleNamespace(lengths=lambda: lengths, example_counts=lambda: [1] * rows)
+    total = Schedule(Sizes.of_single(lengths), spec.batch_tokens, spec.accumulate, spec.seed).total_steps(spec.epochs)
+    data = SimpleNamespace(train=SimpleNamespace(items=items))
+    told = plan._few_steps(SimpleNamespace(spec=spec, data=data, total_steps=total))
+    assert ("tune.batch_tokens=" in told) == batches_help and "tune.epochs=" in told
 
 
 def test_only_commands_that_work_are_printed_after_tuning(recipe, harness):

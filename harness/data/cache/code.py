@@ -19,7 +19,7 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import HarnessError
-from harness.plugins.reading import Reads, is_installed
+from harness.plugins.reading import Reads, is_installed, loaded_modules
 
 if TYPE_CHECKING:
     from harness.contract import Dataset, Filter
@@ -47,7 +47,7 @@ class Code:
     values: tuple[str, ...]
     loaded: Reads
     since_ns: int  # when the plugins were loaded
-    imported: frozenset[str]  # modules that were loaded with them
+    imported: frozenset[tuple[str, str | None]]  # modules that were loaded by then, each with its file
 
     @classmethod
     def of(cls, spec: DataSpec, plugins: Plugins) -> Code:
@@ -117,7 +117,8 @@ class Code:
             and (file := _origin(module))
             and not (is_installed(file) or file.startswith(str(_CORE)))
         }
-        before = Reads({file for name, file in modules.items() if name in self.imported})
+        still = {name for name, _ in self.imported & loaded_modules()}  # not one of the same name from elsewhere
+        before = Reads({file for name, file in modules.items() if name in still})
         since = Reads(reads.files | set(modules.values()) - before.files, reads.folders)
         listed = _listed(since, hash_of, began_ns)
         listed["files"] |= _listed(before, hash_of, self.since_ns)["files"]
