@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
+import importlib.metadata
 from typing import Any
 
 from harness.errors import MissingExtraError
@@ -18,3 +20,12 @@ def require(module: str, extra: str) -> Any:
         raise MissingExtraError(
             f"this needs {module!r}, which is not installed: pip install 'instruct-harness[{extra}]'"
         ) from None
+
+
+def installed_versions(*packages: str) -> dict[str, str]:
+    """Return the versions of those packages that are installed."""
+    found = {}
+    for package in packages:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[package] = importlib.metadata.version(package)
+    return found
