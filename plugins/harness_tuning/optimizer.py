@@ -18,8 +18,9 @@ from harness.recipe import TuneSpec
 class MasterAdamW:
     """AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101) with float32 master weights."""
 
-    def __init__(self, model: torch.nn.Module, spec: TuneSpec) -> None:
-        self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    def __init__(self, model: torch.nn.Module, spec: TuneSpec, head: torch.nn.Module | None = None) -> None:
+        named = [*model.named_parameters(), *(head.named_parameters("head") if head is not None else ())]
+        self.weights = {name: weight for name, weight in named if weight.requires_grad}
         self.masters = {
             name: weight if weight.dtype == torch.float32 else weight.detach().float().requires_grad_()
             for name, weight in self.weights.items()
@@ -64,6 +65,8 @@ class MasterAdamW:
         with torch.no_grad():
             for name, master in self.masters.items():
                 master.copy_(tensors[f"master/{name}"])
+                if f"step/{name}" not in tensors:  # no batch has reached it yet
+                    continue
                 self.adamw.state[master] = {
                     key: tensors[f"{key}/{name}"].clone().to("cpu" if key == "step" else master.device)
                     for key in ("step", "exp_avg", "exp_avg_sq")
