@@ -107,25 +107,35 @@ BAD_ROWS = [
     ("alpaca", {"instruction": "a", "output": ["b"]}, r"'output' should be text, found \[\"b\"\]"),
     ("alpaca", {"instruction": "a", "output": None}, r"the field 'output' is null"),
     ("alpaca", {"instruction": "a", "output": " \n"}, r"message 2 \(assistant\) is empty"),
-    ("alpaca", {"instruction": "a", "output": "b", "history": [["q"]]}, r"history entry 1 should be \[question, answer\], found \['q'\]"),
-    ("messages", {"messages": [{"role": "assistant", "content": "a", "weight": "0"}]}, r"message 1: the weight should be 0 or 1, found '0'"),
-    ("messages", {"messages": [{"role": "assistant", "content": "a"}], "tools": ["x"]}, r"tool 1 should be an object, found 'x'"),
+    ("alpaca", {"instruction": "a", "output": "b", "history": [["q"]]},
+     r"history entry 1 should be \[question, answer\], found \['q'\]"),
+    ("messages", {"messages": [{"role": "assistant", "content": "a", "weight": "0"}]},
+     r"message 1: the weight should be 0 or 1, found '0'"),
+    ("messages", {"messages": [{"role": "assistant", "content": "a"}], "tools": ["x"]},
+     r"tool 1 should be an object, found 'x'"),
     ("messages", {"messages": {}}, r"'messages' should be a list, found \{\}"),
     ("messages", {"messages": []}, r"the conversation has no messages"),
     ("messages", {"messages": ["hi"]}, r"message 1 should be an object"),
     ("messages", {"messages": [{"content": "hi"}]}, r"message 1 has the role null"),
     ("messages", {"messages": [{"role": "human", "content": "hi"}]}, r"message 1 has the role 'human'\. Use 'user'"),
     ("messages", {"messages": [{"role": "user", "content": 3}]}, r"message 1: content should be text"),
-    ("messages", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, r"message 1: content should be text"),
-    ("messages", {"messages": [{"role": "user", "content": "q"}]}, r"no message is the assistant's: there is nothing to learn from it"),
-    ("messages", {"messages": [{"role": "user", "content": "q"}, {"role": "system", "content": "s"}, {"role": "assistant", "content": "a"}]}, r"message 2 is a system prompt"),
+    ("messages", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+     r"message 1: content should be text"),
+    ("messages", {"messages": [{"role": "user", "content": "q"}]},
+     r"no message is the assistant's: there is nothing to learn from it"),
+    ("messages",
+     {"messages": [{"role": "user", "content": "q"}, {"role": "system", "content": "s"},
+                   {"role": "assistant", "content": "a"}]}, r"message 2 is a system prompt"),
     (
         "messages",
-        {"messages": [{"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]},
+        {"messages": [{"role": "assistant", "content": "",
+                       "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]},
         r"message 1: the arguments of a tool call are not valid JSON",
     ),
-    ("messages", {"messages": [{"role": "assistant", "content": "a", "tool_calls": [3]}]}, r"'call' should be an object, found 3"),
-    ("messages", {"messages": [{"role": "user", "content": "a"}], "tools": "f"}, r"'tools' should be a list, found 'f'"),
+    ("messages", {"messages": [{"role": "assistant", "content": "a", "tool_calls": [3]}]},
+     r"'call' should be an object, found 3"),
+    ("messages", {"messages": [{"role": "user", "content": "a"}], "tools": "f"},
+     r"'tools' should be a list, found 'f'"),
     ("text", {"txt": "a"}, r"the field 'text' is missing\. Did you mean 'txt'\?"),
 ]  # fmt: skip
 
@@ -214,8 +224,8 @@ json_values = st.recursive(
     max_leaves=12,
 )
 names = st.sampled_from(
-    ["instruction", "input", "output", "system", "history", "messages", "tools", "text", "role", "content", "weight", "id", "tool_calls",
-     "function", "name", "arguments", "type", "tool_call_id", "user", "assistant"]
+    ["instruction", "input", "output", "system", "history", "messages", "tools", "text", "role", "content", "weight",
+     "id", "tool_calls", "function", "name", "arguments", "type", "tool_call_id", "user", "assistant"]
 )  # fmt: skip
 likely = st.recursive(
     names | json_values,
