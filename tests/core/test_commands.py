@@ -23,13 +23,17 @@ ALPACA = [{"instruction": f"Say {n}", "output": f"{n}!"} for n in range(5)]
 # data
 
 
-def test_data_list_says_what_a_row_is_under_which_licence_and_who_brings_it(harness):
+def test_data_list_says_what_a_row_is_and_becomes_under_which_licence_and_who_brings_it(harness):
     rows = {row["name"]: row for row in json.loads(harness("data", "list", "--json").out)}
+    assert {rows[name]["yields"] for name in ("alpaca", "messages", "flan")} == {"conversations"}
+    assert {rows[name]["yields"] for name in ("preferences", "feedback", "votes", "arena")} == {"preferences"}
+    assert {rows[name]["yields"] for name in ("auto", "oasst")} == {"either"}
     assert (
         rows["alpaca"]["plugin"] == "harness/datasets" and rows["alpaca"]["description"] and rows["alpaca"]["licence"]
     )
     table = harness("data", "list").out
     assert all(name in table for name in rows)
+    assert re.search(r"^hh .* preferences ", table, re.MULTILINE)
 
 
 def test_preview_shows_the_first_rows_as_conversations(harness, write_rows):

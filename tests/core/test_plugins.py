@@ -64,6 +64,8 @@ BROKEN = {
     "options that are none": (
         hook("register(harness.Dataset('e', '', print, options=dict))"), r"'e' has the options <class 'dict'>",
     ),
+    "yields that are none": (hook("register(harness.Dataset('d', '', print, yields='rows'))"),
+                             r"'d': yields should be one of 'conversations', .*, found 'rows'"),
     "a source that is no path": (hook("register(harness.Dataset('d', '', print, 5))"),
                                  r"'d': the source should be a path, found 5"),
     "a convert without options": (
@@ -256,6 +258,17 @@ def test_a_description_is_shown_cleaned_and_cut(plugin, harness):
         row for row in json.loads(harness("--plugin", path, "data", "list", "--json").out) if row["name"] == "long"
     )
     assert row["description"].startswith("[31mred xxx") and len(row["description"]) == 400
+
+
+def test_a_file_that_is_named_twice_is_loaded_once(plugin, harness_here, tmp_path):
+    path = plugin(GOOD, "mine.py")
+    project = tmp_path / "pyproject.toml"
+    project.write_text(f"[tool.harness]\nplugins = [{str(path)!r}]\n")
+    done = harness_here("--plugin", path, "--plugin", Path(path).relative_to(tmp_path), "plugins", "list", "--json")
+    assert done.err == "" and [row["name"] for row in json.loads(done.out)["plugins"]].count("mine") == 1
+    Path(path).unlink()
+    done = harness_here("--plugin", path, "plugins", "list")
+    assert done.code == 1 and f"--plugin {path}: no such file" in done.err
 
 
 def test_a_row_that_makes_the_plugin_panic_is_named(plugin, write_rows, harness):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import harness
 from harness.data import SourceReport, convert_row, load_source, read_rows
+from harness.data.prepare.cleaning import leaving_out
 from harness.plugins import Plugins
 from harness.recipe import DataSource
 
@@ -179,6 +180,14 @@ def test_a_plugins_own_mistakes_with_a_row_become_data_errors():
         convert_row(harness.Dataset("d", "", lambda row, options: "text"), {})
 
 
+def test_a_dataset_yields_what_it_is_declared_to():
+    talk = harness.Conversation.of(("user", "q"), ("assistant", "a"))
+    for yields in ("conversations", "either", "not stated"):
+        assert convert_row(harness.Dataset("d", "", lambda row, options: talk, yields=yields), {}) == (talk,)
+    with pytest.raises(harness.DataError, match="'d' gave a Conversation, and is declared to yield preferences"):
+        convert_row(harness.Dataset("d", "", lambda row, options: talk, yields="preferences"), {})
+
+
 def test_rows_that_a_data_set_leaves_out_are_counted(write_rows, datasets):
     picky = {
         "picky": harness.Dataset(
@@ -316,3 +325,10 @@ def test_a_system_prompt_in_mid_conversation_says_which_filter_takes_such_rows(t
     recipe.write_text(recipe.read_text().replace("}]}", "}], clean: [" + step + "]}"))
     spec: DataSpec = load_data_recipe(recipe, plugins).data
     assert [prepared.item.id for prepared in prepare_items(spec, plugins)] == ["rows.jsonl:2"]
+
+
+def test_of_filters_that_may_leave_a_row_out_the_first_that_objects_is_named():
+    plugins = Plugins()
+    unanswered = harness.Conversation.of(("user", "Hi"), ("assistant", " "))
+    assert "`empty_turns` leaves such rows out" in leaving_out(unanswered, plugins.filters)
+    assert leaving_out(harness.Conversation.of(("user", "Hi"), ("assistant", "Hello.")), plugins.filters) == ""
