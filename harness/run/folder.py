@@ -7,6 +7,7 @@ chat/           tokenizer, chat template and generation defaults: what evaluatio
 probes.json     log-probabilities that serving must reproduce
 trained_rows.bin    digests of the rows that were trained on, which "held-out" rows are checked against
 checkpoints/    to go on from                    evaluations/    results and per-sample records
+prepared/       figures of the starting state, such as a reference's, while the run is not finished
 """
 
 from __future__ import annotations
@@ -122,6 +123,10 @@ class Run:
         return self.folder / "checkpoints"
 
     @property
+    def prepared_folder(self) -> Path:
+        return self.folder / "prepared"
+
+    @property
     def evaluations_folder(self) -> Path:
         return self.folder / "evaluations"
 
@@ -183,6 +188,7 @@ class Run:
         """Remove the files of a run that failed before its first step; other files in its folder stay."""
         for name in ("manifest.json", "recipe.yaml", "metrics.jsonl", "trained_rows.bin", ".lock"):
             (self.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(self.prepared_folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
