@@ -26,7 +26,7 @@ LONGEST_PARAM = 500
 class MlflowOptions(Options):
     """`uri` is a tracking server or database; without it MLFLOW_TRACKING_URI, or else mlflow.db beside the runs."""
 
-    experiment: str = "instruct-harness"
+    project: str = "instruct-harness"
     uri: str | None = None
 
 
@@ -86,14 +86,14 @@ class Mlflow:
             here = f"sqlite:///{folder.resolve().parent / 'mlflow.db'}"
             uri = self.options.uri or os.environ.get("MLFLOW_TRACKING_URI") or here
             self.client = self.mlflow.tracking.MlflowClient(tracking_uri=uri)
-        experiment = self._experiment(folder)
-        known = self.client.search_runs([experiment], f"tags.`{ID_TAG}` = '{id_of(folder)}'", max_results=1)
+        project = self._experiment(folder)
+        known = self.client.search_runs([project], f"tags.`{ID_TAG}` = '{id_of(folder)}'", max_results=1)
         if not known:
-            known = [self.client.create_run(experiment, run_name=run, tags={ID_TAG: id_of(folder)})]
+            known = [self.client.create_run(project, run_name=run, tags={ID_TAG: id_of(folder)})]
         self.run_id = known[0].info.run_id
 
     def _experiment(self, folder: Path) -> str:
-        name, at_home = self.options.experiment, str(folder.resolve().parent / "mlflow-artefacts")
+        name, at_home = self.options.project, str(folder.resolve().parent / "mlflow-artefacts")
         if (there := self.client.get_experiment_by_name(name)) is None:
             is_local = str(self.client.tracking_uri).startswith("sqlite:")  # a server keeps artefacts itself
             with contextlib.suppress(self.mlflow.exceptions.MlflowException):  # another process was quicker
