@@ -36,7 +36,7 @@ from harness_tuning.fit import check_data, computing, record_identity
 from harness_tuning.gates import check_start, check_unchanged, without_trace
 from harness_tuning.learner import Figures, Learner
 from harness_tuning.methods.full import save_model
-from harness_tuning.optimizer import MasterAdamW, learning_rate_at
+from harness_tuning.optimizer import MasterAdamW, check_optimizer, learning_rate_at
 from harness_tuning.policy import ModelPolicy
 from harness_tuning.prepared import Beside, Preparation, digest_of_weights, load_prepared, save_prepared
 from harness_tuning.probes import choose_probes, mean_difference, measure_probes
@@ -99,6 +99,7 @@ class Tuner:
 
     def start(self) -> None:
         """Load the model, measure the probes on it as it is, and put back the newest checkpoint if there is one."""
+        check_optimizer(self.spec, self.device)
         torch.manual_seed(self.spec.seed)
         base = load_model(self.recipe.model, for_tuning=True, added_ids=tuple(self.added.values())).to(self.device)
         if self.world.is_main:  # here: files of a hub id are there when it is loaded
@@ -125,7 +126,7 @@ class Tuner:
         self.head = None
         if self.objective.head is not None:
             self.head = self.objective.head(causal_lm(self.model).config.get_text_config().hidden_size).to(self.device)
-        self.optimizer = MasterAdamW(self.model, self.spec, self.head)
+        self.optimizer = MasterAdamW(self.model, self.spec, head=self.head)
         self.learner = Learner(
             ModelPolicy(self.model, self.head), self.objective, self.spec.objective, self.optimizer, self.device, self.world,
             is_adapter=self.method.produces == "adapter",

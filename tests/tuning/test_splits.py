@@ -55,7 +55,7 @@ def learner_of(model: Any, objective: Any) -> Learner:
     head = objective.head(model.config.hidden_size) if objective.head else None
     spec = TuneSpec(objective={"name": objective.name}, method={"name": "lora"})
     return Learner(
-        ModelPolicy(model, head), objective, objective.options(), MasterAdamW(model, spec, head),
+        ModelPolicy(model, head), objective, objective.options(), MasterAdamW(model, spec, head=head),
         torch.device("cpu"), World(), True,
     )  # fmt: skip
 
