@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import MagicMock
 
 import torch
@@ -39,21 +40,24 @@ def main() -> None:
         "logprobs": policy.sum(1).tolist(),
         "reference": reference.sum(1).tolist(),
     }
+    completions = Completions(policy, reference, mask, lengths)
     losses = {
         "dpo": [
-            {"loss": name, "beta": beta, "label_smoothing": smoothing, "value": dpo(policy, reference, mask, name, beta, smoothing)}
-            for name, beta, smoothing in (
+            figures(partial(dpo, completions), loss=loss, beta=beta, label_smoothing=smoothing)
+            for loss, beta, smoothing in (
                 ("sigmoid", 0.1, 0.0), ("sigmoid", 0.5, 0.0), ("ipo", 0.1, 0.0), ("ipo", 0.4, 0.0),
                 ("robust", 0.1, 0.1), ("robust", 0.3, 0.4),
             )
         ],
         "kto": [
-            {"beta": beta, "desirable_weight": good, "undesirable_weight": bad, "kl": kl, "value": kto(policy, reference, mask, beta, good, bad, kl)}
-            for beta, good, bad, kl in ((0.1, 1.0, 1.0, 0.0), (0.1, 1.33, 1.0, 2.5), (0.5, 0.7, 1.2, 0.8), (0.1, 1.0, 1.0, -3.0))
+            figures(partial(kto, completions), beta=beta, desirable_weight=good, undesirable_weight=bad, kl=kl)
+            for beta, good, bad, kl in (
+                (0.1, 1.0, 1.0, 0.0), (0.1, 1.33, 1.0, 2.5), (0.5, 0.7, 1.2, 0.8), (0.1, 1.0, 1.0, -3.0),
+            )
         ],
-        "orpo": [{"beta": beta, "value": orpo(policy, lengths, beta)} for beta in (0.1, 1.0)],
+        "orpo": [figures(partial(orpo, completions), beta=beta) for beta in (0.1, 1.0)],
         "simpo": [
-            {"beta": beta, "gamma_beta_ratio": ratio, "label_smoothing": smoothing, "value": simpo(policy, lengths, beta, ratio, smoothing)}
+            figures(partial(simpo, completions), beta=beta, gamma_beta_ratio=ratio, label_smoothing=smoothing)
             for beta, ratio, smoothing in ((2.0, 0.5, 0.0), (10.0, 0.3, 0.0), (2.5, 0.55, 0.1))
         ],
     }  # fmt: skip
@@ -90,47 +94,65 @@ def answering(logprobs: torch.Tensor) -> Any:
     )
 
 
-def dpo(
-    policy: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor, loss: str, beta: float, smoothing: float
-) -> float:
+class Completions(NamedTuple):
+    """Log-probabilities of tokens [d, s] under policy and reference, the completions' mask and lengths."""
+
+    policy: torch.Tensor
+    reference: torch.Tensor
+    mask: torch.Tensor
+    lengths: torch.Tensor
+
+    def inputs(self) -> dict[str, torch.Tensor]:
+        """Return the batch that both trainers with a reference take."""
+        ids = torch.zeros_like(self.mask, dtype=torch.long)
+        return {"input_ids": ids, "attention_mask": ids + 1, "completion_mask": self.mask.long()}
+
+    def means(self) -> tuple[torch.Tensor, ...]:
+        """Return the mean log-probabilities a token of the chosen and of the rejected completions."""
+        return (self.policy.sum(1) / self.lengths).chunk(2)
+
+
+def figures(of: Any, **options: Any) -> dict[str, Any]:
+    """Return the options with the loss that TRL has for them."""
+    return {**options, "value": of(**options)}
+
+
+def dpo(given: Completions, *, loss: str, beta: float, label_smoothing: float) -> float:
     """Return the mean loss of the pairs."""
     own = trainer(
-        beta=beta, label_smoothing=smoothing, loss_types=[loss], loss_weights=[1.0], ld_alpha=None,
+        beta=beta, label_smoothing=label_smoothing, loss_types=[loss], loss_weights=[1.0], ld_alpha=None,
         f_divergence_type="reverse_kl", use_weighting=False,
     )  # fmt: skip
-    chosen, rejected = reference.sum(1).chunk(2)
-    inputs = {
-        "input_ids": torch.zeros_like(mask, dtype=torch.long), "attention_mask": torch.ones_like(mask),
-        "completion_mask": mask.long(), "ref_chosen_logps": chosen, "ref_rejected_logps": rejected,
-    }  # fmt: skip
-    return float(DPOTrainer._compute_loss(own, answering(policy), inputs, False))
+    chosen, rejected = given.reference.sum(1).chunk(2)
+    inputs = given.inputs() | {"ref_chosen_logps": chosen, "ref_rejected_logps": rejected}
+    return float(DPOTrainer._compute_loss(own, answering(given.policy), inputs, False))
 
 
-def kto(
-    policy: torch.Tensor, reference: torch.Tensor, mask: torch.Tensor, beta: float, good: float, bad: float, kl: float
-) -> float:
+def kto(given: Completions, *, beta: float, desirable_weight: float, undesirable_weight: float, kl: float) -> float:
     """Return the mean loss of the completions, given the mean log-ratio of the mismatched pairs."""
-    own = trainer(beta=beta, desirable_weight=good, undesirable_weight=bad, loss_type="kto", calculate_KL=True)
+    own = trainer(
+        beta=beta, desirable_weight=desirable_weight, undesirable_weight=undesirable_weight, loss_type="kto",
+        calculate_KL=True,
+    )  # fmt: skip
     own._compute_kl_logps = lambda model, batch: torch.full((2 * PAIRS,), kl)
-    inputs = {
-        "input_ids": torch.zeros_like(mask, dtype=torch.long), "attention_mask": torch.ones_like(mask),
-        "completion_mask": mask.long(), "label": torch.tensor([True] * PAIRS + [False] * PAIRS),
-        "ref_logps": reference.sum(1), "ref_KL_logps": torch.zeros(2 * PAIRS),
-    }  # fmt: skip
-    return float(KTOTrainer._compute_loss(own, answering(policy), inputs, False))
+    inputs = given.inputs() | {
+        "label": torch.tensor([True] * PAIRS + [False] * PAIRS),
+        "ref_logps": given.reference.sum(1),
+        "ref_KL_logps": torch.zeros(2 * PAIRS),
+    }
+    return float(KTOTrainer._compute_loss(own, answering(given.policy), inputs, False))
 
 
-def orpo(policy: torch.Tensor, lengths: torch.Tensor, beta: float) -> float:
+def orpo(given: Completions, *, beta: float) -> float:
     """Return the mean of the odds ratio's part of the loss, with its weight."""
-    chosen, rejected = (policy.sum(1) / lengths).chunk(2)
-    return -float(ORPOTrainer.odds_ratio_loss(trainer(beta=beta), chosen, rejected)[0].mean())
+    return -float(ORPOTrainer.odds_ratio_loss(trainer(beta=beta), *given.means())[0].mean())
 
 
-def simpo(policy: torch.Tensor, lengths: torch.Tensor, beta: float, ratio: float, smoothing: float) -> float:
+def simpo(given: Completions, *, beta: float, gamma_beta_ratio: float, label_smoothing: float) -> float:
     """Return the mean loss of the pairs."""
-    own = trainer(beta=beta, simpo_gamma=ratio * beta, label_smoothing=smoothing, loss_type="simpo", alpha=0.0)
-    chosen, rejected = (policy.sum(1) / lengths).chunk(2)
-    return float(CPOTrainer.cpo_loss(own, chosen, rejected)[0].mean())
+    gamma = gamma_beta_ratio * beta
+    own = trainer(beta=beta, simpo_gamma=gamma, label_smoothing=label_smoothing, loss_type="simpo", alpha=0.0)
+    return float(CPOTrainer.cpo_loss(own, *given.means())[0].mean())
 
 
 def reward(scores: torch.Tensor, margins: torch.Tensor | None, center: float) -> float:

@@ -128,8 +128,8 @@ class Tuner:
             self.head = self.objective.head(causal_lm(self.model).config.get_text_config().hidden_size).to(self.device)
         self.optimizer = MasterAdamW(self.model, self.spec, head=self.head)
         self.learner = Learner(
-            ModelPolicy(self.model, self.head), self.objective, self.spec.objective, self.optimizer, self.device, self.world,
-            is_adapter=self.method.produces == "adapter",
+            ModelPolicy(self.model, self.head), self.objective, self.spec.objective, self.optimizer, self.device,
+            self.world, is_adapter=self.method.produces == "adapter",
         )  # fmt: skip
         if checkpoints(self.run):  # while the weights are those of the start
             self.prepare()

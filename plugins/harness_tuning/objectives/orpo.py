@@ -1,4 +1,4 @@
-"""Odds ratio preference optimisation: the chosen completion is learnt, and its odds are raised over the rejected one's."""
+"""Odds ratio preference optimisation: trained on the chosen completion, whose odds rise over the rejected one's."""
 
 from __future__ import annotations
 

@@ -20,7 +20,7 @@ class SimpoOptions(Options):
     """SimPO (Meng et al. 2024, https://arxiv.org/abs/2405.14734).
 
     `gamma_beta_ratio` is the margin wanted between the two rewards, as a share of `beta`. With an `nll_weight` the
-    chosen completion is learnt too, as in CPO-SimPO.
+    chosen completion is trained on too, as in CPO-SimPO.
     """
 
     beta: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2.0
