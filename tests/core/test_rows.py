@@ -117,7 +117,7 @@ BAD_ROWS = [
     ("messages", {"messages": [{"role": "human", "content": "hi"}]}, r"message 1 has the role 'human'\. Use 'user'"),
     ("messages", {"messages": [{"role": "user", "content": 3}]}, r"message 1: content should be text"),
     ("messages", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, r"message 1: content should be text"),
-    ("messages", {"messages": [{"role": "user", "content": "q"}]}, r"no message is the assistant's: there is nothing to learn from it"),
+    ("messages", {"messages": [{"role": "user", "content": "q"}]}, r"no message is the assistant's: a prompt without an answer is nothing to train on"),
     ("messages", {"messages": [{"role": "user", "content": "q"}, {"role": "system", "content": "s"}, {"role": "assistant", "content": "a"}]}, r"message 2 is a system prompt"),
     (
         "messages",
