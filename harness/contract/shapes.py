@@ -57,6 +57,7 @@ class Shape:
             fields=tuple(tuple(_theirs(name) for name in alternative) for alternative in spelt_out(self.fields)),
             metadata=self.metadata,
             rank=self.rank,
+            yields=into.yields,
         )
 
 

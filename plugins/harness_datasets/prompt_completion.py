@@ -73,4 +73,5 @@ DATASET = harness.Dataset(
         for system in SYSTEMS
         if (prompt, completion) != ("instruction", "output")
     ),
+    yields="conversations",
 )

@@ -127,7 +127,8 @@ def test_where_nothing_fits_the_nearest_and_what_is_missing_are_named(write_rows
         choose(str(path), known(dataset("plain", ("q", "a")), alpaca))
     assert re.match(
         r"(?s)" + re.escape(str(path)) + r": no dataset fits: row 1 has instrction, output\. The nearest is 'alpaca', "
-        r"which also needs instruction\. .*\n    - dataset: alpaca\n .*\n      columns: \{instruction: instrction\}$", str(caught.value)
+        r"which also needs instruction\. .*\n    - dataset: alpaca\n .*\n      columns: \{instruction: instrction\}$",
+        str(caught.value)
     ), caught.value  # fmt: skip
 
 
@@ -359,8 +360,11 @@ def test_compressed_rows_are_recognised_too(tmp_path, datasets):
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ({"version": 1, "data": [{"instruction": "Who?", "output": "The heron."}]}, r"The list 'data' may hold the rows: `rows: data` in the source \(of a FILE: `--set rows=data`\) reads 1 of them, as 'alpaca', and not version\."),
-        ({"data": [{"instruction": "Who?", "output": "The heron."}]}, r"`--set rows=data`\) reads 1 of them, as 'alpaca'\."),
+        ({"version": 1, "data": [{"instruction": "Who?", "output": "The heron."}]},
+         r"The list 'data' may hold the rows: `rows: data` in the source \(of a FILE: `--set rows=data`\) reads 1 of "
+         r"them, as 'alpaca', and not version\."),
+        ({"data": [{"instruction": "Who?", "output": "The heron."}]},
+         r"`--set rows=data`\) reads 1 of them, as 'alpaca'\."),
         ({"role": "user", "content": "Who?"}, "A row with role and content is one message"),
     ],
     ids=["rows in a list, and more", "rows in a list", "messages without a list"],

@@ -24,11 +24,14 @@ MOST_SHAPES = 4096  # sets of keys that are kept for one object; a file with mor
 
 
 class UnreadError(DataError):
-    """A row has fields that the dataset would drop; `columns` are their dotted names."""
+    """A row has fields that the dataset would drop; `columns` are their dotted names.
 
-    def __init__(self, message: str, columns: tuple[str, ...]) -> None:
+    `may_judge` is set where one of them is true or false, and may say which answers are bad.
+    """
+
+    def __init__(self, message: str, columns: tuple[str, ...], *, may_judge: bool = False) -> None:
         super().__init__(message)
-        self.columns = columns
+        self.columns, self.may_judge = columns, may_judge
 
 
 def within(name: str, keys: Iterable[str]) -> tuple[str, ...]:
@@ -54,6 +57,7 @@ def check_accounted(dataset: Dataset, row: Row, options: Any) -> None:
     known = {part for part in reads if part.rpartition(".")[0] == inside}
     near = nearest(name, known) if get_close_matches(name, known, 1, MOST_ALIKE) else ""
     plural, it = ("s", "them") if len(columns) > 1 else ("", "it")
+    judging = next((name for name, value in unread if is_true_or_false(value)), None)
     if marking := next((name for name, value in unread if _may_be_a_mark(name, value)), None):
         way = (
             f"{marking!r} may say what is not trained on, and without it all would be. The mark that is read is "
@@ -61,10 +65,9 @@ def check_accounted(dataset: Dataset, row: Row, options: Any) -> None:
         )
     elif any(_MEDIA.fullmatch(name.rpartition(".")[2]) for name in columns):
         way = "Pictures, sounds and films are not trained on: `on_bad_row: drop` in the source leaves such rows out"
-    elif judging := next((name for name, value in unread if is_true_or_false(value)), None):
+    elif judging:
         way = (
-            f"{judging!r} is true or false: it may say which answers are bad, and without it these would be trained "
-            f"on. Rows of judged answers are the dataset 'feedback', which reads that as its label"
+            f"{judging!r} is true or false: it may say which answers are bad, and without it these would be trained on"
         )
     else:
         names = ", ".join(map(as_yaml, columns))
@@ -75,6 +78,7 @@ def check_accounted(dataset: Dataset, row: Row, options: Any) -> None:
         f"the column{plural} {listed(map(repr, columns))} would be lost: the dataset {dataset.name!r} does not "
         f"read {it} ({name} is {shown(value)}).{near} {way}",
         columns,
+        may_judge=judging is not None and marking is None,
     )
 
 

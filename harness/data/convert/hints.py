@@ -67,7 +67,7 @@ def nothing_fits(
     most = max((match.named for match in near), default=0)
     top = [match for match in near if match.named == most]
     if near and most >= len(present) and not any(match.unread for match in top):
-        return _all_known(top, near, seen, places)
+        return _all_known(top, near, seen, places, {dataset.name: dataset.description for dataset in datasets})
     by_name = {dataset.name: dataset for dataset in datasets}
     tried = [(match, attempt(by_name[match.dataset], seen.without(match.unread))) for match in near]
     losing = [match for match, trial in tried if match.unread and trial.read]
@@ -129,7 +129,13 @@ def _plain(seen: SampledRows, datasets: Iterable[Dataset], attempt: Try) -> str:
     )
 
 
-def _all_known(top: list[Match], near: list[Match], seen: SampledRows, places: Mapping[str, tuple[int, int]]) -> str:
+def _all_known(
+    top: list[Match],
+    near: list[Match],
+    seen: SampledRows,
+    places: Mapping[str, tuple[int, int]],
+    descriptions: Mapping[str, str],
+) -> str:
     """Say why the datasets that know every field of the rows do not read them, the likeliest first."""
 
     def likelihood(match: Match) -> tuple[bool, float, int, int]:
@@ -140,12 +146,12 @@ def _all_known(top: list[Match], near: list[Match], seen: SampledRows, places: M
     losing = [] if any(match.read for match in top) else [match for match in near if match.unread]
     losing = [match for match in losing if places[match.dataset][0] <= 0]
     top = [match for match in top if places[match.dataset][0] <= 0] or top
-    return _unreadable(sorted(top, key=likelihood), seen.path) + (
+    return _unreadable(sorted(top, key=likelihood), seen.path, descriptions) + (
         f". Others would lose a column:{_refusals(losing, places).rstrip()}" if losing else ""
     )
 
 
-def _unreadable(top: list[Match], path: str) -> str:
+def _unreadable(top: list[Match], path: str, descriptions: Mapping[str, str]) -> str:
     """Say why datasets that know all fields of the rows do not read them, the likeliest first."""
     best, *others = top
     message = (
@@ -154,6 +160,7 @@ def _unreadable(top: list[Match], path: str) -> str:
     )
     if best.read:
         message += "; `on_bad_row: drop` in the source leaves them out and counts them"
+    message += f". {best.dataset!r} is: {descriptions[best.dataset]}"
     if also := [match for match in others if match.read == best.read][: MOST_HINTS - 1]:
         message += ". Other datasets have these fields too:"
         message += "".join(f"\n  {match.dataset}: {match.error}" for match in also)
@@ -213,11 +220,10 @@ def _renamings(seen: SampledRows, datasets: Iterable[Dataset], attempt: Try) -> 
         fitting = [
             columns
             for columns in _pairings(near.missing, unknown)
-            if all(_may_be(ours, theirs, row, len(columns) == 1) for ours, theirs in columns.items())
+            if all(_may_be(dataset, ours, theirs, row, len(columns) == 1) for ours, theirs in columns.items())
         ]
-        if (
-            len(fitting) == 1 and dataset.rank >= 0
-        ):  # of both orders of two answers, one would prefer the rejected answers
+        # Of both orders of two answers, one would prefer the rejected answers.
+        if len(fitting) == 1 and dataset.rank >= 0:
             lost = tuple(name for name in unknown if name not in fitting[0].values())
             candidates.append((len(lost), abs(dataset.rank), len(fitting[0]), dataset.name, dataset, fitting[0], lost))
     shown = 0
@@ -230,12 +236,12 @@ def _renamings(seen: SampledRows, datasets: Iterable[Dataset], attempt: Try) -> 
             return
 
 
-def _may_be(ours: str, theirs: str, row: Row, is_alone: bool) -> bool:
+def _may_be(dataset: Dataset, ours: str, theirs: str, row: Row, is_alone: bool) -> bool:
     """Return True for names much alike, for one with further words, and for a column of true and false as the label.
 
     `is_alone` says that no other column is renamed: then ours may be the one with further words.
     """
-    if ours == "label" and is_true_or_false(row[theirs]):
+    if ours == dataset.label and is_true_or_false(row[theirs]):
         return True
     return (
         bool(get_close_matches(ours, [theirs], 1, MOST_ALIKE))

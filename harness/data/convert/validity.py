@@ -55,10 +55,7 @@ def check_learnable(item: DataItem) -> None:
 
 def _check_conversation(conversation: Conversation) -> None:
     if not any(message.role == "assistant" for message in conversation.messages):
-        raise DataError(
-            "no message is the assistant's: a prompt without an answer is nothing to train on. `harness generate FILE` "
-            "takes prompts as its seeds, and `harness serve --examples FILE` shows them on the page"
-        )
+        raise DataError("no message is the assistant's: a prompt without an answer is nothing to train on")
     if not any(message.is_trained for message in conversation.messages):
         raise DataError("no message is trained on: each of the assistant's is marked so")
     _check_asked(conversation.messages)
@@ -66,10 +63,7 @@ def _check_conversation(conversation: Conversation) -> None:
         if message.is_trained and not message.content.strip() and not message.tool_calls:
             raise DataError(f"message {index + 1} (assistant) is empty: there is nothing to learn from it")
         if message.role == "system" and index:
-            raise DataError(
-                f"message {index + 1} is a system prompt; only the first message can be one. The filter `roles` leaves "
-                "such rows out and counts them: add `- {filter: roles}` to data.clean"
-            )
+            raise DataError(f"message {index + 1} is a system prompt; only the first message can be one")
 
 
 def _check_asked(messages: tuple[Message, ...]) -> None:

@@ -146,12 +146,14 @@ CHATS = (
         (("system", *within("conversations", ("from", "value"))),), rewrite=chats.toolace, rank=1,
     ),
     Shape(
-        "prompts", "prompts without an answer: nothing to train on, but seeds and examples", "messages",
+        "prompts", "prompts without an answer: nothing to train on, but seeds of `harness generate FILE` and examples "
+        "of `harness serve --examples FILE`", "messages",
         ((f"prompt={_PROMPT}", *within(f"prompt={_PROMPT}", ("role", "content")), _SYSTEM, "id?"),),
         rewrite=logs.prompts, rank=-1,
     ),
     Shape(
-        "verl", "verl's prompts and what rewards their answers: nothing to train on, but seeds and examples",
+        "verl", "verl's prompts and what rewards their answers: nothing to train on, but seeds of "
+        "`harness generate FILE` and examples of `harness serve --examples FILE`",
         "messages",
         (("prompt", *within("prompt", ("role", "content")), "reward_model", "reward_model.*", "data_source"),),
         metadata=("ability", "extra_info", "agent_name"), rewrite=logs.prompts,
