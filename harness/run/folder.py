@@ -3,6 +3,7 @@
 recipe.yaml     the resolved recipe              metrics.jsonl   one line an optimizer step
 manifest.json   versions, hashes, seed, outcome  loss.png        the loss curve
 adapter/        the trained weights, in PEFT's format (or model/: a whole model)
+head.safetensors    of a reward model: the head that scores
 chat/           tokenizer, chat template and generation defaults: what evaluation and serving load
 probes.json     log-probabilities that serving must reproduce
 trained_rows.bin    digests of the rows that were trained on, which "held-out" rows are checked against
@@ -15,7 +16,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import hashlib
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import Iterator
@@ -62,7 +65,8 @@ class Run:
 
         recipe = qualified(recipe, plugins)
         write_text(folder / "recipe.yaml", recipe.as_yaml())
-        manifest = {"name": folder.name, "recipe_sha256": recipe.sha256, "outcome": "started", "sessions": []}
+        manifest = {"id": secrets.token_hex(6), "name": folder.name, "recipe_sha256": recipe.sha256}
+        manifest |= {"outcome": "started", "sessions": []}
         run = cls(folder, manifest, plugins)
         run.manifest |= {"seed": recipe.tune.seed, "model": recipe.model.model_dump(mode="json")}
         run.manifest["plugins"] = {info.name: info.version or info.path for info in plugins.loaded.values()}
@@ -98,6 +102,10 @@ class Run:
     @property
     def model_folder(self) -> Path:
         return self.folder / "model"
+
+    @property
+    def head_path(self) -> Path:
+        return self.folder / "head.safetensors"
 
     @property
     def chat_folder(self) -> Path:
@@ -240,6 +248,15 @@ def list_runs(runs_folder: Path, plugins: Plugins, broken: list[RunError] | None
                 raise
             broken.append(RunError(str(error)))
     return sorted(runs, key=lambda run: str((run.manifest["sessions"] or [{}])[0].get("started") or ""))
+
+
+def id_of(folder: Path) -> str:
+    """Return the id of the run in `folder`: the same after each resume, and another for a later run of its name."""
+    manifest = read_json(folder / "manifest.json")
+    if "id" in manifest:
+        return str(manifest["id"])
+    began = (manifest.get("sessions") or [{}])[0].get("started")  # a run of an earlier version
+    return hashlib.sha256(f"{manifest.get('name')} {began}".encode()).hexdigest()[:12]
 
 
 def environment() -> dict[str, Any]:
