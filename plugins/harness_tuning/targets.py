@@ -15,6 +15,8 @@ from transformers.pytorch_utils import Conv1D
 from harness.errors import HarnessError, ModelError
 from harness.model.forward import causal_lm, decoder_of
 
+TRIED_TOKENS = 16
+HEAD = "the output head"
 ALL_LINEAR = "all-linear"
 LAYERS = (nn.Linear, Conv1D, nn.Embedding, nn.Conv1d)
 # Their fused kernels read this layer's weight past the module, so that an adapter on it would take no part.
@@ -84,14 +86,16 @@ def text_prefix(model: Any) -> str:
 def left_out(model: Any) -> dict[str, str]:
     """Return the linear layers of the text decoder that `all-linear` leaves out, each with the reason."""
     lm, reasons = causal_lm(model), {}
-    heads = [lm.get_output_embeddings()]
+    heads, bypassed = [lm.get_output_embeddings()], _bypassed(lm)
     counts = {stack.shape[0] for stack in expert_stacks(lm).values()}
     for name, module in lm.named_modules():
         if not isinstance(module, nn.Linear | Conv1D):
             continue
         last = name.rsplit(".", 1)[-1]
         if module in heads:
-            reasons[name] = "the output head"
+            reasons[name] = HEAD
+        elif name in bypassed:
+            reasons[name] = "its weight is read past the layer"
         elif lm.config.model_type in MAMBA_TYPES and last == MAMBA_FUSED:
             reasons[name] = "its fused kernel reads past the layer"
         elif type(module).__module__.startswith("transformers.models") and "forward" in vars(type(module)):
@@ -99,6 +103,52 @@ def left_out(model: Any) -> dict[str, str]:
         elif isinstance(module, nn.Linear) and module.out_features in counts and last in ROUTERS:
             reasons[name] = "a router"
     return reasons
+
+
+def _bypassed(lm: Any) -> frozenset[str]:
+    """Return the linear layers whose weight takes part while they are not called: an adapter on them would not.
+
+    Some Mamba layers compute so. A few tokens are tried, once a model; an expert that none of them reaches is not
+    called either, and its weight gets no gradient.
+    """
+    if (known := getattr(lm, "bypassed_layers", None)) is not None:
+        return known  # type: ignore[no-any-return]
+    called: set[str] = set()
+    linear = {name: module for name, module in lm.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+    hooks = [
+        module.register_forward_hook(lambda *_, name=name: called.add(name) or None) for name, module in linear.items()
+    ]
+    ids = torch.arange(TRIED_TOKENS, device=lm.device)[None] % lm.get_input_embeddings().weight.shape[0]
+    try:
+        with torch.no_grad():
+            lm(input_ids=ids, use_cache=False)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    bypassed = _with_gradient(lm, ids, {name: module for name, module in linear.items() if name not in called})
+    lm.bypassed_layers = bypassed
+    return bypassed
+
+
+def _with_gradient(lm: Any, ids: torch.Tensor, layers: dict[str, Any]) -> frozenset[str]:
+    """Return which of the layers' weights the logits of `ids` [1, s] depend on."""
+    weights = {name: layer.weight for name, layer in layers.items() if layer.weight.is_floating_point()}
+    if not weights:
+        return frozenset()
+    before = [(weight, weight.requires_grad) for weight in lm.parameters()]
+    try:
+        lm.requires_grad_(False)
+        for weight in weights.values():
+            weight.requires_grad_(True)
+        with torch.enable_grad():
+            total = lm(input_ids=ids, use_cache=False).logits.float().square().sum()
+        if not total.requires_grad:
+            return frozenset()
+        gradients = torch.autograd.grad(total, list(weights.values()), allow_unused=True)
+    finally:
+        for weight, required in before:
+            weight.requires_grad_(required)
+    return frozenset(name for name, gradient in zip(weights, gradients, strict=True) if gradient is not None)
 
 
 ROUTERS = ("gate", "router", "layer", "wg")  # the names of linear layers that choose between experts

@@ -24,7 +24,7 @@ from harness_tuning.methods.lora import rate_factor, save_lora
 class FromRunOptions(Options):
     """The run whose adapter is trained on: rank, layers and alpha are its own."""
 
-    path: Path = Path()
+    path: Path
     b_rate_ratio: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
 
 
@@ -32,7 +32,7 @@ def adapter_of(options: FromRunOptions) -> Path:
     """Return the adapter's folder. Raises HarnessError where the path is no finished run with an adapter."""
     run, key = options.path, "tune.method.path"
     manifest = read_json(run / "manifest.json") if (run / "manifest.json").is_file() else None
-    if not isinstance(manifest, dict) or options.path == Path():
+    if not isinstance(manifest, dict):
         raise harness.HarnessError(
             f"{key} = {str(run)!r} is no run's folder (it has no manifest.json). `harness runs list` shows the runs; a "
             f"path is relative to the recipe's folder"

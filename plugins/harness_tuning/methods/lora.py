@@ -55,8 +55,10 @@ def apply_lora(model: Any, options: LoraOptions, **variant: Any) -> Any:
     Raises:
         HarnessError: where no layer fits, or an option does not go with the experts of the model.
     """
+    from harness_tuning.targets import choose
+
     peft = require("peft", "tuning")
-    targets = require("harness_tuning.targets", "tuning").choose(model, options.target_modules, options.experts)
+    targets = choose(model, options.target_modules, options.experts)
     if targets.experts:
         _check_experts(options, variant)
     config = peft.LoraConfig(

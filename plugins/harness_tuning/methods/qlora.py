@@ -47,9 +47,7 @@ def quantize(model: Any, options: QloraOptions, device: Any) -> Any:
     bnb, torch = require("bitsandbytes", "quantization"), require("torch", "tuning")
     head = model.get_output_embeddings()
     layers = [
-        (name, layer)
-        for name, layer in model.named_modules()
-        if type(layer) is torch.nn.Linear and layer is not head
+        (name, layer) for name, layer in model.named_modules() if type(layer) is torch.nn.Linear and layer is not head
     ]
     try:
         for name, layer in layers:
@@ -62,6 +60,8 @@ def quantize(model: Any, options: QloraOptions, device: Any) -> Any:
                 quant_type="nf4", module=stored,
             )  # fmt: skip
             stored.bias = layer.bias
+            # On some CPUs it would repack the weight in evaluation, for a kernel that has no gradient.
+            stored.support_avx512bf16_for_cpu = False
             parent, _, last = name.rpartition(".")
             setattr(model.get_submodule(parent), last, stored.to(device))
         model = model.to(device)
