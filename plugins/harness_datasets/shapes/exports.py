@@ -216,6 +216,12 @@ def _generated(one: Mapping[str, Any]) -> Any:
     return message
 
 
+def _refuse_others(message: Mapping[str, Any], *names: str) -> None:
+    """Raise DataError for a message with one of these keys, which have no place beside its others."""
+    if other := next((name for name in names if message.get(name)), None):
+        raise harness.DataError(f"the key {other!r} of a message would be lost: {shown(message)}")
+
+
 def _langchain(message: Any) -> dict[str, Any]:
     """Return a message of LangChain's: a pair, serialised by type, or as its constructor."""
     if isinstance(message, list | tuple) and len(message) == 2:
@@ -223,12 +229,12 @@ def _langchain(message: Any) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise harness.DataError(f"a message should be an object or a pair, found {shown(message)}")
     kind = message.get("role") or message.get("type")
-    if kind == "constructor":
-        kind, message = message["id"][-1], message["kwargs"]
-    if isinstance(inner := message.get("data"), Mapping):
-        if message.get("content"):
-            raise harness.DataError(f"a message has a content beside its data: {shown(message)}")
+    inner = message.get("kwargs") if kind == "constructor" else message.get("data")
+    kind = message["id"][-1] if kind == "constructor" else kind
+    if isinstance(inner, Mapping):
+        _refuse_others(message, "content", "text", "message", "tool_calls", "tool_call_id", "additional_kwargs", "name")
         message = inner
+    _refuse_others(message, "text", "message", "kwargs", "data")
     role = _LANGCHAIN.get(str(kind).lower().removesuffix("chunk"))
     if role is None:
         raise harness.DataError(f"a message has the type {shown(kind)}: expected human, ai, system or tool")
