@@ -208,6 +208,7 @@ def _side(values: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 def _generated(one: Mapping[str, Any]) -> Any:
     """Return the message of a generation, or its text where it has no message."""
+    _refuse_others(one, "content", "name", "tool_calls", "tool_call_id", "additional_kwargs", "kwargs", "data")
     message, text = one.get("message"), take(one, "text", str, "")
     if message is None:
         return text
