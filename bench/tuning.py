@@ -104,7 +104,7 @@ def ours(folder: Path) -> dict[str, Any]:
     (folder / "ours.yaml").write_text(
         f"name: ours\nmodel: {{path: {folder / 'model'}}}\ntemplate: chatml\n"
         f"data: {{max_tokens: 1024, train: [{{dataset: alpaca, path: {folder / 'rows.json'}}}]}}\n"
-        f"tune: {{method: {{name: lora, rank: {RANK}, alpha: 32}}, learning_rate: {LEARNING_RATE}, batch_tokens: {BATCH_TOKENS}, epochs: 1, warmup_ratio: 0}}\n"
+        f"tune: {{method: {{name: lora, rank: {RANK}, alpha: 32}}, learning_rate: {LEARNING_RATE}, step_tokens: {BATCH_TOKENS}, epochs: 1, warmup_ratio: 0}}\n"
     )
     plugins, device = Plugins(), pick_device()
     recipe = load_recipe(folder / "ours.yaml", plugins)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +13,7 @@ from torch import Tensor
 import harness
 from harness.contract.batches import Batch
 from harness.contract.objectives import Loss
+from harness.model.load import free_memory
 from harness_tuning.optimizer import MasterAdamW
 from harness_tuning.policy import ModelPolicy
 from harness_tuning.world import World
@@ -53,16 +54,37 @@ class Learner:
         """Return the number of weights that move."""
         return sum(weight.numel() for weight in self.optimizer.weights.values())
 
-    def backward(self, batches: Sequence[Batch]) -> Figures:
-        """Add the gradient of the batches' loss to the master weights' gradients."""
-        units = self._units(batches)
-        sums = _Sums(self.device)
-        for batch in batches:
-            loss = self.loss(batch)
-            self.mean(loss, units).backward()
-            sums.add(batch, loss)
+    def backward(self, batches: Callable[[], Sequence[Batch]]) -> Figures | None:
+        """Add the gradient of the batches' loss to the master weights' gradients.
+
+        Returns None, and leaves no gradient, where a process has run out of memory: all of them agree on it.
+        """
+        figures = self._added(batches)
+        if self.world.any(figures is None, self.device):
+            self.optimizer.adamw.zero_grad(set_to_none=True)
+            self.model.zero_grad(set_to_none=True)
+            free_memory()
+            return None
+        assert figures is not None
+        units, sums = figures
         self.world.add_gradients(list(self.optimizer.masters.values()))
         return self._figures(units, sums)
+
+    def _added(self, batches: Callable[[], Sequence[Batch]]) -> tuple[dict[str, float], _Sums] | None:
+        """Add this process's share of the gradient; return the step's units and sums, None where memory ran out."""
+        parts = batches()
+        units = self._units(parts)
+        sums = _Sums(self.device)
+        try:
+            for batch in parts:
+                loss = self.loss(batch)
+                self.mean(loss, units).backward()
+                sums.add(batch, loss)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        return units, sums
 
     def measure(self, batches: Iterable[Batch]) -> Figures:
         """Return the figures of the batches in the model's mode for evaluation, without a gradient."""
@@ -113,6 +135,11 @@ class Learner:
             tokens=int(every["tokens"]),
             supervised=int(every["supervised"]),
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that a tensor did not fit into memory: an accelerator's own, or a CPU's."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 class _Sums:

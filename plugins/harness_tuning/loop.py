@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 
+import click
 import torch
 
 import harness
@@ -26,11 +27,19 @@ from harness.model.templates import added_tokens
 from harness.plugins import Plugins
 from harness.run import Events, Run
 from harness.template import BoundTemplate, fingerprint, source_fingerprint
-from harness_tuning.batching import Sizes
-from harness_tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
+from harness_tuning.batching import Split
+from harness_tuning.checkpoint import (
+    Progress,
+    checkpoints,
+    load_checkpoint,
+    random_state,
+    restore_random,
+    save_checkpoint,
+)  # fmt: skip
 from harness_tuning.fit import check_data, computing, record_identity
 from harness_tuning.gates import check_start, check_unchanged, without_trace
-from harness_tuning.learner import Learner
+from harness_tuning.layout import LayoutChoice, choose_layout, use_layout
+from harness_tuning.learner import Figures, Learner
 from harness_tuning.methods.full import save_model
 from harness_tuning.optimizer import MasterAdamW, learning_rate_at
 from harness_tuning.policy import ModelPolicy
@@ -75,18 +84,6 @@ class Tuner:
         self.merges = bool(self.added) and self.method.produces == "adapter"  # which cannot carry embeddings
         self.progress = Progress()
         self.world = world or World()
-        spec, pad_id = self.spec, template.pad_id
-        self.source = Epochs(
-            data.train.items, pad_id, device, batch_tokens=spec.batch_tokens, accumulate=spec.accumulate,
-            seed=spec.seed, epochs=spec.epochs, steps=spec.steps,
-        )  # fmt: skip
-        self.total_steps = self.source.total_steps
-        self.validation: Epochs | None = None
-        if data.validation is not None:
-            budget = max(spec.batch_tokens, Sizes.of(data.validation.items).widest())
-            self.validation = Epochs(
-                data.validation.items, pad_id, device, batch_tokens=budget, accumulate=self.world.size
-            )
 
     def start(self) -> None:
         """Load the model, measure the probes on it as it is, and put back the newest checkpoint if there is one."""
@@ -99,7 +96,7 @@ class Tuner:
         self.parameters = sum(weight.numel() for weight in base.parameters())
         self.size_bytes = sum(weight.numel() * weight.element_size() for weight in base.parameters())
         self.attention = attention_of(base)
-        if self.spec.gradient_checkpointing:
+        if self.spec.gradient_checkpointing is True:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
         with self._computing("the check of a few tokens"):
@@ -113,6 +110,7 @@ class Tuner:
                 self.probes_of_base[:1], measure_probes(self.model, self.probes[:1]), self.model, self.method.name
             )
         self.rows = self._train_rows() if self.added else None
+        self._plan_batches()
         self.optimizer = MasterAdamW(self.model, self.spec)
         self.learner = Learner(
             ModelPolicy(self.model), self.objective, self.spec.objective, self.optimizer, self.device, self.world,
@@ -137,6 +135,29 @@ class Tuner:
             keep_trained_rows(self.run.trained_rows_path, self.data.train.examples)
             self._record()
 
+    def _plan_batches(self) -> None:
+        """Choose the layout of the batches, once for a run, and plan its steps."""
+        spec, pad_id, items = self.spec, self.template.pad_id, self.data.train.items
+        if checkpoints(self.run) and (begun := self.run.manifest.get("layout")):
+            self.layout = LayoutChoice(**begun)
+            use_layout(self.model, self.layout)
+        else:
+            self.layout = choose_layout(self.model, items, self.device, spec.layout)
+        layout = self.layout.layout
+        self.source = Epochs(
+            items, pad_id, self.device, step_tokens=spec.step_tokens, layout=layout, seed=spec.seed,
+            epochs=spec.epochs, steps=spec.steps,
+        )  # fmt: skip
+        if spec.microbatch_tokens != "auto":
+            self.source.split = Split(spec.microbatch_tokens)
+        if self.layout.attention == "by mask":  # whose rows cost their square
+            self.source.split = replace(self.source.split, row_tokens=self.source.sizes.widest())
+        self.total_steps = self.source.total_steps
+        self.validation: Epochs | None = None
+        if self.data.validation is not None:
+            tokens = spec.step_tokens * self.world.size
+            self.validation = Epochs(self.data.validation.items, pad_id, self.device, step_tokens=tokens, layout=layout)
+
     def _tried(self) -> Estimate:
         """Pass the gates before step 1, and try some batches for time and memory."""
         stretch = Stretch(self.learner, self.source, self.validation, self.spec, self.progress.step)
@@ -147,13 +168,15 @@ class Tuner:
             return estimate(stretch)
 
     def _computing(self, what: str, hint: str = ARCHITECTURE_HINT) -> AbstractContextManager[None]:
-        return computing(self.recipe.model.path, what, self.spec.batch_tokens, hint)
+        return computing(self.recipe.model.path, what, hint)
 
     def _record(self) -> None:
         """Write into the manifest what the data, the template and the model turned out to be."""
         self.run.update(
             data_sha256=self.data.train.sha256,
             attention={"name": self.attention.name, "reason": self.attention.reason},
+            layout=asdict(self.layout),
+            split=asdict(self.source.split),
             estimate=asdict(self.estimate),
             template={
                 "name": self.template.name,
@@ -225,9 +248,9 @@ class Tuner:
                 return
 
     def _step(self, step: int) -> dict[str, float]:
-        """Do one optimizer step over `accumulate` batches (fewer at the end of an epoch)."""
+        """Do one optimizer step over the step's batches."""
         began = time.perf_counter()
-        figures = self.learner.backward(self.source.step(step, self.world.rank, self.world.size))
+        figures = self._backward(step)
         learning_rate = learning_rate_at(step, self.total_steps, self.spec)
         norm = self.optimizer.step(learning_rate, self.spec.max_grad_norm)
         self.source.refresh(self.learner.policy)
@@ -257,6 +280,27 @@ class Tuner:
             "tokens_per_s": round(figures.tokens / seconds, 1),
             "seconds": round(self.progress.seconds, 3),
         }
+
+    def _backward(self, step: int) -> Figures:
+        """Take the gradient of a step; where memory does not suffice, of the same step in smaller batches."""
+        while True:
+            random = random_state()
+            figures = self.learner.backward(lambda: self.source.step(step, self.world.rank, self.world.size))
+            if figures is not None:
+                return figures
+            restore_random(random)
+            before = self.source.split.positions
+            if not self.source.halve():
+                raise harness.HarnessError(
+                    f"step {step}: out of memory with a batch of {before:,} positions, which its largest item needs: "
+                    f"lower data.max_tokens, or set tune.gradient_checkpointing: true"
+                )
+            self._say(
+                f"out of memory in step {step} with batches of {before:,} positions: it is done again in batches of "
+                f"{self.source.split.positions:,}, as are those that follow; the gradient is the same"
+            )
+            if self.world.is_main:
+                self.run.update(split=asdict(self.source.split))
 
     def validation_loss(self) -> float:
         """Return the mean loss over the units of the validation data."""
@@ -317,6 +361,11 @@ class Tuner:
         metrics = {"step": self.progress.step, "validation_loss": self.validation_loss()}
         self._log(metrics, Validation(self.run.name, self.progress.step, metrics))
         yield metrics
+
+    def _say(self, what: str) -> None:
+        """Warn, from the main process."""
+        if self.world.is_main:
+            click.echo(f"warning: {what}", err=True)
 
     def _log(self, metrics: dict[str, float], event: Event) -> None:
         if self.world.is_main:
