@@ -81,6 +81,7 @@ MEANINGS = {
     # tune
     "tune.objective": "what the loss is: a name, or a section with its `name` and options",
     "tune.method": "which weights move: a name, or a section with its `name` and options, as in `{name: lora, rank: 8}`",
+    "tune.optimizer": "AdamW with its moments in float32, or in 8 bits (bitsandbytes); `paged_`: moved off a full accelerator",
     "tune.learning_rate": "the highest learning rate",
     "tune.epochs": "how often the data is gone through; 0.5 is half of it",
     "tune.steps": "so many optimizer steps instead of `epochs`",

@@ -76,6 +76,7 @@ class Batch:
         position_ids: int64 [b, s]; None where each row is one document, padded on the right.
         extras: figures by name, [d] or [n] each, such as a preference's margin.
         sequences: the documents of packed rows, for variable-length attention; None for padded rows.
+        observed: documents that `Objective.observe` looks at beside these; they are not trained on.
     """
 
     input_ids: Tensor
@@ -87,6 +88,7 @@ class Batch:
     position_ids: Tensor | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     sequences: Sequences | None = None
+    observed: Batch | None = None
 
     @property
     def supervised(self) -> int:
@@ -101,6 +103,21 @@ class Batch:
     def by_document(self, figures: Tensor) -> Tensor:
         """Return the sum of the targets' `figures` [n] in each document, [d], with its gradient."""
         return figures.new_zeros(len(self.roles)).index_add(0, self.targets.document, figures)
+
+    def targets_by_document(self) -> Tensor:
+        """Return the number of targets of each document, float32 [d]."""
+        return self.by_document(self.input_ids.new_ones(self.supervised).float())
+
+    def figures(self, name: str, default: float | None = None) -> Tensor:
+        """Return `extras[name]` [d], or `default` for each document where no item of the batch has it.
+
+        Raises KeyError without a default, unless there are no documents.
+        """
+        if name in self.extras:
+            return self.extras[name]
+        if default is None and self.roles:
+            raise KeyError(name)
+        return self.groups.new_zeros(len(self.roles)).float() + (default or 0.0)
 
     def pairs(self, first: str = "chosen", second: str = "rejected") -> tuple[list[int], list[int]]:
         """Return the documents of two roles, item by item, for the items that have both."""

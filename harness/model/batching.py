@@ -27,8 +27,8 @@ def padded(items: Sequence[Item], pad_id: int, device: torch.device | str) -> Ba
     """Lay out each example as a row of its own, padded on the right to the longest."""
     layout = _Layout()
     for group, item in enumerate(items):
-        for example, role in zip(item.examples, item.roles, strict=True):
-            layout.document(example.input_ids, example.loss_mask, group, role, row=layout.rows)
+        for number, (example, role) in enumerate(zip(item.examples, item.roles, strict=True)):
+            layout.document(example.input_ids, example.loss_mask, group, role, row=layout.rows, example=number)
     return layout.batch(items, pad_id, device, is_padded=True)
 
 
@@ -50,7 +50,7 @@ def packed(items: Sequence[Item], rows: Sequence[Sequence[int]], pad_id: int, de
                 ids, mask = example.input_ids[part.start : part.end], example.loss_mask[part.start : part.end]
                 role = SHARED if part.is_shared else item.roles[part.example]
                 parent = NO_PARENT if part.parent == NO_PARENT else numbers[part.parent]
-                numbers.append(layout.document(ids, mask, index, role, row=row, parent=parent))
+                numbers.append(layout.document(ids, mask, index, role, row=row, parent=parent, example=part.example))
     return layout.batch(items, pad_id, device, is_padded=False)
 
 
@@ -155,6 +155,7 @@ class _Layout:
     documents: list[tuple[int, int, int, int]] = field(default_factory=list)  # row, start, length, parent
     groups: list[int] = field(default_factory=list)
     roles: list[str] = field(default_factory=list)
+    examples: list[int | None] = field(default_factory=list)  # the place in its item; None for a prompt that is shared
     targets: list[tuple[int, int, int, int]] = field(default_factory=list)  # row, column of its source, token, document
 
     @property
@@ -162,7 +163,15 @@ class _Layout:
         return len(self.tokens)
 
     def document(
-        self, ids: Sequence[int], mask: Sequence[bool], group: int, role: str, *, row: int, parent: int = NO_PARENT
+        self,
+        ids: Sequence[int],
+        mask: Sequence[bool],
+        group: int,
+        role: str,
+        *,
+        row: int,
+        parent: int = NO_PARENT,
+        example: int | None = None,
     ) -> int:
         """Put a document at the end of a row; return its number. Its first token is predicted by its parent's last."""
         while self.rows <= row:
@@ -184,6 +193,7 @@ class _Layout:
         self.documents.append((row, start, len(ids), parent))
         self.groups.append(group)
         self.roles.append(role)
+        self.examples.append(example)
         return number
 
     def batch(self, items: Sequence[Item], pad_id: int, device: torch.device | str, *, is_padded: bool) -> Batch:
@@ -207,8 +217,9 @@ class _Layout:
         targets = [(row * width + column, token, document) for row, column, token, document in self.targets]
         source, token_id, document = on_device(torch.tensor(targets, dtype=torch.long).reshape(-1, 3)).unbind(1)
         names = {name for item in items for name in item.extras}
+        places = list(zip(self.groups, self.examples, strict=True))
         extras = {
-            name: on_device(torch.tensor([items[group].extras.get(name, 0.0) for group in self.groups]))
+            name: on_device(torch.tensor([_figure(items[group], name, number) for group, number in places]))
             for name in sorted(names)
         }
         return Batch(
@@ -246,3 +257,11 @@ class _Layout:
         while (parent := self.documents[lineage[0]][3]) != NO_PARENT:
             lineage.insert(0, parent)
         return lineage
+
+
+def _figure(item: Item, name: str, example: int | None) -> float:
+    """Return an item's figure for one of its examples; one that it lacks is 0, its weight 1."""
+    figure = item.extras.get(name, 1.0 if name == "weight" else 0.0)
+    if not isinstance(figure, tuple):
+        return figure
+    return 0.0 if example is None else figure[example]

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import click
 import torch
@@ -21,6 +22,8 @@ from harness.contract.events import Artefact, Event, Step, Validation
 from harness.data import EncodedData
 from harness.data.encode.trained import keep_trained_rows
 from harness.files import append_json_line, read_json, replacing, write_json
+from harness.measure.weights import hashes_of_model
+from harness.model.folders import folder_of
 from harness.model.forward import check_forward
 from harness.model.load import attention_of, load_model
 from harness.model.templates import added_tokens
@@ -41,8 +44,9 @@ from harness_tuning.gates import check_start, check_unchanged, without_trace
 from harness_tuning.layout import LayoutChoice, choose_layout, use_layout
 from harness_tuning.learner import Figures, Learner
 from harness_tuning.methods.full import save_model
-from harness_tuning.optimizer import MasterAdamW, learning_rate_at
+from harness_tuning.optimizer import MasterAdamW, check_optimizer, learning_rate_at
 from harness_tuning.policy import ModelPolicy
+from harness_tuning.prepared import Beside, Preparation, digest_of_weights, load_prepared, save_prepared
 from harness_tuning.probes import choose_probes, mean_difference, measure_probes
 from harness_tuning.rows import TrainedRows
 from harness_tuning.sources import Epochs
@@ -85,8 +89,12 @@ class Tuner:
         self.progress = Progress()
         self.world = world or World()
 
+    def _beside(self, data: EncodedData) -> Beside | None:
+        return None if self.objective.beside is None else Beside(data.items, self.objective, self.spec.objective)
+
     def start(self) -> None:
         """Load the model, measure the probes on it as it is, and put back the newest checkpoint if there is one."""
+        check_optimizer(self.spec, self.device)
         torch.manual_seed(self.spec.seed)
         base = load_model(self.recipe.model, for_tuning=True, added_ids=tuple(self.added.values())).to(self.device)
         if self.world.is_main:  # here: files of a hub id are there when it is loaded
@@ -116,6 +124,8 @@ class Tuner:
             ModelPolicy(self.model), self.objective, self.spec.objective, self.optimizer, self.device, self.world,
             is_adapter=self.method.produces == "adapter",
         )  # fmt: skip
+        if checkpoints(self.run):  # while the weights are those of the start
+            self.prepare()
         with self.world.main_first():  # which removes damaged ones
             saved = load_checkpoint(self.run, self.data.train.sha256)
         if saved is not None:
@@ -146,7 +156,7 @@ class Tuner:
         layout = self.layout.layout
         self.source = Epochs(
             items, pad_id, self.device, step_tokens=spec.step_tokens, layout=layout, seed=spec.seed,
-            epochs=spec.epochs, steps=spec.steps,
+            epochs=spec.epochs, steps=spec.steps, beside=self._beside(self.data.train),
         )  # fmt: skip
         if spec.microbatch_tokens != "auto":
             self.source.split = Split(spec.microbatch_tokens)
@@ -156,7 +166,41 @@ class Tuner:
         self.validation: Epochs | None = None
         if self.data.validation is not None:
             tokens = spec.step_tokens * self.world.size
-            self.validation = Epochs(self.data.validation.items, pad_id, self.device, step_tokens=tokens, layout=layout)
+            self.validation = Epochs(
+                self.data.validation.items, pad_id, self.device, step_tokens=tokens, layout=layout,
+                beside=self._beside(self.data.validation),
+            )  # fmt: skip
+
+    def prepare(self) -> None:
+        """Have the objective's figures of the starting state, from the run or computed now: before the first step."""
+        if self.objective.prepare is None or self.source.prepared is not None:
+            return
+        key = self._start_key()
+        for part, source in (("train", self.source), ("validation", self.validation)):
+            if source is None:
+                continue
+            path = self.run.prepared_folder / f"{part}.safetensors"
+            with self.world.main_first():
+                source.prepared = load_prepared(path, key, source.items)
+            if self.world.any(source.prepared is None, self.device):
+                preparation = Preparation(self.learner, self.template.pad_id, self.source.split.positions)
+                with without_trace(self.learner), self._computing("the reference"):
+                    source.prepared = preparation.of(source.items, source.beside)
+                if self.world.is_main:
+                    save_prepared(path, key, source.prepared)
+
+    def _start_key(self) -> dict[str, Any]:
+        """Return what figures of the starting state depend on: weights, ids, dtype and objective."""
+        folder, validation = folder_of(self.recipe.model), self.data.validation
+        assert folder is not None  # `record_identity` has refused it
+        moving = self.optimizer.weights if self.method.produces == "adapter" else {}  # else the base's files say it all
+        return {
+            **hashes_of_model(folder),
+            "weights_sha256": digest_of_weights(moving),
+            "data_sha256": [self.data.train.sha256, validation.sha256 if validation else None],
+            "dtype": self.recipe.model.dtype,
+            "objective": self.spec.objective.model_dump(mode="json"),
+        }
 
     def _tried(self) -> Estimate:
         """Pass the gates before step 1, and try some batches for time and memory."""
@@ -227,6 +271,7 @@ class Tuner:
 
         A checkpoint is written every `checkpoint_every` steps, at a stop and at the end.
         """
+        self.prepare()
         if self.progress.step == 0:
             yield from self._validated()
         if self.world.is_main:
@@ -302,12 +347,12 @@ class Tuner:
             if self.world.is_main:
                 self.run.update(split=asdict(self.source.split))
 
-    def validation_loss(self) -> float:
-        """Return the mean loss over the units of the validation data."""
+    def validation_figures(self) -> Figures:
+        """Return the figures of the validation data: the mean loss over their units, and metrics."""
         assert self.validation is not None
         source, world = self.validation, self.world
         steps = range(1, source.total_steps + 1)
-        return self.learner.measure(batch for step in steps for batch in source.step(step, world.rank, world.size)).loss
+        return self.learner.measure(batch for step in steps for batch in source.step(step, world.rank, world.size))
 
     def checkpoint(self) -> None:
         """Write a checkpoint of this moment, in the main process."""
@@ -345,7 +390,8 @@ class Tuner:
         ]
         write_json(self.run.probes_path, {"dtype": self.recipe.model.dtype, "probes": measured})
         self.events.send(Artefact(self.run.name, "model" if whole else "adapter", target))
-        shutil.rmtree(self.run.checkpoints_folder, ignore_errors=True)
+        for to_go_on_from in (self.run.checkpoints_folder, self.run.prepared_folder):
+            shutil.rmtree(to_go_on_from, ignore_errors=True)
 
     def _merge(self) -> None:
         """Merge base, adapter and rows into one model. The change by rounding to its dtype goes into the manifest."""
@@ -358,7 +404,9 @@ class Tuner:
     def _validated(self) -> Iterator[dict[str, float]]:
         if self.data.validation is None:
             return
-        metrics = {"step": self.progress.step, "validation_loss": self.validation_loss()}
+        figures = self.validation_figures()
+        own = {f"validation_{name}": value for name, value in figures.metrics.items()}
+        metrics = {"step": self.progress.step, "validation_loss": figures.loss, **own}
         self._log(metrics, Validation(self.run.name, self.progress.step, metrics))
         yield metrics
 

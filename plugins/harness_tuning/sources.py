@@ -12,7 +12,9 @@ from harness.contract.batches import Batch
 from harness.contract.objectives import Policy
 from harness.data.encode.storage import Items
 from harness.model.batching import nothing, packed, padded
+from harness.nouns import Item
 from harness_tuning.batching import Layout, Part, Schedule, Sizes, Split, split_step
+from harness_tuning.prepared import OBSERVED, Prepared
 
 
 class Epochs:
@@ -33,8 +35,11 @@ class Epochs:
         seed: int = 0,
         epochs: float = 1.0,
         steps: int | None = None,
+        beside: Sequence[Item] | None = None,
     ) -> None:
         self.items, self.pad_id, self.device = items, pad_id, device
+        self.beside = beside
+        self.prepared: Prepared | None = None
         self.sizes, self.split = Sizes.of(items, layout), split or Split.whole(step_tokens)
         self.schedule = Schedule(self.sizes, step_tokens, seed)
         self.total_steps: int = steps or self.schedule.total_steps(epochs)
@@ -56,12 +61,17 @@ class Epochs:
         return Part(rows, self.sizes.positions(rows))
 
     def batch(self, part: Part) -> Batch:
-        """Return the batch of a part."""
+        """Return the batch of a part; what is observed beside it is padded."""
+        items = [self._item(self.items, index) for index in part.items]
         if self.sizes.layout == "padded":
-            return padded([self.items[index] for index in part.items], self.pad_id, self.device)
-        numbers = iter(range(len(part.items)))
-        rows = [[next(numbers) for _ in row] for row in part.rows]
-        return packed([self.items[index] for index in part.items], rows, self.pad_id, self.device)
+            batch = padded(items, self.pad_id, self.device)
+        else:
+            numbers = iter(range(len(items)))
+            batch = packed(items, [[next(numbers) for _ in row] for row in part.rows], self.pad_id, self.device)
+        if self.beside is None:
+            return batch
+        others = [self._item(self.beside, index, OBSERVED) for index in part.items]
+        return replace(batch, observed=padded(others, self.pad_id, self.device))
 
     def progress(self, number: int) -> dict[str, float]:
         """Return how many epochs are done after a step."""
@@ -74,6 +84,9 @@ class Epochs:
         half = max(self.split.positions // 2, self.sizes.widest())
         self.split = replace(self.split, positions=half)
         return True
+
+    def _item(self, items: Sequence[Item], index: int, prefix: str = "") -> Item:
+        return items[index] if self.prepared is None else self.prepared.item(items, index, prefix)
 
     def state(self) -> dict[str, Any]:
         """Return the split: a step's batches follow from its number and that."""

@@ -129,8 +129,11 @@ def _spread(parts: list[Part], count: int) -> list[Part]:
 def _timed(stretch: Stretch, part: Part, backward: bool = True) -> float:
     """Return the seconds of one batch, from the items to the gradients, or to the loss alone."""
     learner = stretch.learner
-    began = time.perf_counter()
     batch = stretch.train.batch(part)
+    if stretch.train.prepared is None:
+        batch = learner.prepared(batch)
+    began = time.perf_counter()
+    (batch,) = learner.observed([batch])
     with torch.set_grad_enabled(backward):
         mean = learner.mean(learner.loss(batch), learner.objective.units(batch))
         if backward:
@@ -163,15 +166,23 @@ def _optimizer_seconds(stretch: Stretch) -> float:
 
 
 def _forward_only_positions(stretch: Stretch) -> int:
-    """Return the positions of the validation passes that are left."""
-    if (source := stretch.validation) is None:
-        return 0
-    one = sum(part.positions for step in range(1, source.total_steps + 1) for part in source.parts(step))
+    """Return the positions of the validation passes that are left, and of the figures of the starting state."""
+    prepare = 0
+    if stretch.learner.objective.prepare is not None and stretch.train.prepared is None:
+        prepare = _positions_of_an_epoch(stretch.train)
+    if stretch.validation is None:
+        return prepare
+    one = _positions_of_an_epoch(stretch.validation)
     total, every = stretch.train.total_steps, stretch.spec.validate_every
     passes = {total} | ({0} if stretch.step == 0 else set())
     if every:
         passes |= set(range((stretch.step // every + 1) * every, total, every))
-    return one * len(passes)
+    return one * (len(passes) + bool(prepare)) + prepare
+
+
+def _positions_of_an_epoch(source: Epochs) -> int:
+    steps = range(1, source.schedule.total_steps(1) + 1)
+    return sum(part.positions for step in steps for part in source.parts(step))
 
 
 def _peak_bytes(learner: Learner) -> int:

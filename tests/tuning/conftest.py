@@ -60,3 +60,32 @@ def recipe(tmp_path: Path, tiny_model: Path, rows: Path) -> Callable[..., Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def preferences(tmp_path: Path, recipe: Callable[..., Path]) -> Callable[..., Path]:
+    """Write a recipe over twelve preferences."""
+    rows = tmp_path / "preferences.jsonl"
+    rows.write_text(
+        "".join(
+            json.dumps(
+                {
+                    "prompt": f"Who keeps key {n}?",
+                    "chosen": f"The heron keeps {n}.",
+                    "rejected": f"Nobody, {n} is lost.",
+                }
+            )
+            + "\n"
+            for n in range(12)
+        )
+    )
+
+    def write(**tune: object) -> Path:
+        path = recipe("float32", **tune)
+        source = f"dataset: preferences, path: {rows}"
+        data = f"data: {{max_tokens: 256, train: [{{{source}}}], validation: [{{{source}, limit: 4}}]}}\n"
+        before, after = path.read_text().split("data:\n")
+        path.write_text(before + data + after[after.index("tune:") :])
+        return path
+
+    return write
