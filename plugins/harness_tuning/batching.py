@@ -208,8 +208,9 @@ def level(
 ) -> list[list[int]]:
     """Return as few bins of at most `capacity` as hold the items, equally full, their number a multiple of `multiple`.
 
-    With `wished`, bins of about so many. Each item, the longest first, goes into the emptiest bin (Graham 1969, https://doi.org/10.1137/0117039). A longer
-    one than `capacity` is alone in its bin. With fewer items than `multiple` there are fewer bins.
+    With `wished`, bins of about so many. Each item, the longest first, goes into the emptiest bin (Graham 1969,
+    https://doi.org/10.1137/0117039). A longer one than `capacity` is alone in its bin. With fewer items than `multiple`
+    there are fewer bins.
     """
     order = sorted(items, key=lambda i: -lengths[i])
     long = [[index] for index in order if lengths[index] > capacity]
