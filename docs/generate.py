@@ -104,7 +104,7 @@ MEANINGS = {
     "tune.epochs": "how often the data is gone through; 0.5 is half of it",
     "tune.steps": "so many optimizer steps instead of `epochs`",
     "tune.step_tokens": "tokens of an optimizer step, at most, over all processes",
-    "tune.microbatch_tokens": "positions of one forward pass, padding included; `auto`: what memory allows. It changes no gradient",
+    "tune.microbatch_tokens": "positions of a forward pass, padding included; `auto`: what memory allows",
     "tune.layout": "`padded`, `packed` (examples behind each other), or `auto`: packed on a GPU, if the model can",
     "tune.warmup_ratio": "the part of the steps over which the learning rate rises from 0",
     "tune.schedule": "how it falls after that",
