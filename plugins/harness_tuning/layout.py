@@ -6,7 +6,7 @@ likely as in a row of its own, and changing one document must leave the logits o
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -19,6 +19,7 @@ from harness.model.forward import causal_lm, plain_logits
 from harness.model.logprobs import target_logprobs
 from harness.model.varlen import by_document
 from harness.nouns import Example, Item
+from harness.recipe import TuneSpec
 from harness_tuning import batching
 from harness_tuning.gates import allowed_difference
 
@@ -34,21 +35,35 @@ class LayoutChoice:
     attention: Literal["by document", "by mask"] | None = None
     reason: str | None = None
 
+    def split(self, spec: TuneSpec, sizes: batching.Sizes) -> batching.Split:
+        """Return the split of a step into batches: as the recipe says, or in one piece; short rows under a mask."""
+        row_tokens = sizes.widest() if self.attention == "by mask" else None  # a mask costs the square of its row
+        if spec.microbatch_tokens != "auto":
+            return batching.Split(spec.microbatch_tokens, row_tokens)
+        return batching.Split.whole(spec.step_tokens, row_tokens)
+
     def __str__(self) -> str:
         how = f", attention {self.attention}" if self.attention else ""
         return self.layout + how + (f" ({self.reason})" if self.reason else "")
 
 
 def choose_layout(
-    model: Any, items: Sequence[Item], device: torch.device, wanted: Literal["auto", "padded", "packed"]
+    model: Any,
+    items: Sequence[Item],
+    device: torch.device,
+    wanted: Literal["auto", "padded", "packed"],
+    begun: Mapping[str, Any] | None = None,
 ) -> LayoutChoice:
     """Return the layout for a model, which then computes packed rows as the choice says.
 
-    `auto` packs on an accelerator, where attention by document has a kernel of its own.
+    `auto` packs on an accelerator, where attention by document has a kernel of its own. A run that has `begun` with a
+    layout goes on with it.
 
     Raises:
         HarnessError: where packed rows are wanted and the model computes something else with them.
     """
+    if begun is not None:
+        return _go_on(model, LayoutChoice(**begun))
     if wanted == "padded":
         return LayoutChoice("padded")
     if wanted == "auto" and device.type == "cpu":
@@ -68,11 +83,12 @@ def choose_layout(
     return LayoutChoice("padded", reason=why_not)
 
 
-def use_layout(model: Any, choice: LayoutChoice) -> None:
+def _go_on(model: Any, choice: LayoutChoice) -> LayoutChoice:
     """Make a model compute packed rows as was chosen for it when its run began."""
     lm = causal_lm(model)
     if choice.attention and (problem := _switched(lm, lm.config._attn_implementation, choice.attention)):
         raise HarnessError(f"the run was begun with packed rows, and {type(lm).__name__} cannot go on so: {problem}")
+    return choice
 
 
 def _switched(lm: Any, own: str, attention: str) -> str | None:

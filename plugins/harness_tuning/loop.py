@@ -22,15 +22,12 @@ from harness.contract.events import Artefact, Event, Step, Validation
 from harness.data import EncodedData
 from harness.data.encode.trained import keep_trained_rows
 from harness.files import append_json_line, read_json, replacing, write_json
-from harness.measure.weights import hashes_of_model
-from harness.model.folders import folder_of
 from harness.model.forward import check_forward
 from harness.model.load import attention_of, load_model
 from harness.model.templates import added_tokens
 from harness.plugins import Plugins
 from harness.run import Events, Run
 from harness.template import BoundTemplate, fingerprint, source_fingerprint
-from harness_tuning.batching import Split
 from harness_tuning.checkpoint import (
     Progress,
     checkpoints,
@@ -41,12 +38,12 @@ from harness_tuning.checkpoint import (
 )  # fmt: skip
 from harness_tuning.fit import check_data, computing, record_identity
 from harness_tuning.gates import check_start, check_unchanged, without_trace
-from harness_tuning.layout import LayoutChoice, choose_layout, use_layout
+from harness_tuning.layout import choose_layout
 from harness_tuning.learner import Figures, Learner
 from harness_tuning.methods.full import save_model
 from harness_tuning.optimizer import MasterAdamW, check_optimizer, learning_rate_at
 from harness_tuning.policy import ModelPolicy
-from harness_tuning.prepared import Beside, Preparation, digest_of_weights, load_prepared, save_prepared
+from harness_tuning.prepared import Beside, Preparation, load_prepared, save_prepared, start_key
 from harness_tuning.probes import choose_probes, mean_difference, measure_probes
 from harness_tuning.rows import TrainedRows
 from harness_tuning.sources import Epochs
@@ -88,9 +85,6 @@ class Tuner:
         self.merges = bool(self.added) and self.method.produces == "adapter"  # which cannot carry embeddings
         self.progress = Progress()
         self.world = world or World()
-
-    def _beside(self, data: EncodedData) -> Beside | None:
-        return None if self.objective.beside is None else Beside(data.items, self.objective, self.spec.objective)
 
     def start(self) -> None:
         """Load the model, measure the probes on it as it is, and put back the newest checkpoint if there is one."""
@@ -147,35 +141,29 @@ class Tuner:
 
     def _plan_batches(self) -> None:
         """Choose the layout of the batches, once for a run, and plan its steps."""
-        spec, pad_id, items = self.spec, self.template.pad_id, self.data.train.items
-        if checkpoints(self.run) and (begun := self.run.manifest.get("layout")):
-            self.layout = LayoutChoice(**begun)
-            use_layout(self.model, self.layout)
-        else:
-            self.layout = choose_layout(self.model, items, self.device, spec.layout)
-        layout = self.layout.layout
-        self.source = Epochs(
-            items, pad_id, self.device, step_tokens=spec.step_tokens, layout=layout, seed=spec.seed,
-            epochs=spec.epochs, steps=spec.steps, beside=self._beside(self.data.train),
-        )  # fmt: skip
-        if spec.microbatch_tokens != "auto":
-            self.source.split = Split(spec.microbatch_tokens)
-        if self.layout.attention == "by mask":  # whose rows cost their square
-            self.source.split = replace(self.source.split, row_tokens=self.source.sizes.widest())
+        begun = self.run.manifest.get("layout") if checkpoints(self.run) else None
+        items, wanted = self.data.train.items, self.spec.layout
+        self.layout = choose_layout(self.model, items, self.device, wanted, begun)
+        self.source = self._epochs(self.data.train, epochs=self.spec.epochs, steps=self.spec.steps)
+        self.source.split = self.layout.split(self.spec, self.source.sizes)
         self.total_steps = self.source.total_steps
-        self.validation: Epochs | None = None
-        if self.data.validation is not None:
-            tokens = spec.step_tokens * self.world.size
-            self.validation = Epochs(
-                self.data.validation.items, pad_id, self.device, step_tokens=tokens, layout=layout,
-                beside=self._beside(self.data.validation),
-            )  # fmt: skip
+        self.validation = None if self.data.validation is None else self._epochs(self.data.validation)
+
+    def _epochs(self, data: EncodedData, **settings: Any) -> Epochs:
+        beside = None if self.objective.beside is None else Beside(data.items, self.objective, self.spec.objective)
+        return Epochs(
+            data.items, self.template.pad_id, self.device, step_tokens=self.spec.step_tokens, beside=beside,
+            layout=self.layout.layout, seed=self.spec.seed, **settings,
+        )  # fmt: skip
 
     def prepare(self) -> None:
         """Have the objective's figures of the starting state, from the run or computed now: before the first step."""
         if self.objective.prepare is None or self.source.prepared is not None:
             return
-        key = self._start_key()
+        moving = self.optimizer.weights if self.method.produces == "adapter" else {}  # else the base's files say it all
+        validation = self.data.validation
+        data = [self.data.train.sha256, validation.sha256 if validation else None]
+        key = start_key(self.recipe, moving, data)
         for part, source in (("train", self.source), ("validation", self.validation)):
             if source is None:
                 continue
@@ -188,19 +176,6 @@ class Tuner:
                     source.prepared = preparation.of(source.items, source.beside)
                 if self.world.is_main:
                     save_prepared(path, key, source.prepared)
-
-    def _start_key(self) -> dict[str, Any]:
-        """Return what figures of the starting state depend on: weights, ids, dtype and objective."""
-        folder, validation = folder_of(self.recipe.model), self.data.validation
-        assert folder is not None  # `record_identity` has refused it
-        moving = self.optimizer.weights if self.method.produces == "adapter" else {}  # else the base's files say it all
-        return {
-            **hashes_of_model(folder),
-            "weights_sha256": digest_of_weights(moving),
-            "data_sha256": [self.data.train.sha256, validation.sha256 if validation else None],
-            "dtype": self.recipe.model.dtype,
-            "objective": self.spec.objective.model_dump(mode="json"),
-        }
 
     def _tried(self) -> Estimate:
         """Pass the gates before step 1, and try some batches for time and memory."""
@@ -334,16 +309,7 @@ class Tuner:
             if figures is not None:
                 return figures
             restore_random(random)
-            before = self.source.split.positions
-            if not self.source.halve():
-                raise harness.HarnessError(
-                    f"step {step}: out of memory with a batch of {before:,} positions, which its largest item needs: "
-                    f"lower data.max_tokens, or set tune.gradient_checkpointing: true"
-                )
-            self._say(
-                f"out of memory in step {step} with batches of {before:,} positions: it is done again in batches of "
-                f"{self.source.split.positions:,}, as are those that follow; the gradient is the same"
-            )
+            self._say(self.source.halve(step))
             if self.world.is_main:
                 self.run.update(split=asdict(self.source.split))
 

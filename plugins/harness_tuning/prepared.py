@@ -22,8 +22,11 @@ from torch import Tensor
 import harness
 from harness.data.encode.storage import Items
 from harness.files import replacing
+from harness.measure.weights import hashes_of_model
 from harness.model.batching import nothing, padded
+from harness.model.folders import folder_of
 from harness.nouns import Item
+from harness.recipe import Recipe
 from harness_tuning.batching import Sizes, Split, split_step
 from harness_tuning.learner import Learner
 
@@ -121,6 +124,19 @@ def save_prepared(path: Path, key: Mapping[str, Any], prepared: Prepared) -> Non
     about = json.dumps({"key": dict(key), "sha256": _digest(prepared.figures)})
     with replacing(path) as temporary:
         save_file(dict(prepared.figures), temporary, {"about": about})
+
+
+def start_key(recipe: Recipe, moving: Mapping[str, Tensor], data: Sequence[str | None]) -> dict[str, Any]:
+    """Return what figures of the starting state depend on: base and moving weights, hashes of data, dtype, objective."""
+    folder = folder_of(recipe.model)
+    assert folder is not None  # `record_identity` has refused it
+    return {
+        **hashes_of_model(folder),
+        "weights_sha256": digest_of_weights(moving),
+        "data_sha256": data,
+        "dtype": recipe.model.dtype,
+        "objective": recipe.tune.objective.model_dump(mode="json"),
+    }
 
 
 def digest_of_weights(weights: Mapping[str, Tensor]) -> str:

@@ -11,6 +11,7 @@ import torch
 from harness.contract.batches import Batch
 from harness.contract.objectives import Policy
 from harness.data.encode.storage import Items
+from harness.errors import HarnessError
 from harness.model.batching import nothing, packed, padded
 from harness.nouns import Item
 from harness_tuning.batching import Layout, Part, Schedule, Sizes, Split, split_step
@@ -77,13 +78,23 @@ class Epochs:
         """Return how many epochs are done after a step."""
         return {"epoch": round(self.schedule.items_of(number)[0], 4)}
 
-    def halve(self) -> bool:
-        """Split steps into batches of half as many positions; return False where the largest item allows no less."""
-        if self.split.positions <= self.sizes.widest():
-            return False
-        half = max(self.split.positions // 2, self.sizes.widest())
-        self.split = replace(self.split, positions=half)
-        return True
+    def halve(self, step: int) -> str:
+        """Split steps into batches of half as many positions, after `step` took too much memory. Return what to say.
+
+        Raises:
+            HarnessError: where the largest item allows no smaller batches.
+        """
+        before, least = self.split.positions, self.sizes.widest()
+        if before <= least:
+            raise HarnessError(
+                f"step {step}: out of memory with batches of {before:,} positions, and the largest item has {least:,}: "
+                f"lower data.max_tokens, or set tune.gradient_checkpointing: true"
+            )
+        self.split = replace(self.split, positions=max(before // 2, least))
+        return (
+            f"step {step}: out of memory with batches of {before:,} positions. It is done again in batches of "
+            f"{self.split.positions:,}, and so are the steps after it; the gradient is the same"
+        )
 
     def _item(self, items: Sequence[Item], index: int, prefix: str = "") -> Item:
         return items[index] if self.prepared is None else self.prepared.item(items, index, prefix)
