@@ -76,7 +76,7 @@ class Batch:
         position_ids: int64 [b, s]; None where each row is one document, padded on the right.
         extras: figures by name, [d] or [n] each, such as a preference's margin.
         sequences: the documents of packed rows, for variable-length attention; None for padded rows.
-        observed: documents that `Objective.observe` looks at beside these; they are not trained on.
+        observed: batches that `Objective.observe` looks at beside this one; they are not trained on.
     """
 
     input_ids: Tensor
@@ -88,7 +88,7 @@ class Batch:
     position_ids: Tensor | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     sequences: Sequences | None = None
-    observed: Batch | None = None
+    observed: tuple[Batch, ...] = ()
 
     @property
     def supervised(self) -> int:
@@ -118,6 +118,10 @@ class Batch:
         if default is None and self.roles:
             raise KeyError(name)
         return self.groups.new_zeros(len(self.roles)).float() + (default or 0.0)
+
+    def of_role(self, role: str) -> list[int]:
+        """Return the documents of a role."""
+        return [number for number, own in enumerate(self.roles) if own == role]
 
     def pairs(self, first: str = "chosen", second: str = "rejected") -> tuple[list[int], list[int]]:
         """Return the documents of two roles, item by item, for the items that have both."""

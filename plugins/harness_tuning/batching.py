@@ -16,6 +16,7 @@ from typing import Literal
 
 from harness.data.encode.storage import Items
 from harness.model.batching import packed_length
+from harness.nouns import Item
 
 Layout = Literal["padded", "packed"]
 
@@ -44,6 +45,12 @@ class Sizes:
         return cls(
             [packed_length(item.examples) for item in items] if layout == "packed" else tokens, rows, longest, layout
         )
+
+    @classmethod
+    def of_items(cls, items: Sequence[Item]) -> Sizes:
+        """Return the sizes of padded items, each of which is looked at."""
+        longest, rows = [max(map(len, item.examples)) for item in items], [len(item.examples) for item in items]
+        return cls([sum(map(len, item.examples)) for item in items], rows, longest)
 
     @classmethod
     def of_single(cls, lengths: Sequence[int], layout: Layout = "padded") -> Sizes:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -55,7 +55,7 @@ class Learner:
         """Return the number of weights that move."""
         return sum(weight.numel() for weight in self.optimizer.weights.values())
 
-    def backward(self, batches: Callable[[], Sequence[Batch]]) -> Figures | None:
+    def backward(self, batches: Sequence[Batch]) -> Figures | None:
         """Add the gradient of the batches' loss to the master weights' gradients.
 
         Returns None, and leaves no gradient, where a process has run out of memory: all of them agree on it.
@@ -71,14 +71,13 @@ class Learner:
         self.world.add_gradients(list(self.optimizer.masters.values()))
         return self._figures(units, sums)
 
-    def _added(self, batches: Callable[[], Sequence[Batch]]) -> tuple[dict[str, float], _Sums] | None:
+    def _added(self, batches: Sequence[Batch]) -> tuple[dict[str, float], _Sums] | None:
         """Add this process's share of the gradient; return the step's units and sums, None where memory ran out."""
-        parts = batches()
-        units = self._units(parts)
+        units = self._units(batches)
         sums = _Sums(self.device)
         scale = gradient_scale(units) if self.optimizer.is_half else 1.0
         try:
-            for batch in self.observed(parts):
+            for batch in self.observed(batches):
                 loss = self.loss(batch)
                 (self.mean(loss, units) * scale).backward()
                 sums.add(batch, loss)
@@ -121,8 +120,8 @@ class Learner:
 
     def prepared(self, batch: Batch) -> Batch:
         """Return a batch of the starting state with its figures, for trials before they are computed for all data."""
-        beside = batch.observed and with_extras(batch.observed, self.prepare(batch.observed))
-        return replace(with_extras(batch, self.prepare(batch)), observed=beside)
+        observed = tuple(with_extras(one, self.prepare(one)) for one in batch.observed)
+        return replace(with_extras(batch, self.prepare(batch)), observed=observed)
 
     def observed(self, batches: Sequence[Batch]) -> Sequence[Batch]:
         """Return the batches of a whole step with what the objective observes in them, over all processes."""

@@ -22,7 +22,8 @@ from harness.contract.events import Artefact, Event, Step, Validation
 from harness.data import EncodedData
 from harness.data.encode.trained import keep_trained_rows
 from harness.files import append_json_line, read_json, replacing, write_json
-from harness.model.forward import check_forward
+from harness.model.forward import causal_lm, check_forward
+from harness.model.heads import save_head
 from harness.model.load import attention_of, load_model
 from harness.model.templates import added_tokens
 from harness.plugins import Plugins
@@ -113,10 +114,13 @@ class Tuner:
             )
         self.rows = self._train_rows() if self.added else None
         self._plan_batches()
-        self.optimizer = MasterAdamW(self.model, self.spec)
+        self.head = None
+        if self.objective.head is not None:
+            self.head = self.objective.head(causal_lm(self.model).config.get_text_config().hidden_size).to(self.device)
+        self.optimizer = MasterAdamW(self.model, self.spec, head=self.head)
         self.learner = Learner(
-            ModelPolicy(self.model), self.objective, self.spec.objective, self.optimizer, self.device, self.world,
-            is_adapter=self.method.produces == "adapter",
+            ModelPolicy(self.model, self.head), self.objective, self.spec.objective, self.optimizer, self.device,
+            self.world, is_adapter=self.method.produces == "adapter",
         )  # fmt: skip
         if checkpoints(self.run):  # while the weights are those of the start
             self.prepare()
@@ -161,9 +165,7 @@ class Tuner:
         if self.objective.prepare is None or self.source.prepared is not None:
             return
         moving = self.optimizer.weights if self.method.produces == "adapter" else {}  # else the base's files say it all
-        validation = self.data.validation
-        data = [self.data.train.sha256, validation.sha256 if validation else None]
-        key = start_key(self.recipe, moving, data)
+        key = start_key(self.recipe, moving, [data.sha256 for data in (self.data.train, self.data.validation) if data])
         for part, source in (("train", self.source), ("validation", self.validation)):
             if source is None:
                 continue
@@ -305,7 +307,7 @@ class Tuner:
         """Take the gradient of a step; where memory does not suffice, of the same step in smaller batches."""
         while True:
             random = random_state()
-            figures = self.learner.backward(lambda: self.source.step(step, self.world.rank, self.world.size))
+            figures = self.learner.backward(self.source.step(step, self.world.rank, self.world.size))
             if figures is not None:
                 return figures
             restore_random(random)
@@ -349,6 +351,9 @@ class Tuner:
                 defaults = read_json(self.run.chat_folder / "generation_config.json")
                 del defaults["temperature"]  # transformers warns of it beside do_sample: false
                 write_json(temporary / "generation_config.json", defaults)
+        if self.head is not None:
+            with replacing(self.run.head_path) as temporary:
+                save_head(self.head, temporary)
         tuned = measure_probes(self.model, self.probes)
         measured = [
             probe | {"base": base, "tuned": after}

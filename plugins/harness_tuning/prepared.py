@@ -82,9 +82,8 @@ class Preparation:
 
     def of(self, items: Items, beside: Sequence[Item] | None) -> Prepared:
         """Ask the objective for the figures of every example, each process for its share of the batches."""
-        learner, sizes = self.learner, Sizes.of(items)
+        learner = self.learner
         firsts = list(accumulate(items.example_counts(), initial=0))
-        plan = split_step(sizes, range(len(items)), Split(self.positions))
         sources: list[tuple[str, Sequence[Item]]] = (
             [("", items), (OBSERVED, beside)] if beside is not None else [("", items)]
         )
@@ -94,9 +93,10 @@ class Preparation:
             for prefix, _ in sources
             for name in learner.prepare(nothing(self.pad_id, learner.device))
         }
-        for part in plan[learner.world.rank :: learner.world.size]:
-            places = [place for index in part.items for place in range(firsts[index], firsts[index + 1])]
-            for prefix, source in sources:
+        for prefix, source in sources:
+            plan = split_step(Sizes.of_items(source), range(len(source)), Split(self.positions))
+            for part in plan[learner.world.rank :: learner.world.size]:
+                places = [place for index in part.items for place in range(firsts[index], firsts[index + 1])]
                 batch = padded([source[index] for index in part.items], self.pad_id, learner.device)
                 for name, values in learner.prepare(batch).items():
                     figures[prefix + name][places] = values.float().cpu()
@@ -126,8 +126,8 @@ def save_prepared(path: Path, key: Mapping[str, Any], prepared: Prepared) -> Non
         save_file(dict(prepared.figures), temporary, {"about": about})
 
 
-def start_key(recipe: Recipe, moving: Mapping[str, Tensor], data: Sequence[str | None]) -> dict[str, Any]:
-    """Return what figures of the starting state depend on: base and moving weights, hashes of data, dtype, objective."""
+def start_key(recipe: Recipe, moving: Mapping[str, Tensor], data: Sequence[str]) -> dict[str, Any]:
+    """Return what figures of the starting state depend on: weights, hashes of the data, dtype, objective."""
     folder = folder_of(recipe.model)
     assert folder is not None  # `record_identity` has refused it
     return {

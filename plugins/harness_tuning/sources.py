@@ -72,7 +72,9 @@ class Epochs:
         if self.beside is None:
             return batch
         others = [self._item(self.beside, index, OBSERVED) for index in part.items]
-        return replace(batch, observed=padded(others, self.pad_id, self.device))
+        parts = split_step(Sizes.of_items(others), range(len(others)), self.split)
+        rows = ([others[index] for index in part.items] for part in parts)
+        return replace(batch, observed=tuple(padded(some, self.pad_id, self.device) for some in rows))
 
     def progress(self, number: int) -> dict[str, float]:
         """Return how many epochs are done after a step."""
