@@ -3,6 +3,7 @@
 recipe.yaml     the resolved recipe              metrics.jsonl   one line an optimizer step
 manifest.json   versions, hashes, seed, outcome  loss.png        the loss curve
 adapter/        the trained weights, in PEFT's format (or model/: a whole model)
+head.safetensors    of a reward model: the head that scores
 chat/           tokenizer, chat template and generation defaults: what evaluation and serving load
 probes.json     log-probabilities that serving must reproduce
 trained_rows.bin    digests of the rows that were trained on, which "held-out" rows are checked against
@@ -64,7 +65,7 @@ class Run:
 
         recipe = qualified(recipe, plugins)
         write_text(folder / "recipe.yaml", recipe.as_yaml())
-        manifest = {"id": secrets.token_hex(6), "name": folder.name, "recipe_sha256": recipe.sha256}
+        manifest: dict[str, Any] = {"id": secrets.token_hex(6), "name": folder.name, "recipe_sha256": recipe.sha256}
         manifest |= {"outcome": "started", "sessions": []}
         run = cls(folder, manifest, plugins)
         run.manifest |= {"seed": recipe.tune.seed, "model": recipe.model.model_dump(mode="json")}
@@ -101,6 +102,10 @@ class Run:
     @property
     def model_folder(self) -> Path:
         return self.folder / "model"
+
+    @property
+    def head_path(self) -> Path:
+        return self.folder / "head.safetensors"
 
     @property
     def chat_folder(self) -> Path:

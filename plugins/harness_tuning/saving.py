@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.contract.events import Artefact
 from harness.files import read_json, replacing, write_json
+from harness.model.heads import save_head
 from harness.model.load import load_adapted
 from harness_tuning.methods.full import save_model
 from harness_tuning.probes import mean_difference, measure_probes
@@ -31,6 +32,9 @@ def save_result(tuner: Tuner) -> None:
         (save_model if tuner.merges else tuner.method.save)(tuner.model, temporary)
         if whole:  # so that the folder can be used by itself
             _complete(tuner, temporary)
+    if tuner.head is not None:
+        with replacing(run.head_path) as temporary:
+            save_head(tuner.head, temporary)
     tuned = measure_probes(tuner.model, tuner.probes)
     if tuner.changes_base is not None and not whole:
         tuned = _measured_as_served(tuner, tuned)

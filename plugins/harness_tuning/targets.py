@@ -1,4 +1,4 @@
-"""The layers of a model that an adapter can go on: chosen by name, kept apart from those that it cannot, and counted."""
+"""The layers of a model that an adapter can go on: chosen by name, apart from those that it cannot, and counted."""
 
 from __future__ import annotations
 
@@ -115,8 +115,9 @@ def _bypassed(lm: Any) -> frozenset[str]:
         return known  # type: ignore[no-any-return]
     called: set[str] = set()
     linear = {name: module for name, module in lm.named_modules() if isinstance(module, nn.Linear | Conv1D)}
+    names = {id(module): name for name, module in linear.items()}
     hooks = [
-        module.register_forward_hook(lambda *_, name=name: called.add(name) or None) for name, module in linear.items()
+        module.register_forward_hook(lambda module, *_: called.add(names[id(module)])) for module in linear.values()
     ]
     ids = torch.arange(TRIED_TOKENS, device=lm.device)[None] % lm.get_input_embeddings().weight.shape[0]
     try:

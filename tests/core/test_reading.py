@@ -1,4 +1,4 @@
-"""Reading files: every kind, packed or not, gives the same rows; what is damaged is named, and nothing is lost in silence."""
+"""Reading files: every kind, packed or not, gives the same rows; damage is named, and nothing is lost in silence."""
 
 import csv
 import gzip
@@ -17,6 +17,7 @@ import harness
 from harness.data import load_source, read_rows
 from harness.data.read import jsontext, storage, tables
 from harness.data.read.storage import files_of
+from harness.data.read.tables import writes_line_ends
 from harness.errors import MissingExtraError
 from harness.plugins import Plugins
 from harness.recipe import DataSource
@@ -247,7 +248,8 @@ def test_a_wrong_row_of_a_table_costs_only_itself(put):
     assert rows == [(2, {"a": "1", "b": "2"}), (5, {"a": "7\n8", "b": "9"}), (11, {"a": "10", "b": "11"})]
     assert [error.row for error in errors] == [3, 4, 7, 8, 9, 10]
     for error, told in zip(
-        errors, ["1 cells, where the header, 'a,b', has 2", "3 cells", "NUL", "not UTF-8", "expected after", "not closed"],
+        errors, ["1 cells, where the header, 'a,b', has 2", "3 cells", "NUL", "not UTF-8", "expected after",
+                 "not closed"],
         strict=True,
     ):  # fmt: skip
         assert told in error.reason
@@ -385,14 +387,19 @@ TALK = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 TURNS = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
 LAYOUTS = {
     "columns of texts": ({"text": ["a", "b"], "n": [1, 2]}, [{"text": "a", "n": 1}, {"text": "b", "n": 2}]),
-    "pandas' columns": ({"text": {"0": "a", "1": "b"}, "n": {"0": 1, "1": 2}}, [{"text": "a", "n": 1}, {"text": "b", "n": 2}]),
+    "pandas' columns": ({"text": {"0": "a", "1": "b"}, "n": {"0": 1, "1": 2}},
+                        [{"text": "a", "n": 1}, {"text": "b", "n": 2}]),
     "a viewer's export": (
-        {"features": [], "rows": [{"row_idx": 0, "row": {"text": "a"}, "truncated_cells": []}], "num_rows_total": 1}, [{"text": "a"}],
+        {"features": [], "rows": [{"row_idx": 0, "row": {"text": "a"}, "truncated_cells": []}], "num_rows_total": 1},
+        [{"text": "a"}],
     ),
-    "one row with lists of one length": ({"messages": TALK, "tools": [{}, {}]}, [{"messages": TALK, "tools": [{}, {}]}]),
+    "one row with lists of one length": ({"messages": TALK, "tools": [{}, {}]},
+                                         [{"messages": TALK, "tools": [{}, {}]}]),
     "one row with lists of two lengths": ({"text": ["a", "b"], "n": [1]}, [{"text": ["a", "b"], "n": [1]}]),
-    "rows by their keys": ({"x": {"text": "a"}, "y": {"text": "b"}}, [{"id": "x", "text": "a"}, {"id": "y", "text": "b"}]),
-    "rows by keys, with other columns": ({"x": {"1": "a"}, "y": {"2": "b"}}, [{"id": "x", "1": "a"}, {"id": "y", "2": "b"}]),
+    "rows by their keys": ({"x": {"text": "a"}, "y": {"text": "b"}},
+                           [{"id": "x", "text": "a"}, {"id": "y", "text": "b"}]),
+    "rows by keys, with other columns": ({"x": {"1": "a"}, "y": {"2": "b"}},
+                                         [{"id": "x", "1": "a"}, {"id": "y", "2": "b"}]),
     "lists of messages": ([TALK, TALK], [{"messages": TALK}, {"messages": TALK}]),
     "lists of turns": ([TURNS], [{"conversations": TURNS}]),
 }  # fmt: skip
@@ -764,3 +771,45 @@ def test_json_that_python_cannot_hold_is_told_in_plain_words(text, told, tmp_pat
         errors = []
         list(read_rows(str(path), errors.append))
         assert told in str(errors[0])
+
+
+def test_rows_under_a_key_of_an_object_are_read_where_the_source_says_so(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps({"version": 1, "data": [{"q": "a"}, {"q": "b"}], "no": {}}, indent=1))
+    assert list(read_rows(path, key="data")) == [(1, {"q": "a"}), (2, {"q": "b"})]
+    with pytest.raises(harness.DataError, match=r"no list of rows under `rows: dta`\. Did you mean 'data'\?"):
+        list(read_rows(path, key="dta"))
+
+
+def test_the_split_layout_of_pandas_is_read(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps({"columns": ["q", "n"], "index": [0, 1], "data": [["a", 1], ["b", 2]]}))
+    assert [row for _, row in read_rows(path)] == [{"q": "a", "n": 1}, {"q": "b", "n": 2}]
+
+
+def test_columns_of_message_lists_are_rows(tmp_path):
+    chats = [[{"role": "user", "content": text}] for text in "ab"]
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps({"messages": chats}))
+    assert [row for _, row in read_rows(path)] == [{"messages": chat} for chat in chats]
+
+
+def test_blanks_around_the_names_of_columns_are_none_of_theirs(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("question, answer\nWhat is it?, A thing.\n")
+    assert [row for _, row in read_rows(path)] == [{"question": "What is it?", "answer": " A thing."}]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_written"),
+    [
+        (r"Read this.\nOptions:\n- yes\n- no", True),
+        (r"The end.\n\nWho?", True),
+        (r"Is $a \neq b$ where $\nabla f = \nu$?", False),
+        (r"C:\new\notes.txt", False),
+        ("print('a\\n')\nprint('B.\\n')", False),
+        ("one\ntwo", False),
+    ],
+)
+def test_line_ends_written_as_two_characters_are_told_from_other_backslashes(text, is_written):
+    assert writes_line_ends({"id": 1, "text": text}) is is_written

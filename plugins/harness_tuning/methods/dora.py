@@ -15,7 +15,7 @@ class DoraOptions(LoraOptions):
 
 
 def apply_dora(model: Any, options: DoraOptions) -> Any:
-    """Put a fresh DoRA adapter on the model. Raises HarnessError where no layer fits, or for a start it does not have."""
+    """Put a fresh DoRA adapter on the model. Raises HarnessError where no layer fits or a start does not."""
     if options.init not in ("default", "gaussian"):
         raise harness.HarnessError(
             f"tune.method.init: {options.init} changes the weights whose magnitudes DoRA begins with: expected default "

@@ -58,20 +58,20 @@ def check(recipe: Any) -> None:
     config = read_json(adapter / "adapter_config.json")
     if config.get("peft_type") != "LORA":
         raise harness.HarnessError(
-            f"tune.method.path: the adapter of {options.path.name} is {config.get('peft_type')}, and `from_run` goes on "
-            f"with LoRA and DoRA"
+            f"tune.method.path: the adapter of {options.path.name} is {config.get('peft_type')}, and `from_run` "
+            f"goes on with LoRA and DoRA"
         )
     began = read_json(options.path / "manifest.json").get("identity")
     folder = folder_of(recipe.model)
     if began is None:
         raise harness.HarnessError(
-            f"tune.method.path: the run {options.path.name} has no record of its base model's files; an earlier version "
-            f"wrote it. Tune it anew"
+            f"tune.method.path: the run {options.path.name} has no record of its base model's files; an earlier "
+            f"version wrote it. Tune it anew"
         )
     if folder is not None and any(began.get(key) != value for key, value in hashes_of_model(folder).items()):
         raise harness.HarnessError(
-            f"tune.method.path: the run {options.path.name} was tuned on another model than {recipe.model.path} (by the "
-            f"hashes of their files). Set model.path to that run's (it is in {options.path / 'recipe.yaml'})"
+            f"tune.method.path: the run {options.path.name} was tuned on another model than {recipe.model.path} (by "
+            f"the hashes of their files). Set model.path to that run's (it is in {options.path / 'recipe.yaml'})"
         )
 
 

@@ -20,7 +20,7 @@ class QloraOptions(LoraOptions):
 
 
 def check(recipe: Any) -> None:
-    """Raise HarnessError where bitsandbytes is missing, or the recipe trains what a 4-bit base cannot be merged with."""
+    """Raise HarnessError where bitsandbytes is missing, or the recipe does not go with a 4-bit base."""
     require("bitsandbytes", "quantization")
     options = recipe.tune.method
     if recipe.template.add_tokens or options.train_also:
