@@ -29,6 +29,7 @@ from harness.template import BoundTemplate, fingerprint, source_fingerprint
 from harness_tuning.batching import Sizes
 from harness_tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
 from harness_tuning.fit import check_data, computing, record_identity
+from harness_tuning.fused import fuse_adapters
 from harness_tuning.gates import check_start, check_unchanged, without_trace
 from harness_tuning.learner import Learner
 from harness_tuning.methods.full import save_model
@@ -109,6 +110,7 @@ class Tuner:
             self.probes_of_base = measure_probes(base, self.probes)
         with self._computing(f"the method {self.method.name}"):
             self.model = self.method.apply(base, self.spec.method).train()
+            fuse_adapters(self.model)
             check_unchanged(
                 self.probes_of_base[:1], measure_probes(self.model, self.probes[:1]), self.model, self.method.name
             )
