@@ -54,6 +54,7 @@ class Batch:
         tokens: how many of the b*s positions are no padding.
         position_ids: int64 [b, s]; None where each row is one document, padded on the right.
         extras: figures by name, [d] or [n] each, such as a preference's margin.
+        observed: documents that `Objective.observe` looks at beside these; they are not trained on.
     """
 
     input_ids: Tensor
@@ -64,6 +65,7 @@ class Batch:
     tokens: int
     position_ids: Tensor | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    observed: Batch | None = None
 
     @property
     def supervised(self) -> int:
@@ -78,6 +80,21 @@ class Batch:
     def by_document(self, figures: Tensor) -> Tensor:
         """Return the sum of the targets' `figures` [n] in each document, [d], with its gradient."""
         return figures.new_zeros(len(self.roles)).index_add(0, self.targets.document, figures)
+
+    def targets_by_document(self) -> Tensor:
+        """Return the number of targets of each document, float32 [d]."""
+        return self.by_document(self.input_ids.new_ones(self.supervised).float())
+
+    def figures(self, name: str, default: float | None = None) -> Tensor:
+        """Return `extras[name]` [d], or `default` for each document where no item of the batch has it.
+
+        Raises KeyError without a default, unless there are no documents.
+        """
+        if name in self.extras:
+            return self.extras[name]
+        if default is None and self.roles:
+            raise KeyError(name)
+        return self.groups.new_zeros(len(self.roles)).float() + (default or 0.0)
 
     def pairs(self, first: str = "chosen", second: str = "rejected") -> tuple[list[int], list[int]]:
         """Return the documents of two roles, item by item, for the items that have both."""

@@ -26,15 +26,17 @@ def padded(items: Sequence[Item], pad_id: int, device: torch.device | str) -> Ba
     """Lay out each example as a row of its own, padded on the right to the longest."""
     layout = _Layout()
     for group, item in enumerate(items):
-        for example, role in zip(item.examples, item.roles, strict=True):
-            layout.document(example.input_ids, example.loss_mask, group, role, row=layout.rows)
+        for number, (example, role) in enumerate(zip(item.examples, item.roles, strict=True)):
+            layout.document(example.input_ids, example.loss_mask, group, role, row=layout.rows, example=number)
     return layout.batch(items, pad_id, device, is_padded=True)
 
 
 def packed(items: Sequence[Item], rows: Sequence[Sequence[int]], pad_id: int, device: torch.device | str) -> Batch:
     """Lay out several examples behind each other. `rows` are the examples of each row, counted over all items."""
     examples = [
-        (*pair, group) for group, item in enumerate(items) for pair in zip(item.examples, item.roles, strict=True)
+        (*pair, group, number)
+        for group, item in enumerate(items)
+        for number, pair in enumerate(zip(item.examples, item.roles, strict=True))
     ]
     order = [index for row in rows for index in row]
     if sorted(order) != list(range(len(examples))):
@@ -42,8 +44,8 @@ def packed(items: Sequence[Item], rows: Sequence[Sequence[int]], pad_id: int, de
     layout = _Layout()
     for row, indices in enumerate(rows):
         for index in indices:
-            example, role, group = examples[index]
-            layout.document(example.input_ids, example.loss_mask, group, role, row=row)
+            example, role, group, number = examples[index]
+            layout.document(example.input_ids, example.loss_mask, group, role, row=row, example=number)
     return layout.batch(items, pad_id, device, is_padded=False)
 
 
@@ -54,8 +56,9 @@ def with_shared_prompts(items: Sequence[Item], pad_id: int, device: torch.device
         shared = _shared_prefix(item.examples)
         first = item.examples[0]
         prompt = layout.document(first.input_ids[:shared], first.loss_mask[:shared], row, "prompt", row=row)
-        for example, role in zip(item.examples, item.roles, strict=True):
-            layout.document(example.input_ids[shared:], example.loss_mask[shared:], row, role, row=row, parent=prompt)
+        for number, (example, role) in enumerate(zip(item.examples, item.roles, strict=True)):
+            rest = example.input_ids[shared:], example.loss_mask[shared:]
+            layout.document(*rest, row, role, row=row, parent=prompt, example=number)
     return layout.batch(items, pad_id, device, is_padded=False)
 
 
@@ -118,6 +121,7 @@ class _Layout:
     documents: list[tuple[int, int, int, int]] = field(default_factory=list)  # row, start, length, parent
     groups: list[int] = field(default_factory=list)
     roles: list[str] = field(default_factory=list)
+    examples: list[int | None] = field(default_factory=list)  # the place in its item; None for a prompt that is shared
     targets: list[tuple[int, int, int, int]] = field(default_factory=list)  # row, column of its source, token, document
 
     @property
@@ -125,7 +129,15 @@ class _Layout:
         return len(self.tokens)
 
     def document(
-        self, ids: Sequence[int], mask: Sequence[bool], group: int, role: str, *, row: int, parent: int = NO_PARENT
+        self,
+        ids: Sequence[int],
+        mask: Sequence[bool],
+        group: int,
+        role: str,
+        *,
+        row: int,
+        parent: int = NO_PARENT,
+        example: int | None = None,
     ) -> int:
         """Put a document at the end of a row; return its number. Its first token is predicted by its parent's last."""
         while self.rows <= row:
@@ -147,6 +159,7 @@ class _Layout:
         self.documents.append((row, start, len(ids), parent))
         self.groups.append(group)
         self.roles.append(role)
+        self.examples.append(example)
         return number
 
     def batch(self, items: Sequence[Item], pad_id: int, device: torch.device | str, *, is_padded: bool) -> Batch:
@@ -164,8 +177,9 @@ class _Layout:
         source, token_id, document = torch.tensor(targets, dtype=torch.long).reshape(-1, 3).to(device).unbind(1)
         groups = torch.tensor(self.groups, dtype=torch.long, device=device)
         names = {name for item in items for name in item.extras}
+        places = list(zip(self.groups, self.examples, strict=True))
         extras = {
-            name: torch.tensor([items[group].extras.get(name, 0.0) for group in self.groups], device=device)
+            name: torch.tensor([_figure(items[group], name, number) for group, number in places], device=device)
             for name in sorted(names)
         }
         return Batch(
@@ -178,6 +192,14 @@ class _Layout:
             position_ids=None if position_ids is None else position_ids.to(device, non_blocking=True),
             extras=extras,
         )
+
+
+def _figure(item: Item, name: str, example: int | None) -> float:
+    """Return an item's figure for one of its examples; one that it lacks is 0, its weight 1."""
+    figure = item.extras.get(name, 1.0 if name == "weight" else 0.0)
+    if not isinstance(figure, tuple):
+        return figure
+    return 0.0 if example is None else figure[example]
 
 
 def _shared_prefix(examples: Sequence[Example]) -> int:

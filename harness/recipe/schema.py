@@ -153,6 +153,7 @@ class TuneSpec(Options):
 
     objective: pydantic.SerializeAsAny[ObjectiveSpec]
     method: pydantic.SerializeAsAny[MethodSpec]
+    optimizer: Literal["adamw", "adamw_8bit", "paged_adamw_8bit"] = "adamw"
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2e-4
     epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     steps: Positive | None = None

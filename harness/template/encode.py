@@ -238,7 +238,11 @@ class BoundTemplate:
                 the prompt of an answer would have other tokens in serving, or if there is nothing to train on.
         """
         rendered = self.rendered(conversations, train_on, reasoning)
-        return [one for examples in self.examples(rendered, self.tokenized(rendered)) for one in examples]
+        return [
+            replace(one, loss_mask=list(map(bool, one.loss_mask)))
+            for examples in self.examples(rendered, self.tokenized(rendered))
+            for one in examples
+        ]
 
     # The same three steps, exposed so that callers can overlap tokenization with other work.
 
@@ -254,7 +258,7 @@ class BoundTemplate:
         return self._tokens.tokenized(rendered)
 
     def examples(self, rendered: Sequence[Rendered], tokenized: Sequence[Any]) -> list[tuple[Example, ...]]:
-        """Return ids and masks of each conversation, verified: the last step."""
+        """Return ids and masks (as bytes) of each conversation, verified: the last step."""
         conversations: list[tuple[Example, ...]] = []
         for text, examples in zip(rendered, self._tokens.examples(rendered, tokenized), strict=True):
             if text.first:
@@ -288,10 +292,10 @@ class BoundTemplate:
             "tools": self.takes_tools,
             "more than one exchange": self.takes_turns,
         }
-        return {what: f"template {self.name!r} has no place for {what}" for what, takes in taken.items() if not takes}
+        return {what: f"template {self.name!r} does not support {what}" for what, takes in taken.items() if not takes}
 
     def _check_places(self, messages: Sequence[Message], tools: Sequence[Any]) -> None:
-        """Refuse what the template has no place for, as the prelude of the saved template does in serving."""
+        """Refuse what the template does not support, as the prelude of the saved template does in serving."""
         if not (refusals := self.refusals):
             return
         needed = {

@@ -45,6 +45,7 @@ def without_trace(learner: Learner) -> Iterator[None]:
 def check_start(learner: Learner, batch: Batch) -> None:
     """Run all gates on a batch with something to learn, in `without_trace`. Raises HarnessError or ModelError."""
     learner.model.eval()  # without dropout, so that two passes can be compared
+    (batch,) = learner.observed([learner.prepared(batch)])
     check_fast_loss(learner, batch)
     check_value_at_start(learner, batch)
     if learner.is_adapter:
@@ -69,7 +70,8 @@ def check_value_at_start(learner: Learner, batch: Batch) -> None:
     objective = learner.objective
     if objective.value_at_start is None:
         return
-    expected = objective.value_at_start(learner.options)
+    if (expected := objective.value_at_start(learner.options)) is None:
+        return
     with torch.no_grad():
         value = float(learner.mean(learner.loss(batch), objective.units(batch)))
     if not abs(value - expected) <= LARGEST_DIFFERENCE_AT_START * max(1.0, abs(expected)):

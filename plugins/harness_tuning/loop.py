@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import torch
 
@@ -20,6 +21,8 @@ from harness.contract.events import Artefact, Event, Step, Validation
 from harness.data import EncodedData
 from harness.data.encode.trained import keep_trained_rows
 from harness.files import append_json_line, read_json, replacing, write_json
+from harness.measure.weights import hashes_of_model
+from harness.model.folders import folder_of
 from harness.model.forward import check_forward
 from harness.model.load import attention_of, load_model
 from harness.model.templates import added_tokens
@@ -27,14 +30,15 @@ from harness.plugins import Plugins
 from harness.run import Events, Run
 from harness.template import BoundTemplate, fingerprint, source_fingerprint
 from harness_tuning.batching import Sizes
-from harness_tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
+from harness_tuning.checkpoint import Progress, checkpoints, load_checkpoint, save_checkpoint
 from harness_tuning.fit import check_data, computing, record_identity
 from harness_tuning.fused import fuse_adapters
 from harness_tuning.gates import check_start, check_unchanged, without_trace
-from harness_tuning.learner import Learner
+from harness_tuning.learner import Figures, Learner
 from harness_tuning.methods.full import save_model
-from harness_tuning.optimizer import MasterAdamW, learning_rate_at
+from harness_tuning.optimizer import MasterAdamW, check_optimizer, learning_rate_at
 from harness_tuning.policy import ModelPolicy
+from harness_tuning.prepared import Beside, Preparation, digest_of_weights, load_prepared, save_prepared
 from harness_tuning.probes import choose_probes, mean_difference, measure_probes
 from harness_tuning.rows import TrainedRows
 from harness_tuning.sources import Epochs
@@ -79,18 +83,23 @@ class Tuner:
         spec, pad_id = self.spec, template.pad_id
         self.source = Epochs(
             data.train.items, pad_id, device, batch_tokens=spec.batch_tokens, accumulate=spec.accumulate,
-            seed=spec.seed, epochs=spec.epochs, steps=spec.steps,
+            seed=spec.seed, epochs=spec.epochs, steps=spec.steps, beside=self._beside(data.train),
         )  # fmt: skip
         self.total_steps = self.source.total_steps
         self.validation: Epochs | None = None
         if data.validation is not None:
             budget = max(spec.batch_tokens, Sizes.of(data.validation.items).widest())
             self.validation = Epochs(
-                data.validation.items, pad_id, device, batch_tokens=budget, accumulate=self.world.size
-            )
+                data.validation.items, pad_id, device, batch_tokens=budget, accumulate=self.world.size,
+                beside=self._beside(data.validation),
+            )  # fmt: skip
+
+    def _beside(self, data: EncodedData) -> Beside | None:
+        return None if self.objective.beside is None else Beside(data.items, self.objective, self.spec.objective)
 
     def start(self) -> None:
         """Load the model, measure the probes on it as it is, and put back the newest checkpoint if there is one."""
+        check_optimizer(self.spec, self.device)
         torch.manual_seed(self.spec.seed)
         base = load_model(self.recipe.model, for_tuning=True, added_ids=tuple(self.added.values())).to(self.device)
         if self.world.is_main:  # here: files of a hub id are there when it is loaded
@@ -120,6 +129,8 @@ class Tuner:
             ModelPolicy(self.model), self.objective, self.spec.objective, self.optimizer, self.device, self.world,
             is_adapter=self.method.produces == "adapter",
         )  # fmt: skip
+        if checkpoints(self.run):  # while the weights are those of the start
+            self.prepare()
         with self.world.main_first():  # which removes damaged ones
             saved = load_checkpoint(self.run, self.data.train.sha256)
         if saved is not None:
@@ -138,6 +149,37 @@ class Tuner:
             self._rewind_metrics()
             keep_trained_rows(self.run.trained_rows_path, self.data.train.examples)
             self._record()
+
+    def prepare(self) -> None:
+        """Have the objective's figures of the starting state, from the run or computed now: before the first step."""
+        if self.objective.prepare is None or self.source.prepared is not None:
+            return
+        key = self._start_key()
+        for part, source in (("train", self.source), ("validation", self.validation)):
+            if source is None:
+                continue
+            path = self.run.prepared_folder / f"{part}.safetensors"
+            with self.world.main_first():
+                source.prepared = load_prepared(path, key, source.items)
+            if self.world.any(source.prepared is None, self.device):
+                preparation = Preparation(self.learner, self.template.pad_id, self.spec.batch_tokens)
+                with without_trace(self.learner), self._computing("the reference"):
+                    source.prepared = preparation.of(source.items, source.beside)
+                if self.world.is_main:
+                    save_prepared(path, key, source.prepared)
+
+    def _start_key(self) -> dict[str, Any]:
+        """Return what figures of the starting state depend on: weights, ids, dtype and objective."""
+        folder, validation = folder_of(self.recipe.model), self.data.validation
+        assert folder is not None  # `record_identity` has refused it
+        moving = self.optimizer.weights if self.method.produces == "adapter" else {}  # else the base's files say it all
+        return {
+            **hashes_of_model(folder),
+            "weights_sha256": digest_of_weights(moving),
+            "data_sha256": [self.data.train.sha256, validation.sha256 if validation else None],
+            "dtype": self.recipe.model.dtype,
+            "objective": self.spec.objective.model_dump(mode="json"),
+        }
 
     def _tried(self) -> Estimate:
         """Pass the gates before step 1, and try some batches for time and memory."""
@@ -206,6 +248,7 @@ class Tuner:
 
         A checkpoint is written every `checkpoint_every` steps, at a stop and at the end.
         """
+        self.prepare()
         if self.progress.step == 0:
             yield from self._validated()
         if self.world.is_main:
@@ -260,12 +303,12 @@ class Tuner:
             "seconds": round(self.progress.seconds, 3),
         }
 
-    def validation_loss(self) -> float:
-        """Return the mean loss over the units of the validation data."""
+    def validation_figures(self) -> Figures:
+        """Return the figures of the validation data: the mean loss over their units, and metrics."""
         assert self.validation is not None
         source, world = self.validation, self.world
         steps = range(1, source.total_steps + 1)
-        return self.learner.measure(batch for step in steps for batch in source.step(step, world.rank, world.size)).loss
+        return self.learner.measure(batch for step in steps for batch in source.step(step, world.rank, world.size))
 
     def checkpoint(self) -> None:
         """Write a checkpoint of this moment, in the main process."""
@@ -303,7 +346,8 @@ class Tuner:
         ]
         write_json(self.run.probes_path, {"dtype": self.recipe.model.dtype, "probes": measured})
         self.events.send(Artefact(self.run.name, "model" if whole else "adapter", target))
-        shutil.rmtree(self.run.checkpoints_folder, ignore_errors=True)
+        for to_go_on_from in (self.run.checkpoints_folder, self.run.prepared_folder):
+            shutil.rmtree(to_go_on_from, ignore_errors=True)
 
     def _merge(self) -> None:
         """Merge base, adapter and rows into one model. The change by rounding to its dtype goes into the manifest."""
@@ -316,7 +360,9 @@ class Tuner:
     def _validated(self) -> Iterator[dict[str, float]]:
         if self.data.validation is None:
             return
-        metrics = {"step": self.progress.step, "validation_loss": self.validation_loss()}
+        figures = self.validation_figures()
+        own = {f"validation_{name}": value for name, value in figures.metrics.items()}
+        metrics = {"step": self.progress.step, "validation_loss": figures.loss, **own}
         self._log(metrics, Validation(self.run.name, self.progress.step, metrics))
         yield metrics
 

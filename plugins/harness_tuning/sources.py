@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -11,7 +12,9 @@ from harness.contract.batches import Batch
 from harness.contract.objectives import Policy
 from harness.data.encode.storage import Items
 from harness.model.batching import nothing, padded
+from harness.nouns import Item
 from harness_tuning.batching import Schedule, Sizes
+from harness_tuning.prepared import OBSERVED, Prepared
 
 
 class Epochs:
@@ -31,8 +34,11 @@ class Epochs:
         seed: int = 0,
         epochs: float = 1.0,
         steps: int | None = None,
+        beside: Sequence[Item] | None = None,
     ) -> None:
         self.items, self.pad_id, self.device = items, pad_id, device
+        self.beside = beside
+        self.prepared: Prepared | None = None
         self.sizes = Sizes.of(items)
         self.schedule = Schedule(self.sizes, batch_tokens, accumulate, seed)
         self.total_steps: int = steps or self.schedule.total_steps(epochs)
@@ -50,7 +56,14 @@ class Epochs:
 
     def batch(self, indices: Sequence[int]) -> Batch:
         """Return the batch of these items."""
-        return padded([self.items[index] for index in indices], self.pad_id, self.device)
+        batch = padded([self._item(self.items, index) for index in indices], self.pad_id, self.device)
+        if self.beside is None:
+            return batch
+        others = [self._item(self.beside, index, OBSERVED) for index in indices]
+        return replace(batch, observed=padded(others, self.pad_id, self.device))
+
+    def _item(self, items: Sequence[Item], index: int, prefix: str = "") -> Item:
+        return items[index] if self.prepared is None else self.prepared.item(items, index, prefix)
 
     def state(self) -> dict[str, Any]:
         """Return nothing: a step's batches follow from its number."""

@@ -127,8 +127,11 @@ def _spread(batches: list[list[int]], count: int) -> list[list[int]]:
 def _timed(stretch: Stretch, indices: Sequence[int], backward: bool = True) -> float:
     """Return the seconds of one batch, from the items to the gradients, or to the loss alone."""
     learner = stretch.learner
-    began = time.perf_counter()
     batch = stretch.train.batch(indices)
+    if stretch.train.prepared is None:
+        batch = learner.prepared(batch)
+    began = time.perf_counter()
+    (batch,) = learner.observed([batch])
     with torch.set_grad_enabled(backward):
         mean = learner.mean(learner.loss(batch), learner.objective.units(batch))
         if backward:
@@ -161,19 +164,26 @@ def _optimizer_seconds(stretch: Stretch) -> float:
 
 
 def _forward_only_tokens(stretch: Stretch) -> int:
-    """Return the tokens, with padding, of the validation passes that are left."""
+    """Return the tokens, with padding, of the validation passes that are left, and of the starting state's figures."""
+    prepare = 0
+    if stretch.learner.objective.prepare is not None and stretch.train.prepared is None:
+        prepare = _tokens_of_an_epoch(stretch.train)
     if stretch.validation is None:
-        return 0
-    one = sum(
-        stretch.validation.sizes.padded_tokens(batch)
-        for step in range(1, stretch.validation.total_steps + 1)
-        for batch in stretch.validation.schedule.batches_of(step)[1]
-    )
+        return prepare
+    one = _tokens_of_an_epoch(stretch.validation)
     total, every = stretch.train.total_steps, stretch.spec.validate_every
     passes = {total} | ({0} if stretch.step == 0 else set())
     if every:
         passes |= set(range((stretch.step // every + 1) * every, total, every))
-    return one * len(passes)
+    return one * (len(passes) + bool(prepare)) + prepare
+
+
+def _tokens_of_an_epoch(source: Epochs) -> int:
+    return sum(
+        source.sizes.padded_tokens(batch)
+        for step in range(1, source.schedule.total_steps(1) + 1)
+        for batch in source.schedule.batches_of(step)[1]
+    )
 
 
 def _peak_bytes(learner: Learner) -> int:
