@@ -1,8 +1,8 @@
 """A layer's frozen product and its adapter's in one autograd function, where PEFT computes a plain LoRA layer.
 
-PEFT's own forward, x W^T + b + (x A^T) B^T * s, makes three tensors of the output's size and passes over them again for
-the scale and the sum, forward and backward. Here the adapter's products are added into the base's in place. The modules,
-their names and what is saved stay PEFT's; whatever is not plain LoRA takes PEFT's path.
+PEFT's own forward, x W^T + b + (x A^T) B^T * s, makes three tensors of the output's size and passes over them again
+for the scale and the sum, forward and backward. Here the adapter's products are added into the base's in place. The
+modules, their names and what is saved stay PEFT's; whatever is not plain LoRA takes PEFT's path.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ class LoraProduct(torch.autograd.Function):  # type: ignore[misc]
     def backward(ctx: Any, grad: Tensor) -> Any:
         x, low, weight, a, b = ctx.saved_tensors
         needs_x, _, _, needs_a, needs_b, _ = ctx.needs_input_grad
-        grad_low = (grad @ b).mul_(ctx.scaling) if needs_x or needs_a else None
+        grad_low = (grad @ b).mul_(ctx.scaling)
         grad_x = (grad @ weight).addmm_(grad_low, a) if needs_x else None
         grad_a = grad_low.t() @ x if needs_a else None
         grad_b = (grad.t() @ low).mul_(ctx.scaling) if needs_b else None

@@ -23,8 +23,9 @@ from harness.data.encode.trained import keep_trained_rows
 from harness.files import append_json_line, read_json, replacing, write_json
 from harness.measure.weights import hashes_of_model
 from harness.model.folders import folder_of
+from harness.model.attention import compute_by_blocks
 from harness.model.forward import check_forward
-from harness.model.load import attention_of, load_model
+from harness.model.load import Attention, attention_of, load_model
 from harness.model.templates import added_tokens
 from harness.plugins import Plugins
 from harness.run import Events, Run
@@ -108,6 +109,8 @@ class Tuner:
         check_data(base, self.template, self.recipe, {part: data.examples for part, data in parts.items() if data})
         self.parameters = sum(weight.numel() for weight in base.parameters())
         self.size_bytes = sum(weight.numel() * weight.element_size() for weight in base.parameters())
+        if compute_by_blocks(base):
+            base.chosen_attention = Attention("sdpa", "computed in blocks of products, faster on this CPU")
         self.attention = attention_of(base)
         if self.spec.gradient_checkpointing:
             base.gradient_checkpointing_enable({"use_reentrant": False})
