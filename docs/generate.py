@@ -19,6 +19,8 @@ import click
 DOCS = Path(__file__).resolve().parent
 MARK = re.compile(r"(<!-- (keys|shapes|benchmarks): begin -->\n).*(<!-- \2: end -->)", re.DOTALL)
 
+MOST_FORMS = 3  # forms of a shape that the table spells out
+
 MEANINGS = {
     # The recipe itself
     "name": "the run's folder under `runs/`; the recipe's file name where left out",
@@ -77,6 +79,8 @@ MEANINGS = {
     "data.temperature": "evens out how much the sources give: see [Data](data.md#mixing-sources)",
     "data.seed": "of which rows a mixture draws",
     "data source.revision": "the commit of a `hub://` dataset",
+    "data source.rows": "the key under which a JSON object holds the rows, as `data` in "
+                        "`{\"version\": 1, \"data\": [{…}]}`",
     "data source.unescape_newlines": "turn `\\n` in a cell of a table into a line end, as FLAN's TSV files mean it; "
                                      "LaTeX, code and paths need it off",
     "data source.columns": "the file's names for what the dataset knows under others: `{instruction: question}`",
@@ -285,7 +289,8 @@ def shapes() -> str:
     rows = ["| shape | a row of | is read from | and may have | by |", "|---|---|---|---|---|"]
     for shape in (entry.item for entry in Plugins().shapes.entries):
         forms = list(dict.fromkeys(_columns(alternative) for alternative in shape.fields))
-        read = "; or ".join(read for read, _ in forms if "`system_prompt`" not in read)
+        read = "; or ".join(read for read, _ in forms[:MOST_FORMS])
+        read += f"; or {len(forms) - MOST_FORMS} more forms" if len(forms) > MOST_FORMS else ""
         metadata = ", ".join(dict.fromkeys([*(name for _, names in forms for name in names), *shape.metadata]))
         rows.append(f"| `{shape.name}` | {shape.description} | {read} | {metadata} | `{shape.into}` |")
     return "\n".join(rows) + "\n"
@@ -298,7 +303,9 @@ def _columns(alternative: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
         name.rpartition("=")[2].removesuffix("?").partition(".")[0] for name in alternative if name[:1] != "-"
     )
     metadata = (name[1:] for name in alternative if name[:1] == "-" and "." not in name)
-    return ", ".join(f"`{name}`{'?' if name in optional else ''}" for name in read), tuple(metadata)
+    names = ((name, " or ".join(f"`{one}`" for one in name.split("|"))) for name in read if name != "*")
+    rest = " and columns of the user's own" if "*" in alternative else ""
+    return ", ".join(f"{spelt}{'?' if name in optional else ''}" for name, spelt in names) + rest, tuple(metadata)
 
 
 def benchmarks() -> str:

@@ -54,7 +54,7 @@ class Batch:
         tokens: how many of the b*s positions are no padding.
         position_ids: int64 [b, s]; None where each row is one document, padded on the right.
         extras: figures by name, [d] or [n] each, such as a preference's margin.
-        observed: documents that `Objective.observe` looks at beside these; they are not trained on.
+        observed: batches that `Objective.observe` looks at beside this one; they are not trained on.
     """
 
     input_ids: Tensor
@@ -65,7 +65,7 @@ class Batch:
     tokens: int
     position_ids: Tensor | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
-    observed: Batch | None = None
+    observed: tuple[Batch, ...] = ()
 
     @property
     def supervised(self) -> int:
@@ -95,6 +95,10 @@ class Batch:
         if default is None and self.roles:
             raise KeyError(name)
         return self.groups.new_zeros(len(self.roles)).float() + (default or 0.0)
+
+    def of_role(self, role: str) -> list[int]:
+        """Return the documents of a role."""
+        return [number for number, own in enumerate(self.roles) if own == role]
 
     def pairs(self, first: str = "chosen", second: str = "rejected") -> tuple[list[int], list[int]]:
         """Return the documents of two roles, item by item, for the items that have both."""

@@ -65,15 +65,17 @@ class DataSource(Options):
     """One source of rows: a registered dataset, and the place it is read from if it does not bring its own data.
 
     `path` is a file, folder, glob, URL, or `hub://owner/name?split=train` with its commit as `revision`. The dataset
-    adds its own keys to these. `columns` renames the columns of a file: `{instruction: question}`; `unread` names those
-    that are left out, `messages.name` those inside another. `on_bad_row: drop` leaves out rows that cannot be converted
-    and counts them. `unescape_newlines` turns `\\n` in a cell of a table into a line end, as FLAN's files mean it.
+    adds its own keys to these. `rows` is the key under which a JSON object holds the rows. `columns` renames the
+    columns of a file: `{instruction: question}`; `unread` names those that are left out, `messages.name` those inside
+    another. `on_bad_row: drop` leaves out rows that cannot be converted and counts them. `unescape_newlines` turns
+    `\\n` in a cell of a table into a line end, as FLAN's files mean it.
     `limit` reads only the beginning; `cap`, `weight` and `epochs` say how much of what was read goes into the mixture.
     """
 
     dataset: str
     path: str | None = None
     revision: str | None = None
+    rows: str | None = None
     columns: dict[str, str] = Field(default_factory=dict)
     unread: tuple[str, ...] = ()
     on_bad_row: Literal["error", "drop"] = "error"

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import harness
 from harness.data.encode.storage import Items
+from harness.nouns import Item
 
 # Examples are sorted by length within windows of this many batches, so that padding is small and order still random.
 WINDOW_BATCHES = 64
@@ -28,6 +29,12 @@ class Sizes:
         if max(rows) == 1:
             return cls(items.lengths(), rows)
         return cls([max(map(len, item.examples)) for item in items], rows)
+
+    @classmethod
+    def of_items(cls, items: Sequence[Item]) -> Sizes:
+        """Return the sizes of items, each of which is looked at."""
+        both = [(max(map(len, item.examples)), len(item.examples)) for item in items]
+        return cls([length for length, _ in both], [rows for _, rows in both])
 
     @classmethod
     def of_single(cls, lengths: Sequence[int]) -> Sizes:
@@ -59,24 +66,31 @@ def plan_epoch(sizes: Sizes, batch_tokens: int, seed: int, epoch: int) -> list[l
             f"tune.batch_tokens = {batch_tokens} is less than the longest {what} ({widest} tokens): "
             f"raise it, or lower data.max_tokens"
         )
-    lengths, rows = sizes.lengths, sizes.rows
+    lengths = sizes.lengths
     order = list(range(len(lengths)))
     rng = random.Random(f"{seed}/{epoch}")
     rng.shuffle(order)
     window = max(1, round(WINDOW_BATCHES * batch_tokens * len(lengths) / sizes.total()))
     batches: list[list[int]] = []
     for start in range(0, len(order), window):
-        current: list[int] = []
-        height = 0
-        for index in sorted(order[start : start + window], key=lambda i: lengths[i]):  # stable: ties stay shuffled
-            if current and lengths[index] * (height + rows[index]) > batch_tokens:
-                batches.append(current)
-                current, height = [], 0
-            current.append(index)
-            height += rows[index]
-        batches.append(current)
+        batches += batches_within(sizes, order[start : start + window], batch_tokens)
     rng.shuffle(batches)
     return batches
+
+
+def batches_within(sizes: Sizes, items: Sequence[int], batch_tokens: int) -> list[list[int]]:
+    """Return batches of some items, the shortest first. b*s of a batch is at most `batch_tokens`, or it is one item."""
+    lengths, rows = sizes.lengths, sizes.rows
+    batches: list[list[int]] = []
+    current: list[int] = []
+    height = 0
+    for index in sorted(items, key=lambda i: lengths[i]):  # stable: ties stay as they are
+        if current and lengths[index] * (height + rows[index]) > batch_tokens:
+            batches.append(current)
+            current, height = [], 0
+        current.append(index)
+        height += rows[index]
+    return [*batches, current]
 
 
 class Schedule:

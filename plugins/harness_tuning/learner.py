@@ -99,8 +99,8 @@ class Learner:
 
     def prepared(self, batch: Batch) -> Batch:
         """Return a batch of the starting state with its figures, for trials before they are computed for all data."""
-        beside = batch.observed and with_extras(batch.observed, self.prepare(batch.observed))
-        return replace(with_extras(batch, self.prepare(batch)), observed=beside)
+        observed = tuple(with_extras(one, self.prepare(one)) for one in batch.observed)
+        return replace(with_extras(batch, self.prepare(batch)), observed=observed)
 
     def observed(self, batches: Sequence[Batch]) -> Sequence[Batch]:
         """Return the batches of a whole step with what the objective observes in them, over all processes."""

@@ -24,7 +24,8 @@ from harness.files import append_json_line, read_json, replacing, write_json
 from harness.measure.weights import hashes_of_model
 from harness.model.folders import folder_of
 from harness.model.attention import compute_by_blocks
-from harness.model.forward import check_forward
+from harness.model.forward import causal_lm, check_forward
+from harness.model.heads import save_head
 from harness.model.load import Attention, attention_of, load_model
 from harness.model.templates import added_tokens
 from harness.plugins import Plugins
@@ -127,10 +128,13 @@ class Tuner:
                 self.probes_of_base[:1], measure_probes(self.model, self.probes[:1]), self.model, self.method.name
             )
         self.rows = self._train_rows() if self.added else None
-        self.optimizer = MasterAdamW(self.model, self.spec)
+        self.head = None
+        if self.objective.head is not None:
+            self.head = self.objective.head(causal_lm(self.model).config.get_text_config().hidden_size).to(self.device)
+        self.optimizer = MasterAdamW(self.model, self.spec, head=self.head)
         self.learner = Learner(
-            ModelPolicy(self.model), self.objective, self.spec.objective, self.optimizer, self.device, self.world,
-            is_adapter=self.method.produces == "adapter",
+            ModelPolicy(self.model, self.head), self.objective, self.spec.objective, self.optimizer, self.device,
+            self.world, is_adapter=self.method.produces == "adapter",
         )  # fmt: skip
         if checkpoints(self.run):  # while the weights are those of the start
             self.prepare()
@@ -342,6 +346,9 @@ class Tuner:
                 defaults = read_json(self.run.chat_folder / "generation_config.json")
                 del defaults["temperature"]  # transformers warns of it beside do_sample: false
                 write_json(temporary / "generation_config.json", defaults)
+        if self.head is not None:
+            with replacing(self.run.head_path) as temporary:
+                save_head(self.head, temporary)
         tuned = measure_probes(self.model, self.probes)
         measured = [
             probe | {"base": base, "tuned": after}

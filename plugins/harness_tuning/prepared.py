@@ -24,7 +24,7 @@ from harness.data.encode.storage import Items
 from harness.files import replacing
 from harness.model.batching import nothing, padded
 from harness.nouns import Item
-from harness_tuning.batching import Sizes, plan_epoch
+from harness_tuning.batching import Sizes, batches_within
 from harness_tuning.learner import Learner
 
 OBSERVED = "observed/"  # before the names of figures that belong to the items beside
@@ -79,9 +79,8 @@ class Preparation:
 
     def of(self, items: Items, beside: Sequence[Item] | None) -> Prepared:
         """Ask the objective for the figures of every example, each process for its share of the batches."""
-        learner, sizes = self.learner, Sizes.of(items)
+        learner = self.learner
         firsts = list(accumulate(items.example_counts(), initial=0))
-        plan = plan_epoch(sizes, max(self.batch_tokens, sizes.widest()), seed=0, epoch=0)
         sources: list[tuple[str, Sequence[Item]]] = (
             [("", items), (OBSERVED, beside)] if beside is not None else [("", items)]
         )
@@ -91,9 +90,10 @@ class Preparation:
             for prefix, _ in sources
             for name in learner.prepare(nothing(self.pad_id, learner.device))
         }
-        for indices in plan[learner.world.rank :: learner.world.size]:
-            places = [place for index in indices for place in range(firsts[index], firsts[index + 1])]
-            for prefix, source in sources:
+        for prefix, source in sources:
+            plan = batches_within(Sizes.of_items(source), range(len(source)), self.batch_tokens)
+            for indices in plan[learner.world.rank :: learner.world.size]:
+                places = [place for index in indices for place in range(firsts[index], firsts[index + 1])]
                 batch = padded([source[index] for index in indices], self.pad_id, learner.device)
                 for name, values in learner.prepare(batch).items():
                     figures[prefix + name][places] = values.float().cpu()

@@ -13,7 +13,7 @@ from harness.contract.objectives import Policy
 from harness.data.encode.storage import Items
 from harness.model.batching import nothing, padded
 from harness.nouns import Item
-from harness_tuning.batching import Schedule, Sizes
+from harness_tuning.batching import Schedule, Sizes, batches_within
 from harness_tuning.prepared import OBSERVED, Prepared
 
 
@@ -60,7 +60,9 @@ class Epochs:
         if self.beside is None:
             return batch
         others = [self._item(self.beside, index, OBSERVED) for index in indices]
-        return replace(batch, observed=padded(others, self.pad_id, self.device))
+        within = batches_within(Sizes.of_items(others), range(len(others)), self.schedule.batch_tokens)
+        parts = ([others[index] for index in part] for part in within)
+        return replace(batch, observed=tuple(padded(part, self.pad_id, self.device) for part in parts))
 
     def _item(self, items: Sequence[Item], index: int, prefix: str = "") -> Item:
         return items[index] if self.prepared is None else self.prepared.item(items, index, prefix)

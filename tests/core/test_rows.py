@@ -123,7 +123,7 @@ BAD_ROWS = [
     ("messages", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
      r"message 1: content should be text"),
     ("messages", {"messages": [{"role": "user", "content": "q"}]},
-     r"no message is the assistant's: there is nothing to learn from it"),
+     r"no message is the assistant's: a prompt without an answer is nothing to train on"),
     ("messages",
      {"messages": [{"role": "user", "content": "q"}, {"role": "system", "content": "s"},
                    {"role": "assistant", "content": "a"}]}, r"message 2 is a system prompt"),

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from harness_generation import prompts
 
+from harness.plugins import Plugins
+
 SEEDLING = Path(__file__).resolve().parents[2] / "recipes" / "seedling"
 RECIPE = """\
 name: author
@@ -38,7 +40,7 @@ EXAMPLES = 3  # as many as `--examples` is given
 def tasks() -> list[prompts.Seed]:
     """The questions that seedling is tuned on. Those answered with yes or no are classifications."""
     found = {}
-    for seed in prompts.read_seeds(str(SEEDLING / "data" / "train.alpaca.jsonl")):
+    for seed in prompts.read_seeds(str(SEEDLING / "data" / "train.alpaca.jsonl"), Plugins().datasets):
         label = seed.instances[0][1].endswith((", so yes.", ", so no."))
         if len(seed.instruction.split()) > 3:
             found[seed.instruction] = prompts.Seed(seed.instruction, seed.instances, label)
