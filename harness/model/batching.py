@@ -131,7 +131,7 @@ class _Layout:
     def document(
         self,
         ids: Sequence[int],
-        mask: Sequence[bool],
+        mask: Sequence[bool] | bytes,
         group: int,
         role: str,
         *,

@@ -17,16 +17,15 @@ from typing import Any, BinaryIO
 from harness.data.read.documents import TEXTS, document
 from harness.data.read.jsontext import Parsed, described, json_lines, json_list, json_objects
 from harness.data.read.layouts import as_row, rows_under
+from harness.data.read.packed import PACKED, peek
 from harness.data.read.sqlite import MAGIC, sqlite_rows
 from harness.data.read.storage import (
     HUB,
-    PACKED,
     bare_suffix,
     files_of,
     hub_parts,
     is_remote,
     local_path,
-    peek,
     read_bytes,
     reason_of,
 )
