@@ -143,9 +143,11 @@ class BlockAttention(torch.autograd.Function):  # type: ignore[misc]
                     exact_q = _grouped("q", query[rows], heads, torch.float32)
                     exact_k = _grouped("k", key[rows], heads, torch.float32)
                 some_mask = _of_rows(mask, rows, heads)
-                sums = [
-                    _buffers.get(f"sum of {name}", torch.float32, *x.shape).zero_() for name, x in (("k", k), ("v", v))
-                ]
+                if s > WHOLE:
+                    sums = [
+                        _buffers.get(f"sum {name}", torch.float32, len(k), s, x.shape[-1]).zero_()
+                        for name, x in (("k", k), ("v", v))
+                    ]
                 for block in _blocks(s, mask):
                     if kept:
                         probabilities = kept[part]
@@ -155,12 +157,16 @@ class BlockAttention(torch.autograd.Function):  # type: ignore[misc]
                     some_q, some_g = (x[:, :, block.queries].flatten(1, 2) for x in (q, g))
                     some_k, some_v = k[:, 0, : block.keys], v[:, 0, : block.keys]
                     of_scores = _softmax_backward(_product("p", some_g, some_v.transpose(1, 2)), probabilities)
-                    sums[0][:, 0, : block.keys] += _product("k", of_scores.transpose(1, 2), some_q)
-                    sums[1][:, 0, : block.keys] += _product("v", probabilities.transpose(1, 2), some_g)
-                    of_query = _product("out", of_scores, some_k).mul_(ctx.scale)
-                    _ungrouped(of_query, h, grads[0][rows, block.queries])
-                _ungrouped(sums[0][:, 0].mul_(ctx.scale), heads, grads[1][rows])
-                _ungrouped(sums[1][:, 0], heads, grads[2][rows])
+                    of_keys = _product("k", of_scores.transpose(1, 2), some_q, ctx.scale)
+                    of_values = _product("v", probabilities.transpose(1, 2), some_g)
+                    if s > WHOLE:
+                        sums[0][:, : block.keys] += of_keys
+                        sums[1][:, : block.keys] += of_values
+                    else:
+                        sums = [of_keys, of_values]
+                    _ungrouped(_product("out", of_scores, some_k, ctx.scale), h, grads[0][rows, block.queries])
+                _ungrouped(sums[0], heads, grads[1][rows])
+                _ungrouped(sums[1], heads, grads[2][rows])
         return *(x.transpose(1, 2) for x in grads), None, None
 
 
@@ -227,8 +233,10 @@ def _triangle() -> Tensor:
     return additive(torch.ones(WHOLE, WHOLE, dtype=torch.bool).tril())
 
 
-def _product(name: str, a: Tensor, b: Tensor) -> Tensor:
-    return torch.bmm(a, b, out=_buffers.get(f"product {name}", a.dtype, len(a), a.shape[1], b.shape[2]))
+def _product(name: str, a: Tensor, b: Tensor, scale: float = 1.0) -> Tensor:
+    """Return scale * a b, in a buffer of the name."""
+    out = _buffers.get(f"product {name}", a.dtype, len(a), a.shape[1], b.shape[2])
+    return torch.baddbmm(out, a, b, beta=0, alpha=scale, out=out)
 
 
 def _softmax_backward(grad: Tensor, probabilities: Tensor) -> Tensor:

@@ -22,8 +22,8 @@ from harness.data import EncodedData
 from harness.data.encode.trained import keep_trained_rows
 from harness.files import append_json_line, read_json, replacing, write_json
 from harness.measure.weights import hashes_of_model
-from harness.model.folders import folder_of
 from harness.model.attention import compute_by_blocks
+from harness.model.folders import folder_of
 from harness.model.forward import causal_lm, check_forward
 from harness.model.heads import save_head
 from harness.model.load import Attention, attention_of, load_model
