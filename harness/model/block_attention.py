@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
-import threading
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -19,6 +17,8 @@ from torch import Tensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from harness.model.buffers import Buffers
 
 NAME = "blocks"
 # Measured on AVX-512 with bfloat16, 9 heads of 64 and 2,048 tokens, forward and backward: 4.2 times as fast as sdpa in
@@ -79,22 +79,7 @@ ALL_ATTENTION_FUNCTIONS.register(NAME, attention_forward)
 ALL_MASK_ATTENTION_FUNCTIONS.register(NAME, sdpa_mask)
 
 
-class _Buffers(threading.local):
-    """Memory that the next block uses again: fresh memory costs a page fault for every 4 KiB."""
-
-    def __init__(self) -> None:
-        self.of: dict[tuple[str, torch.dtype], Tensor] = {}
-
-    def get(self, name: str, dtype: torch.dtype, *shape: int) -> Tensor:
-        """Return an uninitialised tensor of the shape, which is another's as soon as the name is asked for again."""
-        size = math.prod(shape)
-        buffer = self.of.get((name, dtype))
-        if buffer is None or len(buffer) < size:
-            buffer = self.of[name, dtype] = torch.empty(size, dtype=dtype)
-        return buffer[:size].view(shape)
-
-
-_buffers = _Buffers()
+_buffers = Buffers()
 
 
 class BlockAttention(torch.autograd.Function):  # type: ignore[misc]
