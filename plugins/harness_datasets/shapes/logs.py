@@ -33,7 +33,9 @@ _SPEAKERS = turns.SPEAKERS | {
 _CHATML = re.compile(r"<\|im_start\|>\s*(\w+)\n(.*?)(?:<\|im_end\|>\n?|(?=<\|im_start\|>)|\Z)", re.DOTALL)
 _INST = re.compile(r"\s*(?:<s>)?\s*\[INST\](.*?)\[/INST\](.*?)(?:</s>|(?=\[INST\])|(?=<s>)|\Z)", re.DOTALL)
 _LLAMA_SYSTEM = re.compile(r"\s*<<SYS>>\s*(.*?)\s*<</SYS>>\s*", re.DOTALL)
+_END = re.compile(r"(<\|endoftext\|>|<\|end\|>|</s>)\s*\Z")
 _LINES = (  # the speaker that begins a turn, as dumps write it
+    re.compile(r"(?:^|\s*)<\|(system|user|assistant)\|>\s*"),
     re.compile(r"(?:^|\s*)###\s*(Human|User|Assistant|System|Instruction|Response|Question|Answer)\s*:\s*"),
     re.compile(r"(?:^|\s*\n)\s*\[(USER|ASSISTANT|SYSTEM|HUMAN|BOT|AI)\]:?[ \t]*"),
     re.compile(r"(?:^|\s*\n)\s*<(user|assistant|system|human|bot)>:?[ \t]*"),
@@ -132,7 +134,7 @@ def _by_lines(text: str) -> list[tuple[str, str]]:
         if pattern.match(text):
             _, *parts = pattern.split(text)
             pairs = zip(parts[::2], parts[1::2], strict=True)
-            read = [(_role(name, number), words.strip()) for number, (name, words) in enumerate(pairs, 1)]
+            read = [(_role(name, number), _END.sub("", words).strip()) for number, (name, words) in enumerate(pairs, 1)]
             first = int(read[0][0] == "system")
             roles = [role for role, _ in read[first:]]
             return read if roles == [("user", "assistant")[number % 2] for number in range(len(roles))] else []
