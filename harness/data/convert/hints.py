@@ -193,7 +193,7 @@ def _nearest(row: Row, datasets: Sequence[Dataset], renamings: Sequence[Renaming
     """Name the dataset whose fields the row comes nearest to, where one of its columns may be what is missing."""
     near = max((nearest_alternative(dataset, row) for dataset in datasets if not dataset.rank), default=None)
     proposed = {renaming.dataset for renaming in renamings}
-    if near is None or near.score[0] < NEAR or len(near.unknown) < len(near.missing):
+    if near is None or not near.missing or near.score[0] < NEAR or len(near.unknown) < len(near.missing):
         return ""
     if proposed and near.dataset not in proposed:
         return ""
