@@ -227,8 +227,8 @@ def _product(name: str, a: Tensor, b: Tensor, scale: float = 1.0) -> Tensor:
 def _softmax_backward(grad: Tensor, probabilities: Tensor) -> Tensor:
     """Return P * (grad - sum(P * grad)), computed in float32."""
     out = _buffers.get("gradient of scores", grad.dtype, *grad.shape)
-    found: Tensor = torch.ops.aten._softmax_backward_data.out(grad, probabilities, -1, grad.dtype, grad_input=out)
-    return found
+    torch.ops.aten._softmax_backward_data.out(grad, probabilities, -1, grad.dtype, grad_input=out)
+    return out
 
 
 @contextlib.contextmanager
