@@ -131,7 +131,7 @@ def _tried(layer: Any) -> tuple[Tensor, ...]:
     return out.detach(), *gradients
 
 
-def _difference(found: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> float:
+def _difference(fused: tuple[Tensor, ...], expected: tuple[Tensor, ...]) -> float:
     """Return the largest relative difference of two lists of tensors."""
-    pairs = zip(found, expected, strict=True)
+    pairs = zip(fused, expected, strict=True)
     return max(float((one - other).norm() / other.norm().clamp_min(1e-9)) for one, other in pairs)
