@@ -22,10 +22,9 @@ from harness.contract.events import Artefact, Event, Step, Validation
 from harness.data import EncodedData
 from harness.data.encode.trained import keep_trained_rows
 from harness.files import append_json_line, read_json, replacing, write_json
-from harness.model.attention import compute_by_blocks
 from harness.model.forward import causal_lm, check_forward
 from harness.model.heads import save_head
-from harness.model.load import Attention, attention_of, load_model
+from harness.model.load import fastest_attention, load_model
 from harness.model.templates import added_tokens
 from harness.plugins import Plugins
 from harness.run import Events, Run
@@ -100,9 +99,7 @@ class Tuner:
         check_data(base, self.template, self.recipe, {part: data.examples for part, data in parts.items() if data})
         self.parameters = sum(weight.numel() for weight in base.parameters())
         self.size_bytes = sum(weight.numel() * weight.element_size() for weight in base.parameters())
-        if compute_by_blocks(base):
-            base.chosen_attention = Attention("sdpa", "computed in blocks of products, faster on this CPU")
-        self.attention = attention_of(base)
+        self.attention = fastest_attention(base)
         if self.spec.gradient_checkpointing is True:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
