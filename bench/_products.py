@@ -28,16 +28,16 @@ class Products(TorchDispatchMode):
 
     def seconds(self, device: Any) -> float:
         """Return the time of the products one after the other, on tensors that are there already: the best of two."""
-        made: dict[Any, Any] = {}
+        tensors: dict[Any, Any] = {}
 
         def real(meta: Any, place: int) -> Any:
             if not isinstance(meta, torch.Tensor):
                 return meta
             key = (tuple(meta.shape), meta.stride(), meta.dtype, place)
-            if key not in made:
-                made[key] = torch.empty_strided(meta.shape, meta.stride(), dtype=meta.dtype, device=device)
-                made[key].normal_(std=0.01)
-            return made[key]
+            if key not in tensors:
+                tensors[key] = torch.empty_strided(meta.shape, meta.stride(), dtype=meta.dtype, device=device)
+                tensors[key].normal_(std=0.01)
+            return tensors[key]
 
         ready = []
         for function, args, kwargs, precision in self.calls:
