@@ -22,7 +22,7 @@ from harness.data import EncodedData
 from harness.data.encode.trained import keep_trained_rows
 from harness.files import append_json_line, read_json
 from harness.model.forward import causal_lm, check_forward
-from harness.model.load import attention_of, load_model
+from harness.model.load import fastest_attention, load_model
 from harness.model.templates import added_tokens
 from harness.plugins import Plugins
 from harness.run import Events, Run
@@ -36,6 +36,7 @@ from harness_tuning.checkpoint import (
     save_checkpoint,
 )  # fmt: skip
 from harness_tuning.fit import check_data, computing, record_identity
+from harness_tuning.fused import fuse_adapters
 from harness_tuning.gates import check_goes_on, check_start, check_unchanged, without_trace
 from harness_tuning.layout import choose_layout
 from harness_tuning.learner import Figures, Learner
@@ -103,7 +104,7 @@ class Tuner:
         check_data(base, self.template, self.recipe, {part: data.examples for part, data in parts.items() if data})
         self.parameters = sum(weight.numel() for weight in base.parameters())
         self.size_bytes = sum(weight.numel() * weight.element_size() for weight in base.parameters())
-        self.attention = attention_of(base)
+        self.attention = fastest_attention(base)
         if self.spec.gradient_checkpointing is True:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
@@ -119,6 +120,7 @@ class Tuner:
                 before = measure_probes(base, self.probes)
                 self.quantizing_changed = mean_difference(before, self.probes_of_base)
             self.model = self.method.apply(base, self.spec.method).train()
+            fuse_adapters(self.model)
             self._check_applied(before)
         self.rows = self._train_rows() if self.added else None
         self._plan_batches()
