@@ -75,9 +75,9 @@ def read_adapter(name: str, folder: Path) -> Adapter:
         raise ModelError(f"{name}: {weights_path} does not hold pairs of lora_A and lora_B: the adapter is damaged")
     if stacks := sorted(module for module in inputs if STACK.search(module)):
         raise ModelError(
-            f"{name}: the adapter changes the experts of {len(stacks)} stacks, as {stacks[0]}, which vLLM has no "
-            f"LoRA kernels for on a CPU, and whose answers the harness has not checked on a GPU. `harness evaluate {name}` measures it; to "
-            f"serve, tune with `experts: false`"
+            f"{name}: the adapter changes {len(stacks)} stacks of experts, as {stacks[0]}: vLLM has no LoRA kernels "
+            f"for them on a CPU, and on a GPU the harness has not checked what it answers. `harness evaluate {name}` "
+            f"measures it; to serve, tune with `experts: false`"
         )
     patterns = (config.get("rank_pattern") or {}).values()
     rank = max(config["r"], *patterns, *(shape[0] for shape in inputs.values()), 1)
