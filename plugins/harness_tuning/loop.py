@@ -45,7 +45,6 @@ from harness_tuning.policy import ModelPolicy
 from harness_tuning.prepared import Beside, Preparation, load_prepared, save_prepared, start_key
 from harness_tuning.probes import choose_probes, mean_difference, measure_probes
 from harness_tuning.rows import TrainedRows
-from harness_tuning.saving import save_result
 from harness_tuning.sources import Epochs
 from harness_tuning.trial import Estimate, Stretch, estimate, small_part
 from harness_tuning.world import World
@@ -65,7 +64,7 @@ class TuningData:
 
 
 class Tuner:
-    """One run's tuning. `start` loads and restores, `steps` trains, `finish` leaves the result on disk."""
+    """One run's tuning. `start` loads and restores, `steps` trains; `save_result` leaves the result on disk."""
 
     def __init__(
         self,
@@ -359,12 +358,6 @@ class Tuner:
         )
         folder = save_checkpoint(self.run, progress, self.optimizer.state(), self.data.train.sha256)
         self.events.send(Artefact(self.run.name, "checkpoint", folder))
-
-    def finish(self) -> None:
-        """Leave adapter (or model), template and probes on disk, in the main process, and let the checkpoints go."""
-        if not self.world.is_main:
-            return
-        save_result(self)
 
     def _validated(self) -> Iterator[dict[str, float]]:
         if self.data.validation is None:

@@ -145,6 +145,7 @@ def _help_to_tune(context: Context, run: Run, world: World) -> None:
 def _tune_and_show(context: Context, run: Run, world: World, events: Events) -> None:
     from harness.model.load import pick_device
     from harness_tuning import plan
+    from harness_tuning.saving import save_result
 
     recipe, console = run.recipe, context.console
     with contextlib.ExitStack() as last, run.session(str(pick_device())) as session, _stop_on_signals() as stop:
@@ -167,7 +168,7 @@ def _tune_and_show(context: Context, run: Run, world: World, events: Events) -> 
             session["outcome"] = "interrupted"
         else:
             with console.status("Saving"):
-                tuner.finish()
+                save_result(tuner)
     if session["outcome"] == "interrupted":
         raise SystemExit(EXIT_INTERRUPTED)
     _show_result(context, tuner, time.perf_counter() - began, validation)
