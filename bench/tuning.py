@@ -33,7 +33,7 @@ LEARNING_RATE = 1e-3
 # Rows, tokens of a batch, and the sizes of a Qwen2 with random weights; None: the real model.
 SHAPES: dict[str, dict[str, Any]] = {
     "2M": {
-        "rows": 300,
+        "rows": 150,
         "batch_tokens": 4096,
         "vocab": 4096,
         "hidden": 128,
@@ -43,7 +43,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "shared": 2,
     },
     "20M": {
-        "rows": 300,
+        "rows": 120,
         "batch_tokens": 4096,
         "vocab": 16384,
         "hidden": 384,
@@ -52,7 +52,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "heads": 6,
         "shared": 2,
     },
-    "135M": {"rows": 60, "batch_tokens": 2048, "vocab": None},
+    "135M": {"rows": 36, "batch_tokens": 2048, "vocab": None},
 }
 REAL_MODEL = ROOT / ".models" / "SmolLM2-135M-Instruct"
 CHATML = (
@@ -170,7 +170,7 @@ def ours(folder: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - began
     grown = _memory_bytes(device) - before_start - tuner.size_bytes  # the others' model is loaded when they begin
     learner, source = tuner.learner, tuner.source
-    chosen = range(1, tuner.total_steps + 1, max(1, tuner.total_steps // 5))
+    chosen = range(1, tuner.total_steps + 1, max(1, tuner.total_steps // 3))
 
     def step(number: int) -> None:
         learner.backward(source.step(number))
