@@ -4,6 +4,10 @@
     python bench/tuning.py --shape 135M
     python bench/tuning.py --device cuda
 
+LLaMA-Factory's environment: `pip install torch==2.13.0 llamafactory==0.9.5`. Where torchvision and torchaudio are not
+built for that torch, uninstall the first and remove the second's `lib/*.so`: text needs neither. Without that Python,
+the side is left out.
+
 The limit. A LoRA step moves about 4 FLOPs a base weight and token through the decoder (forward 2, gradient of the input
 2; the frozen weights need no gradient), and 6 for the head where there is something to learn. Two figures say how near
 ours comes: the time that the step's own matrix products need when run alone over the step's time, and the model's
