@@ -187,6 +187,9 @@ def test_rows_that_the_objective_does_not_read_are_wrong(harness_here, data_reci
     done = harness_here("--plugin", plugin, "data", "validate", data_recipe)
     assert done.code == 1 and "nothing wrong" not in done.out
     assert "yields conversations; the objective 'hinge' reads preferences: name a dataset of preferences" in done.out
+    plugin.write_text(plugin.read_text().replace("reads='preferences'", "reads='pairs'"))
+    done = harness_here("--plugin", plugin, "data", "validate", data_recipe)
+    assert "the objective 'hinge' reads pairs: name a dataset of preferences, see `harness data list`" in done.out
     data_recipe.write_text(data + "tune: {objective: sft}\n")
     assert harness_here("data", "validate", data_recipe).code == 0
 
