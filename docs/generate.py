@@ -103,8 +103,9 @@ MEANINGS = {
     "tune.learning_rate": "the highest learning rate",
     "tune.epochs": "how often the data is gone through; 0.5 is half of it",
     "tune.steps": "so many optimizer steps instead of `epochs`",
-    "tune.batch_tokens": "tokens in a batch, padding included: what fits in memory",
-    "tune.accumulate": "batches in an optimizer step; the split does not change the gradient",
+    "tune.step_tokens": "tokens of an optimizer step, at most, over all processes",
+    "tune.microbatch_tokens": "positions of a forward pass, padding included; `auto`: what memory allows",
+    "tune.layout": "`padded`, `packed` (examples behind each other), or `auto`: packed on a GPU, if the model can",
     "tune.warmup_ratio": "the part of the steps over which the learning rate rises from 0",
     "tune.schedule": "how it falls after that",
     "tune.min_learning_rate_ratio": "where it ends, as a part of `learning_rate`",
@@ -116,11 +117,21 @@ MEANINGS = {
     "tune.seed": "of the adapter's first weights, the order of the data and dropout",
     "tune.checkpoint_every": "optimizer steps between checkpoints to resume from; always one at an interruption",
     "tune.validate_every": "optimizer steps between measurements of `data.validation`; always one before and after",
+    "dpo.beta": "how far the model may move from the reference: the higher, the less",
+    "dpo.loss": "`sigmoid`; `ipo`, on mean log-probabilities a token; or `robust`, for labels of which some are wrong",
+    "dpo.label_smoothing": "the share of labels that are taken to be wrong",
     "lora.rank": "the adapter's rank",
     "lora.alpha": "its scale: the adapter is added `alpha / rank` times",
     "lora.dropout": "dropout before the adapter",
-    "lora.target_modules": "`all-linear`, or a list of layer names such as `[q_proj, v_proj]`",
+    "lora.target_modules": "`all-linear`, names' ends as `[q_proj, v_proj]`, or a regular expression for whole names",
+    "lora.experts": "with `all-linear`: adapt the experts that a model keeps in one tensor a layer, too",
     "lora.rslora": "scale by `alpha / sqrt(rank)` instead",
+    "lora.init": "`default`, `gaussian`, `orthogonal`, `mica`, `pissa` or `olora`; the last two save twice the rank",
+    "lora.b_rate_ratio": "LoRA+: the learning rate of B over that of A",
+    "lora.train_also": "`[embeddings, head]`, or one of them: trained beside the adapter; the run saves a whole model",
+    "qlora.double_quant": "keep the scales of the 4-bit blocks in 8 bits",
+    "from_run.path": "the folder of the run (relative to the recipe) whose adapter is trained on",
+    "from_run.b_rate_ratio": "LoRA+: the learning rate of B over that of A",
     # evaluate
     "evaluate.evaluation": "a registered evaluation",
     "lm_eval.tasks": "names of lm-evaluation-harness tasks",
@@ -248,6 +259,8 @@ def _table(section: str, model: Any, **defaults: str) -> str:
     rows = ["| key | default | what it is |", "|---|---|---|"]
     for key, field in model.model_fields.items():
         meaning = MEANINGS.get(f"{section}.{key}" if section else key)
+        if meaning is None and section in ("dora", "qlora"):  # LoRA's
+            meaning = MEANINGS.get(f"lora.{key}")
         if meaning is None:
             raise SystemExit(f"docs/generate.py: say in MEANINGS what {section}.{key} means")
         choices = _choices(field.annotation)

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import harness
 from harness.errors import first_line, listed
+from harness.hashing import read_sha256
 from harness.measure.weights import hashes_of_model
 from harness.model.folders import folder_of
 from harness.model.load import positions_of
 from harness.recipe import Recipe
 from harness.run import Run
 from harness.template import BoundTemplate
+from harness_tuning.learner import is_out_of_memory
 
 if TYPE_CHECKING:
     from harness.data.encode.storage import Examples
@@ -25,16 +28,16 @@ FREE_KEYS = {"name", "evaluate", "track", "serve", "data.processes", "tune.check
 
 
 @contextmanager
-def computing(model: str, what: str, batch_tokens: int, hint: str) -> Iterator[None]:
+def computing(model: str, what: str, hint: str) -> Iterator[None]:
     """Turn what a model raises inside the block into a ModelError that names it; `what` is computed there."""
     try:
         yield
     except (harness.HarnessError, KeyboardInterrupt):
         raise
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        if is_out_of_memory(error):
             raise harness.HarnessError(
-                f"{what} does not fit into memory: lower tune.batch_tokens (now {batch_tokens:,}), or set "
+                f"{what} does not fit into memory: lower tune.microbatch_tokens or data.max_tokens, or set "
                 f"tune.gradient_checkpointing: true"
             ) from error
         raise harness.ModelError(
@@ -64,8 +67,10 @@ def check_data(base: Any, template: BoundTemplate, recipe: Recipe, parts: dict[s
             )
 
 
-def record_identity(run: Run, template_sha256: str) -> None:
+def record_identity(run: Run, template_sha256: str, starts_from: Path | None = None) -> None:
     """Write into the manifest what a resumed run must have unchanged, or compare with what is there.
+
+    `starts_from` is the folder of the adapter that is trained on.
 
     Raises:
         RunError: naming what changed: base weights, template or tokenizer, keys of the recipe.
@@ -74,6 +79,8 @@ def record_identity(run: Run, template_sha256: str) -> None:
         raise harness.ModelError(f"{run.recipe.model.path}: its files are not in the hub's cache folder")
     model = hashes_of_model(folder)
     now: dict[str, Any] = model | {"template_sha256": template_sha256, "settings": settings_of(run.recipe)}
+    if starts_from is not None:
+        now["start_sha256"] = read_sha256(starts_from / "adapter_model.safetensors")
     began = run.manifest.get("identity")
     if began is None:
         run.update(identity=now)
@@ -87,6 +94,8 @@ def record_identity(run: Run, template_sha256: str) -> None:
     changed = []
     if any(began[key] != model[key] for key in model):
         changed.append(f"the base model's files ({run.recipe.model.path})")
+    if began.get("start_sha256") != now.get("start_sha256"):
+        changed.append(f"the adapter that it starts from ({starts_from})")
     if began["template_sha256"] != template_sha256:
         changed.append("the template or the tokenizer")
     settings = in_sections(began["settings"], now["settings"])
@@ -122,6 +131,8 @@ def in_sections(began: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, A
         if isinstance(name := settings[section], str):
             flat = [key for key in now[section] if f"tune.{key}" in settings]
             settings[section] = {"name": name} | {key: settings.pop(f"tune.{key}") for key in flat}
+    if "tune.batch_tokens" in settings:
+        settings["tune.step_tokens"] = settings.pop("tune.batch_tokens") * settings.pop("tune.accumulate", 1)
     if settings.get("data.train_on") == "none-but-marked":
         settings["data.train_on"] = "marked"
     filled: dict[str, Any] = _with_new_keys(settings, now)

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -19,6 +19,7 @@ import harness
 from harness.contract.batches import Batch
 from harness.errors import listed
 from harness.model.forward import causal_lm, plain_logits
+from harness_tuning.checkpoint import random_state, restore_random
 from harness_tuning.learner import Learner
 
 # Mean absolute difference of log-probabilities, in nats: products of other shapes round otherwise.
@@ -29,17 +30,14 @@ LARGEST_DIFFERENCE_AT_START = 0.02  # of the loss, relative to its value where t
 @contextmanager
 def without_trace(learner: Learner) -> Iterator[None]:
     """Put random state, gradients and mode back as they were."""
-    cpu = torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    random = random_state()
     try:
         yield
     finally:
         learner.model.zero_grad(set_to_none=True)
         learner.optimizer.adamw.zero_grad(set_to_none=True)
         learner.model.train()
-        torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state(cuda)
+        restore_random(random)
 
 
 def check_start(learner: Learner, batch: Batch) -> None:
@@ -113,6 +111,25 @@ def check_unchanged(before: list[list[float]], after: list[list[float]], model: 
             f"the method {method!r} changes what the model says before anything is trained: log-probabilities differ "
             f"by {difference:.3g} nats on average, expected at most {allowed_difference(model):g}. An adapter begins "
             f"with a difference of zero (in LoRA, B = 0)"
+        )
+
+
+def check_goes_on(saved: Mapping[str, Any], now: list[list[float]], model: Any, run: str) -> None:
+    """Raise HarnessError where a model with a run's adapter does not say what it said when that run ended.
+
+    Args:
+        saved: the run's probes.json.
+        now: the log-probabilities of its probes, measured now.
+    """
+    expected = [probe["tuned"] for probe in saved["probes"]]
+    pairs = [pair for one, other in zip(expected, now, strict=True) for pair in zip(one, other, strict=True)]
+    difference = sum(abs(one - other) for one, other in pairs) / max(len(pairs), 1)
+    dtype = str(causal_lm(model).get_input_embeddings().weight.dtype).removeprefix("torch.")
+    allowed = allowed_difference(model) if saved["dtype"] == dtype else LARGEST_DIFFERENCE["other"]
+    if not difference <= allowed:
+        raise harness.HarnessError(
+            f"the adapter of {run} does not give what it gave when that run ended: log-probabilities of its probes "
+            f"differ by {difference:.3g} nats on average, expected at most {allowed:g}. Its files have changed"
         )
 
 

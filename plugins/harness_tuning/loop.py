@@ -7,38 +7,42 @@ the bytes that N+M steps give on a CPU; the result is on disk before the run is 
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
+import click
 import torch
 
 import harness
 from harness.contract.events import Artefact, Event, Step, Validation
 from harness.data import EncodedData
 from harness.data.encode.trained import keep_trained_rows
-from harness.files import append_json_line, read_json, replacing, write_json
-from harness.measure.weights import hashes_of_model
-from harness.model.folders import folder_of
+from harness.files import append_json_line, read_json
 from harness.model.forward import causal_lm, check_forward
-from harness.model.heads import save_head
-from harness.model.load import attention_of, load_model
+from harness.model.load import fastest_attention, load_model
 from harness.model.templates import added_tokens
 from harness.plugins import Plugins
 from harness.run import Events, Run
 from harness.template import BoundTemplate, fingerprint, source_fingerprint
-from harness_tuning.batching import Sizes
-from harness_tuning.checkpoint import Progress, checkpoints, load_checkpoint, save_checkpoint
+from harness_tuning.checkpoint import (
+    Progress,
+    checkpoints,
+    load_checkpoint,
+    random_state,
+    restore_random,
+    save_checkpoint,
+)  # fmt: skip
 from harness_tuning.fit import check_data, computing, record_identity
-from harness_tuning.gates import check_start, check_unchanged, without_trace
+from harness_tuning.fused import fuse_adapters
+from harness_tuning.gates import check_goes_on, check_start, check_unchanged, without_trace
+from harness_tuning.layout import choose_layout
 from harness_tuning.learner import Figures, Learner
-from harness_tuning.methods.full import save_model
 from harness_tuning.optimizer import MasterAdamW, check_optimizer, learning_rate_at
 from harness_tuning.policy import ModelPolicy
-from harness_tuning.prepared import Beside, Preparation, digest_of_weights, load_prepared, save_prepared
+from harness_tuning.prepared import Beside, Preparation, load_prepared, save_prepared, start_key
 from harness_tuning.probes import choose_probes, mean_difference, measure_probes
 from harness_tuning.rows import TrainedRows
 from harness_tuning.sources import Epochs
@@ -47,6 +51,7 @@ from harness_tuning.world import World
 
 # In nats, on average. The rows of the head are a product of their own, which may round otherwise than the whole head's.
 LARGEST_DIFFERENCE_OF_ROWS = 0.02
+T = TypeVar("T")
 ARCHITECTURE_HINT = "This architecture cannot be tuned here, or its configuration is not that of its weights"
 
 
@@ -59,7 +64,7 @@ class TuningData:
 
 
 class Tuner:
-    """One run's tuning. `start` loads and restores, `steps` trains, `finish` leaves the result on disk."""
+    """One run's tuning. `start` loads and restores, `steps` trains; `save_result` leaves the result on disk."""
 
     def __init__(
         self,
@@ -72,61 +77,59 @@ class Tuner:
         world: World | None = None,
     ) -> None:
         self.run, self.template, self.data, self.device = run, template, data, device
+        self.plugins = plugins
         self.events = events or Events()
         self.recipe, self.spec = run.recipe, run.recipe.tune
         self.objective = plugins.objectives[self.spec.objective.name]
         self.method = plugins.methods[self.spec.method.name]
         self.added = added_tokens(template, self.recipe.model) if self.recipe.template.add_tokens else {}
-        self.merges = bool(self.added) and self.method.produces == "adapter"  # which cannot carry embeddings
+        self.whole = "an adapter cannot carry embeddings" if self.added else self._asked(self.method.whole)
+        self.merges = self.whole is not None and self.method.produces == "adapter"
+        self.changes_base = self._asked(self.method.changes_base)
+        self.quantizing_changed: float | None = None  # log-probabilities of the probes, in nats, on average
         self.progress = Progress()
         self.world = world or World()
-        spec, pad_id = self.spec, template.pad_id
-        self.source = Epochs(
-            data.train.items, pad_id, device, batch_tokens=spec.batch_tokens, accumulate=spec.accumulate,
-            seed=spec.seed, epochs=spec.epochs, steps=spec.steps, beside=self._beside(data.train),
-        )  # fmt: skip
-        self.total_steps = self.source.total_steps
-        self.validation: Epochs | None = None
-        if data.validation is not None:
-            budget = max(spec.batch_tokens, Sizes.of(data.validation.items).widest())
-            self.validation = Epochs(
-                data.validation.items, pad_id, device, batch_tokens=budget, accumulate=self.world.size,
-                beside=self._beside(data.validation),
-            )  # fmt: skip
-
-    def _beside(self, data: EncodedData) -> Beside | None:
-        return None if self.objective.beside is None else Beside(data.items, self.objective, self.spec.objective)
 
     def start(self) -> None:
         """Load the model, measure the probes on it as it is, and put back the newest checkpoint if there is one."""
         check_optimizer(self.spec, self.device)
         torch.manual_seed(self.spec.seed)
-        base = load_model(self.recipe.model, for_tuning=True, added_ids=tuple(self.added.values())).to(self.device)
+        base = load_model(self.recipe.model, for_tuning=True, added_ids=tuple(self.added.values()))
+        if self.method.quantize is None:  # else it may not fit there before
+            base = base.to(self.device)
         if self.world.is_main:  # here: files of a hub id are there when it is loaded
-            record_identity(self.run, fingerprint(self.template))
+            record_identity(self.run, fingerprint(self.template), self._asked(self.method.starts_from))
         parts = {"train": self.data.train, "validation": self.data.validation}
         check_data(base, self.template, self.recipe, {part: data.examples for part, data in parts.items() if data})
         self.parameters = sum(weight.numel() for weight in base.parameters())
         self.size_bytes = sum(weight.numel() * weight.element_size() for weight in base.parameters())
-        self.attention = attention_of(base)
-        if self.spec.gradient_checkpointing:
+        self.attention = fastest_attention(base)
+        if self.spec.gradient_checkpointing is True:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
         with self._computing("the check of a few tokens"):
-            first = torch.tensor([list(self.data.train.examples[0].input_ids)], device=self.device)
+            first = torch.tensor([list(self.data.train.examples[0].input_ids)], device=base.device)
             check_forward(base, first)
             self.probes = choose_probes((self.data.validation or self.data.train).sample, self.template)
             self.probes_of_base = measure_probes(base, self.probes)
         with self._computing(f"the method {self.method.name}"):
+            before = self.probes_of_base
+            if self.method.quantize is not None:
+                base = self.method.quantize(base, self.spec.method, self.device)
+                before = measure_probes(base, self.probes)
+                self.quantizing_changed = mean_difference(before, self.probes_of_base)
             self.model = self.method.apply(base, self.spec.method).train()
-            check_unchanged(
-                self.probes_of_base[:1], measure_probes(self.model, self.probes[:1]), self.model, self.method.name
-            )
+            fuse_adapters(self.model)
+            self._check_applied(before)
         self.rows = self._train_rows() if self.added else None
+        self._plan_batches()
         self.head = None
         if self.objective.head is not None:
             self.head = self.objective.head(causal_lm(self.model).config.get_text_config().hidden_size).to(self.device)
-        self.optimizer = MasterAdamW(self.model, self.spec, head=self.head)
+        factor = self.method.rate_factor
+        self.optimizer = MasterAdamW(
+            self.model, self.spec, lambda name: 1.0 if factor is None else factor(name, self.spec.method), self.head
+        )
         self.learner = Learner(
             ModelPolicy(self.model, self.head), self.objective, self.spec.objective, self.optimizer, self.device,
             self.world, is_adapter=self.method.produces == "adapter",
@@ -152,11 +155,44 @@ class Tuner:
             keep_trained_rows(self.run.trained_rows_path, self.data.train.examples)
             self._record()
 
+    def _asked(self, function: Callable[[Any], T] | None) -> T | None:
+        """Return what an optional function of the method says of the recipe's options."""
+        return None if function is None else function(self.spec.method)
+
+    def _check_applied(self, before: list[list[float]]) -> None:
+        """Raise HarnessError where the model does not say what it said before, or what the run it starts from says."""
+        start = self._asked(self.method.starts_from)
+        if start is None:
+            now = measure_probes(self.model, self.probes[:1])
+            check_unchanged(before[:1], now, self.model, self.method.name)
+        elif (probes := start.parent / "probes.json").is_file():
+            saved = read_json(probes)
+            now = measure_probes(self.model, saved["probes"])
+            check_goes_on(saved, now, self.model, start.parent.name)
+
+    def _plan_batches(self) -> None:
+        """Choose the layout of the batches, once for a run, and plan its steps."""
+        begun = self.run.manifest.get("layout") if checkpoints(self.run) else None
+        items, wanted = self.data.train.items, self.spec.layout
+        self.layout = choose_layout(self.model, items, self.device, wanted, begun)
+        self.source = self._epochs(self.data.train, epochs=self.spec.epochs, steps=self.spec.steps)
+        self.source.split = self.layout.split(self.spec, self.source.sizes)
+        self.total_steps = self.source.total_steps
+        self.validation = None if self.data.validation is None else self._epochs(self.data.validation)
+
+    def _epochs(self, data: EncodedData, **settings: Any) -> Epochs:
+        beside = None if self.objective.beside is None else Beside(data.items, self.objective, self.spec.objective)
+        return Epochs(
+            data.items, self.template.pad_id, self.device, step_tokens=self.spec.step_tokens, beside=beside,
+            layout=self.layout.layout, seed=self.spec.seed, **settings,
+        )  # fmt: skip
+
     def prepare(self) -> None:
         """Have the objective's figures of the starting state, from the run or computed now: before the first step."""
         if self.objective.prepare is None or self.source.prepared is not None:
             return
-        key = self._start_key()
+        moving = self.optimizer.weights if self.method.produces == "adapter" else {}  # else the base's files say it all
+        key = start_key(self.recipe, moving, [data.sha256 for data in (self.data.train, self.data.validation) if data])
         for part, source in (("train", self.source), ("validation", self.validation)):
             if source is None:
                 continue
@@ -164,24 +200,11 @@ class Tuner:
             with self.world.main_first():
                 source.prepared = load_prepared(path, key, source.items)
             if self.world.any(source.prepared is None, self.device):
-                preparation = Preparation(self.learner, self.template.pad_id, self.spec.batch_tokens)
+                preparation = Preparation(self.learner, self.template.pad_id, self.source.split.positions)
                 with without_trace(self.learner), self._computing("the reference"):
                     source.prepared = preparation.of(source.items, source.beside)
                 if self.world.is_main:
                     save_prepared(path, key, source.prepared)
-
-    def _start_key(self) -> dict[str, Any]:
-        """Return what figures of the starting state depend on: weights, ids, dtype and objective."""
-        folder, validation = folder_of(self.recipe.model), self.data.validation
-        assert folder is not None  # `record_identity` has refused it
-        moving = self.optimizer.weights if self.method.produces == "adapter" else {}  # else the base's files say it all
-        return {
-            **hashes_of_model(folder),
-            "weights_sha256": digest_of_weights(moving),
-            "data_sha256": [self.data.train.sha256, validation.sha256 if validation else None],
-            "dtype": self.recipe.model.dtype,
-            "objective": self.spec.objective.model_dump(mode="json"),
-        }
 
     def _tried(self) -> Estimate:
         """Pass the gates before step 1, and try some batches for time and memory."""
@@ -193,13 +216,15 @@ class Tuner:
             return estimate(stretch)
 
     def _computing(self, what: str, hint: str = ARCHITECTURE_HINT) -> AbstractContextManager[None]:
-        return computing(self.recipe.model.path, what, self.spec.batch_tokens, hint)
+        return computing(self.recipe.model.path, what, hint)
 
     def _record(self) -> None:
         """Write into the manifest what the data, the template and the model turned out to be."""
         self.run.update(
             data_sha256=self.data.train.sha256,
             attention={"name": self.attention.name, "reason": self.attention.reason},
+            layout=asdict(self.layout),
+            split=asdict(self.source.split),
             estimate=asdict(self.estimate),
             template={
                 "name": self.template.name,
@@ -272,9 +297,9 @@ class Tuner:
                 return
 
     def _step(self, step: int) -> dict[str, float]:
-        """Do one optimizer step over `accumulate` batches (fewer at the end of an epoch)."""
+        """Do one optimizer step over the step's batches."""
         began = time.perf_counter()
-        figures = self.learner.backward(self.source.step(step, self.world.rank, self.world.size))
+        figures = self._backward(step)
         learning_rate = learning_rate_at(step, self.total_steps, self.spec)
         norm = self.optimizer.step(learning_rate, self.spec.max_grad_norm)
         self.source.refresh(self.learner.policy)
@@ -305,6 +330,18 @@ class Tuner:
             "seconds": round(self.progress.seconds, 3),
         }
 
+    def _backward(self, step: int) -> Figures:
+        """Take the gradient of a step; where memory does not suffice, of the same step in smaller batches."""
+        while True:
+            random = random_state()
+            figures = self.learner.backward(self.source.step(step, self.world.rank, self.world.size))
+            if figures is not None:
+                return figures
+            restore_random(random)
+            self._say(self.source.halve(step))
+            if self.world.is_main:
+                self.run.update(split=asdict(self.source.split))
+
     def validation_figures(self) -> Figures:
         """Return the figures of the validation data: the mean loss over their units, and metrics."""
         assert self.validation is not None
@@ -322,46 +359,6 @@ class Tuner:
         folder = save_checkpoint(self.run, progress, self.optimizer.state(), self.data.train.sha256)
         self.events.send(Artefact(self.run.name, "checkpoint", folder))
 
-    def finish(self) -> None:
-        """Leave adapter (or model), template and probes on disk, in the main process, and let the checkpoints go."""
-        if not self.world.is_main:
-            return
-        whole = self.merges or self.method.produces == "model"
-        target = self.run.model_folder if whole else self.run.adapter_folder
-        for leftover in (target, self.run.chat_folder):  # of an attempt that was killed after it had saved this much
-            shutil.rmtree(leftover, ignore_errors=True)
-        self.template.save(self.run.chat_folder)
-        if self.merges:
-            self._merge()
-        with replacing(target) as temporary:
-            temporary.mkdir()
-            (save_model if self.merges else self.method.save)(self.model, temporary)
-            if whole:  # so that the folder can be used by itself
-                self.template.tokenizer.save_pretrained(temporary)
-                defaults = read_json(self.run.chat_folder / "generation_config.json")
-                del defaults["temperature"]  # transformers warns of it beside do_sample: false
-                write_json(temporary / "generation_config.json", defaults)
-        if self.head is not None:
-            with replacing(self.run.head_path) as temporary:
-                save_head(self.head, temporary)
-        tuned = measure_probes(self.model, self.probes)
-        measured = [
-            probe | {"base": base, "tuned": after}
-            for probe, base, after in zip(self.probes, self.probes_of_base, tuned, strict=True)
-        ]
-        write_json(self.run.probes_path, {"dtype": self.recipe.model.dtype, "probes": measured})
-        self.events.send(Artefact(self.run.name, "model" if whole else "adapter", target))
-        for to_go_on_from in (self.run.checkpoints_folder, self.run.prepared_folder):
-            shutil.rmtree(to_go_on_from, ignore_errors=True)
-
-    def _merge(self) -> None:
-        """Merge base, adapter and rows into one model. The change by rounding to its dtype goes into the manifest."""
-        before = measure_probes(self.model, self.probes)
-        assert self.rows is not None
-        self.rows.fold()
-        self.model = self.model.merge_and_unload(safe_merge=True)
-        self.run.update(merging_changed_nats=mean_difference(measure_probes(self.model, self.probes), before))
-
     def _validated(self) -> Iterator[dict[str, float]]:
         if self.data.validation is None:
             return
@@ -370,6 +367,11 @@ class Tuner:
         metrics = {"step": self.progress.step, "validation_loss": figures.loss, **own}
         self._log(metrics, Validation(self.run.name, self.progress.step, metrics))
         yield metrics
+
+    def _say(self, what: str) -> None:
+        """Warn, from the main process."""
+        if self.world.is_main:
+            click.echo(f"warning: {what}", err=True)
 
     def _log(self, metrics: dict[str, float], event: Event) -> None:
         if self.world.is_main:
