@@ -198,6 +198,13 @@ def peak_memory_bytes(device: torch.device) -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
 
 
+def taken_bytes(device: torch.device) -> int:
+    """Return the memory that this process takes now."""
+    if device.type == "cuda":
+        return torch.cuda.memory_allocated(device)
+    return (_kib(Path("/proc/self/status"), "VmRSS:") or 0) * 1024
+
+
 def free_memory_bytes(device: torch.device) -> int | None:
     """Return the memory that this process may take in all; None where the system does not say."""
     if device.type == "cuda":
