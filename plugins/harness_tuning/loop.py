@@ -24,7 +24,7 @@ from harness.data.encode.trained import keep_trained_rows
 from harness.files import append_json_line, read_json, replacing, write_json
 from harness.model.forward import causal_lm, check_forward
 from harness.model.heads import save_head
-from harness.model.load import attention_of, free_memory, load_model
+from harness.model.load import attention_of, load_model
 from harness.model.templates import added_tokens
 from harness.plugins import Plugins
 from harness.run import Events, Run
@@ -38,10 +38,10 @@ from harness_tuning.checkpoint import (
     save_checkpoint,
 )  # fmt: skip
 from harness_tuning.fit import check_data, computing, record_identity
-from harness_tuning.gates import check_start, check_unchanged, without_trace
+from harness_tuning.gates import check_unchanged, without_trace
 from harness_tuning.layout import choose_layout
-from harness_tuning.learner import Figures, Learner, is_out_of_memory
-from harness_tuning.memory import Fit, checkpoint_layers, fit
+from harness_tuning.learner import Figures, Learner
+from harness_tuning.memory import fit
 from harness_tuning.methods.full import save_model
 from harness_tuning.optimizer import MasterAdamW, check_optimizer, learning_rate_at
 from harness_tuning.policy import ModelPolicy
@@ -49,7 +49,7 @@ from harness_tuning.prepared import Beside, Preparation, load_prepared, save_pre
 from harness_tuning.probes import choose_probes, mean_difference, measure_probes
 from harness_tuning.rows import TrainedRows
 from harness_tuning.sources import Epochs
-from harness_tuning.trial import Estimate, Stretch, estimate, free_memory_bytes, small_part, taken_bytes
+from harness_tuning.trial import Stretch, tried
 from harness_tuning.world import World
 
 # In nats, on average. The rows of the head are a product of their own, which may round otherwise than the whole head's.
@@ -128,7 +128,9 @@ class Tuner:
             self.progress, tensors = saved
             self.source.restore(self.progress.source)
             self.optimizer.load({name: tensor.to(self.device) for name, tensor in tensors.items()})
-        self._fit(is_begun=saved is not None)
+        begun = self.run.manifest.get("checkpointed") if saved is not None else None
+        with without_trace(self.learner):
+            self.fit = fit(self.learner, self.source, self.spec, begun)
         adapted = hasattr(self.spec.method, "target_modules")
         hint = (
             "Without the adapter it computes: name layers that can be adapted in tune.method.target_modules"
@@ -136,7 +138,8 @@ class Tuner:
             else ""
         )
         with self._computing(f"a batch of the plan with {self.method.name}", hint or ARCHITECTURE_HINT):
-            self.estimate = self._tried()
+            stretch = Stretch(self.learner, self.source, self.validation, self.spec, self.progress.step)
+            self.estimate = tried(stretch, self._say)
         if self.world.is_main:
             self._rewind_metrics()
             keep_trained_rows(self.run.trained_rows_path, self.data.train.examples)
@@ -177,45 +180,6 @@ class Tuner:
                     source.prepared = preparation.of(source.items, source.beside)
                 if self.world.is_main:
                     save_prepared(path, key, source.prepared)
-
-    def _fit(self, *, is_begun: bool) -> None:
-        """Split steps, and checkpoint layers, so that a step fits into memory; a run that has begun keeps to its own."""
-        if is_begun and (begun := self.run.manifest.get("checkpointed")) is not None:
-            checkpoint_layers(self.model, begun)
-            self.fit = Fit(self.source.split, begun, None)
-            return
-        with without_trace(self.learner):
-            self.fit = fit(
-                self.learner, self.source, self.spec.gradient_checkpointing, taken=taken_bytes(self.device),
-                free=free_memory_bytes(self.device), is_fixed=self.spec.microbatch_tokens != "auto",
-            )  # fmt: skip
-        positions, share = self.world.least([self.fit.split.positions, -self.fit.checkpointed], self.device)
-        self.source.split = replace(self.source.split, positions=int(positions))
-        checkpoint_layers(self.model, -share)
-        self.fit = replace(self.fit, split=self.source.split, checkpointed=-share)
-
-    def _tried(self) -> Estimate:
-        """Pass the gates before step 1, and try some batches for time and memory: smaller ones, where it runs out."""
-        while True:
-            tried: Estimate | None = None
-            try:
-                with without_trace(self.learner):
-                    if self.progress.step == 0:
-                        check_start(self.learner, self.source.batch(small_part(self._stretch)))
-                with without_trace(self.learner):
-                    tried = estimate(self._stretch)
-            except (RuntimeError, MemoryError) as error:
-                if not is_out_of_memory(error):
-                    raise
-            if not self.world.any(tried is None, self.device):
-                assert tried is not None
-                return tried
-            free_memory()
-            self._say(self.source.halve(self.progress.step + 1))
-
-    @property
-    def _stretch(self) -> Stretch:
-        return Stretch(self.learner, self.source, self.validation, self.spec, self.progress.step)
 
     def _computing(self, what: str, hint: str = ARCHITECTURE_HINT) -> AbstractContextManager[None]:
         return computing(self.recipe.model.path, what, hint)
