@@ -24,7 +24,7 @@ from harness.data.encode.trained import keep_trained_rows
 from harness.files import append_json_line, read_json, replacing, write_json
 from harness.model.forward import causal_lm, check_forward
 from harness.model.heads import save_head
-from harness.model.load import attention_of, load_model
+from harness.model.load import fastest_attention, load_model
 from harness.model.templates import added_tokens
 from harness.plugins import Plugins
 from harness.run import Events, Run
@@ -38,6 +38,7 @@ from harness_tuning.checkpoint import (
     save_checkpoint,
 )  # fmt: skip
 from harness_tuning.fit import check_data, computing, record_identity
+from harness_tuning.fused import fuse_adapters
 from harness_tuning.gates import check_unchanged, without_trace
 from harness_tuning.layout import choose_layout
 from harness_tuning.learner import Figures, Learner
@@ -99,7 +100,7 @@ class Tuner:
         check_data(base, self.template, self.recipe, {part: data.examples for part, data in parts.items() if data})
         self.parameters = sum(weight.numel() for weight in base.parameters())
         self.size_bytes = sum(weight.numel() * weight.element_size() for weight in base.parameters())
-        self.attention = attention_of(base)
+        self.attention = fastest_attention(base)
         with self._computing("the check of a few tokens"):
             first = torch.tensor([list(self.data.train.examples[0].input_ids)], device=self.device)
             check_forward(base, first)
@@ -107,6 +108,7 @@ class Tuner:
             self.probes_of_base = measure_probes(base, self.probes)
         with self._computing(f"the method {self.method.name}"):
             self.model = self.method.apply(base, self.spec.method).train()
+            fuse_adapters(self.model)
             check_unchanged(
                 self.probes_of_base[:1], measure_probes(self.model, self.probes[:1]), self.model, self.method.name
             )
