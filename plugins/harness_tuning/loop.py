@@ -315,6 +315,7 @@ class Tuner:
         """Return the figures of the validation data: the mean loss over their units, and metrics."""
         assert self.validation is not None
         source, world = self.validation, self.world
+        source.split = self.source.split  # what fits with a gradient fits without
         steps = range(1, source.total_steps + 1)
         return self.learner.measure(batch for step in steps for batch in source.step(step, world.rank, world.size))
 

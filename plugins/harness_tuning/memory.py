@@ -104,7 +104,7 @@ def largest_fit(learner: Learner, source: Epochs, spec: TuneSpec, room: int | No
 def bound_bytes(learner: Learner, positions: int) -> int:
     """Return more bytes than a batch can take: four copies of what goes in and out of each linear layer, in float32."""
     linear = [module for module in learner.model.modules() if isinstance(module, torch.nn.Linear)]
-    return 16 * positions * sum(module.in_features + module.out_features for module in linear)
+    return int(16 * positions * sum(module.in_features + module.out_features for module in linear))
 
 
 def widest_part(source: Epochs) -> Part:
