@@ -97,6 +97,7 @@ def empty_learner(config: transformers.PretrainedConfig) -> Learner:
     )
 
 
+@pytest.mark.soak
 def test_a_lora_of_8b_at_4096_tokens_fits_a_gpu_of_24_gb(monkeypatch):
     """Computed on empty tensors, with the chunk of logits that a GPU takes."""
     from peft.tuners.tuners_utils import BaseTunerLayer
