@@ -39,7 +39,7 @@ FIRST_TOOLS = ("hermes", "qwen3_coder", "llama3_json", "mistral", "pythonic", "g
 
 
 @dataclass(frozen=True)
-class Sample:
+class WrittenAnswer:
     """An answer as the model writes it, without its stop token, and what it holds."""
 
     text: str
@@ -50,7 +50,7 @@ class Sample:
     prompt: tuple[int, ...]
 
 
-def samples(template: BoundTemplate) -> list[Sample]:
+def written_answers(template: BoundTemplate) -> list[WrittenAnswer]:
     """Return answers with and without thoughts, and with a call, as far as the template takes them."""
     asked = Message("user", "Where is the silver key?")
     call = ToolCall("look_up", ARGUMENTS, "call00001")
@@ -61,14 +61,14 @@ def samples(template: BoundTemplate) -> list[Sample]:
         answers.append(Message("assistant", "", (call,)))
         if len(answers) == 3:
             answers.append(Message("assistant", "", (call,), reasoning=THOUGHTS))
-    return [_sample(template, Conversation((asked, one), (TOOL,) if one.tool_calls else ())) for one in answers]
+    return [_written(template, Conversation((asked, one), (TOOL,) if one.tool_calls else ())) for one in answers]
 
 
-def _sample(template: BoundTemplate, talk: Conversation) -> Sample:
+def _written(template: BoundTemplate, talk: Conversation) -> WrittenAnswer:
     (example,) = template.encode_batch([talk])
     answer, begin = talk.messages[-1], list(example.loss_mask).index(True)
     end = len(example.loss_mask) - list(example.loss_mask)[::-1].index(True) - 1  # without the stop token
-    return Sample(
+    return WrittenAnswer(
         template.decoded(example.input_ids[begin:end]),
         answer.reasoning,
         answer.content,
@@ -79,10 +79,10 @@ def _sample(template: BoundTemplate, talk: Conversation) -> Sample:
 
 
 def find(template: BoundTemplate) -> dict[str, str | None]:
-    """Return the names of the parsers that read the samples: `reasoning` and `tools`, None where none does."""
+    """Return the names of the parsers that read these answers: `reasoning` and `tools`, None where none does."""
     parsers: dict[str, str | None] = {"reasoning": None, "tools": None}
     try:
-        written = samples(template)
+        written = written_answers(template)
     except TemplateError:  # it was changed after tuning: the parity check shows where, before anybody is served
         return parsers
     if any(sample.thoughts for sample in written):
@@ -117,7 +117,7 @@ def _tool_parsers() -> list[str]:
     return list(ToolParserManager.list_registered())
 
 
-def _request(sample: Sample) -> Any:
+def _request(sample: WrittenAnswer) -> Any:
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
 
     tools = {"tools": [TOOL], "tool_choice": "auto"} if sample.calls else {}
@@ -125,7 +125,7 @@ def _request(sample: Sample) -> Any:
     return ChatCompletionRequest(model="m", messages=asked, chat_template_kwargs=sample.variables, **tools)
 
 
-def _apart(kind: str, template: BoundTemplate, sample: Sample) -> tuple[str, str]:
+def _apart(kind: str, template: BoundTemplate, sample: WrittenAnswer) -> tuple[str, str]:
     """Return the thoughts and the rest, as the parser takes the sample apart."""
     from vllm.reasoning import ReasoningParserManager
 
@@ -136,7 +136,7 @@ def _apart(kind: str, template: BoundTemplate, sample: Sample) -> tuple[str, str
     return (thoughts or "").strip(), (rest or "").strip()
 
 
-def _thinks(kind: str, template: BoundTemplate, written: list[Sample]) -> bool:
+def _thinks(kind: str, template: BoundTemplate, written: list[WrittenAnswer]) -> bool:
     """Return whether the parser tells the thoughts from the rest, where there are some and where there are none."""
     for sample in written:
         thoughts, rest = _apart(kind, template, sample)
@@ -145,7 +145,7 @@ def _thinks(kind: str, template: BoundTemplate, written: list[Sample]) -> bool:
     return True
 
 
-def _calls(kind: str, template: BoundTemplate, written: list[Sample], reasoning: str | None) -> bool:
+def _calls(kind: str, template: BoundTemplate, written: list[WrittenAnswer], reasoning: str | None) -> bool:
     """Return whether the parser reads the call, and leaves words alone."""
     from vllm.tool_parsers import ToolParserManager
 
