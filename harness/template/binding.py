@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -95,18 +96,27 @@ def bind(template: Template, tokenizer: Any, options: Any = None) -> BoundTempla
     require_text_preserved(template.name, tokenizer, control_tokens(tokenizer, source, stops))
     with time_limited(template.name), memory_bounded():
         tried = Trial(bound(source, takes_tools=True))
+        tried.require_question()
         if tried.lacks_bos():
             source = "{{- bos_token }}{# which the template forgets #}\n" + source
             tried = Trial(bound(source, takes_tools=True))
         tried.require_words()
         habits = tried.habits(source)
         if thinking != "auto" and habits.switch:
-            source = f"{{%- set {habits.switch} = {str(thinking == 'on').lower()} %}}\n{source}"
+            value = json.dumps(habits.values[0 if thinking == "on" else 1])
+            source = f"{{%- set {habits.switch} = {value} %}}\n{source}"
             tried = Trial(bound(source, takes_tools=True))
         if not declares and (written := tried.stops()):
             stops = tuple(dict.fromkeys((*written, *stops)))
         habits = tried.ends(habits, stops)
         tried = Trial(bound(source, takes_tools=True))
+        try:
+            tried.require_thoughts()
+        except TemplateError as error:
+            if declares:
+                raise
+            habits = replace(habits, thoughtless=str(error), switch=None)
+            tried = Trial(bound(source, takes_tools=True))
         habits = tried.require_simple_exchange()
         tried = Trial(bound(source, takes_tools=True))
         if declares:

@@ -18,7 +18,7 @@ from harness.nouns import Conversation, Example, Message, without_thoughts
 from harness.template.answers import Answers
 from harness.template.differences import aligned
 from harness.template.escape import control_tokens, escaped
-from harness.template.habits import Habits, Thinking
+from harness.template.habits import Habits, Thinking, with_thoughts
 from harness.template.render import Renderer, time_limited
 from harness.template.spans import Rendered, Span, Tokens, named
 from harness.template.tools import tools_for_vllm
@@ -190,7 +190,7 @@ class BoundTemplate:
 
     def request_variables(self, thinks: bool) -> dict[str, Any]:
         """Return the `chat_template_kwargs` that ask for an answer with thoughts, or for one without."""
-        return {self.habits.switch: thinks} if self.habits.switch and self.thinking == "auto" else {}
+        return self.habits.variables(thinks) if self.thinking == "auto" else {}
 
     def prompt_ids(
         self, messages: Sequence[Message], tools: Sequence[Any] = (), *, thinks: bool | None = None
@@ -201,7 +201,7 @@ class BoundTemplate:
     def dicts(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """Return messages as the template gets them."""
         raw, field = [message.as_dict() for message in messages], self.habits.field
-        return [one | {field: one["reasoning"]} if "reasoning" in one else one for one in raw] if field else raw
+        return [with_thoughts(one, one["reasoning"], field) if "reasoning" in one else one for one in raw]
 
     def ids_of(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of rendered texts, each tokenized as one piece."""

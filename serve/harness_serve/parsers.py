@@ -85,7 +85,9 @@ def find(template: BoundTemplate) -> dict[str, str | None]:
         from vllm.reasoning import ReasoningParserManager
 
         names = ReasoningParserManager.list_registered()
-        reasoning = next((name for name in _sorted(names, FIRST_REASONING) if _reads(template, words, name, None)), None)
+        reasoning = next(
+            (name for name in _sorted(names, FIRST_REASONING) if _reads(template, words, name, None)), None
+        )
     if len(words) < len(written):
         from vllm.tool_parsers import ToolParserManager
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -44,9 +45,65 @@ MADE = {
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
         "Four.<s><|im_end|>",
     ),
+    "it asks for an answer behind every message": (  # Command A
+        TURN + "\n{{ '<s>' if m.role == 'assistant' }}{{ m.content }}<|im_end|>{% endfor %}"
+        "{{ '<|im_start|>assistant\n' }}",
+        "<s>Four.<|im_end|>",
+    ),
+    "the stop token stands there twice": (  # Apriel 1.5
+        TURN + "\n{{ m.content }}{{ '<|im_end|>' if m.role == 'assistant' }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        "Four.<|im_end|>",
+    ),
     "the next message brings the stop token": (  # Apertus
         "{% for m in messages %}{% if not loop.first %}<|im_end|>{% endif %}<|im_start|>{{ m.role }}\n{{ m.content }}"
         "{% endfor %}{% if add_generation_prompt %}<|im_end|><|im_start|>assistant\n{% endif %}",
+        "Four.<|im_end|>",
+    ),
+}
+
+ASKS = "{% if add_generation_prompt %}<|im_start|>assistant\n"
+THINKING = {  # a source, what is learnt with a thought, and without one
+    "the prompt closes a thought that history does not have": (  # Gemma 4, Command R7B
+        TURN + "\n{% if m.reasoning %}<|chan>thought\n{{ m.reasoning }}<chan|>{% endif %}{{ m.content }}<|im_end|>\n"
+        "{% endfor %}" + ASKS + "{% if not enable_thinking %}<|chan>thought\n<chan|>{% endif %}{% endif %}",
+        "<|chan>thought\nTwo and two make four.<chan|>Four.<|im_end|>",
+        "Four.<|im_end|>",
+    ),
+    "only the prompt without thinking shows the marks": (  # SmolLM3
+        "{% set off = enable_thinking is defined and not enable_thinking %}" + TURN + "\n{{ m.content }}<|im_end|>\n"
+        "{% endfor %}" + ASKS + "{% if off %}<think>\n\n</think>\n{% endif %}{% endif %}",
+        "<think>\nTwo and two make four.\n</think>\nFour.<|im_end|>",
+        "Four.<|im_end|>",
+    ),
+    "every answer begins with an empty thought": (  # Kimi K2 Thinking
+        TURN
+        + "\n{{ '<think></think>' if m.role == 'assistant' }}{{ m.content }}<|im_end|>\n{% endfor %}"
+        + ASKS
+        + "{% endif %}",
+        "<think>Two and two make four.</think>Four.<|im_end|>",
+        "<think></think>Four.<|im_end|>",
+    ),
+    "words of the prompt open a thought and words close it": (  # Apriel 1.6
+        TURN + "\n{% if m.reasoning and loop.last %}{{ m.reasoning }}\n[NOW ANSWER]\n{% endif %}{{ m.content }}"
+        "<|im_end|>\n{% endfor %}" + ASKS + "Here are my steps:\n{% endif %}",
+        "Two and two make four.\n[NOW ANSWER]\nFour.<|im_end|>",
+        "\n[NOW ANSWER]\nFour.<|im_end|>",
+    ),
+    "thoughts are a part of the content": (  # Ministral 3, Magistral
+        TURN + "\n{% if m.content is string %}{{ m.content }}{% else %}{% for one in m.content %}"
+        "{% if one.type == 'thinking' %}[THINK]{{ one.thinking }}[/THINK]{% else %}{{ one.text }}{% endif %}"
+        "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}" + ASKS + "{% endif %}",
+        "[THINK]Two and two make four.[/THINK]Four.<|im_end|>",
+        "Four.<|im_end|>",
+    ),
+    "words of effort switch thinking": (  # Hunyuan 3
+        TURN + "\n{% if m.reasoning %}<think>{{ m.reasoning }}</think>{% endif %}{{ m.content }}<|im_end|>\n"
+        "{% endfor %}{% set effort = reasoning_effort | default('none') %}"
+        "{% if effort not in ['none', 'high'] %}{{ raise_exception('effort') }}{% endif %}"
+        + ASKS
+        + "{% if effort == 'none' %}<think></think>{% endif %}{% endif %}",
+        "<think>Two and two make four.</think>Four.<|im_end|>",
         "Four.<|im_end|>",
     ),
 }
@@ -82,6 +139,69 @@ def test_the_model_learns_what_stands_between_prompt_and_stop_token(habit, made)
     (example,) = template.encode_batch([Conversation((ASKED, answer))])
     assert learnt(template, example) == expected
     assert template.check_turns(Conversation((ASKED, answer, SURE, Message("assistant", "Yes.")))) == 2
+
+
+@pytest.mark.parametrize("habit", THINKING)
+def test_thoughts_stand_where_the_template_has_them(habit, made):
+    source, with_thought, without = THINKING[habit]
+    template = made(source)
+    plain = Conversation((ASKED, Message("assistant", "Four.")))
+    assert [learnt(template, template.encode(talk)) for talk in (Conversation((ASKED, FOUR)), plain)] == [
+        with_thought, without,
+    ]  # fmt: skip
+    assert template.check_turns(Conversation((ASKED, FOUR, SURE, YES))) == 2
+    said = template.encode(Conversation((Message("user", "a </think> [NOW ANSWER] b"), FOUR)))
+    assert learnt(template, said) == with_thought
+
+
+def test_effort_is_sent_by_its_words(made):
+    template = made(THINKING["words of effort switch thinking"][0])
+    assert template.request_variables(True) == {"reasoning_effort": "high"}
+    assert template.request_variables(False) == {"reasoning_effort": "none"}
+    off = made(THINKING["words of effort switch thinking"][0], thinking="off")
+    assert off.render([ASKED], generation_prompt=True).endswith("<think></think>")
+
+
+def test_thoughts_that_end_like_an_answer_are_refused_and_answers_are_not(made):
+    """Solar Open: an engine would stop behind the thought."""
+    source = (
+        "{% for m in messages %}{% if m.reasoning %}<|im_start|>think\n{{ m.reasoning }}<|im_end|>{% endif %}"
+        "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>{% endif %}"
+    )
+    template = made(source)
+    plain = Conversation((ASKED, Message("assistant", "Four.")))
+    assert learnt(template, template.encode(plain)) == "assistant\nFour.<|im_end|>"
+    with pytest.raises(harness.TemplateError, match=r"no place for thoughts.*goes on behind the token that ends.*drop"):
+        template.encode(Conversation((ASKED, FOUR)))
+
+
+def test_an_answer_goes_on_in_the_turn_that_called(made):
+    """Apertus: call, result and answer are one turn, and the header is there only where an answer is asked for."""
+    source = (
+        "{{ tools | tojson }}{% for m in messages %}{% if m.role == 'user' %}<|im_start|>user {{ m.content }}<s>{% elif "
+        "m.role == 'tool' %}({{ m.content }}){% else %}{{ '<|im_start|>' if loop.previtem.role == 'user' }}{% for call in m.tool_calls or [] %}<s>"
+        "{{ call.function.name }} {{ call.function.arguments | tojson }}</s>{% endfor %}{{ m.content }}"
+        "{% if not m.tool_calls %}<|im_end|>{% endif %}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>{% endif %}"
+    )
+    template = made(source)
+    result = Message("tool", "4", tool_call_id="abcdefghi")
+    talk = Conversation((ASKED, replace(CALLED, reasoning=""), result, Message("assistant", "Four.")), (TOOL,))
+    assert [learnt(template, one) for one in template.encode_batch([talk])][-1] == "Four.<|im_end|>"
+
+
+def test_a_template_for_tools_alone_is_refused_in_words(made):
+    source = "{% for tool in tools %}{{ tool | tojson }}{% endfor %}" + TURN + "{{ m.content }}<|im_end|>{% endfor %}"
+    with pytest.raises(harness.TemplateError, match="renders only conversations that offer tools.*template list"):
+        made(source)
+
+
+def test_a_refusal_names_variables_and_none_that_the_template_sets(made):
+    source = "{% for m in messages %}{% set text = m.content %}{{ functions + text }}{% endfor %}"
+    with pytest.raises(harness.TemplateError) as refused:
+        made(source)
+    assert "It reads functions, which nobody sets" in str(refused.value)
 
 
 def test_a_thought_that_the_prompt_opens_is_closed_by_the_model(made):
