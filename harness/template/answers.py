@@ -73,6 +73,7 @@ class Answers:
         stem, block = self._thought_in(prompt)
         if rendered.startswith(prompt):
             behind = rendered[len(prompt) :]
+            behind = self._without_header(behind, prompt)
             if not composes or squeezed(behind).startswith(squeezed(self.habits.opens + thought)):
                 return behind
             opening = "" if block == "open" else self.habits.opens
@@ -82,9 +83,12 @@ class Answers:
             return None
         opening, closing = self.habits.marks
         if block == "open":
+            rest = self._without_header(rest, stem)
+            if rest.startswith(prompt[len(stem) :]):
+                return rest[len(prompt) - len(stem) :]
             if rest.lstrip().startswith(opening):
                 return rest.lstrip().removeprefix(opening)
-            if thought and self.habits.writes_thoughts:
+            if thought and self.habits.writes_thoughts and rest.lstrip().startswith(thought):
                 return rest
             return thought + (self.habits.closes or f"\n{closing}\n\n") + rest
         if thought:
@@ -93,6 +97,11 @@ class Answers:
                 "drop` leaves them out; `thinking: auto` or `on` in `template` learns them"
             )
         return self._without_empty_thought(rest)
+
+    def _without_header(self, text: str, prompt: str) -> str:
+        """Return the text without the role's header, where the prompt goes on in the turn of a call and has none."""
+        header = self.habits.header
+        return text.removeprefix(header) if header and not prompt.endswith(header) else text
 
     def _without_empty_thought(self, text: str) -> str:
         """Return the text without the empty thought that it begins with, or else without line ends before it."""
@@ -125,8 +134,20 @@ class Answers:
         calls = [call["function"]["name"] for call in message.get("tool_calls", ())]
         first = next((part for part in (message.get("reasoning", ""), words_of(message), *calls) if part.strip()), "")
         at = rendered.rfind(first.strip())
-        begin = rendered.rfind(header, 0, at) if header.strip() and at >= 0 else -1
-        return rendered[begin + len(header) :] if begin >= 0 else None
+        if not header.strip() or at < 0:
+            return None
+        begins = [match.end() for match in re.finditer(re.escape(header), rendered[:at])]
+        rests = [rendered[begin:] for begin in reversed(begins)]
+        return next((rest for rest in rests if self._is_framed(message, rest)), next(iter(rests), None))
+
+    def _is_framed(self, message: Mapping[str, Any], text: str) -> bool:
+        """Return whether the text begins as an answer with this thought, and with these words where it calls nothing."""
+        thought, words = squeezed(message.get("reasoning", "")), squeezed(words_of(message))
+        text = squeezed(text)
+        return any(
+            text.startswith(before + thought + ("" if message.get("tool_calls") else between + words))
+            for before, between, _ in self.habits.frames
+        )
 
     def _behind_stem(self, stem: str, rendered: str) -> str | None:
         if rendered.startswith(stem):

@@ -40,7 +40,7 @@ class Habits:
     thinking on and off, by its `values`, and `thinks` if it is on where nobody sets it. `grows` says that a conversation without thoughts is
     rendered as its prompts and answers one behind the other. `ends` are what ends an answer in words, and one with
     calls, where the template writes that only once the next message is there. `trailer` stands behind the stop token of
-    the last answer. `frames` are what stands before thoughts, between them and the words, and behind these.
+    the last answer. `header` is what asks for an answer. `frames` are what stands before thoughts, between them and the words, and behind these.
     """
 
     marks: tuple[str, ...] = ()
@@ -55,6 +55,7 @@ class Habits:
     grows: bool = True
     ends: tuple[str, str] = ("", "")
     trailer: str = ""
+    header: str = ""
     frames: tuple[tuple[str, str, str], ...] = ()
 
     @property

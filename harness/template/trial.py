@@ -165,7 +165,10 @@ class Trial:
         """Return the habits with those that concern the ends of answers."""
         words, calls = (end if end and end.stop in stops else None for end in self._ends())
         late = (words.late if words else "", calls.late if calls else "")
-        return replace(habits, ends=late, trailer=words.trailer if words else "")
+        asked, unasked = (self.render([QUESTION], None, asks) for asks in (True, False))
+        header = asked.removeprefix(unasked) if asked.startswith(unasked) else ""
+        header = header if ANSWER["content"] not in header and header.strip() else ""
+        return replace(habits, ends=late, trailer=words.trailer if words else "", header=header)
 
     def _ends(self) -> tuple[Ends | None, Ends | None]:
         """Return the ends of an answer in words and of one with calls; None where there is none."""
