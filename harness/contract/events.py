@@ -47,24 +47,28 @@ class Validation:
 
 @dataclass(frozen=True, slots=True)
 class Samples:
-    """A variant was measured on `task`: the first few items with question, answer and metrics, as they were recorded.
+    """A variant answered: the first few items of the evaluation `task`, with question, answer and metrics.
 
-    `run` is None if the variant does not belong to a run. `Evaluated` follows when all tasks are measured.
+    `run` and its `folder` are None if the variant does not belong to a run. `Evaluated` follows when all tasks are
+    measured. While a run is tuned, `step` says after how many steps it answered, and `task` is `tune.samples`.
     """
 
     run: str | None
     variant: str
     task: str
     samples: tuple[Sample, ...]
+    folder: Path | None = None
+    step: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluated:
-    """A variant was evaluated. `run` is None if the variant does not belong to a run."""
+    """A variant was evaluated. `run` and its `folder` are None if the variant does not belong to a run."""
 
     run: str | None
     variant: str
     results: tuple[Result, ...]
+    folder: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, get_args
 
 from harness.contract.batches import Batch
 from harness.contract.checking import require_functions, require_options, require_texts
 from harness.errors import PluginError
-from harness.nouns import Reads
+from harness.nouns import Item, Reads
 
 if TYPE_CHECKING:
     from torch import Tensor
+    from torch.nn import Module
 
     from harness.options import Options
 
@@ -31,7 +32,7 @@ class Metric:
     """A figure to watch: a sum over a batch, and over how many it is one."""
 
     sum: Tensor
-    count: int
+    count: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,18 +58,35 @@ class Policy(Protocol):
         """Return the last hidden state of each position, [b, s, h], with its gradient."""
         ...
 
+    def scores(self, batch: Batch) -> Tensor:
+        """Return the figure that the objective's head gives each document at its last token, float32 [d]."""
+        ...
+
     def without_adapter(self) -> AbstractContextManager[None]:
         """Make the model answer as it did before it was tuned, for the block."""
+        ...
+
+    def noisy_embeddings(self, batch: Batch, alpha: float) -> AbstractContextManager[None]:
+        """Add noise to the embeddings while training, for the block: NEFTune's, by the length of each document."""
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Objective:
-    """A loss over what it `reads`, conversations or preferences.
+    """A loss over what it `reads`: conversations, preferences, or pairs (preferences with both completions).
 
     `loss(policy, batch, options)` returns the batch's Loss; `units(batch)` returns the number of units of each of its
     terms, without a forward pass. `value_at_start(options)` is the loss at step 0 if it is known for any model and data
-    (ln 2 for DPO); a run whose first loss differs is refused. It is per unit, over the terms with their weights.
+    (ln 2 for DPO), else None; a run whose first loss differs is refused. It is per unit, over the terms with their
+    weights.
+
+    `prepare(policy, batch, options)` returns figures of each document in the starting state, [d] by name: the loop asks
+    it once for every example, before step 1 and without a gradient, and they are among the batches' extras ever after.
+    `beside(items, index, options)` returns an item with as many examples as items[index], which is observed with it.
+    `observe(policy, batches, options)` sees all batches of a step, without a gradient; the mean of each Metric over the
+    whole step and all ranks is among the extras of its batches. `head(hidden_size)` returns a module from hidden states
+    to one figure, not zero at the start; it is trained, and saved with the run.
+
     `default` selects it in recipes that name none; first-party only.
     """
 
@@ -76,10 +94,14 @@ class Objective:
     description: str
     options: type[Options]
     loss: Callable[[Policy, Batch, Any], Loss]
-    units: Callable[[Batch], Mapping[str, int]]
+    units: Callable[[Batch], Mapping[str, float]]
     reads: Reads = "conversations"
-    value_at_start: Callable[[Any], float] | None = None
+    value_at_start: Callable[[Any], float | None] | None = None
     default: bool = False
+    prepare: Callable[[Policy, Batch, Any], Mapping[str, Tensor]] | None = None
+    beside: Callable[[Sequence[Item], int, Any], Item] | None = None
+    observe: Callable[[Policy, Sequence[Batch], Any], Mapping[str, Metric]] | None = None
+    head: Callable[[int], Module] | None = None
 
 
 def check_objective(objective: Objective) -> None:
@@ -87,7 +109,13 @@ def check_objective(objective: Objective) -> None:
     require_functions(objective, loss="policy, batch, options", units="batch")
     require_options(objective)
     require_texts(objective, "description")
-    if objective.value_at_start is not None:
-        require_functions(objective, value_at_start="options")
-    if objective.reads not in ("conversations", "preferences"):
-        raise PluginError(f"{objective.name!r} reads {objective.reads!r}, expected 'conversations' or 'preferences'")
+    optional = {
+        "value_at_start": "options",
+        "prepare": "policy, batch, options",
+        "beside": "items, index, options",
+        "observe": "policy, batches, options",
+        "head": "hidden_size",
+    }
+    require_functions(objective, **{name: of for name, of in optional.items() if getattr(objective, name) is not None})
+    if objective.reads not in get_args(Reads):
+        raise PluginError(f"{objective.name!r} reads {objective.reads!r}, expected {' or '.join(get_args(Reads))}")

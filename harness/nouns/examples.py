@@ -17,7 +17,7 @@ class Example:
     """
 
     input_ids: Sequence[int]
-    loss_mask: Sequence[bool]
+    loss_mask: Sequence[bool] | bytes
     id: str = ""
     escaped: tuple[str, ...] = ()
 
@@ -39,12 +39,12 @@ class Item:
 
     A Conversation gives one example, `answer`. A Preference gives two, `chosen` and `rejected`, which begin with the
     same prompt ids; or one of them, if a completion was judged alone. The `extras` are `weight` and, if known,
-    `margin`.
+    `margin`: a figure of the item, or one of each of its examples.
     """
 
     examples: tuple[Example, ...]
     roles: tuple[str, ...]
-    extras: Mapping[str, float] = field(default_factory=dict)
+    extras: Mapping[str, float | tuple[float, ...]] = field(default_factory=dict)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Item, (self.examples, self.roles, self.extras)

@@ -125,7 +125,8 @@ class Preference:
 
 
 DataItem = Conversation | Preference  # what datasets yield
-Reads = Literal["conversations", "preferences"]  # which of these an objective reads
+# What an objective reads. Pairs are preferences with both completions, none that was judged alone.
+Reads = Literal["conversations", "preferences", "pairs"]
 
 
 def messages_of(item: DataItem) -> tuple[Message, ...]:

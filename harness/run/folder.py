@@ -3,10 +3,12 @@
 recipe.yaml     the resolved recipe              metrics.jsonl   one line an optimizer step
 manifest.json   versions, hashes, seed, outcome  loss.png        the loss curve
 adapter/        the trained weights, in PEFT's format (or model/: a whole model)
+head.safetensors    of a reward model: the head that scores
 chat/           tokenizer, chat template and generation defaults: what evaluation and serving load
 probes.json     log-probabilities that serving must reproduce
 trained_rows.bin    digests of the rows that were trained on, which "held-out" rows are checked against
 checkpoints/    to go on from                    evaluations/    results and per-sample records
+prepared/       figures of the starting state, such as a reference's, while the run is not finished
 """
 
 from __future__ import annotations
@@ -14,7 +16,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import functools
+import hashlib
 import os
+import secrets
 import shutil
 import sys
 from collections.abc import Iterator
@@ -61,7 +65,8 @@ class Run:
 
         recipe = qualified(recipe, plugins)
         write_text(folder / "recipe.yaml", recipe.as_yaml())
-        manifest = {"name": folder.name, "recipe_sha256": recipe.sha256, "outcome": "started", "sessions": []}
+        manifest: dict[str, Any] = {"id": secrets.token_hex(6), "name": folder.name, "recipe_sha256": recipe.sha256}
+        manifest |= {"outcome": "started", "sessions": []}
         run = cls(folder, manifest, plugins)
         run.manifest |= {"seed": recipe.tune.seed, "model": recipe.model.model_dump(mode="json")}
         run.manifest["plugins"] = {info.name: info.version or info.path for info in plugins.loaded.values()}
@@ -99,6 +104,10 @@ class Run:
         return self.folder / "model"
 
     @property
+    def head_path(self) -> Path:
+        return self.folder / "head.safetensors"
+
+    @property
     def chat_folder(self) -> Path:
         return self.folder / "chat"
 
@@ -117,6 +126,10 @@ class Run:
     @property
     def checkpoints_folder(self) -> Path:
         return self.folder / "checkpoints"
+
+    @property
+    def prepared_folder(self) -> Path:
+        return self.folder / "prepared"
 
     @property
     def evaluations_folder(self) -> Path:
@@ -180,6 +193,7 @@ class Run:
         """Remove the files of a run that failed before its first step; other files in its folder stay."""
         for name in ("manifest.json", "recipe.yaml", "metrics.jsonl", "trained_rows.bin", ".lock"):
             (self.folder / name).unlink(missing_ok=True)
+        shutil.rmtree(self.prepared_folder, ignore_errors=True)
         with contextlib.suppress(OSError):
             self.folder.rmdir()
 
@@ -234,6 +248,15 @@ def list_runs(runs_folder: Path, plugins: Plugins, broken: list[RunError] | None
                 raise
             broken.append(RunError(str(error)))
     return sorted(runs, key=lambda run: str((run.manifest["sessions"] or [{}])[0].get("started") or ""))
+
+
+def id_of(folder: Path) -> str:
+    """Return the id of the run in `folder`: the same after each resume, and another for a later run of its name."""
+    manifest = read_json(folder / "manifest.json")
+    if "id" in manifest:
+        return str(manifest["id"])
+    began = (manifest.get("sessions") or [{}])[0].get("started")  # a run of an earlier version
+    return hashlib.sha256(f"{manifest.get('name')} {began}".encode()).hexdigest()[:12]
 
 
 def environment() -> dict[str, Any]:

@@ -67,7 +67,7 @@ class Answers:
         if thought and not self.habits.takes_thoughts:
             why = f": {self.habits.thoughtless}" if self.habits.thoughtless else ""
             raise TemplateError(
-                f"template {self.name!r} has no place for thoughts, and message {turn + 1} has some{why}. "
+                f"template {self.name!r} does not support thoughts, and message {turn + 1} has some{why}. "
                 "`data.reasoning: drop` leaves them out; to learn them, choose a template that thinks, such as qwen3"
             )
         stem, block = self._thought_in(prompt)

@@ -80,7 +80,7 @@ class Tokens:
         return encodings
 
     def examples(self, rendered: Sequence[Rendered], tokenized: Sequence[Any]) -> list[tuple[Example, ...]]:
-        """Return ids and masks: one example a text, or one an answer where prompts have other tokens in the whole.
+        """Return ids and masks, as bytes: one example a text, or one an answer where its prompt has other tokens there.
 
         Raises TemplateError where an answer has no tokens of its own, or prompts would differ.
         """
@@ -119,7 +119,7 @@ class Tokens:
         )
 
     def _example(self, rendered: Rendered, ids: list[int], tails: Mapping[str, Tail]) -> tuple[Example, ...]:
-        mask = [False] * len(ids)
+        mask = bytearray(len(ids))
         seen, position, before = 0, -1, ""
         for span in rendered.spans:
             control, tail_ids = tails[span.prompt]
@@ -138,11 +138,11 @@ class Tokens:
                 return self._closer_look(rendered)
             if ids[first - len(tail_ids) : first] != tail_ids:
                 return self._closer_look(rendered)
-            mask[first : last + 1] = [True] * (last + 1 - first)
+            mask[first : last + 1] = b"\1" * (last + 1 - first)
             self._require_words(rendered, span, ids[first:last], stop)
-        if True not in mask[1:]:
+        if mask.find(1, 1) < 0:
             raise TemplateError(f"{named(rendered.conversation)}nothing to learn from: no token of an answer is left")
-        return (Example(ids, mask, rendered.conversation.id, rendered.escaped),)
+        return (Example(ids, bytes(mask), rendered.conversation.id, rendered.escaped),)
 
     def _require_words(self, rendered: Rendered, span: Span, ids: list[int], stop: str) -> None:
         """Require that the ids of an answer decode to its words. Skipped for tokenizers that keep every character."""
@@ -183,7 +183,7 @@ class Tokens:
         # answer, so the text is split there: the prompt then has the ids that the server receives.
         ids, offsets = self._tokenized_as_two(text, len(spans[-1].prompt))
         starts = [start for start, _ in offsets]
-        mask = [False] * len(ids)
+        mask = bytearray(len(ids))
         prompts = self.ids_of([span.prompt for span in spans])
         for span, prompt_ids in zip(spans, prompts, strict=True):
             where = f"{named(rendered.conversation)}message {span.turn + 1}: "
@@ -199,11 +199,11 @@ class Tokens:
                     f"{where}its prompt ends with other tokens where the answer follows than where it stands alone, so "
                     f"that training and serving would differ: …{text[max(0, start - 40) : start + 20]!r}"
                 )
-            mask[first : last + 1] = [True] * (last + 1 - first)
+            mask[first : last + 1] = b"\1" * (last + 1 - first)
             self._require_words(rendered, span, ids[first:last], self._stop_of(rendered, span))
-        if True not in mask[1:]:
+        if mask.find(1, 1) < 0:
             raise TemplateError(f"{named(rendered.conversation)}nothing to learn from: no token of an answer is left")
-        return (Example(ids, mask, rendered.conversation.id, rendered.escaped),)
+        return (Example(ids, bytes(mask), rendered.conversation.id, rendered.escaped),)
 
     def _tokenized_as_two(self, text: str, at: int) -> tuple[list[int], list[tuple[int, int]]]:
         """Return the ids and character offsets of `text`, tokenized as two pieces that meet at `at`."""

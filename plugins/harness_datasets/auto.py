@@ -23,7 +23,7 @@ def resolve(path: str, datasets: Mapping[str, harness.Dataset], options: DataSou
     Raises:
         DataError: if no dataset fits, or if several fit equally well.
     """
-    return choose(path, datasets, options.columns, options.unread)
+    return choose(path, datasets, options.columns, options.unread, options.rows)
 
 
 def convert(row: Row, options: object) -> NoReturn:
@@ -31,4 +31,6 @@ def convert(row: Row, options: object) -> NoReturn:
     raise harness.DataError("auto is replaced by the dataset that fits the file before rows are read")
 
 
-DATASET = harness.Dataset("auto", "whichever of these fits the file; refuses where two do", convert, resolve=resolve)
+DATASET = harness.Dataset(
+    "auto", "whichever of these fits the file; refuses where two do", convert, resolve=resolve, yields="either"
+)

@@ -96,6 +96,10 @@ def read_labelled(row: Row, use: Use) -> Labelled | None:
     if reason := first_value(row, task.rationale, options)[1]:
         rationale = _text(reason, "rationale")
     if task.split and task.split in text:
+        if rationale:
+            raise harness.DataError(
+                f"the rationale {shown(rationale)} would be lost: the answer has one too, {shown(text)}"
+            )
         rationale, _, text = text.rpartition(task.split)
     if task.remove:
         rationale = re.sub(task.remove, "", rationale)

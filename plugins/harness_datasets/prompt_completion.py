@@ -62,6 +62,7 @@ DATASET = harness.Dataset(
     "prompt_completion",
     "a prompt and its completion, a question and its answer: each text or a list of messages",
     convert,
+    plain=("prompt", "completion"),
     fields=tuple(
         (
             *(*messages(prompt), *messages(completion), f"{system}?", "history?", "tools?", "tools.*", "id?"),
@@ -72,4 +73,5 @@ DATASET = harness.Dataset(
         for system in SYSTEMS
         if (prompt, completion) != ("instruction", "output")
     ),
+    yields="conversations",
 )

@@ -113,7 +113,8 @@ def command(
     for variant in resolved:
         measured, results = _measure(variant, specs, recipe, context, events)
         records += measured
-        events.send(Evaluated(variant.run.name if variant.run else None, variant.name, results))
+        name, folder = (variant.run.name, variant.run.folder) if variant.run else (None, None)
+        events.send(Evaluated(name, variant.name, results, folder))
     if as_json:
         click.echo(
             json.dumps([{**record.entries, "path": str(record.path)} for record in records], indent=2, default=str)
@@ -276,8 +277,8 @@ def _measure(
                 seconds = time.perf_counter() - began
                 records.append(write_record(variant, identity, name, _dumped(options), result, folder, seconds))
                 measured.append(result)
-                of_run = variant.run.name if variant.run else None
-                events.send(Samples(of_run, variant.name, result.task, result.samples[:MOST_SAMPLES]))
+                of_run, place = (variant.run.name, variant.run.folder) if variant.run else (None, None)
+                events.send(Samples(of_run, variant.name, result.task, result.samples[:MOST_SAMPLES], place))
     return records, tuple(measured)
 
 

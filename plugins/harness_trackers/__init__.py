@@ -1,4 +1,4 @@
-"""First-party trackers: the loss curve as a picture in the run's folder."""
+"""First-party trackers: the loss curve as a picture, and the services that people follow their runs with."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import harness
 
 @harness.hookimpl
 def register_trackers(register: Callable[[harness.Tracker], None]) -> None:
-    from harness_trackers.loss_plot import TRACKER
+    from harness_trackers import loss_plot, mlflow_runs, tensorboard_files, trackio_runs, wandb_runs
 
-    register(TRACKER)
+    for module in (loss_plot, tensorboard_files, wandb_runs, mlflow_runs, trackio_runs):
+        register(module.TRACKER)

@@ -19,6 +19,7 @@ import harness
 from harness.contract.batches import Batch
 from harness.errors import listed
 from harness.model.forward import causal_lm, plain_logits
+from harness_tuning.checkpoint import random_state, restore_random
 from harness_tuning.learner import Learner
 
 # Mean absolute difference of log-probabilities, in nats: products of other shapes round otherwise.
@@ -29,22 +30,20 @@ LARGEST_DIFFERENCE_AT_START = 0.02  # of the loss, relative to its value where t
 @contextmanager
 def without_trace(learner: Learner) -> Iterator[None]:
     """Put random state, gradients and mode back as they were."""
-    cpu = torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    random = random_state()
     try:
         yield
     finally:
         learner.model.zero_grad(set_to_none=True)
         learner.optimizer.adamw.zero_grad(set_to_none=True)
         learner.model.train()
-        torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state(cuda)
+        restore_random(random)
 
 
 def check_start(learner: Learner, batch: Batch) -> None:
     """Run all gates on a batch with something to learn, in `without_trace`. Raises HarnessError or ModelError."""
     learner.model.eval()  # without dropout, so that two passes can be compared
+    (batch,) = learner.observed([learner.prepared(batch)])
     check_fast_loss(learner, batch)
     check_value_at_start(learner, batch)
     if learner.is_adapter:
@@ -69,7 +68,8 @@ def check_value_at_start(learner: Learner, batch: Batch) -> None:
     objective = learner.objective
     if objective.value_at_start is None:
         return
-    expected = objective.value_at_start(learner.options)
+    if (expected := objective.value_at_start(learner.options)) is None:
+        return
     with torch.no_grad():
         value = float(learner.mean(learner.loss(batch), objective.units(batch)))
     if not abs(value - expected) <= LARGEST_DIFFERENCE_AT_START * max(1.0, abs(expected)):

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections import Counter
+import math
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +14,7 @@ from torch import Tensor
 import harness
 from harness.contract.batches import Batch
 from harness.contract.objectives import Loss
+from harness.model.load import free_memory
 from harness_tuning.optimizer import MasterAdamW
 from harness_tuning.policy import ModelPolicy
 from harness_tuning.world import World
@@ -53,16 +55,39 @@ class Learner:
         """Return the number of weights that move."""
         return sum(weight.numel() for weight in self.optimizer.weights.values())
 
-    def backward(self, batches: Sequence[Batch]) -> Figures:
-        """Add the gradient of the batches' loss to the master weights' gradients."""
-        units = self._units(batches)
-        sums = _Sums(self.device)
-        for batch in batches:
-            loss = self.loss(batch)
-            self.mean(loss, units).backward()
-            sums.add(batch, loss)
+    def backward(self, batches: Sequence[Batch]) -> Figures | None:
+        """Add the gradient of the batches' loss to the master weights' gradients.
+
+        Returns None, and leaves no gradient, where a process has run out of memory: all of them agree on it.
+        """
+        figures = self._added(batches)
+        if self.world.any(figures is None, self.device):
+            self.optimizer.adamw.zero_grad(set_to_none=True)
+            self.model.zero_grad(set_to_none=True)
+            free_memory()
+            return None
+        assert figures is not None
+        units, sums = figures
         self.world.add_gradients(list(self.optimizer.masters.values()))
         return self._figures(units, sums)
+
+    def _added(self, batches: Sequence[Batch]) -> tuple[dict[str, float], _Sums] | None:
+        """Add this process's share of the gradient; return the step's units and sums, None where memory ran out."""
+        units = self._units(batches)
+        sums = _Sums(self.device)
+        scale = gradient_scale(units) if self.optimizer.is_half else 1.0
+        try:
+            for batch in self.observed(batches):
+                loss = self.loss(batch)
+                (self.mean(loss, units) * scale).backward()
+                sums.add(batch, loss)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+        if scale != 1.0:
+            self.optimizer.divide_gradients(scale)
+        return units, sums
 
     def measure(self, batches: Iterable[Batch]) -> Figures:
         """Return the figures of the batches in the model's mode for evaluation, without a gradient."""
@@ -70,7 +95,7 @@ class Learner:
         sums = _Sums(self.device)
         self.model.eval()
         with torch.no_grad():
-            for batch in batches:
+            for batch in batches if self.objective.observe is None else self.observed(list(batches)):
                 sums.add(batch, self.loss(batch))
                 units.update(self.objective.units(batch))
         self.model.train()
@@ -86,10 +111,43 @@ class Learner:
             )
         return loss
 
+    def prepare(self, batch: Batch) -> Mapping[str, Tensor]:
+        """Return the figures of the batch's documents in the model's state of now, without a gradient."""
+        if self.objective.prepare is None:
+            return {}
+        with torch.no_grad():
+            return self.objective.prepare(self.policy, batch, self.options)
+
+    def prepared(self, batch: Batch) -> Batch:
+        """Return a batch of the starting state with its figures, for trials before they are computed for all data."""
+        observed = tuple(with_extras(one, self.prepare(one)) for one in batch.observed)
+        return replace(with_extras(batch, self.prepare(batch)), observed=observed)
+
+    def observed(self, batches: Sequence[Batch]) -> Sequence[Batch]:
+        """Return the batches of a whole step with what the objective observes in them, over all processes."""
+        if self.objective.observe is None:
+            return batches
+        was_training = self.model.training
+        self.model.eval()  # without dropout
+        with torch.no_grad():
+            seen = self.objective.observe(self.policy, batches, self.options)
+        self.model.train(was_training)
+        own = {f"sum/{name}": float(metric.sum) for name, metric in seen.items()}
+        own |= {f"count/{name}": float(metric.count) for name, metric in seen.items()}
+        every = self.world.sum(own, self.device)
+        means = {name: every[f"sum/{name}"] / (every[f"count/{name}"] or 1) for name in seen}
+        return [
+            with_extras(
+                batch,
+                {name: torch.full((len(batch.roles),), mean, device=self.device) for name, mean in means.items()},
+            )
+            for batch in batches
+        ]
+
     @staticmethod
     def mean(loss: Loss, units: Mapping[str, float]) -> Tensor:
         """Return the sum of the terms, each by its weight and divided by its units."""
-        parts = [term.sum * term.weight / max(units[name], 1) for name, term in loss.terms.items()]
+        parts = [term.sum * term.weight / (units[name] or 1) for name, term in loss.terms.items()]
         total: Tensor = torch.stack(parts).sum() if len(parts) > 1 else parts[0]
         return total
 
@@ -105,14 +163,34 @@ class Learner:
         own |= {f"count/{name}": float(count) for name, count in sums.counts.items()}
         own |= {"tokens": sums.tokens, "supervised": sums.supervised}
         every = self.world.sum(own, self.device)
-        terms = {name: every[f"term/{name}"] / max(units[name], 1) for name in sums.terms}
-        metrics = {name: every[f"sum/{name}"] / max(every[f"count/{name}"], 1) for name in sums.metrics}
+        terms = {name: every[f"term/{name}"] / (units[name] or 1) for name in sums.terms}
+        metrics = {name: every[f"sum/{name}"] / (every[f"count/{name}"] or 1) for name in sums.metrics}
         return Figures(
             loss=sum(sums.weights[name] * mean for name, mean in terms.items()),
             metrics=metrics | (terms if len(terms) > 1 else {}),
             tokens=int(every["tokens"]),
             supervised=int(every["supervised"]),
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that a tensor did not fit into memory: an accelerator's own, or a CPU's."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
+def gradient_scale(units: Mapping[str, float]) -> float:
+    """Return the factor of a float16 model's loss, a power of 2 near its units (their geometric mean over its terms).
+
+    Divided by 20,000 tokens before the backward pass, a token's gradient is below what float16 holds (6e-8). The loss
+    is differentiated as a sum, about, and the float32 masters are divided.
+    """
+    counts = [max(count, 1.0) for count in units.values()]
+    return float(2.0 ** round(sum(math.log2(count) for count in counts) / max(len(counts), 1)))
+
+
+def with_extras(batch: Batch, figures: Mapping[str, Tensor]) -> Batch:
+    """Return the batch with figures among its extras."""
+    return replace(batch, extras={**batch.extras, **figures}) if figures else batch
 
 
 class _Sums:
@@ -123,7 +201,7 @@ class _Sums:
         self.terms: dict[str, Tensor] = {}
         self.weights: dict[str, float] = {}
         self.metrics: dict[str, Tensor] = {}
-        self.counts: Counter[str] = Counter()
+        self.counts: dict[str, float] = defaultdict(float)
         self.tokens = self.supervised = 0
 
     def add(self, batch: Batch, loss: Loss) -> None:

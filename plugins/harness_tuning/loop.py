@@ -12,7 +12,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
+from typing import Any
 
+import click
 import torch
 
 import harness
@@ -20,20 +22,29 @@ from harness.contract.events import Artefact, Event, Step, Validation
 from harness.data import EncodedData
 from harness.data.encode.trained import keep_trained_rows
 from harness.files import append_json_line, read_json, replacing, write_json
-from harness.model.forward import check_forward
+from harness.model.forward import causal_lm, check_forward
+from harness.model.heads import save_head
 from harness.model.load import attention_of, load_model
 from harness.model.templates import added_tokens
 from harness.plugins import Plugins
 from harness.run import Events, Run
 from harness.template import BoundTemplate, fingerprint, source_fingerprint
-from harness_tuning.batching import Sizes
-from harness_tuning.checkpoint import Progress, load_checkpoint, save_checkpoint
+from harness_tuning.checkpoint import (
+    Progress,
+    checkpoints,
+    load_checkpoint,
+    random_state,
+    restore_random,
+    save_checkpoint,
+)  # fmt: skip
 from harness_tuning.fit import check_data, computing, record_identity
 from harness_tuning.gates import check_start, check_unchanged, without_trace
-from harness_tuning.learner import Learner
+from harness_tuning.layout import choose_layout
+from harness_tuning.learner import Figures, Learner
 from harness_tuning.methods.full import save_model
-from harness_tuning.optimizer import MasterAdamW, learning_rate_at
+from harness_tuning.optimizer import MasterAdamW, check_optimizer, learning_rate_at
 from harness_tuning.policy import ModelPolicy
+from harness_tuning.prepared import Beside, Preparation, load_prepared, save_prepared, start_key
 from harness_tuning.probes import choose_probes, mean_difference, measure_probes
 from harness_tuning.rows import TrainedRows
 from harness_tuning.sources import Epochs
@@ -75,21 +86,10 @@ class Tuner:
         self.merges = bool(self.added) and self.method.produces == "adapter"  # which cannot carry embeddings
         self.progress = Progress()
         self.world = world or World()
-        spec, pad_id = self.spec, template.pad_id
-        self.source = Epochs(
-            data.train.items, pad_id, device, batch_tokens=spec.batch_tokens, accumulate=spec.accumulate,
-            seed=spec.seed, epochs=spec.epochs, steps=spec.steps,
-        )  # fmt: skip
-        self.total_steps = self.source.total_steps
-        self.validation: Epochs | None = None
-        if data.validation is not None:
-            budget = max(spec.batch_tokens, Sizes.of(data.validation.items).widest())
-            self.validation = Epochs(
-                data.validation.items, pad_id, device, batch_tokens=budget, accumulate=self.world.size
-            )
 
     def start(self) -> None:
         """Load the model, measure the probes on it as it is, and put back the newest checkpoint if there is one."""
+        check_optimizer(self.spec, self.device)
         torch.manual_seed(self.spec.seed)
         base = load_model(self.recipe.model, for_tuning=True, added_ids=tuple(self.added.values())).to(self.device)
         if self.world.is_main:  # here: files of a hub id are there when it is loaded
@@ -99,7 +99,7 @@ class Tuner:
         self.parameters = sum(weight.numel() for weight in base.parameters())
         self.size_bytes = sum(weight.numel() * weight.element_size() for weight in base.parameters())
         self.attention = attention_of(base)
-        if self.spec.gradient_checkpointing:
+        if self.spec.gradient_checkpointing is True:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
         with self._computing("the check of a few tokens"):
@@ -113,11 +113,17 @@ class Tuner:
                 self.probes_of_base[:1], measure_probes(self.model, self.probes[:1]), self.model, self.method.name
             )
         self.rows = self._train_rows() if self.added else None
-        self.optimizer = MasterAdamW(self.model, self.spec)
+        self._plan_batches()
+        self.head = None
+        if self.objective.head is not None:
+            self.head = self.objective.head(causal_lm(self.model).config.get_text_config().hidden_size).to(self.device)
+        self.optimizer = MasterAdamW(self.model, self.spec, head=self.head)
         self.learner = Learner(
-            ModelPolicy(self.model), self.objective, self.spec.objective, self.optimizer, self.device, self.world,
-            is_adapter=self.method.produces == "adapter",
+            ModelPolicy(self.model, self.head), self.objective, self.spec.objective, self.optimizer, self.device,
+            self.world, is_adapter=self.method.produces == "adapter",
         )  # fmt: skip
+        if checkpoints(self.run):  # while the weights are those of the start
+            self.prepare()
         with self.world.main_first():  # which removes damaged ones
             saved = load_checkpoint(self.run, self.data.train.sha256)
         if saved is not None:
@@ -137,6 +143,42 @@ class Tuner:
             keep_trained_rows(self.run.trained_rows_path, self.data.train.examples)
             self._record()
 
+    def _plan_batches(self) -> None:
+        """Choose the layout of the batches, once for a run, and plan its steps."""
+        begun = self.run.manifest.get("layout") if checkpoints(self.run) else None
+        items, wanted = self.data.train.items, self.spec.layout
+        self.layout = choose_layout(self.model, items, self.device, wanted, begun)
+        self.source = self._epochs(self.data.train, epochs=self.spec.epochs, steps=self.spec.steps)
+        self.source.split = self.layout.split(self.spec, self.source.sizes)
+        self.total_steps = self.source.total_steps
+        self.validation = None if self.data.validation is None else self._epochs(self.data.validation)
+
+    def _epochs(self, data: EncodedData, **settings: Any) -> Epochs:
+        beside = None if self.objective.beside is None else Beside(data.items, self.objective, self.spec.objective)
+        return Epochs(
+            data.items, self.template.pad_id, self.device, step_tokens=self.spec.step_tokens, beside=beside,
+            layout=self.layout.layout, seed=self.spec.seed, **settings,
+        )  # fmt: skip
+
+    def prepare(self) -> None:
+        """Have the objective's figures of the starting state, from the run or computed now: before the first step."""
+        if self.objective.prepare is None or self.source.prepared is not None:
+            return
+        moving = self.optimizer.weights if self.method.produces == "adapter" else {}  # else the base's files say it all
+        key = start_key(self.recipe, moving, [data.sha256 for data in (self.data.train, self.data.validation) if data])
+        for part, source in (("train", self.source), ("validation", self.validation)):
+            if source is None:
+                continue
+            path = self.run.prepared_folder / f"{part}.safetensors"
+            with self.world.main_first():
+                source.prepared = load_prepared(path, key, source.items)
+            if self.world.any(source.prepared is None, self.device):
+                preparation = Preparation(self.learner, self.template.pad_id, self.source.split.positions)
+                with without_trace(self.learner), self._computing("the reference"):
+                    source.prepared = preparation.of(source.items, source.beside)
+                if self.world.is_main:
+                    save_prepared(path, key, source.prepared)
+
     def _tried(self) -> Estimate:
         """Pass the gates before step 1, and try some batches for time and memory."""
         stretch = Stretch(self.learner, self.source, self.validation, self.spec, self.progress.step)
@@ -147,13 +189,15 @@ class Tuner:
             return estimate(stretch)
 
     def _computing(self, what: str, hint: str = ARCHITECTURE_HINT) -> AbstractContextManager[None]:
-        return computing(self.recipe.model.path, what, self.spec.batch_tokens, hint)
+        return computing(self.recipe.model.path, what, hint)
 
     def _record(self) -> None:
         """Write into the manifest what the data, the template and the model turned out to be."""
         self.run.update(
             data_sha256=self.data.train.sha256,
             attention={"name": self.attention.name, "reason": self.attention.reason},
+            layout=asdict(self.layout),
+            split=asdict(self.source.split),
             estimate=asdict(self.estimate),
             template={
                 "name": self.template.name,
@@ -204,6 +248,7 @@ class Tuner:
 
         A checkpoint is written every `checkpoint_every` steps, at a stop and at the end.
         """
+        self.prepare()
         if self.progress.step == 0:
             yield from self._validated()
         if self.world.is_main:
@@ -225,9 +270,9 @@ class Tuner:
                 return
 
     def _step(self, step: int) -> dict[str, float]:
-        """Do one optimizer step over `accumulate` batches (fewer at the end of an epoch)."""
+        """Do one optimizer step over the step's batches."""
         began = time.perf_counter()
-        figures = self.learner.backward(self.source.step(step, self.world.rank, self.world.size))
+        figures = self._backward(step)
         learning_rate = learning_rate_at(step, self.total_steps, self.spec)
         norm = self.optimizer.step(learning_rate, self.spec.max_grad_norm)
         self.source.refresh(self.learner.policy)
@@ -258,12 +303,24 @@ class Tuner:
             "seconds": round(self.progress.seconds, 3),
         }
 
-    def validation_loss(self) -> float:
-        """Return the mean loss over the units of the validation data."""
+    def _backward(self, step: int) -> Figures:
+        """Take the gradient of a step; where memory does not suffice, of the same step in smaller batches."""
+        while True:
+            random = random_state()
+            figures = self.learner.backward(self.source.step(step, self.world.rank, self.world.size))
+            if figures is not None:
+                return figures
+            restore_random(random)
+            self._say(self.source.halve(step))
+            if self.world.is_main:
+                self.run.update(split=asdict(self.source.split))
+
+    def validation_figures(self) -> Figures:
+        """Return the figures of the validation data: the mean loss over their units, and metrics."""
         assert self.validation is not None
         source, world = self.validation, self.world
         steps = range(1, source.total_steps + 1)
-        return self.learner.measure(batch for step in steps for batch in source.step(step, world.rank, world.size)).loss
+        return self.learner.measure(batch for step in steps for batch in source.step(step, world.rank, world.size))
 
     def checkpoint(self) -> None:
         """Write a checkpoint of this moment, in the main process."""
@@ -294,6 +351,9 @@ class Tuner:
                 defaults = read_json(self.run.chat_folder / "generation_config.json")
                 del defaults["temperature"]  # transformers warns of it beside do_sample: false
                 write_json(temporary / "generation_config.json", defaults)
+        if self.head is not None:
+            with replacing(self.run.head_path) as temporary:
+                save_head(self.head, temporary)
         tuned = measure_probes(self.model, self.probes)
         measured = [
             probe | {"base": base, "tuned": after}
@@ -301,7 +361,8 @@ class Tuner:
         ]
         write_json(self.run.probes_path, {"dtype": self.recipe.model.dtype, "probes": measured})
         self.events.send(Artefact(self.run.name, "model" if whole else "adapter", target))
-        shutil.rmtree(self.run.checkpoints_folder, ignore_errors=True)
+        for to_go_on_from in (self.run.checkpoints_folder, self.run.prepared_folder):
+            shutil.rmtree(to_go_on_from, ignore_errors=True)
 
     def _merge(self) -> None:
         """Merge base, adapter and rows into one model. The change by rounding to its dtype goes into the manifest."""
@@ -314,9 +375,16 @@ class Tuner:
     def _validated(self) -> Iterator[dict[str, float]]:
         if self.data.validation is None:
             return
-        metrics = {"step": self.progress.step, "validation_loss": self.validation_loss()}
+        figures = self.validation_figures()
+        own = {f"validation_{name}": value for name, value in figures.metrics.items()}
+        metrics = {"step": self.progress.step, "validation_loss": figures.loss, **own}
         self._log(metrics, Validation(self.run.name, self.progress.step, metrics))
         yield metrics
+
+    def _say(self, what: str) -> None:
+        """Warn, from the main process."""
+        if self.world.is_main:
+            click.echo(f"warning: {what}", err=True)
 
     def _log(self, metrics: dict[str, float], event: Event) -> None:
         if self.world.is_main:

@@ -7,19 +7,36 @@ added into them in float32 as soon as autograd has computed them, and the bf16 g
 from __future__ import annotations
 
 import math
+from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from harness.errors import HarnessError
+from harness.extras import require
 from harness.recipe import TuneSpec
 
 
 class MasterAdamW:
-    """AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101) with float32 master weights."""
+    """AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101) with float32 master weights.
 
-    def __init__(self, model: torch.nn.Module, spec: TuneSpec) -> None:
-        self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+    Args:
+        rate_factor: from the name of a weight to the factor of its learning rate, such as LoRA+ sets for B.
+        head: a module beside the model that is trained with it.
+    """
+
+    def __init__(
+        self,
+        model: torch.nn.Module,
+        spec: TuneSpec,
+        rate_factor: Callable[[str], float] = lambda name: 1.0,
+        head: torch.nn.Module | None = None,
+    ) -> None:
+        named = [*model.named_parameters(), *(head.named_parameters("head") if head is not None else ())]
+        self.weights = {name: weight for name, weight in named if weight.requires_grad}
         self.masters = {
             name: weight if weight.dtype == torch.float32 else weight.detach().float().requires_grad_()
             for name, weight in self.weights.items()
@@ -27,18 +44,34 @@ class MasterAdamW:
         for name, weight in self.weights.items():
             if self.masters[name] is not weight:
                 weight.register_post_accumulate_grad_hook(_move_gradient_to(self.masters[name]))
-        decayed = [master for master in self.masters.values() if master.ndim >= 2]
-        others = [master for master in self.masters.values() if master.ndim < 2]  # norms and biases do not decay
-        groups = [{"params": decayed, "weight_decay": spec.weight_decay}, {"params": others, "weight_decay": 0.0}]
-        self.adamw = torch.optim.AdamW(
-            [group for group in groups if group["params"]], lr=spec.learning_rate, betas=(spec.beta1, spec.beta2)
+        groups: dict[tuple[bool, float], list[Tensor]] = defaultdict(list)
+        for name, master in self.masters.items():
+            groups[master.ndim >= 2, rate_factor(name)].append(master)  # norms and biases do not decay
+        self.adamw = _adamw(spec)(
+            [
+                {"params": masters, "weight_decay": spec.weight_decay if decays else 0.0, "rate_factor": factor}
+                for (decays, factor), masters in sorted(groups.items(), key=lambda group: group[0], reverse=True)
+            ],
+            lr=spec.learning_rate,
+            betas=(spec.beta1, spec.beta2),
         )
+
+    @property
+    def is_half(self) -> bool:
+        """True where a weight that moves is float16, whose small gradients vanish unless they are scaled."""
+        return any(weight.dtype == torch.float16 for weight in self.weights.values())
+
+    def divide_gradients(self, divisor: float) -> None:
+        """Divide the masters' gradients, in float32."""
+        for master in self.masters.values():
+            if master.grad is not None:
+                master.grad.div_(divisor)
 
     def step(self, learning_rate: float, max_grad_norm: float | None) -> float:
         """Update the weights once. Return the gradient's norm before it was clipped."""
         norm = torch.nn.utils.clip_grad_norm_(list(self.masters.values()), max_grad_norm or math.inf)
         for group in self.adamw.param_groups:
-            group["lr"] = learning_rate
+            group["lr"] = learning_rate * group["rate_factor"]
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
         self.publish()
@@ -56,19 +89,56 @@ class MasterAdamW:
         tensors = {f"master/{name}": master.detach() for name, master in self.masters.items()}
         for name, master in self.masters.items():
             for key, value in self.adamw.state[master].items():
-                tensors[f"{key}/{name}"] = value
+                tensors[f"{key}/{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
         return tensors
 
     def load(self, tensors: dict[str, Tensor]) -> None:
         """Put back what `state` gave. Raises KeyError where the weights are not the same ones."""
+        moments: dict[str, dict[str, Tensor]] = {name: {} for name in self.masters}
+        for key, value in tensors.items():
+            kind, _, name = key.partition("/")
+            if kind != "master":
+                moments[name][kind] = value
         with torch.no_grad():
             for name, master in self.masters.items():
                 master.copy_(tensors[f"master/{name}"])
+                if not moments[name]:  # no batch has reached it yet
+                    continue
                 self.adamw.state[master] = {
-                    key: tensors[f"{key}/{name}"].clone().to("cpu" if key == "step" else master.device)
-                    for key in ("step", "exp_avg", "exp_avg_sq")
+                    key: self._as_it_was(key, value, master.device) for key, value in moments[name].items()
                 }
         self.publish()
+
+    def _as_it_was(self, key: str, value: Tensor, device: torch.device) -> Tensor | int:
+        if key != "step":
+            return value.clone().to(device)
+        if not isinstance(self.adamw, torch.optim.AdamW):  # bitsandbytes counts in Python
+            return int(value)
+        return value.clone().to(device if self.adamw.defaults["fused"] else "cpu")
+
+
+OPTIMIZERS_8BIT = {"adamw_8bit": "AdamW8bit", "paged_adamw_8bit": "PagedAdamW8bit"}
+
+
+def check_optimizer(spec: TuneSpec, device: torch.device) -> None:
+    """Raise HarnessError where the optimizer that the recipe names cannot run on the device."""
+    if spec.optimizer in OPTIMIZERS_8BIT:
+        require("bitsandbytes", "quantization")
+    if spec.optimizer == "paged_adamw_8bit" and device.type == "cpu":
+        raise HarnessError(
+            "tune.optimizer: paged_adamw_8bit moves its state between an accelerator and the CPU, and there is no "
+            "accelerator here. Set tune.optimizer: adamw_8bit, which holds the same 8-bit state in memory"
+        )
+
+
+def _adamw(spec: TuneSpec) -> Callable[..., Any]:
+    """Return the constructor of the optimizer that the recipe names."""
+    if spec.optimizer in OPTIMIZERS_8BIT:
+        constructor: Callable[..., Any] = getattr(
+            require("bitsandbytes", "quantization").optim, OPTIMIZERS_8BIT[spec.optimizer]
+        )
+        return constructor
+    return partial(torch.optim.AdamW, fused=True)  # one pass over each weight, on a CPU too
 
 
 def _move_gradient_to(master: Tensor) -> Callable[[Tensor], None]:

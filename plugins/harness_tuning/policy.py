@@ -6,19 +6,21 @@ import contextlib
 from collections.abc import Iterator
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from harness.contract.batches import Batch
 from harness.errors import HarnessError
-from harness.model.forward import last_hidden
+from harness.model.forward import causal_lm, last_hidden
 from harness.model.logprobs import target_logprobs
+from harness.model.scores import document_scores
 
 
 class ModelPolicy:
-    """A causal LM with what its method put on it."""
+    """A causal LM with what its method put on it, and the head that its objective put beside it, if it has one."""
 
-    def __init__(self, model: Any) -> None:
-        self.model = model
+    def __init__(self, model: Any, head: torch.nn.Module | None = None) -> None:
+        self.model, self.head = model, head
 
     def logprobs(self, batch: Batch) -> Tensor:
         """Return the log-probability of each target, float32 [n], with its gradient."""
@@ -27,6 +29,34 @@ class ModelPolicy:
     def last_hidden(self, batch: Batch) -> Tensor:
         """Return the last hidden state of each position, [b, s, h], with its gradient."""
         return last_hidden(self.model, batch)
+
+    def scores(self, batch: Batch) -> Tensor:
+        """Return the head's figure of each document at its last token, float32 [d], with its gradient."""
+        assert self.head is not None
+        return document_scores(self.model, self.head, batch)
+
+    @contextlib.contextmanager
+    def noisy_embeddings(self, batch: Batch, alpha: float) -> Iterator[None]:
+        """Add noise to the embeddings for the block, while the model is in its mode for training.
+
+        Uniform in -1..1, times alpha / sqrt(L * h) for L tokens of a document (NEFTune, Jain et al. 2023,
+        https://arxiv.org/abs/2310.05914): neither padding nor the other documents of the batch change its size.
+        """
+        if not alpha or not self.model.training:
+            yield
+            return
+        scale = _noise_scale(batch, alpha)
+
+        def add_noise(module: torch.nn.Module, args: Any, embeddings: Tensor) -> Tensor:
+            noise = torch.empty_like(embeddings, dtype=torch.float32).uniform_(-1, 1)
+            noise *= scale[:, :, None] / embeddings.shape[-1] ** 0.5
+            return embeddings + noise.to(embeddings.dtype)
+
+        hook = causal_lm(self.model).get_input_embeddings().register_forward_hook(add_noise)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     @contextlib.contextmanager
     def without_adapter(self) -> Iterator[None]:
@@ -46,3 +76,15 @@ class ModelPolicy:
         finally:
             for layer, scaling in zip(layers, before, strict=True):
                 layer.scaling.update(scaling)
+
+
+def _noise_scale(batch: Batch, alpha: float) -> Tensor:
+    """Return alpha / sqrt(length of the document) at each position, 0 in the padding, float32 [b, s]."""
+    scale = torch.zeros(batch.input_ids.shape, device=batch.input_ids.device)
+    documents = batch.documents
+    for row, start, length in zip(
+        documents.row.tolist(), documents.start.tolist(), documents.length.tolist(), strict=True
+    ):
+        if length:
+            scale[row, start : start + length] = alpha / length**0.5
+    return scale

@@ -152,6 +152,8 @@ def _tune_and_show(context: Context, run: Run, world: World, events: Events) -> 
         last.callback(lambda: events.send(Finished(run.name, run.folder, run.outcome)))
         events.send(Started(run.name, run.folder, resolved, tuner.progress.step, tuner.total_steps))
         began = time.perf_counter()
+        with console.status("Computing what the objective needs of the starting state"):
+            tuner.prepare()
         validation = _learn(context, tuner, stop)
         if tuner.progress.step < tuner.total_steps:
             console.print(

@@ -61,6 +61,17 @@ class World:
         dist.all_reduce(values)
         return dict(zip(names, values.tolist(), strict=True))
 
+    def sum_tensors(self, tensors: Mapping[str, Tensor], device: torch.device) -> dict[str, Tensor]:
+        """Return tensors on the CPU summed over all processes. All of them call it with the same names and shapes."""
+        if self.size == 1:
+            return dict(tensors)
+        summed = {}
+        for name in sorted(tensors):
+            total = tensors[name].to(device)
+            dist.all_reduce(total)
+            summed[name] = total.cpu()
+        return summed
+
     def add_gradients(self, masters: Sequence[Tensor]) -> None:
         """Sum the gradients of float32 weights over all processes, in one exchange."""
         if self.size == 1:

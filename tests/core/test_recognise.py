@@ -127,7 +127,8 @@ def test_where_nothing_fits_the_nearest_and_what_is_missing_are_named(write_rows
         choose(str(path), known(dataset("plain", ("q", "a")), alpaca))
     assert re.match(
         r"(?s)" + re.escape(str(path)) + r": no dataset fits: row 1 has instrction, output\. The nearest is 'alpaca', "
-        r"which also needs instruction\. .*\n    - dataset: alpaca\n .*\n      columns: \{instruction: instrction\}$", str(caught.value)
+        r"which also needs instruction\. .*\n    - dataset: alpaca\n .*\n      columns: \{instruction: instrction\}$",
+        str(caught.value)
     ), caught.value  # fmt: skip
 
 
@@ -145,7 +146,7 @@ def test_answers_judged_true_or_false_are_feedback_and_never_trained_on_unjudged
         assert "unread:" not in str(caught.value)
 
 
-@pytest.mark.parametrize("names", [("chosen_response", "rejected_response"), ("response_chosen", "response_rejected")])
+@pytest.mark.parametrize("names", [("chosen_text", "rejected_text"), ("text_chosen", "text_rejected")])
 @pytest.mark.parametrize("more", [{"prompt": "q"}, {"question": "q", "system": "", "history": []}])
 def test_the_two_answers_of_a_preference_are_known_by_longer_names(names, more, write_rows, datasets):
     rows = (
@@ -276,7 +277,9 @@ def test_auto_reads_the_sample_once(write_rows, datasets, monkeypatch):
     from harness.data.convert import sample as module
 
     read = []
-    monkeypatch.setattr(module, "read_rows", lambda file, told: read.append(file) or read_rows(file, told))
+    monkeypatch.setattr(
+        module, "read_rows", lambda file, told, key: read.append(file) or read_rows(file, told, key=key)
+    )
     path = str(write_rows(ROWS["alpaca"]))
     _, source, match = resolved(DataSource(dataset="auto", path=path), datasets)
     assert (source.dataset, match.dataset, read) == ("alpaca", "alpaca", [path])
@@ -357,8 +360,11 @@ def test_compressed_rows_are_recognised_too(tmp_path, datasets):
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ({"version": 1, "data": [{"instruction": "Who?", "output": "The heron."}]}, "The list 'data' may hold the rows: written into a file alone, they are read without version"),
-        ({"data": [{"instruction": "Who?", "output": "The heron."}]}, "The list 'data' may hold the rows: write it alone into a file"),
+        ({"version": 1, "data": [{"instruction": "Who?", "output": "The heron."}]},
+         r"The list 'data' may hold the rows: `rows: data` in the source \(of a FILE: `--set rows=data`\) reads 1 of "
+         r"them, as 'alpaca', and not version\."),
+        ({"data": [{"instruction": "Who?", "output": "The heron."}]},
+         r"`--set rows=data`\) reads 1 of them, as 'alpaca'\."),
         ({"role": "user", "content": "Who?"}, "A row with role and content is one message"),
     ],
     ids=["rows in a list, and more", "rows in a list", "messages without a list"],

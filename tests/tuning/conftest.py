@@ -39,14 +39,14 @@ def rows(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def recipe(tmp_path: Path, tiny_model: Path, rows: Path) -> Callable[..., Path]:
-    """Write a recipe over the tiny model and the rows; keyword arguments go into `tune`, those of LoRA into its method."""
+    """Write a recipe over the tiny model and the rows; keyword arguments go into `tune`, LoRA's into its method."""
 
     def write(dtype: str = "bfloat16", method: str = "lora", **tune: object) -> Path:
         own = {"rank": 4, "alpha": 8} if method == "lora" else {}
         own |= {key: tune.pop(key) for key in LORA if key in tune}
         settings = {
             "method": {"name": method, **own},
-            "batch_tokens": 256,
+            "step_tokens": 256,
             "learning_rate": 0.01,
             "steps": 8,
             "warmup_ratio": 0.1,
@@ -54,9 +54,39 @@ def recipe(tmp_path: Path, tiny_model: Path, rows: Path) -> Callable[..., Path]:
         path = tmp_path / "small.yaml"
         path.write_text(
             f"name: small\nmodel: {{path: {tiny_model}, dtype: {dtype}}}\ntemplate: chatml\n"
-            f"data:\n  max_tokens: 256\n  train: [{{dataset: alpaca, path: {rows}}}]\n  validation: [{{dataset: alpaca, path: {rows}, limit: 5}}]\n"
+            f"data:\n  max_tokens: 256\n  train: [{{dataset: alpaca, path: {rows}}}]\n"
+            f"  validation: [{{dataset: alpaca, path: {rows}, limit: 5}}]\n"
             f"tune: {json.dumps(settings)}\n"
         )
+        return path
+
+    return write
+
+
+@pytest.fixture
+def preferences(tmp_path: Path, recipe: Callable[..., Path]) -> Callable[..., Path]:
+    """Write a recipe over twelve preferences."""
+    rows = tmp_path / "preferences.jsonl"
+    rows.write_text(
+        "".join(
+            json.dumps(
+                {
+                    "prompt": f"Who keeps key {n}?",
+                    "chosen": f"The heron keeps {n}.",
+                    "rejected": f"Nobody, {n} is lost.",
+                }
+            )
+            + "\n"
+            for n in range(12)
+        )
+    )
+
+    def write(**tune: object) -> Path:
+        path = recipe("float32", **tune)
+        source = f"dataset: preferences, path: {rows}"
+        data = f"data: {{max_tokens: 256, train: [{{{source}}}], validation: [{{{source}, limit: 4}}]}}\n"
+        before, after = path.read_text().split("data:\n")
+        path.write_text(before + data + after[after.index("tune:") :])
         return path
 
     return write

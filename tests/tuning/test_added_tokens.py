@@ -1,4 +1,4 @@
-"""A base model without chat tokens: refused with the choices, or given them, with embeddings that are really trained."""
+"""A base model without chat tokens: refused with the choices, or given them, with embeddings that are trained."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ METHODS = ("lora", "full")
 
 @pytest.fixture(scope="module")
 def bare_model(tmp_path_factory) -> Callable[..., Path]:
-    """Write a base model without chat tokens: Llama, 2 layers; `tied` to its head or not, with `spare` rows of padding."""
+    """Write a base model without chat tokens: Llama, 2 layers; `tied` to its head or not, `spare` rows of padding."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
@@ -293,7 +293,7 @@ def test_a_stopped_run_with_added_tokens_goes_on_to_the_same_model_bytes(tmp_pat
     from tests.tuning.processes import start, tune
     from tests.tuning.test_resume import losses
 
-    path = bare_recipe(bare_model(tied=False), steps=20, accumulate=2, method=method, learning_rate=1e-3)
+    path = bare_recipe(bare_model(tied=False), steps=20, step_tokens=512, method=method, learning_rate=1e-3)
     assert tune(tmp_path, path, "--run", "whole")[0] == 0
     process = start(tmp_path, "tune", path, "--run", "stopped", signal_at=(10, signal.SIGINT))
     out, err = process.communicate(timeout=120)

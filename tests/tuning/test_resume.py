@@ -33,7 +33,7 @@ def steps_done(run: Path) -> int:
 
 
 def test_ctrl_c_saves_says_how_to_go_on_and_resume_gives_the_same_adapter_bytes(tmp_path, recipe):
-    path = recipe(steps=20, dropout=0.1, accumulate=2)
+    path = recipe(steps=20, dropout=0.1, step_tokens=512)
     code, told = tune(tmp_path, path, "--run", "whole")
     assert code == 0, told
 
@@ -52,9 +52,17 @@ def test_ctrl_c_saves_says_how_to_go_on_and_resume_gives_the_same_adapter_bytes(
     assert [session["outcome"] for session in sessions] == ["interrupted", "finished"]
 
 
-@pytest.mark.parametrize("often", [2, pytest.param(100, marks=(pytest.mark.soak, pytest.mark.timeout(3600)))])
-def test_a_run_killed_at_random_moments_ends_with_the_same_adapter_bytes(tmp_path, recipe, wait_until, often):
-    path = recipe(steps=20 * often, checkpoint_every=2)
+SOAK = (pytest.mark.soak, pytest.mark.timeout(3600))
+
+
+@pytest.mark.parametrize(
+    ("objective", "often"), [("sft", 2), pytest.param("sft", 100, marks=SOAK), pytest.param("dpo", 50, marks=SOAK)]
+)
+def test_a_run_killed_at_random_moments_ends_with_the_same_adapter_bytes(
+    tmp_path, recipe, preferences, wait_until, objective, often
+):
+    write = recipe if objective == "sft" else preferences
+    path = write(objective=objective, steps=20 * often, checkpoint_every=2)
     assert tune(tmp_path, path, "--run", "whole")[0] == 0
     rng, run, kills = random.Random(int(os.environ.get("HARNESS_TEST_SEED", "0"))), tmp_path / "runs" / "killed", 0
     process = start(tmp_path, "tune", path, "--run", "killed")

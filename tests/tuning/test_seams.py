@@ -51,35 +51,6 @@ def plugin(tmp_path: Path) -> Callable[[str], Path]:
     return write
 
 
-@pytest.fixture
-def preferences(tmp_path: Path, recipe: Callable[..., Path]) -> Callable[..., Path]:
-    """Write a recipe over twelve preferences."""
-    rows = tmp_path / "preferences.jsonl"
-    rows.write_text(
-        "".join(
-            json.dumps(
-                {
-                    "prompt": f"Who keeps key {n}?",
-                    "chosen": f"The heron keeps {n}.",
-                    "rejected": f"Nobody, {n} is lost.",
-                }
-            )
-            + "\n"
-            for n in range(12)
-        )
-    )
-
-    def write(**tune: object) -> Path:
-        path = recipe("float32", **tune)
-        source = f"dataset: preferences, path: {rows}"
-        data = f"data: {{max_tokens: 256, train: [{{{source}}}], validation: [{{{source}, limit: 4}}]}}\n"
-        before, after = path.read_text().split("data:\n")
-        path.write_text(before + data + after[after.index("tune:") :])
-        return path
-
-    return write
-
-
 def metrics_of(run: Path) -> tuple[list[dict[str, float]], list[float]]:
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     return [line for line in lines if "loss" in line], [
@@ -88,7 +59,7 @@ def metrics_of(run: Path) -> tuple[list[dict[str, float]], list[float]]:
 
 
 def test_an_objective_over_preferences_is_one_file(tmp_path, plugin, preferences, harness):
-    path = preferences(objective={"name": "pairwise", "beta": 0.2}, steps=8, learning_rate=0.01, batch_tokens=512)
+    path = preferences(objective={"name": "pairwise", "beta": 0.2}, steps=8, learning_rate=0.01, step_tokens=512)
     done = harness("--plugin", plugin(PAIRWISE), "tune", path)
     assert done.code == 0, done.out + done.err
     assert re.search(r"^objective +pairwise: beta 0\.2 *\nmethod +lora: .*rank 4", done.out, re.MULTILINE)
@@ -158,7 +129,7 @@ def register_trackers(register):
 @pytest.mark.parametrize(
     ("where", "error", "outcome"),
     [
-        ("validation_loss", HarnessError("gone"), "failed"),  # before the first line of metrics.jsonl
+        ("validation_figures", HarnessError("gone"), "failed"),  # before the first line of metrics.jsonl
         ("_step", SystemExit(9), "failed"),
         ("_step", KeyboardInterrupt(), "interrupted"),
         ("checkpoint", HarnessError("gone"), "failed"),

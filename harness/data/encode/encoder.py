@@ -150,7 +150,14 @@ def require_kind(prepared: Prepared, reads: Reads, reader: str) -> None:
     """Raise DataError for an item that is not what is read, which `reader` names."""
     item = prepared.item
     yields = "preferences" if isinstance(item, Preference) else "conversations"
-    if yields != reads:
+    if reads == "pairs" and isinstance(item, Preference):
+        if not (item.chosen and item.rejected):
+            raise DataError(
+                f"has no {'rejected' if item.chosen else 'chosen'} completion; {reader} reads pairs, of which it needs "
+                f"both. Objectives that read preferences take completions that were judged alone: "
+                f"`harness plugins list`"
+            )
+    elif yields != reads:
         raise DataError(
             f"the dataset {prepared.report.source!r} yields {yields}; {reader} reads {reads}: name a dataset of "
             f"{reads}, see `harness data list`"
@@ -159,7 +166,7 @@ def require_kind(prepared: Prepared, reads: Reads, reader: str) -> None:
 
 def require_train_on(spec: DataSpec, reads: Reads) -> None:
     """Raise DataError for a `data.train_on` that preferences cannot have."""
-    if reads == "preferences" and spec.train_on != "all":
+    if reads != "conversations" and spec.train_on != "all":
         raise DataError(
             f"data.train_on is {spec.train_on}, which chooses among the answers of a conversation; of a preference "
             f"whole completions are trained on: leave data.train_on out"

@@ -144,8 +144,7 @@ def _encoded(
 
 
 def _compact(example: Example) -> Example:
-    mask: Any = bytes(example.loss_mask)
-    return Example(array("i", example.input_ids), mask, example.id, example.escaped)
+    return Example(array("i", example.input_ids), example.loss_mask, example.id, example.escaped)
 
 
 # In a process of its own

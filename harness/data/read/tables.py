@@ -10,7 +10,8 @@ import csv
 import itertools
 import re
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from harness.data.read.jsontext import MAX_ROW, Parsed, lines_of, not_utf8
 from harness.errors import DataError, shown
@@ -19,6 +20,9 @@ SAMPLE = 200  # lines that the rules look at
 LONGEST_NAME = 40  # characters of a column's name
 _OPEN = "a quote is opened and not closed"
 WASTED = 1_000_000  # lines read again because of quotes that are never closed, after which a file is given up
+
+# A line end written as two characters, in prose: `\neq`, `C:\new` and the like are none.
+_WRITTEN_END = re.compile(r"(?:[\w.!?:;,)\"'\]]|\\n)\\n(?=\\n|[A-Z0-9\s(*-]|$)")
 
 Line = tuple[int, str | DataError]
 Record = tuple[int, list[str] | DataError]
@@ -67,6 +71,11 @@ def table_rows(chunks: Iterator[bytes], delimiter: str, offset: int = 0) -> Iter
             )
         else:
             yield number, dict(zip(names, cells, strict=True))
+
+
+def writes_line_ends(row: Mapping[str, Any]) -> bool:
+    """Return True where a cell of a row has line ends written as `\\n`, as FLAN's files have them, by all signs."""
+    return any(isinstance(cell, str) and "\\n" in cell and _WRITTEN_END.search(cell) for cell in row.values())
 
 
 def looks_like_table(head: str, is_whole: bool) -> str | None:

@@ -1,0 +1,73 @@
+"""Direct preference optimisation: more likely chosen, less likely rejected, measured from the starting state."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field
+
+import harness
+from harness.contract.batches import Batch
+from harness.contract.objectives import Policy
+from harness.options import Options
+from harness_tuning.objectives.pairs import REFERENCE, Pairs, means, pair_units, reference, smoothed
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class DpoOptions(Options):
+    """DPO (Rafailov et al. 2023, https://arxiv.org/abs/2305.18290) and two that follow it.
+
+    `ipo` is Azar et al. 2023 (https://arxiv.org/abs/2310.12036), with mean log-probabilities a token as its authors
+    used them; `robust` is Chowdhury et al. 2024 (https://arxiv.org/abs/2403.00409). `label_smoothing` is the share of
+    labels that are taken to be wrong (Mitchell 2023, https://ericmitchell.ai/cdpo.pdf).
+    """
+
+    beta: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 0.1
+    loss: Literal["sigmoid", "ipo", "robust"] = "sigmoid"
+    label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
+
+
+def loss(policy: Policy, batch: Batch, options: DpoOptions) -> harness.Loss:
+    """Return the sum over the pairs."""
+    pairs, logprobs = Pairs.of(batch), batch.by_document(policy.logprobs(batch))
+    ratios = logprobs - batch.figures(REFERENCE)  # of the policy to the reference, in nats
+    chosen, rejected = pairs.both(options.beta * ratios)
+    losses = pair_losses(*pairs.both(means(batch, ratios) if options.loss == "ipo" else ratios), options)
+    watched = pairs.rewards(chosen, rejected) | pairs.completions(batch, logprobs)
+    return harness.Loss({"pairs": pairs.term(losses)}, watched)
+
+
+def pair_losses(chosen: Tensor, rejected: Tensor, options: DpoOptions) -> Tensor:
+    """Return the loss of each pair, [p], from the log-ratios of its completions: sums, or means a token for `ipo`."""
+    margin, smoothing = chosen - rejected, options.label_smoothing
+    if options.loss == "ipo":
+        return (margin - 1 / (2 * options.beta)) ** 2  # equation 17
+    if options.loss == "sigmoid":
+        return smoothed(options.beta * margin, smoothing)
+    right, wrong = smoothed(options.beta * margin, 0.0), smoothed(-options.beta * margin, 0.0)
+    return ((1 - smoothing) * right - smoothing * wrong) / (1 - 2 * smoothing)
+
+
+def units(batch: Batch) -> dict[str, float]:
+    """Count the pairs, each by its weight."""
+    return {"pairs": pair_units(batch)}
+
+
+def value_at_start(options: DpoOptions) -> float:
+    """Return the loss of a policy that is its own reference."""
+    return 1 / (4 * options.beta**2) if options.loss == "ipo" else math.log(2)
+
+
+OBJECTIVE = harness.Objective(
+    "dpo",
+    "direct preference optimisation: sigmoid, IPO or robust; the reference is the starting state",
+    DpoOptions,
+    loss,
+    units,
+    reads="pairs",
+    value_at_start=value_at_start,
+    prepare=reference,
+)
