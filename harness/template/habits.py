@@ -37,10 +37,11 @@ class Habits:
     itself; where it has them in no answer, the model writes `opens`, the thought and `closes`. `thoughtless` says why
     thoughts that the template writes cannot be trained on. `field` is a name under which the template reads thoughts
     and that vLLM does not use; `content`, where it reads them as a part of that. `switch` is the variable that turns
-    thinking on and off, by its `values`, and `thinks` if it is on where nobody sets it. `grows` says that a conversation without thoughts is
-    rendered as its prompts and answers one behind the other. `ends` are what ends an answer in words, and one with
-    calls, where the template writes that only once the next message is there. `trailer` stands behind the stop token of
-    the last answer. `header` is what asks for an answer. `frames` are what stands before thoughts, between them and the words, and behind these.
+    thinking on and off, by its `values`, and `thinks` if it is on where nobody sets it. `grows` says that a
+    conversation without thoughts is rendered as its prompts and answers one behind the other. `ends` are what ends an
+    answer in words, and one with calls, where the template writes that only once the next message is there. `trailer`
+    stands behind the stop token of the last answer. `header` is what asks for an answer. `frames` are what stands
+    before thoughts, between them and the words, and behind these.
     """
 
     marks: tuple[str, ...] = ()
@@ -239,7 +240,7 @@ def _up_to(mark: str, text: str) -> str:
 
 
 def _switch(render: Render, source: str, question: Turn) -> dict[str, Any]:
-    """Return `switch`, `values` and `thinks`: the variable that makes the prompt another one, by true or false or words.
+    """Return `switch`, `values` and `thinks`: the variable that changes the prompt, by true and false or by words.
 
     Words are those of effort that the template names.
     """

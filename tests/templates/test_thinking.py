@@ -181,8 +181,9 @@ def test_thoughts_that_end_like_an_answer_are_refused_and_answers_are_not(made):
 def test_an_answer_goes_on_in_the_turn_that_called(made):
     """Apertus: call, result and answer are one turn, and the header is there only where an answer is asked for."""
     source = (
-        "{{ tools | tojson }}{% for m in messages %}{% if m.role == 'user' %}<|im_start|>user {{ m.content }}<s>{% elif "
-        "m.role == 'tool' %}({{ m.content }}){% else %}{{ '<|im_start|>' if loop.previtem.role == 'user' }}{% for call in m.tool_calls or [] %}<s>"
+        "{{ tools | tojson }}{% for m in messages %}{% if m.role == 'user' %}<|im_start|>user {{ m.content }}<s>"
+        "{% elif m.role == 'tool' %}({{ m.content }}){% else %}"
+        "{{ '<|im_start|>' if loop.previtem.role == 'user' }}{% for call in m.tool_calls or [] %}<s>"
         "{{ call.function.name }} {{ call.function.arguments | tojson }}</s>{% endfor %}{{ m.content }}"
         "{% if not m.tool_calls %}<|im_end|>{% endif %}{% endif %}{% endfor %}"
         "{% if add_generation_prompt %}<|im_start|>{% endif %}"
@@ -195,7 +196,7 @@ def test_an_answer_goes_on_in_the_turn_that_called(made):
 
 def test_a_template_for_tools_alone_is_refused_in_words(made):
     source = "{% for tool in tools %}{{ tool | tojson }}{% endfor %}" + TURN + "{{ m.content }}<|im_end|>{% endfor %}"
-    with pytest.raises(harness.TemplateError, match="renders only conversations that offer tools.*template list"):
+    with pytest.raises(harness.TemplateError, match=r"renders only conversations that offer tools.*template list"):
         made(source)
 
 
