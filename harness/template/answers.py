@@ -141,7 +141,7 @@ class Answers:
         return next((rest for rest in rests if self._is_framed(message, rest)), next(iter(rests), None))
 
     def _is_framed(self, message: Mapping[str, Any], text: str) -> bool:
-        """Return whether the text begins as answers with this thought do, and with the words of one that calls nothing."""
+        """Return whether the text begins as an answer with this thought, and its words where it calls nothing."""
         thought, words = squeezed(message.get("reasoning", "")), squeezed(words_of(message))
         text = squeezed(text)
         return any(

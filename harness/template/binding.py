@@ -14,6 +14,7 @@ from harness.template.escape import control_tokens, protected
 from harness.template.habits import Habits, Thinking
 from harness.template.render import memory_bounded, time_limited
 from harness.template.samples import require_text, samples
+from harness.template.stops import sources_of
 from harness.template.trial import (
     ANSWER,
     QUESTION,
@@ -106,9 +107,9 @@ def bind(template: Template, tokenizer: Any, options: Any = None) -> BoundTempla
             value = json.dumps(habits.values[0 if thinking == "on" else 1])
             source = f"{{%- set {habits.switch} = {value} %}}\n{source}"
             tried = Trial(bound(source, takes_tools=True))
-        if not declares and (written := tried.stops()):
-            stops = tuple(dict.fromkeys((*written, *stops)))
-        habits = tried.ends(habits, stops)
+        written = stops if declares else tried.stops()
+        stops = tuple(dict.fromkeys((*written, *stops)))
+        habits = replace(tried.ends(habits, stops), stops=sources_of(stops, written, tokenizer))
         tried = Trial(bound(source, takes_tools=True))
         try:
             tried.require_thoughts()

@@ -6,6 +6,7 @@ serving. Every example is checked when it is encoded, see `spans`.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -17,7 +18,7 @@ from harness.nouns import Conversation, Example, Message, without_thoughts
 from harness.template import saved
 from harness.template.answers import Answers
 from harness.template.differences import aligned
-from harness.template.escape import control_tokens, escaped
+from harness.template.escape import control_tokens, escaped, with_default
 from harness.template.habits import Habits, Thinking, with_thoughts
 from harness.template.render import Renderer, time_limited
 from harness.template.spans import Rendered, Span, Tokens, named
@@ -140,6 +141,15 @@ class BoundTemplate:
     def request_variables(self, thinks: bool) -> dict[str, Any]:
         """Return the `chat_template_kwargs` that ask for an answer with thoughts, or for one without."""
         return self.habits.variables(thinks) if self.thinking == "auto" else {}
+
+    def asking(self, thinks: bool) -> BoundTemplate:
+        """Return the template with the switch set for requests that do not set it; itself where nothing changes."""
+        habits, source = self.habits, str(self.tokenizer.get_chat_template())
+        if not habits.switch or self.thinking != "auto" or thinks == habits.thinks:
+            return self
+        tokenizer = copy.copy(self.tokenizer)
+        tokenizer.chat_template = with_default(source, *habits.variables(thinks).items())
+        return replace(self, tokenizer=tokenizer, habits=replace(habits, thinks=thinks))
 
     def prompt_ids(
         self, messages: Sequence[Message], tools: Sequence[Any] = (), *, thinks: bool | None = None

@@ -149,6 +149,13 @@ def protected(
     return prelude + END + unprotected(source)
 
 
+def with_default(source: str, *variables: tuple[str, Any]) -> str:
+    """Return the template with values for variables that a request does not set."""
+    lines = (f"{{%- set {name} = {name} | default({json.dumps(value)}) %}}\n" for name, value in variables)
+    prelude, end, own = source.partition(END) if source.startswith(_BEGIN) else ("", "", source)
+    return prelude + end + "".join(lines) + own
+
+
 def unprotected(source: str) -> str:
     """Return the template without its prelude.
 

@@ -41,7 +41,8 @@ class Habits:
     conversation without thoughts is rendered as its prompts and answers one behind the other. `ends` are what ends an
     answer in words, and one with calls, where the template writes that only once the next message is there. `trailer`
     stands behind the stop token of the last answer. `header` is what asks for an answer. `frames` are what stands
-    before thoughts, between them and the words, and behind these.
+    before thoughts, between them and the words, and behind these. `stops` are the stop tokens, each with the place that
+    names it.
     """
 
     marks: tuple[str, ...] = ()
@@ -58,6 +59,7 @@ class Habits:
     trailer: str = ""
     header: str = ""
     frames: tuple[tuple[str, str, str], ...] = ()
+    stops: tuple[tuple[str, str], ...] = ()
 
     @property
     def takes_thoughts(self) -> bool:
@@ -79,6 +81,7 @@ class Habits:
         words, calls = saved["ends"]
         on, off = saved.get("values", (True, False))
         lists = {"marks": tuple(saved["marks"]), "ends": (words, calls), "frames": frames, "values": (on, off)}
+        lists["stops"] = tuple((stop, source) for stop, source in saved.get("stops", ()))
         return cls(**{**saved, **lists})
 
 

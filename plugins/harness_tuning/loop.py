@@ -37,7 +37,7 @@ from harness_tuning.checkpoint import (
     restore_random,
     save_checkpoint,
 )  # fmt: skip
-from harness_tuning.fit import check_data, computing, record_identity
+from harness_tuning.fit import asking_as_tuned, check_data, computing, record_identity
 from harness_tuning.gates import check_start, check_unchanged, without_trace
 from harness_tuning.layout import choose_layout
 from harness_tuning.learner import Figures, Learner
@@ -77,7 +77,8 @@ class Tuner:
         events: Events | None = None,
         world: World | None = None,
     ) -> None:
-        self.run, self.template, self.data, self.device = run, template, data, device
+        self.run, self.data, self.device = run, data, device
+        self.template = asking_as_tuned(template, data.train.reports, run.recipe.data.reasoning)
         self.events = events or Events()
         self.recipe, self.spec = run.recipe, run.recipe.tune
         self.objective = plugins.objectives[self.spec.objective.name]
@@ -105,7 +106,8 @@ class Tuner:
         with self._computing("the check of a few tokens"):
             first = torch.tensor([list(self.data.train.examples[0].input_ids)], device=self.device)
             check_forward(base, first)
-            self.probes = choose_probes((self.data.validation or self.data.train).sample, self.template)
+            sample = (self.data.validation or self.data.train).sample
+            self.probes = choose_probes(sample, self.template, self.recipe.data.reasoning)
             self.probes_of_base = measure_probes(base, self.probes)
         with self._computing(f"the method {self.method.name}"):
             self.model = self.method.apply(base, self.spec.method).train()

@@ -10,23 +10,29 @@ from typing import Any
 
 import harness
 from harness.model.logprobs import sequence_logprobs
-from harness.template import BoundTemplate
+from harness.nouns import without_thoughts
+from harness.template import BoundTemplate, Reasoning
 
 COUNT = 4
 MAX_TOKENS = 256
 
 
-def choose_probes(conversations: Sequence[harness.Conversation], template: BoundTemplate) -> list[dict[str, Any]]:
+def choose_probes(
+    conversations: Sequence[harness.Conversation], template: BoundTemplate, reasoning: Reasoning = "learn"
+) -> list[dict[str, Any]]:
     """Return a few conversations, evenly spread, each with the prompt that asks for its last trained answer."""
     stride = max(1, len(conversations) // COUNT)
     probes = []
     for conversation in conversations[::stride][:COUNT]:
+        conversation = without_thoughts(conversation) if reasoning == "drop" else conversation
         prompt = conversation.messages[: conversation.trained[-1]]
+        thinks = bool(conversation.messages[len(prompt)].reasoning)
         probes.append(
             {
                 "messages": [message.as_dict() for message in prompt],
                 "tools": [dict(tool) for tool in conversation.tools],
-                "prompt_tokens": len(template.prompt_ids(prompt, conversation.tools)),
+                "thinks": thinks,
+                "prompt_tokens": len(template.prompt_ids(prompt, conversation.tools, thinks=thinks)),
                 "input_ids": template.encode(conversation, "last").input_ids[:MAX_TOKENS],
             }
         )

@@ -16,6 +16,7 @@ import harness
 from harness.errors import MissingExtraError
 from harness.extras import OPENMP_SPINS, installed_versions
 from harness.files import cache_folder, read_json, write_json
+from harness.template.habits import Habits
 from harness_serve.adapters import LORA_RANKS
 from harness_serve.guard import NAMES_VARIABLE, Names
 from harness_serve.options import VllmOptions, allowed_extra
@@ -66,6 +67,8 @@ def vllm_arguments(
         arguments += ["--enable-auto-tool-choice", f"--tool-call-parser={tool_parser}"]
     if reasoning_parser is not None:
         arguments.append(f"--reasoning-parser={reasoning_parser}")
+    if variables := default_variables(chat_folder):  # which the parser of thoughts goes by, too
+        arguments.append(f"--default-chat-template-kwargs={json.dumps(variables)}")
     if plan.adapters:
         rank = max(adapter.rank for adapter in plan.adapters.values())
         # One slot more than there are adapters, which stays empty: in a batch that holds base and adapters together,
@@ -178,6 +181,13 @@ def fitting_parsers(chat_folder: Path, options: VllmOptions) -> dict[str, str | 
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, parsers)
     return parsers
+
+
+def default_variables(chat_folder: Path) -> dict[str, Any]:
+    """Return what sets the template's switch of thinking as requests ask that do not set it; empty without a switch."""
+    saved = read_json(chat_folder / "template.json")
+    habits = Habits.from_dict(saved["habits"]) if saved.get("habits") else Habits()
+    return habits.variables({"on": True, "off": False}.get(saved.get("thinking", "auto"), habits.thinks))
 
 
 def unread(chat_folder: Path, parsers: dict[str, str | None], options: VllmOptions) -> list[str]:

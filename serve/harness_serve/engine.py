@@ -19,6 +19,7 @@ from harness.contract.backends import Capability
 from harness.recipe import ModelSpec
 from harness.variants import Variant
 from harness_serve.arguments import (
+    default_variables,
     environment,
     fitting_parsers,
     settings,
@@ -70,7 +71,9 @@ def start(
         engine = stack.enter_context(kept(arguments, environment(plan, options, on_cpu=on_cpu), log_path))
         key = options.api_key.get_secret_value() if options.api_key else None
         shown = settings(plan, options, on_cpu=on_cpu) | {"tool_parser": parser or "none"}
-        shown |= ({"reasoning_parser": reasoning} if reasoning else {}) | {"log": log_path}
+        shown |= {"reasoning_parser": reasoning} if reasoning else {}
+        shown |= default_variables(chat_folder)
+        shown |= {"log": log_path}
         endpoint = Endpoint(f"http://{url_host(options.host)}:{options.port}/v1", plan.names, key, shown, CAPABILITIES)
         wait_until_healthy(endpoint, engine, log_path, options, report)
         with _telling(log_path):
@@ -122,5 +125,10 @@ def _require_free_port(options: VllmOptions) -> None:
 
 
 ENGINE = harness.Engine(
-    "vllm", "vLLM: the base model and every adapter in one engine, on GPU or CPU", VllmOptions, start, default=True
+    "vllm",
+    "vLLM: the base model and every adapter in one engine, on GPU or CPU",
+    VllmOptions,
+    start,
+    default=True,
+    parsers=lambda chat_folder: fitting_parsers(chat_folder, VllmOptions()),
 )

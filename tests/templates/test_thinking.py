@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 import harness
 from harness.nouns import Conversation, Message, ToolCall
+from harness.plugins import Plugins
 from harness.template import BREAK, BoundTemplate
 from harness.template import bind as bind_to_tokenizer
 from harness.template.thoughts import thoughts_and_words
@@ -331,3 +333,56 @@ def test_magistral_writes_thoughts_as_mistral_common_does(bind):
         "2+2?[/INST][THINK]2+2 = 4[/THINK]The answer is 4.</s>"
         "[INST]Thanks, what is 3+3?[/INST]"
     )
+
+
+@pytest.mark.parametrize(
+    ("written", "thoughts"),
+    [
+        ("<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Four.", "hm"),
+        ("<|channel|>final<|message|>Four.", ""),
+    ],
+)
+def test_an_answer_is_taken_apart_by_its_channels(written, thoughts, bind):
+    template = bind("gpt-oss", "tok-gpt2")
+    (ids,) = template.ids_of([written])
+    found, rest = thoughts_and_words(template, template.prompt_ids([ASKED]), ids)
+    assert (found, template.decoded(rest)) == (thoughts, "Four.")
+
+
+def test_a_template_asks_by_default_as_its_rows_were_tuned(bind, tmp_path):
+    """A request that sets nothing gets the prompt of tuning; one that sets the switch is heard."""
+    template = bind("qwen3", "tok-qwen2")
+    off = template.asking(thinks=False)
+    assert template.asking(thinks=True) is template
+    assert off.prompt_ids([ASKED]) == template.prompt_ids([ASKED], thinks=False) != template.prompt_ids([ASKED])
+    assert off.prompt_ids([ASKED], thinks=True) == template.prompt_ids([ASKED], thinks=True)
+    off.save(tmp_path / "chat")
+    again = BoundTemplate.load(tmp_path / "chat")
+    assert again.prompt_ids([ASKED]) == off.prompt_ids([ASKED]) and not again.habits.thinks
+
+
+def test_stops_come_from_template_generation_config_and_tokenizer_in_that_order(made, tmp_path):
+    """The template writes `<|im_end|>`, generation_config.json names `<s>` too, and `</s>` is the tokenizer's eos."""
+    tokenizer = made(MADE["an end-of-text stands behind the talk"][0]).tokenizer
+    tokenizer = copy.copy(tokenizer)
+    tokenizer.chat_template = TURN + "\n{{ m.content }}<|im_end|>\n{% endfor %}" + ASKS + "{% endif %}"
+    tokenizer.name_or_path = str(tmp_path)
+    ids = tokenizer.convert_tokens_to_ids(["<s>", "<|im_end|>"])
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
+    bound = bind_to_tokenizer(Plugins().templates["model"], tokenizer)
+    assert bound.habits.stops == (
+        ("<|im_end|>", "the template"),
+        ("<s>", "generation_config.json"),
+        ("</s>", "the tokenizer's eos"),
+    )
+    assert bound.stop_tokens == [stop for stop, _ in bound.habits.stops]
+
+
+def test_calls_written_as_html_are_parsed_or_refused_as_they_stand(made):
+    """Mistral's own Jinja writes `&#34;` for quotes where arguments go through `tojson` and then through escaping."""
+    source = TURN.replace("{{ m.role }}", "{{ m.role }} {{ tools | tojson }}") + (
+        "{% for call in m.tool_calls or [] %}{{ call.function.name }} "
+        "{{ call.function.arguments | tojson | replace('\"', '&#34;') }}{% endfor %}{{ m.content }}<|im_end|>\n"
+        "{% endfor %}" + ASKS + "{% endif %}"
+    )
+    assert not made(source).takes_tools
