@@ -121,10 +121,10 @@ def _apart(
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.parser import ParserManager
 
-    kind = ParserManager.get_parser(tools, reasoning, enable_auto_tools=tools is not None)
-    offered = {"tools": [TOOL], "tool_choice": "auto"} if sample.calls else {}
-    asked = [{"role": "user", "content": "Where is the silver key?"}]
-    request = ChatCompletionRequest(model="m", messages=asked, chat_template_kwargs=sample.variables, **offered)
+    kind: Any = ParserManager.get_parser(tools, reasoning, enable_auto_tools=tools is not None)
+    asked: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Where is the silver key?"}]}
+    asked |= {"chat_template_kwargs": sample.variables}
+    request = ChatCompletionRequest.model_validate(asked | ({"tools": [TOOL]} if sample.calls else {}))
     parser = kind(template.tokenizer, request.tools, chat_template_kwargs=sample.variables)
     request = parser.adjust_request(request)
     text = template.tokenizer.decode(sample.ids, skip_special_tokens=request.skip_special_tokens)

@@ -378,7 +378,7 @@ def test_stops_come_from_template_generation_config_and_tokenizer_in_that_order(
     assert bound.stop_tokens == [stop for stop, _ in bound.habits.stops]
 
 
-def test_calls_written_as_html_are_parsed_or_refused_as_they_stand(made):
+def test_a_template_that_writes_calls_as_html_takes_no_tools(made):
     """Mistral's own Jinja writes `&#34;` for quotes where arguments go through `tojson` and then through escaping."""
     source = TURN.replace("{{ m.role }}", "{{ m.role }} {{ tools | tojson }}") + (
         "{% for call in m.tool_calls or [] %}{{ call.function.name }} "
