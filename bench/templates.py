@@ -11,7 +11,7 @@ them, each side --times times, taking turns in one process, so that they share t
 compared.
 
 Then tokens, of the same rows with a thought before each answer, through a template that drops the thoughts of earlier
-turns (qwen3): one example an answer, against the conversation as one text, which serving would never send; and in packed
+turns (qwen3): one example an answer, against the conversation as one text, which serving never sends; and in packed
 rows, where the examples of a conversation share what they begin with.
 """
 

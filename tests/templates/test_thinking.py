@@ -386,3 +386,19 @@ def test_a_template_that_writes_calls_as_html_takes_no_tools(made):
         "{% endfor %}" + ASKS + "{% endif %}"
     )
     assert not made(source).takes_tools
+
+
+def test_tools_of_magistral_stand_where_mistral_common_has_them(bind):
+    """From v13 on, the tools stand before the first question, and calls and results have no ids."""
+    template = bind("mistral-v13")
+    called = replace(CALLED, reasoning="I need the tool.")
+    result = Message("tool", '{"temp": 4}', tool_call_id="abcdefghi")
+    talk = (ASKED, called, result, Message("assistant", "4 degrees."), SURE)
+    text = template.render(talk, [TOOL], generation_prompt=True)
+    tools, rest = text.split("[/AVAILABLE_TOOLS]")
+    assert tools.startswith('<s>[AVAILABLE_TOOLS][{"type": "function", "function": {"name": "')
+    arguments = json.dumps(CALLED.tool_calls[0].arguments)
+    assert rest == (
+        f"[INST]What is 2+2?[/INST][THINK]I need the tool.[/THINK][TOOL_CALLS]look[ARGS]{arguments}"
+        '</s>[TOOL_RESULTS]{"temp": 4}[/TOOL_RESULTS]4 degrees.</s>[INST]Sure?[/INST]'
+    )
