@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -61,20 +62,7 @@ def bind(template: Template, tokenizer: Any, options: Any = None) -> BoundTempla
     Raises:
         TemplateError: naming the template, the message, and what the template does to it.
     """
-    stops = template.stop_tokens(tokenizer)
-    if missing := missing_tokens(template, tokenizer):
-        there = ", ".join(control_tokens(tokenizer)) or "none"
-        raise TemplateError(
-            f"template {template.name!r} writes {' and '.join(map(repr, missing))}, and this tokenizer has no such "
-            f"token{'s' if len(missing) > 1 else ''}. Its control tokens: {there}. Choose a template that fits the "
-            "tokenizer (`harness template list --model FOLDER` says which do), or have the tokens added: `template: "
-            f"{{name: {template.name}, add_tokens: true}}`"
-        )
-    if not stops:
-        raise TemplateError(
-            f"template {template.name!r} has no stop token: the tokenizer has no eos token (`eos_token` in its "
-            "tokenizer_config.json)"
-        )
+    stops = _stops_of(template, tokenizer)
     given = (template.options or Options)() if options is None else options
     thinking: Thinking = getattr(given, "thinking", "auto")
     source = template.jinja(tokenizer, given)
@@ -95,7 +83,7 @@ def bind(template: Template, tokenizer: Any, options: Any = None) -> BoundTempla
         return bound_template
 
     require_text_preserved(template.name, tokenizer, control_tokens(tokenizer, source, stops))
-    with time_limited(template.name), memory_bounded():
+    with time_limited(template.name), memory_bounded(), nullcontext() if declares else _another_instead():
         tried = Trial(bound(source, takes_tools=True))
         tried.require_question()
         if tried.lacks_bos():
@@ -135,3 +123,33 @@ def bind(template: Template, tokenizer: Any, options: Any = None) -> BoundTempla
         for sample in samples(template_on_tokenizer)[0]:
             require_text(template_on_tokenizer, sample)
     return replace(template_on_tokenizer)  # a copy with empty caches
+
+
+def _stops_of(template: Template, tokenizer: Any) -> tuple[str, ...]:
+    """Return the stop tokens of a template. Raises TemplateError if the tokenizer lacks what it writes."""
+    stops = template.stop_tokens(tokenizer)
+    if missing := missing_tokens(template, tokenizer):
+        there = ", ".join(control_tokens(tokenizer)) or "none"
+        raise TemplateError(
+            f"template {template.name!r} writes {' and '.join(map(repr, missing))}, and this tokenizer has no such "
+            f"token{'s' if len(missing) > 1 else ''}. Its control tokens: {there}. Choose a template that fits the "
+            "tokenizer (`harness template list --model FOLDER` says which do), or have the tokens added: `template: "
+            f"{{name: {template.name}, add_tokens: true}}`"
+        )
+    if not stops:
+        raise TemplateError(
+            f"template {template.name!r} has no stop token: the tokenizer has no eos token (`eos_token` in its "
+            "tokenizer_config.json)"
+        )
+    return stops
+
+
+@contextmanager
+def _another_instead() -> Iterator[None]:
+    """Add to a refusal of a model's own template what can be done about it."""
+    try:
+        yield
+    except TemplateError as error:
+        raise TemplateError(
+            f"{error}\nChoose a registered template instead: `harness template list --model FOLDER` says which fit"
+        ) from error.__cause__

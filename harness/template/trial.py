@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.errors import EndlessTemplateError, TemplateError, first_line
+from harness.errors import TemplateError, first_line
 from harness.template.answers import Answers, squeezed
 from harness.template.encode import BoundTemplate
 from harness.template.habits import THOUGHT, Ends, Habits, end_of_answer, thoughts_of, with_thoughts
@@ -98,14 +98,11 @@ class Trial:
         """Require that the template renders a question without tools."""
         try:
             self.render([QUESTION], None, True)
-        except EndlessTemplateError:
-            raise
         except TemplateError as error:
             if self._rendered([QUESTION], [TOOL]) is not None:
                 raise TemplateError(
                     f"template {self.name!r} renders only conversations that offer tools; it cannot render a question "
-                    f"alone ({first_line(error)}). Choose the model's template for chats, or a registered one: "
-                    "`harness template list --model FOLDER` says which fit"
+                    f"alone ({first_line(error)})"
                 ) from None
             raise TemplateError(f"{error}{self._unset()}") from None
 
@@ -149,8 +146,7 @@ class Trial:
         if QUESTION["content"] in (self._rendered(parts, None) or ""):
             raise TemplateError(
                 f"template {self.name!r} takes what is said as a list of parts, beside pictures, and loses or refuses "
-                "plain text, which tuning and serving send. Choose a registered template: `harness template list "
-                "--model FOLDER` says which fit"
+                "plain text, which tuning and serving send"
             )
 
     def habits(self, source: str) -> Habits:

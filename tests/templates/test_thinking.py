@@ -198,7 +198,7 @@ def test_an_answer_goes_on_in_the_turn_that_called(made):
 
 def test_a_template_for_tools_alone_is_refused_in_words(made):
     source = "{% for tool in tools %}{{ tool | tojson }}{% endfor %}" + TURN + "{{ m.content }}<|im_end|>{% endfor %}"
-    with pytest.raises(harness.TemplateError, match=r"renders only conversations that offer tools.*template list"):
+    with pytest.raises(harness.TemplateError, match=r"(?s)renders only conversations that offer tools.*template list"):
         made(source)
 
 
@@ -207,6 +207,7 @@ def test_a_refusal_names_variables_and_none_that_the_template_sets(made):
     with pytest.raises(harness.TemplateError) as refused:
         made(source)
     assert "It reads functions, which nobody sets" in str(refused.value)
+    assert str(refused.value).endswith("`harness template list --model FOLDER` says which fit")
 
 
 def test_a_thought_that_the_prompt_opens_is_closed_by_the_model(made):
