@@ -92,10 +92,7 @@ class Answers:
                 return rest
             return thought + (self.habits.closes or f"\n{closing}\n\n") + rest
         if thought:
-            raise TemplateError(
-                f"message {turn + 1} has thoughts, and template {self.name!r} is told not to think. `data.reasoning: "
-                "drop` leaves them out; `thinking: auto` or `on` in `template` learns them"
-            )
+            raise told_not_to_think(self.name, turn)
         return self._without_empty_thought(rest)
 
     def _without_header(self, text: str, prompt: str) -> str:
@@ -216,6 +213,14 @@ class Answers:
             f"template {self.name!r} puts words into the answer of message {turn + 1} that nobody said, and that "
             f"the model would be trained on: {added.strip().removesuffix(stop).strip()[:60]!r}"
         )
+
+
+def told_not_to_think(name: str, turn: int) -> TemplateError:
+    """Return the refusal of thoughts where the prompt has switched them off."""
+    return TemplateError(
+        f"message {turn + 1} has thoughts, and template {name!r} is told not to think. `data.reasoning: drop` leaves "
+        "them out; `thinking: auto` or `on` in `template` learns them"
+    )
 
 
 def squeezed(text: str) -> str:

@@ -16,7 +16,7 @@ from typing import Any, Literal
 from harness.errors import TemplateError
 from harness.nouns import Conversation, Example, Message, without_thoughts
 from harness.template import saved
-from harness.template.answers import Answers
+from harness.template.answers import Answers, told_not_to_think
 from harness.template.differences import aligned
 from harness.template.escape import control_tokens, escaped, with_default
 from harness.template.habits import Habits, Thinking, with_thoughts
@@ -276,6 +276,8 @@ class BoundTemplate:
             conversation = without_thoughts(conversation)
         try:
             self._check_places(conversation.messages, conversation.tools)
+            if self.thinking == "off" and (told := [turn for turn in turns if conversation.messages[turn].reasoning]):
+                raise told_not_to_think(self.name, told[0])
             talk = self._talk(conversation)
             learns = reasoning == "learn"
             whole = self._whole(talk, turns, learns) if self.habits.grows else None

@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -186,8 +187,12 @@ def fitting_parsers(chat_folder: Path, options: VllmOptions) -> dict[str, str | 
 def default_variables(chat_folder: Path) -> dict[str, Any]:
     """Return what sets the template's switch of thinking as requests ask that do not set it; empty without a switch."""
     saved = read_json(chat_folder / "template.json")
-    habits = Habits.from_dict(saved["habits"]) if saved.get("habits") else Habits()
+    habits = _habits(saved)
     return habits.variables({"on": True, "off": False}.get(saved.get("thinking", "auto"), habits.thinks))
+
+
+def _habits(saved: Mapping[str, Any]) -> Habits:
+    return Habits.from_dict(saved["habits"]) if saved.get("habits") else Habits()
 
 
 def unread(chat_folder: Path, parsers: dict[str, str | None], options: VllmOptions) -> list[str]:
@@ -208,8 +213,7 @@ def unread(chat_folder: Path, parsers: dict[str, str | None], options: VllmOptio
 def _unnamed(chat_folder: Path, options: VllmOptions) -> tuple[bool, bool]:
     """Return whether the template writes thoughts, and calls, for which the options name no parser."""
     saved = read_json(chat_folder / "template.json")
-    habits = saved.get("habits") or {}
-    thinks = bool(habits.get("writes_thoughts") or habits.get("closes"))
+    thinks = _habits(saved).takes_thoughts and saved.get("thinking") != "off"
     return thinks and options.reasoning_parser is None, bool(saved.get("takes_tools")) and options.tool_parser is None
 
 

@@ -254,14 +254,15 @@ def test_thinking_that_is_on_teaches_the_empty_block(bind):
     assert learnt(template, example) == "<think>\n\n</think>\n\nFour.<|im_end|>"
 
 
-def test_thoughts_are_refused_where_the_template_is_told_not_to_think(bind):
-    template = bind("qwen3", "tok-qwen2", thinking="off")
+@pytest.mark.parametrize(("name", "vocabulary"), [("qwen3", "tok-qwen2"), ("gemma4", "tok-gpt2")])
+def test_thoughts_are_refused_where_the_template_is_told_not_to_think(name, vocabulary, bind):
+    template = bind(name, vocabulary, thinking="off")
     with pytest.raises(
         harness.TemplateError, match=r"message 2 has thoughts, and .* told not to think. `data.reasoning: drop`"
     ):
         template.encode(Conversation((ASKED, FOUR)))
     (example,) = template.encode_batch([Conversation((ASKED, FOUR))], reasoning="drop")
-    assert learnt(template, example) == "Four.<|im_end|>"
+    assert learnt(template, example) == f"Four.{template.stop_tokens[0]}"
 
 
 def test_thoughts_as_context_are_in_the_example_and_not_learnt(bind):
