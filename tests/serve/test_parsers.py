@@ -29,7 +29,7 @@ def bound(name: str, *, special: bool = True) -> BoundTemplate:
     [
         ("qwen3", "qwen3", "hermes"),
         ("deepseek-r1", "qwen3", None),
-        ("gemma4", "gemma4", None),
+        ("gemma4", "gemma4", "gemma4"),
         ("chatml", None, "hermes"),
         ("llama3.1", None, "llama3_json"),
         ("gemma3", None, "pythonic"),

@@ -382,11 +382,18 @@ def test_stops_come_from_template_generation_config_and_tokenizer_in_that_order(
 
 def test_a_template_that_writes_calls_as_html_takes_no_tools(made):
     """Mistral's own Jinja writes `&#34;` for quotes where arguments go through `tojson` and then through escaping."""
-    source = TURN.replace("{{ m.role }}", "{{ m.role }} {{ tools | tojson }}") + (
-        "{% for call in m.tool_calls or [] %}{{ call.function.name }} "
-        "{{ call.function.arguments | tojson | replace('\"', '&#34;') }}{% endfor %}{{ m.content }}<|im_end|>\n"
-        "{% endfor %}" + ASKS + "{% endif %}"
+    html = "replace('\"', '&#34;')"
+    source = (
+        "{{ tools | tojson if tools }}"
+        + TURN
+        + (
+            "\n{% for call in m.tool_calls or [] %}{{ call.function.name }} {{ call.function.arguments | tojson | "
+            + html
+            + " }}"
+            "{% endfor %}{{ m.content }}<|im_end|>\n{% endfor %}" + ASKS + "{% endif %}"
+        )
     )
+    assert made(source.replace(html, "trim")).takes_tools
     assert not made(source).takes_tools
 
 
