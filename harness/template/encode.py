@@ -276,8 +276,9 @@ class BoundTemplate:
             conversation = without_thoughts(conversation)
         try:
             self._check_places(conversation.messages, conversation.tools)
-            if self.thinking == "off" and (told := [turn for turn in turns if conversation.messages[turn].reasoning]):
-                raise told_not_to_think(self.name, told[0])
+            thinking = [turn for turn in turns if conversation.messages[turn].reasoning]
+            if thinking and self.thinking == "off":
+                raise told_not_to_think(self.name, thinking[0])
             talk = self._talk(conversation)
             learns = reasoning == "learn"
             whole = self._whole(talk, turns, learns) if self.habits.grows else None

@@ -23,7 +23,9 @@ _CLOSES_A_THOUGHT = re.compile(r"</(?:think|thinking|thought|thoughts|reasoning|
 _OPENS_A_THOUGHT = re.compile(r"(<(?:think|thinking|thought|thoughts|reasoning|reason)>|\[THINK\])\s*\Z")
 _SWITCH = re.compile(r"(?<![\w.'\"])[a-z_]*(?:think|reason)[a-z_]*(?![\w(])")
 _CODE = re.compile(r"{[{%].*?[%}]}", re.DOTALL)
-_EMPTY = re.compile(rf"(?P<opening>{_MARK.pattern})\w*(?P<within>\s*)(?P<closing>{_MARK.pattern})(?P<behind>\s*)\Z")
+_EMPTY = re.compile(
+    rf"(?P<opening>{_MARK.pattern})(?P<label>\w*)(?P<within>\s*)(?P<closing>{_MARK.pattern})(?P<behind>\s*)\Z"
+)
 _PART = re.compile(r"""\.type\b.*['"]thinking['"]|\[['"]type['"]\].*['"]thinking['"]""")
 _EFFORTS, _NO_EFFORT = ("high", "medium", "low"), ("no_think", "none")  # words of effort that some templates take
 _FIELDS = ("thinking", "thought", "tool_plan", "reasoning_text")  # names of thoughts that vLLM does not pass on
@@ -160,17 +162,18 @@ def thoughts_of(render: Render, raw: Render, source: str, question: Turn, answer
             closes = _up_to(marks[1], between) if marks else ""
             return replace(habits, writes_thoughts=True, field=field, marks=marks, closes=closes)
     # It may have thoughts in no answer, and strip them out of earlier ones: then the model alone writes them.
-    if (found := _CLOSES_A_THOUGHT.search(source)) and _strips(raw, question, answer, found[0]):
-        opening, closing = found[0].replace("/", ""), found[0]
+    if (closed := _CLOSES_A_THOUGHT.search(source)) and _strips(raw, question, answer, closed[0]):
+        opening, closing = closed[0].replace("/", ""), closed[0]
         opens, closes = f"{opening}\n", f"\n{closing}\n\n"
     elif opened := _OPENS_A_THOUGHT.search(prompt):
         opening, closing = opened[1], f"{opened[1][0]}/{opened[1][1:]}"
         opens, closes = f"{opening}\n", f"\n{closing}\n\n"
     elif block := _empty_thought(render, habits, question, answer, prompt):
         opening, closing = block["opening"], block["closing"]
-        half = len(block["within"]) // 2
-        opens = opening + block["within"][:half]
-        closes = block["within"][half:] + closing + block["behind"]
+        label, within = block["label"], block["within"]
+        half = len(within) if label else len(within) // 2  # a label has a line of its own
+        opens = opening + label + within[:half]
+        closes = within[0 if label else half :] + closing + block["behind"]
     else:
         return habits
     return replace(habits, marks=(opening, closing), opens=opens, closes=closes)

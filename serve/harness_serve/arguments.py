@@ -34,6 +34,7 @@ def vllm_arguments(
     on_cpu: bool,
     tool_parser: str | None = None,
     reasoning_parser: str | None = None,
+    variables: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Return the command line of vLLM's server."""
     chosen: dict[str, Any] = {
@@ -68,7 +69,7 @@ def vllm_arguments(
         arguments += ["--enable-auto-tool-choice", f"--tool-call-parser={tool_parser}"]
     if reasoning_parser is not None:
         arguments.append(f"--reasoning-parser={reasoning_parser}")
-    if variables := default_variables(chat_folder):  # which the parser of thoughts goes by, too
+    if variables:  # of the template; the parser of thoughts goes by them, too
         arguments.append(f"--default-chat-template-kwargs={json.dumps(variables)}")
     if plan.adapters:
         rank = max(adapter.rank for adapter in plan.adapters.values())

@@ -132,8 +132,8 @@ def _apart(
     thoughts, words, calls = parser.parse(
         text, request, enable_auto_tools=tools is not None, model_output_token_ids=sample.ids
     )
-    found = [(call.name, json.loads(call.arguments)) for call in calls or []]
-    return (thoughts or "").strip(), (words or "").strip(), found
+    read = [(call.name, json.loads(call.arguments)) for call in calls or []]
+    return (thoughts or "").strip(), (words or "").strip(), read
 
 
 if __name__ == "__main__":

@@ -72,6 +72,12 @@ THINKING = {  # a source, what is learnt with a thought, and without one
         "<|chan>thought\nTwo and two make four.<chan|>Four.<|im_end|>",
         "Four.<|im_end|>",
     ),
+    "the prompt closes a thought that no answer has": (  # Gemma 4 of before
+        TURN + "\n{{ m.content }}<|im_end|>\n"
+        "{% endfor %}" + ASKS + "{% if not enable_thinking %}<|chan>thought\n<chan|>{% endif %}{% endif %}",
+        "<|chan>thought\nTwo and two make four.\n<chan|>Four.<|im_end|>",
+        "Four.<|im_end|>",
+    ),
     "only the prompt without thinking shows the marks": (  # SmolLM3
         "{% set off = enable_thinking is defined and not enable_thinking %}" + TURN + "\n{{ m.content }}<|im_end|>\n"
         "{% endfor %}" + ASKS + "{% if off %}<think>\n\n</think>\n{% endif %}{% endif %}",

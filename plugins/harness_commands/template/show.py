@@ -256,9 +256,9 @@ def _parsers(context: Context, template: BoundTemplate) -> str:
         raise HarnessError("no installed engine names the parsers that it has: `pip install instruct-harness[serve]`")
     with tempfile.TemporaryDirectory() as folder:
         template.save(Path(folder) / "chat")
-        found = engine.parsers(Path(folder) / "chat")
+        parsers = engine.parsers(Path(folder) / "chat")
     has = {"thoughts": template.habits.takes_thoughts, "calls": template.takes_tools}
-    names = {"thoughts": found["reasoning"], "calls": found["tools"]}
+    names = {"thoughts": parsers["reasoning"], "calls": parsers["tools"]}
     read = [f"{what} with {names[what] or 'no parser: they stay text'}" for what, there in has.items() if there]
     return f"{engine.name} reads its {' and its '.join(read)}" if read else "it has neither thoughts nor calls to parse"
 
