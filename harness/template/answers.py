@@ -52,7 +52,7 @@ class Answers:
                 f"template {self.name!r} does not grow by appending: the prompt of message {turn + 1} (assistant) is "
                 f"rendered otherwise where its answer follows.\n{divergence(prompt, rendered)}"
             )
-        text = self._ended(turn, message, rest)
+        text = self._ended(turn, message, rest, prompt)
         self._require_words(turn, message, prompt, text)
         thought = message.get("reasoning", "").strip()
         return Answer(text, self._end_of_thoughts(text, thought) if thought else 0)
@@ -151,7 +151,7 @@ class Answers:
             return rendered[len(stem) :]
         return rendered[len(bare) :].lstrip() if rendered.startswith(bare := stem.rstrip()) else None
 
-    def _ended(self, turn: int, message: Mapping[str, Any], text: str) -> str:
+    def _ended(self, turn: int, message: Mapping[str, Any], text: str, prompt: str) -> str:
         """Return the text up to and with its stop token. What the template writes behind it is not trained on."""
         if self.habits.trailer:
             text = text.rstrip().removesuffix(self.habits.trailer)
@@ -167,6 +167,8 @@ class Answers:
         if not "".join(re.split("|".join(map(re.escape, stops)), text[first:])).strip():
             return text[:first]
         last = max(text.rindex(stop) + len(stop) for stop in stops)
+        if last == first and prompt.rstrip().endswith(text[last:].strip()):
+            return text[:last]  # the template asks for the next answer
         if text[last:].strip():
             raise TemplateError(
                 f"template {self.name!r} writes {text[last:][:40]!r} after the stop token of message {turn + 1}"

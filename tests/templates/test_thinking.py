@@ -78,6 +78,12 @@ THINKING = {  # a source, what is learnt with a thought, and without one
         "<|chan>thought\nTwo and two make four.\n<chan|>Four.<|im_end|>",
         "Four.<|im_end|>",
     ),
+    "it asks for the next answer behind every one": (  # Command R7B
+        TURN + "\n{{ m.content }}<|im_end|>{% endfor %}{{ '<|im_start|>assistant\n' }}"
+        "{% if not enable_thinking %}<think></think>{% endif %}",
+        "<think>Two and two make four.</think>Four.<|im_end|>",
+        "Four.<|im_end|>",
+    ),
     "only the prompt without thinking shows the marks": (  # SmolLM3
         "{% set off = enable_thinking is defined and not enable_thinking %}" + TURN + "\n{{ m.content }}<|im_end|>\n"
         "{% endfor %}" + ASKS + "{% if off %}<think>\n\n</think>\n{% endif %}{% endif %}",
