@@ -24,7 +24,7 @@ from harness.data.encode.trained import keep_trained_rows
 from harness.files import append_json_line, read_json, replacing, write_json
 from harness.model.forward import causal_lm, check_forward
 from harness.model.heads import save_head
-from harness.model.load import attention_of, load_model
+from harness.model.load import fastest_attention, load_model
 from harness.model.templates import added_tokens
 from harness.plugins import Plugins
 from harness.run import Events, Run
@@ -38,6 +38,7 @@ from harness_tuning.checkpoint import (
     save_checkpoint,
 )  # fmt: skip
 from harness_tuning.fit import asking_as_tuned, check_data, computing, record_identity
+from harness_tuning.fused import fuse_adapters
 from harness_tuning.gates import check_start, check_unchanged, without_trace
 from harness_tuning.layout import choose_layout
 from harness_tuning.learner import Figures, Learner
@@ -79,14 +80,13 @@ class Tuner:
     ) -> None:
         self.run, self.data, self.device = run, data, device
         self.template = asking_as_tuned(template, data.train.reports, run.recipe.data.reasoning)
-        self.events = events or Events()
+        self.events, self.world = events or Events(), world or World()
         self.recipe, self.spec = run.recipe, run.recipe.tune
         self.objective = plugins.objectives[self.spec.objective.name]
         self.method = plugins.methods[self.spec.method.name]
         self.added = added_tokens(template, self.recipe.model) if self.recipe.template.add_tokens else {}
         self.merges = bool(self.added) and self.method.produces == "adapter"  # which cannot carry embeddings
         self.progress = Progress()
-        self.world = world or World()
 
     def start(self) -> None:
         """Load the model, measure the probes on it as it is, and put back the newest checkpoint if there is one."""
@@ -99,18 +99,18 @@ class Tuner:
         check_data(base, self.template, self.recipe, {part: data.examples for part, data in parts.items() if data})
         self.parameters = sum(weight.numel() for weight in base.parameters())
         self.size_bytes = sum(weight.numel() * weight.element_size() for weight in base.parameters())
-        self.attention = attention_of(base)
+        self.attention = fastest_attention(base)
         if self.spec.gradient_checkpointing is True:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
         with self._computing("the check of a few tokens"):
             first = torch.tensor([list(self.data.train.examples[0].input_ids)], device=self.device)
             check_forward(base, first)
-            sample = (self.data.validation or self.data.train).sample
-            self.probes = choose_probes(sample, self.template, self.recipe.data.reasoning)
+            self.probes = choose_probes(self.data.validation or self.data.train, self.template, self.recipe.data)
             self.probes_of_base = measure_probes(base, self.probes)
         with self._computing(f"the method {self.method.name}"):
             self.model = self.method.apply(base, self.spec.method).train()
+            fuse_adapters(self.model)
             check_unchanged(
                 self.probes_of_base[:1], measure_probes(self.model, self.probes[:1]), self.model, self.method.name
             )

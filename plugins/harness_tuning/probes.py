@@ -5,26 +5,24 @@ Serving asks the engine for the same figures: an adapter that was not applied an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import harness
+from harness.data import EncodedData
 from harness.model.logprobs import sequence_logprobs
 from harness.nouns import without_thoughts
-from harness.template import BoundTemplate, Reasoning
+from harness.recipe import DataSpec
+from harness.template import BoundTemplate
 
 COUNT = 4
 MAX_TOKENS = 256
 
 
-def choose_probes(
-    conversations: Sequence[harness.Conversation], template: BoundTemplate, reasoning: Reasoning = "learn"
-) -> list[dict[str, Any]]:
+def choose_probes(data: EncodedData, template: BoundTemplate, spec: DataSpec) -> list[dict[str, Any]]:
     """Return a few conversations, evenly spread, each with the prompt that asks for its last trained answer."""
-    stride = max(1, len(conversations) // COUNT)
+    stride = max(1, len(data.sample) // COUNT)
     probes = []
-    for conversation in conversations[::stride][:COUNT]:
-        conversation = without_thoughts(conversation) if reasoning == "drop" else conversation
+    for conversation in data.sample[::stride][:COUNT]:
+        conversation = without_thoughts(conversation) if spec.reasoning == "drop" else conversation
         prompt = conversation.messages[: conversation.trained[-1]]
         thinks = bool(conversation.messages[len(prompt)].reasoning)
         probes.append(
