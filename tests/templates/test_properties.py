@@ -185,13 +185,18 @@ def same_answer(template: BoundTemplate, seen: str, conversation: Conversation, 
     )
     if message.tool_calls:
         return thought in body and all(call.name in body for call in message.tool_calls)
+    if any(
+        squeezed(body) == squeezed(before, thought, between, words) for before, between, _ in template.habits.frames
+    ):
+        return True
     if not template.habits.takes_thoughts:
         return body == words
-    if not body.endswith(words) or thought not in body:
-        return False
     around = body.removesuffix(words).replace(thought, "", 1)
-    frames = ("".join(plain(before + between).split()) for before, between, _ in template.habits.frames)
-    return not AROUND.sub("", around) or "".join(around.split()) in frames
+    return body.endswith(words) and thought in body and not AROUND.sub("", around)
+
+
+def squeezed(*parts: str) -> str:
+    return "".join("".join(map(plain, parts)).split())
 
 
 @every_case
