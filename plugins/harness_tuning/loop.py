@@ -103,11 +103,11 @@ class Tuner:
         check_data(base, self.template, self.recipe, {part: data.examples for part, data in parts.items() if data})
         self.parameters = sum(weight.numel() for weight in base.parameters())
         self.size_bytes = sum(weight.numel() * weight.element_size() for weight in base.parameters())
-        self.attention = fastest_attention(base)
         if self.spec.gradient_checkpointing is True:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
         with self._computing("the check of a few tokens"):
+            self.attention = fastest_attention(base)
             first = torch.tensor([list(self.data.train.examples[0].input_ids)], device=base.device)
             check_forward(base, first)
             self.probes = choose_probes((self.data.validation or self.data.train).sample, self.template)
