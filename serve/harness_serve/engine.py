@@ -16,8 +16,10 @@ import harness
 from harness.client.asking import EndpointError, post
 from harness.contract import Endpoint
 from harness.contract.backends import Capability
+from harness.errors import ModelError
 from harness.recipe import ModelSpec
 from harness.variants import Variant
+from harness_serve.adapters import read_adapter, require_fits
 from harness_serve.arguments import (
     default_variables,
     environment,
@@ -131,6 +133,17 @@ def _require_free_port(options: VllmOptions) -> None:
         raise harness.HarnessError(f"{error}, or choose another with --port") from None
 
 
+def refuses(variant: Variant) -> str | None:
+    """Return why vLLM would not serve the variant's adapter, or None."""
+    if variant.adapter is None:
+        return None
+    try:
+        require_fits(variant.name, read_adapter(variant.name, variant.adapter), variant.model)
+    except ModelError as error:
+        return str(error).removeprefix(f"{variant.name}: ").partition(". `harness evaluate")[0]
+    return None
+
+
 ENGINE = harness.Engine(
     "vllm",
     "vLLM: the base model and every adapter in one engine, on GPU or CPU",
@@ -138,4 +151,5 @@ ENGINE = harness.Engine(
     start,
     default=True,
     parsers=lambda chat_folder: fitting_parsers(chat_folder, VllmOptions()),
+    refuses=refuses,
 )
