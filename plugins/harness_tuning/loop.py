@@ -35,7 +35,7 @@ from harness_tuning.checkpoint import (
     restore_random,
     save_checkpoint,
 )  # fmt: skip
-from harness_tuning.fit import check_data, computing, record_identity
+from harness_tuning.fit import asking_as_tuned, check_data, computing, record_identity
 from harness_tuning.fused import fuse_adapters
 from harness_tuning.gates import check_goes_on, check_unchanged, without_trace
 from harness_tuning.layout import choose_layout
@@ -77,9 +77,9 @@ class Tuner:
         events: Events | None = None,
         world: World | None = None,
     ) -> None:
-        self.run, self.template, self.data, self.device = run, template, data, device
-        self.plugins = plugins
-        self.events = events or Events()
+        self.run, self.plugins, self.data, self.device = run, plugins, data, device
+        self.template = asking_as_tuned(template, data.train.reports, run.recipe.data.reasoning)
+        self.events, self.world = events or Events(), world or World()
         self.recipe, self.spec = run.recipe, run.recipe.tune
         self.objective = plugins.objectives[self.spec.objective.name]
         self.method = plugins.methods[self.spec.method.name]
@@ -89,7 +89,6 @@ class Tuner:
         self.changes_base = self._asked(self.method.changes_base)
         self.quantizing_changed: float | None = None  # log-probabilities of the probes, in nats, on average
         self.progress = Progress()
-        self.world = world or World()
 
     def start(self) -> None:
         """Load the model, measure the probes on it as it is, and put back the newest checkpoint if there is one."""
@@ -104,11 +103,11 @@ class Tuner:
         check_data(base, self.template, self.recipe, {part: data.examples for part, data in parts.items() if data})
         self.parameters = sum(weight.numel() for weight in base.parameters())
         self.size_bytes = sum(weight.numel() * weight.element_size() for weight in base.parameters())
-        self.attention = fastest_attention(base)
         with self._computing("the check of a few tokens"):
+            self.attention = fastest_attention(base)
             first = torch.tensor([list(self.data.train.examples[0].input_ids)], device=base.device)
             check_forward(base, first)
-            self.probes = choose_probes((self.data.validation or self.data.train).sample, self.template)
+            self.probes = choose_probes(self.data.validation or self.data.train, self.template, self.recipe.data)
             self.probes_of_base = measure_probes(base, self.probes)
         with self._computing(f"the method {self.method.name}"):
             before = self.probes_of_base

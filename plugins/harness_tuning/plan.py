@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import math
 import tempfile
 from collections import Counter
@@ -59,6 +60,10 @@ def _model(tuner: Tuner) -> Iterator[Row]:
     yield "model", f"{spec.path}  ({tuner.parameters / 1e6:,.1f} M parameters, {spec.dtype}, on {tuner.device})"
     yield "attention", str(tuner.attention)
     yield "template", f"{tuner.template.name}; an answer ends with {' '.join(tuner.template.stop_tokens)}"
+    habits = tuner.template.habits
+    if habits.switch and tuner.template.thinking == "auto":
+        switch = f"{habits.switch}: {json.dumps(habits.variables(habits.thinks)[habits.switch])}"
+        yield "", f"a request that does not set it asks with thinking {'on' if habits.thinks else 'off'} ({switch})"
     yield "", f"before the first question, where the data bring no system prompt: {tuner.template.opening!r}"
     if not tuner.recipe.template.add_tokens:
         return
@@ -111,9 +116,8 @@ def _thoughts(report: SourceReport, tuner: Tuner) -> Iterator[str]:
         yield f"{report.with_thoughts:,} of them have thoughts, which are {done}"
     if template.habits.takes_thoughts and template.thinking == "auto" and without:
         if template.habits.switch:
-            yield f"{without:,} have none: their prompts switch thinking off ({template.habits.switch}: false)"
-            if template.habits.thinks and not report.with_thoughts:
-                yield "evaluations and serving ask with thinking on: `thinking: off` in `template` switches it off"
+            ((switch, off),) = template.habits.variables(False).items()
+            yield f"{without:,} have none: their prompts switch thinking off ({switch}: {json.dumps(off)})"
         else:
             yield f"{without:,} have none: they teach answers without thoughts; the template has no switch"
     if report.one_an_answer:
