@@ -68,11 +68,11 @@ def fit(learner: Learner, source: Epochs, spec: TuneSpec, begun: float | None = 
         return Fit(source.split, begun, None)
     free = free_memory_bytes(learner.device)
     room = None if free is None else int(USABLE * free) - taken_bytes(learner.device)
-    found = largest_fit(learner, source, spec, room)
-    positions, share = learner.world.least([found.split.positions, -found.checkpointed], learner.device)
-    source.split = replace(found.split, positions=int(positions))
+    best = largest_fit(learner, source, spec, room)
+    positions, share = learner.world.least([best.split.positions, -best.checkpointed], learner.device)
+    source.split = replace(best.split, positions=int(positions))
     checkpoint_layers(learner.model, -share)
-    return replace(found, split=source.split, checkpointed=-share)
+    return replace(best, split=source.split, checkpointed=-share)
 
 
 def largest_fit(learner: Learner, source: Epochs, spec: TuneSpec, room: int | None) -> Fit:
@@ -82,23 +82,23 @@ def largest_fit(learner: Learner, source: Epochs, spec: TuneSpec, room: int | No
     """
     shares = SHARES if spec.gradient_checkpointing == "auto" else (float(spec.gradient_checkpointing),)
     whole, least = source.split, max(source.sizes.widest(), min(source.split.positions, SMALLEST_TOKENS))
-    found = Fit(whole, shares[0], None)
+    best = Fit(whole, shares[0], None)
     if room is None or bound_bytes(learner, whole.positions) < min(NEGLIGIBLE_BYTES, room):
-        return found
+        return best
     for share in shares:
         checkpoint_layers(learner.model, share)
         positions = whole.positions
         while True:
             source.split = replace(whole, positions=positions)
             growth = growth_bytes(learner, source, widest_part(source))
-            found = Fit(source.split, share, growth)
+            best = Fit(source.split, share, growth)
             if growth is None or growth <= room:
-                return found
+                return best
             if spec.microbatch_tokens != "auto" or positions <= least:
                 break
             scaled = int(positions * room / growth) if room > 0 else 0  # a part does not grow with it: it may take less
             positions = max(least, min(positions // 2, scaled))
-    return found
+    return best
 
 
 def bound_bytes(learner: Learner, positions: int) -> int:
