@@ -75,6 +75,19 @@ DECIDED = [
     ("wic", {"word": "bank", "sentence1": "The bank lends.", "sentence2": "The bank is steep.", "idx": 0, "label": 0,
              "start1": 4, "start2": 4, "end1": 8, "end2": 8}, ["bank", "The bank lends.", "The bank is steep."],
      {"no", "two senses", "A", "different"}),
+    ("mnli", {"annotator_labels": ["neutral"], "genre": "slate", "gold_label": "neutral", "pairID": "6n",
+              "promptID": "6", "sentence1": "It rains.", "sentence1_binary_parse": "()", "sentence1_parse": "(S)",
+              "sentence2": "It is wet.", "sentence2_binary_parse": "()", "sentence2_parse": "(S)"},
+     ["It rains.", "It is wet."],
+     {"impossible to tell", "Perhaps", "neutral", "B", "it says nothing about that", "possible"}),
+    ("arc", {"id": "1", "question": {"stem": "Where is a fish?", "choices": [
+        {"text": "sea", "label": "A"}, {"text": "sky", "label": "B"}]}, "answerKey": "A"},
+     ["Where is a fish?", "sea", "sky"], {"sea", "A", "A. sea"}),
+    ("truthful_qa", {"Type": "Adversarial", "Category": "Law", "Question": "Is it so?", "Best Answer": "It is not",
+                     "Correct Answers": "It is not; no", "Incorrect Answers": "yes", "Source": "s"},
+     ["Is it so?"], {"It is not"}),
+    ("boolq", {"question": "is the sky blue", "title": "Sky", "answer": True, "passage": "It is blue."},
+     ["is the sky blue", "It is blue."], {"yes", "B"}),
     ("boolq", {"question": "is the sky blue", "answer": True, "passage": "It is blue."},
      ["is the sky blue", "It is blue."], {"yes", "B"}),
     ("boolq", {"question": "is the sky blue", "passage": "It is blue.", "idx": 1, "label": 0},
@@ -212,8 +225,26 @@ def test_labels_in_words_need_no_task():
 
 
 def test_a_passage_with_an_answer_in_words_is_no_yes_or_no_question():
-    with pytest.raises(harness.DataError, match="does not say what task"):
-        phrased({"question": "what is kept", "passage": "The heron keeps a key.", "answer": "a key"})
+    asked = phrased({"question": "what is kept", "passage": "The heron keeps a key.", "answer": "a key"})
+    assert all("what is kept" in prompt and "keeps a key." in prompt and answer == "a key" for prompt, answer in asked)
+
+
+def test_a_letter_that_is_also_an_answer_is_not_guessed():
+    with pytest.raises(harness.DataError, match="may be the letter of 'B' or the answer 'A' itself"):
+        phrased({"question": "Which letter?", "A": "B", "B": "A", "C": "C", "D": "D", "answer": "A"})
+    assert phrased({"question": "Which letter?", "choices": ["B", "A", "C", "D"], "answer": 0, "subject": "x"})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"id": "1", "question": "Where?", "question_concept": "fish", "choices": CHOICES, "answerKey": ""},
+        {"sentence": "The _ sleeps.", "option1": "cat", "option2": "sun", "answer": "", "qID": "1"},
+    ],
+)
+def test_a_row_with_an_empty_label_is_left_out(row):
+    options = flan.FlanOptions()
+    assert flan.convert(row, options).reason == "no usable label"
 
 
 def test_exemplars_have_the_columns_of_the_benchmark(write_rows):
