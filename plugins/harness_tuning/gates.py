@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -111,6 +111,25 @@ def check_unchanged(before: list[list[float]], after: list[list[float]], model: 
             f"the method {method!r} changes what the model says before anything is trained: log-probabilities differ "
             f"by {difference:.3g} nats on average, expected at most {allowed_difference(model):g}. An adapter begins "
             f"with a difference of zero (in LoRA, B = 0)"
+        )
+
+
+def check_goes_on(saved: Mapping[str, Any], now: list[list[float]], model: Any, run: str) -> None:
+    """Raise HarnessError where a model with a run's adapter does not say what it said when that run ended.
+
+    Args:
+        saved: the run's probes.json.
+        now: the log-probabilities of its probes, measured now.
+    """
+    expected = [probe["tuned"] for probe in saved["probes"]]
+    pairs = [pair for one, other in zip(expected, now, strict=True) for pair in zip(one, other, strict=True)]
+    difference = sum(abs(one - other) for one, other in pairs) / max(len(pairs), 1)
+    dtype = str(causal_lm(model).get_input_embeddings().weight.dtype).removeprefix("torch.")
+    allowed = allowed_difference(model) if saved["dtype"] == dtype else LARGEST_DIFFERENCE["other"]
+    if not difference <= allowed:
+        raise harness.HarnessError(
+            f"the adapter of {run} does not give what it gave when that run ended: log-probabilities of its probes "
+            f"differ by {difference:.3g} nats on average, expected at most {allowed:g}. Its files have changed"
         )
 
 

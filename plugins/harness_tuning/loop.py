@@ -7,12 +7,11 @@ the bytes that N+M steps give on a CPU; the result is on disk before the run is 
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import torch
@@ -21,9 +20,8 @@ import harness
 from harness.contract.events import Artefact, Event, Step, Validation
 from harness.data import EncodedData
 from harness.data.encode.trained import keep_trained_rows
-from harness.files import append_json_line, read_json, replacing, write_json
+from harness.files import append_json_line, read_json
 from harness.model.forward import causal_lm, check_forward
-from harness.model.heads import save_head
 from harness.model.load import fastest_attention, load_model
 from harness.model.templates import added_tokens
 from harness.plugins import Plugins
@@ -37,23 +35,24 @@ from harness_tuning.checkpoint import (
     restore_random,
     save_checkpoint,
 )  # fmt: skip
-from harness_tuning.fit import check_data, computing, record_identity
+from harness_tuning.fit import asking_as_tuned, check_data, computing, record_identity
 from harness_tuning.fused import fuse_adapters
-from harness_tuning.gates import check_start, check_unchanged, without_trace
+from harness_tuning.gates import check_goes_on, check_unchanged, without_trace
 from harness_tuning.layout import choose_layout
 from harness_tuning.learner import Figures, Learner
-from harness_tuning.methods.full import save_model
+from harness_tuning.memory import fit
 from harness_tuning.optimizer import MasterAdamW, check_optimizer, learning_rate_at
 from harness_tuning.policy import ModelPolicy
 from harness_tuning.prepared import Beside, Preparation, load_prepared, save_prepared, start_key
 from harness_tuning.probes import choose_probes, mean_difference, measure_probes
 from harness_tuning.rows import TrainedRows
 from harness_tuning.sources import Epochs
-from harness_tuning.trial import Estimate, Stretch, estimate, small_part
+from harness_tuning.trial import Stretch, tried
 from harness_tuning.world import World
 
 # In nats, on average. The rows of the head are a product of their own, which may round otherwise than the whole head's.
 LARGEST_DIFFERENCE_OF_ROWS = 0.02
+T = TypeVar("T")
 ARCHITECTURE_HINT = "This architecture cannot be tuned here, or its configuration is not that of its weights"
 
 
@@ -66,7 +65,7 @@ class TuningData:
 
 
 class Tuner:
-    """One run's tuning. `start` loads and restores, `steps` trains, `finish` leaves the result on disk."""
+    """One run's tuning. `start` loads and restores, `steps` trains; `save_result` leaves the result on disk."""
 
     def __init__(
         self,
@@ -78,48 +77,56 @@ class Tuner:
         events: Events | None = None,
         world: World | None = None,
     ) -> None:
-        self.run, self.template, self.data, self.device = run, template, data, device
-        self.events = events or Events()
+        self.run, self.plugins, self.data, self.device = run, plugins, data, device
+        self.template = asking_as_tuned(template, data.train.reports, run.recipe.data.reasoning)
+        self.events, self.world = events or Events(), world or World()
         self.recipe, self.spec = run.recipe, run.recipe.tune
         self.objective = plugins.objectives[self.spec.objective.name]
         self.method = plugins.methods[self.spec.method.name]
         self.added = added_tokens(template, self.recipe.model) if self.recipe.template.add_tokens else {}
-        self.merges = bool(self.added) and self.method.produces == "adapter"  # which cannot carry embeddings
+        self.whole = "an adapter cannot carry embeddings" if self.added else self._asked(self.method.whole)
+        self.merges = self.whole is not None and self.method.produces == "adapter"
+        self.changes_base = self._asked(self.method.changes_base)
+        self.quantizing_changed: float | None = None  # log-probabilities of the probes, in nats, on average
         self.progress = Progress()
-        self.world = world or World()
 
     def start(self) -> None:
         """Load the model, measure the probes on it as it is, and put back the newest checkpoint if there is one."""
         check_optimizer(self.spec, self.device)
         torch.manual_seed(self.spec.seed)
-        base = load_model(self.recipe.model, for_tuning=True, added_ids=tuple(self.added.values())).to(self.device)
+        base = load_model(self.recipe.model, for_tuning=True, added_ids=tuple(self.added.values()))
+        if self.method.quantize is None:  # else it may not fit there before
+            base = base.to(self.device)
         if self.world.is_main:  # here: files of a hub id are there when it is loaded
-            record_identity(self.run, fingerprint(self.template))
+            record_identity(self.run, fingerprint(self.template), self._asked(self.method.starts_from))
         parts = {"train": self.data.train, "validation": self.data.validation}
         check_data(base, self.template, self.recipe, {part: data.examples for part, data in parts.items() if data})
         self.parameters = sum(weight.numel() for weight in base.parameters())
         self.size_bytes = sum(weight.numel() * weight.element_size() for weight in base.parameters())
-        self.attention = fastest_attention(base)
-        if self.spec.gradient_checkpointing is True:
-            base.gradient_checkpointing_enable({"use_reentrant": False})
-            base.enable_input_require_grads()
         with self._computing("the check of a few tokens"):
-            first = torch.tensor([list(self.data.train.examples[0].input_ids)], device=self.device)
+            self.attention = fastest_attention(base)
+            first = torch.tensor([list(self.data.train.examples[0].input_ids)], device=base.device)
             check_forward(base, first)
-            self.probes = choose_probes((self.data.validation or self.data.train).sample, self.template)
+            self.probes = choose_probes(self.data.validation or self.data.train, self.template, self.recipe.data)
             self.probes_of_base = measure_probes(base, self.probes)
         with self._computing(f"the method {self.method.name}"):
+            before = self.probes_of_base
+            if self.method.quantize is not None:
+                base = self.method.quantize(base, self.spec.method, self.device)
+                before = measure_probes(base, self.probes)
+                self.quantizing_changed = mean_difference(before, self.probes_of_base)
             self.model = self.method.apply(base, self.spec.method).train()
             fuse_adapters(self.model)
-            check_unchanged(
-                self.probes_of_base[:1], measure_probes(self.model, self.probes[:1]), self.model, self.method.name
-            )
+            self._check_applied(before)
         self.rows = self._train_rows() if self.added else None
         self._plan_batches()
         self.head = None
         if self.objective.head is not None:
             self.head = self.objective.head(causal_lm(self.model).config.get_text_config().hidden_size).to(self.device)
-        self.optimizer = MasterAdamW(self.model, self.spec, head=self.head)
+        factor = self.method.rate_factor
+        self.optimizer = MasterAdamW(
+            self.model, self.spec, lambda name: 1.0 if factor is None else factor(name, self.spec.method), self.head
+        )
         self.learner = Learner(
             ModelPolicy(self.model, self.head), self.objective, self.spec.objective, self.optimizer, self.device,
             self.world, is_adapter=self.method.produces == "adapter",
@@ -132,6 +139,9 @@ class Tuner:
             self.progress, tensors = saved
             self.source.restore(self.progress.source)
             self.optimizer.load({name: tensor.to(self.device) for name, tensor in tensors.items()})
+        begun = self.run.manifest.get("checkpointed") if saved is not None else None
+        with without_trace(self.learner):
+            self.fit = fit(self.learner, self.source, self.spec, begun)
         adapted = hasattr(self.spec.method, "target_modules")
         hint = (
             "Without the adapter it computes: name layers that can be adapted in tune.method.target_modules"
@@ -139,11 +149,27 @@ class Tuner:
             else ""
         )
         with self._computing(f"a batch of the plan with {self.method.name}", hint or ARCHITECTURE_HINT):
-            self.estimate = self._tried()
+            stretch = Stretch(self.learner, self.source, self.validation, self.spec, self.progress.step)
+            self.estimate = tried(stretch, self._say)
         if self.world.is_main:
             self._rewind_metrics()
             keep_trained_rows(self.run.trained_rows_path, self.data.train.examples)
             self._record()
+
+    def _asked(self, function: Callable[[Any], T] | None) -> T | None:
+        """Return what an optional function of the method says of the recipe's options."""
+        return None if function is None else function(self.spec.method)
+
+    def _check_applied(self, before: list[list[float]]) -> None:
+        """Raise HarnessError where the model does not say what it said before, or what the run it starts from says."""
+        start = self._asked(self.method.starts_from)
+        if start is None:
+            now = measure_probes(self.model, self.probes[:1])
+            check_unchanged(before[:1], now, self.model, self.method.name)
+        elif (probes := start.parent / "probes.json").is_file():
+            saved = read_json(probes)
+            now = measure_probes(self.model, saved["probes"])
+            check_goes_on(saved, now, self.model, start.parent.name)
 
     def _plan_batches(self) -> None:
         """Choose the layout of the batches, once for a run, and plan its steps."""
@@ -181,15 +207,6 @@ class Tuner:
                 if self.world.is_main:
                     save_prepared(path, key, source.prepared)
 
-    def _tried(self) -> Estimate:
-        """Pass the gates before step 1, and try some batches for time and memory."""
-        stretch = Stretch(self.learner, self.source, self.validation, self.spec, self.progress.step)
-        with without_trace(self.learner):
-            if self.progress.step == 0:
-                check_start(self.learner, self.source.batch(small_part(stretch)))
-        with without_trace(self.learner):
-            return estimate(stretch)
-
     def _computing(self, what: str, hint: str = ARCHITECTURE_HINT) -> AbstractContextManager[None]:
         return computing(self.recipe.model.path, what, hint)
 
@@ -200,6 +217,7 @@ class Tuner:
             attention={"name": self.attention.name, "reason": self.attention.reason},
             layout=asdict(self.layout),
             split=asdict(self.source.split),
+            checkpointed=self.fit.checkpointed,
             estimate=asdict(self.estimate),
             template={
                 "name": self.template.name,
@@ -321,6 +339,7 @@ class Tuner:
         """Return the figures of the validation data: the mean loss over their units, and metrics."""
         assert self.validation is not None
         source, world = self.validation, self.world
+        source.split = self.source.split  # what fits with a gradient fits without
         steps = range(1, source.total_steps + 1)
         return self.learner.measure(batch for step in steps for batch in source.step(step, world.rank, world.size))
 
@@ -333,46 +352,6 @@ class Tuner:
         )
         folder = save_checkpoint(self.run, progress, self.optimizer.state(), self.data.train.sha256)
         self.events.send(Artefact(self.run.name, "checkpoint", folder))
-
-    def finish(self) -> None:
-        """Leave adapter (or model), template and probes on disk, in the main process, and let the checkpoints go."""
-        if not self.world.is_main:
-            return
-        whole = self.merges or self.method.produces == "model"
-        target = self.run.model_folder if whole else self.run.adapter_folder
-        for leftover in (target, self.run.chat_folder):  # of an attempt that was killed after it had saved this much
-            shutil.rmtree(leftover, ignore_errors=True)
-        self.template.save(self.run.chat_folder)
-        if self.merges:
-            self._merge()
-        with replacing(target) as temporary:
-            temporary.mkdir()
-            (save_model if self.merges else self.method.save)(self.model, temporary)
-            if whole:  # so that the folder can be used by itself
-                self.template.tokenizer.save_pretrained(temporary)
-                defaults = read_json(self.run.chat_folder / "generation_config.json")
-                del defaults["temperature"]  # transformers warns of it beside do_sample: false
-                write_json(temporary / "generation_config.json", defaults)
-        if self.head is not None:
-            with replacing(self.run.head_path) as temporary:
-                save_head(self.head, temporary)
-        tuned = measure_probes(self.model, self.probes)
-        measured = [
-            probe | {"base": base, "tuned": after}
-            for probe, base, after in zip(self.probes, self.probes_of_base, tuned, strict=True)
-        ]
-        write_json(self.run.probes_path, {"dtype": self.recipe.model.dtype, "probes": measured})
-        self.events.send(Artefact(self.run.name, "model" if whole else "adapter", target))
-        for to_go_on_from in (self.run.checkpoints_folder, self.run.prepared_folder):
-            shutil.rmtree(to_go_on_from, ignore_errors=True)
-
-    def _merge(self) -> None:
-        """Merge base, adapter and rows into one model. The change by rounding to its dtype goes into the manifest."""
-        before = measure_probes(self.model, self.probes)
-        assert self.rows is not None
-        self.rows.fold()
-        self.model = self.model.merge_and_unload(safe_merge=True)
-        self.run.update(merging_changed_nats=mean_difference(measure_probes(self.model, self.probes), before))
 
     def _validated(self) -> Iterator[dict[str, float]]:
         if self.data.validation is None:
