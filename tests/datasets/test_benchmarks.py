@@ -7,9 +7,10 @@ from harness_datasets import flan
 from harness_datasets.benchmarks import BENCHMARKS
 
 import harness
-from harness.data import convert_row
+from harness.data import convert_row, load_source
 from harness.data.convert.recognise import choose
 from harness.plugins import Plugins
+from harness.recipe import source_model
 
 CHOICES = {"text": ["sea", "sky"], "label": ["A", "B"]}
 
@@ -260,3 +261,15 @@ def test_exemplars_have_the_columns_of_the_benchmark(write_rows):
 def test_nothing_of_the_kind_is_a_plain_question():
     with pytest.raises(harness.DataError, match="dataset: prompt_completion"):
         phrased({"question": "Who?", "answer": "The heron."})
+
+
+def test_labels_in_other_words_than_a_benchmarks_are_not_its_task(write_rows):
+    rows = write_rows({"text": "The wall took years.", "label": 0}, {"text": "It rained.", "label": 1})
+    source = source_model(flan.DATASET)(dataset="flan", path=str(rows), labels={"0": "true", "1": "false"})
+    asked = [item.messages for item in load_source(source, {"flan": flan.DATASET})]
+    assert [answer.content for _, answer in asked] == ["true", "false"]
+    assert not any(re.search("attitude|spam|field|sentiment", prompt.content) for prompt, _ in asked)
+    pair = {"sentence1": "It rains.", "sentence2": "It is wet.", "label": 1, "idx": 0}
+    with pytest.raises(harness.DataError, match="task: rte"):
+        phrased(pair, labels={"0": "near", "1": "far"})
+    assert phrased(pair, labels={"0": "not_entailment", "1": "entailment"})
