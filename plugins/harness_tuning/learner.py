@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -30,6 +31,8 @@ class Figures:
     metrics: Mapping[str, float]
     tokens: int
     supervised: int
+    padded: int  # positions, padding included
+    pairs: float  # the sum of the documents' squared lengths
 
 
 @dataclass(slots=True)
@@ -54,8 +57,11 @@ class Learner:
         """Return the number of weights that move."""
         return sum(weight.numel() for weight in self.optimizer.weights.values())
 
-    def backward(self, batches: Sequence[Batch]) -> Figures:
-        """Add the gradient of the batches' loss to the master weights' gradients."""
+    def backward(self, batches: Sequence[Batch]) -> Callable[[], Figures]:
+        """Add the gradient of the batches' loss to the master weights' gradients.
+
+        Returns a function that reads the step's figures, and waits for the device.
+        """
         units = self._units(batches)
         sums = _Sums(self.device)
         scale = gradient_scale(units) if self.optimizer.is_half else 1.0
@@ -66,7 +72,7 @@ class Learner:
         if scale != 1.0:
             self.optimizer.divide_gradients(scale)
         self.world.add_gradients(list(self.optimizer.masters.values()))
-        return self._figures(units, sums)
+        return partial(self._figures, units, sums)
 
     def measure(self, batches: Iterable[Batch]) -> Figures:
         """Return the figures of the batches in the model's mode for evaluation, without a gradient."""
@@ -140,7 +146,8 @@ class Learner:
         own = {f"term/{name}": float(total) for name, total in sums.terms.items()}
         own |= {f"sum/{name}": float(total) for name, total in sums.metrics.items()}
         own |= {f"count/{name}": float(count) for name, count in sums.counts.items()}
-        own |= {"tokens": sums.tokens, "supervised": sums.supervised}
+        own |= {"tokens": sums.tokens, "supervised": sums.supervised, "padded": sums.padded}
+        own |= {"pairs": float(sums.pairs)}
         every = self.world.sum(own, self.device)
         terms = {name: every[f"term/{name}"] / (units[name] or 1) for name in sums.terms}
         metrics = {name: every[f"sum/{name}"] / (every[f"count/{name}"] or 1) for name in sums.metrics}
@@ -149,6 +156,8 @@ class Learner:
             metrics=metrics | (terms if len(terms) > 1 else {}),
             tokens=int(every["tokens"]),
             supervised=int(every["supervised"]),
+            padded=int(every["padded"]),
+            pairs=every["pairs"],
         )
 
 
@@ -176,11 +185,14 @@ class _Sums:
         self.weights: dict[str, float] = {}
         self.metrics: dict[str, Tensor] = {}
         self.counts: dict[str, float] = defaultdict(float)
-        self.tokens = self.supervised = 0
+        self.tokens = self.supervised = self.padded = 0
+        self.pairs = torch.zeros((), device=device, dtype=torch.float64)
 
     def add(self, batch: Batch, loss: Loss) -> None:
         self.tokens += batch.tokens
         self.supervised += batch.supervised
+        self.padded += batch.input_ids.numel()
+        self.pairs += batch.documents.length.square().sum()
         for name, term in loss.terms.items():
             self.terms[name] = self.terms.get(name, torch.zeros((), device=self.device)) + term.sum.detach()
             self.weights[name] = term.weight
