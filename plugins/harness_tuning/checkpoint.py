@@ -19,13 +19,18 @@ from harness.errors import listed
 from harness.files import replacing
 from harness.hashing import read_sha256
 from harness.run import Run
+from harness_tuning.watch import Best
 
+RANDOM = "rng/"
 KEPT = 2  # the newest ones; the older of them is there in case the disk lost the newer
 
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress of a run. `metrics_bytes` is the length of metrics.jsonl, `source` the state of its BatchSource."""
+    """Progress of a run. `metrics_bytes` is the length of metrics.jsonl, `source` the state of its BatchSource.
+
+    `best` is what the validations of trained steps say.
+    """
 
     step: int = 0
     tokens: int = 0
@@ -33,26 +38,46 @@ class Progress:
     seconds: float = 0.0
     metrics_bytes: int = 0
     source: Mapping[str, Any] = field(default_factory=dict)
+    best: Best = field(default_factory=Best)
 
 
-def save_checkpoint(run: Run, progress: Progress, tensors: dict[str, torch.Tensor], data_sha256: str) -> Path:
-    """Write checkpoints/step-N and forget all but the newest few."""
-    folder = run.checkpoints_folder / f"step-{progress.step:07d}"
+def save_checkpoint(
+    run: Run,
+    progress: Progress,
+    tensors: dict[str, torch.Tensor],
+    data_sha256: str,
+    random: Mapping[str, torch.Tensor] | None = None,
+) -> Path:
+    """Write checkpoints/step-N and forget all but the newest few, and the best of each of these.
+
+    `random` is torch's random state, that of now where it is left out.
+    """
+    folder = _folder(run, progress.step)
     if folder.exists():
         return folder
-    rng = {"rng/cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        rng["rng/cuda"] = torch.cuda.get_rng_state()
+    saved = {name: tensor.contiguous() for name, tensor in (tensors | dict(random or random_state())).items()}
     with replacing(folder) as temporary:
         temporary.mkdir()
-        save_file(
-            {name: tensor.contiguous() for name, tensor in (tensors | rng).items()}, temporary / "state.safetensors"
-        )
+        save_file(saved, temporary / "state.safetensors")
         about = {"data_sha256": data_sha256, "state_sha256": read_sha256(temporary / "state.safetensors")}
         (temporary / "progress.json").write_text(json.dumps(asdict(progress) | about))
-    for old in checkpoints(run)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    kept = checkpoints(run)[-KEPT:]
+    best = {_folder(run, read_progress(one).best.step) for one in kept}
+    for old in checkpoints(run):
+        if old not in kept and old not in best:
+            shutil.rmtree(old, ignore_errors=True)
     return folder
+
+
+def _folder(run: Run, step: int) -> Path:
+    return run.checkpoints_folder / f"step-{step:07d}"
+
+
+def read_progress(folder: Path) -> Progress:
+    """Return the progress of a checkpoint. Raises ValueError, KeyError or TypeError where it is damaged."""
+    saved = json.loads((folder / "progress.json").read_text())
+    best = Best(**saved.pop("best", {}))
+    return Progress(**{key: saved[key] for key in Progress.__dataclass_fields__ if key in saved}, best=best)
 
 
 def load_checkpoint(run: Run, data_sha256: str) -> tuple[Progress, dict[str, torch.Tensor]] | None:
@@ -66,9 +91,9 @@ def load_checkpoint(run: Run, data_sha256: str) -> tuple[Progress, dict[str, tor
     for folder in reversed(checkpoints(run)):
         try:
             saved = json.loads((folder / "progress.json").read_text())
-            if saved.pop("state_sha256") != read_sha256(folder / "state.safetensors"):
+            if saved["state_sha256"] != read_sha256(folder / "state.safetensors"):
                 raise ValueError("state.safetensors is not as it was written")
-            data_before, progress = saved.pop("data_sha256"), Progress(**saved)
+            data_before, progress = saved["data_sha256"], read_progress(folder)
             tensors = load_file(folder / "state.safetensors")
             break
         except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
@@ -83,10 +108,39 @@ def load_checkpoint(run: Run, data_sha256: str) -> tuple[Progress, dict[str, tor
             f"this run began; an exact resume is not possible. Put it back, or start a new run: "
             f"`harness tune {run.folder / 'recipe.yaml'} --run NAME`"
         )
-    torch.set_rng_state(tensors.pop("rng/cpu"))
-    if (cuda := tensors.pop("rng/cuda", None)) is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(cuda)
+    restore_random({name: tensors.pop(name) for name in list(tensors) if name.startswith(RANDOM)})
     return progress, tensors
+
+
+def best_checkpoint(run: Run, step: int) -> dict[str, torch.Tensor]:
+    """Return the tensors of the checkpoint of `step`, whole. Raises RunError where it is damaged or gone."""
+    folder = _folder(run, step)
+    try:
+        saved = json.loads((folder / "progress.json").read_text())
+        if saved["state_sha256"] != read_sha256(folder / "state.safetensors"):
+            raise ValueError("state.safetensors is not as it was written")
+        tensors: dict[str, torch.Tensor] = load_file(folder / "state.safetensors")
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        raise harness.RunError(
+            f"{folder}: the checkpoint of the lowest validation loss is damaged ({error}). Set tune.keep: last in "
+            f"{run.folder / 'recipe.yaml'} to keep the last weights, and `harness tune --resume {run.folder}`"
+        ) from None
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(RANDOM)}
+
+
+def random_state() -> dict[str, torch.Tensor]:
+    """Return torch's random state, by device."""
+    state = {RANDOM + "cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state[RANDOM + "cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_random(state: Mapping[str, torch.Tensor]) -> None:
+    """Put back what `random_state` returned; of a device that is gone, nothing."""
+    torch.set_rng_state(state[RANDOM + "cpu"])
+    if RANDOM + "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state[RANDOM + "cuda"])
 
 
 def checkpoints(run: Run) -> list[Path]:

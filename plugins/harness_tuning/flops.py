@@ -6,7 +6,6 @@ trained (Kaplan et al. 2020, https://arxiv.org/abs/2001.08361). What is computed
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ import torch
 
 from harness.model.forward import causal_lm
 
-PRODUCT_SIZE = {"cpu": 1024, "other": 8192}
-LEAST_PRODUCTS, MEASURED_S = 3, 0.1
+SIZES = {"cpu": (256, 512, 1024), "other": (1024, 2048, 4096, 8192)}
+PRODUCTS, LONG_S = 3, 0.02
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,23 +62,30 @@ def _share_of_experts(name: str, config: Any) -> float:
     """Return the share of tokens that a weight sees: all, or those that are sent to one of a layer's experts."""
     if not re.search(r"\bexperts\b", name):
         return 1.0
-    count = next((n for key in ("num_local_experts", "num_experts", "n_routed_experts") if (n := getattr(config, key, 0))), 0)
+    keys = ("num_local_experts", "num_experts", "n_routed_experts")
+    count = next((n for key in keys if (n := getattr(config, key, 0))), 0)
     chosen = getattr(config, "num_experts_per_tok", None) or getattr(config, "moe_top_k", None) or count
     return chosen / count if count else 1.0
 
 
 def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
-    """Return the operations a second of a large product of two matrices in `dtype`, the best of a few."""
-    size = PRODUCT_SIZE["cpu" if device.type == "cpu" else "other"]
-    one, other = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
-    best, began, count = math.inf, time.perf_counter(), 0
-    while count < LEAST_PRODUCTS or time.perf_counter() - began < MEASURED_S:
-        _wait_for(device)
-        start = time.perf_counter()
-        torch.mm(one, other)
-        _wait_for(device)
-        best, count = min(best, time.perf_counter() - start), count + 1
-    return 2 * size**3 / best
+    """Return the operations a second of a product of two large matrices in `dtype`, the best of a few.
+
+    Larger and larger ones, until a product takes long: some types have no fast kernel on some CPUs.
+    """
+    best = 0.0
+    for size in SIZES["cpu" if device.type == "cpu" else "other"]:
+        one, other = (torch.ones(size, size, device=device, dtype=dtype) for _ in range(2))
+        for _ in range(PRODUCTS):
+            _wait_for(device)
+            began = time.perf_counter()
+            torch.mm(one, other)
+            _wait_for(device)
+            seconds = time.perf_counter() - began
+            best = max(best, 2 * size**3 / seconds)
+        if seconds > LONG_S:
+            break
+    return best
 
 
 def _wait_for(device: torch.device) -> None:

@@ -6,10 +6,11 @@ the bytes that N+M steps give on a CPU; the result is on disk before the run is 
 
 from __future__ import annotations
 
+import json
 import math
 import shutil
-import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -30,18 +31,30 @@ from harness.plugins import Plugins
 from harness.run import Events, Run
 from harness.template import BoundTemplate, fingerprint, source_fingerprint
 from harness_tuning.batching import Sizes
-from harness_tuning.checkpoint import Progress, checkpoints, load_checkpoint, save_checkpoint
+from harness_tuning.checkpoint import (
+    Progress,
+    best_checkpoint,
+    checkpoints,
+    load_checkpoint,
+    random_state,
+    save_checkpoint,
+)
 from harness_tuning.fit import check_data, computing, record_identity
+from harness_tuning.flops import Work, measured_peak
 from harness_tuning.gates import check_start, check_unchanged, without_trace
 from harness_tuning.learner import Figures, Learner
 from harness_tuning.methods.full import save_model
 from harness_tuning.optimizer import MasterAdamW, check_optimizer, learning_rate_at
+from harness_tuning.pace import Pace
 from harness_tuning.policy import ModelPolicy
 from harness_tuning.prepared import Beside, Preparation, digest_of_weights, load_prepared, save_prepared
 from harness_tuning.probes import choose_probes, mean_difference, measure_probes
 from harness_tuning.rows import TrainedRows
+from harness_tuning.samples import Sampler, choose_prompts
 from harness_tuning.sources import Epochs
+from harness_tuning.step_rows import rows_of_step
 from harness_tuning.trial import Estimate, Stretch, estimate, small_part
+from harness_tuning.watch import Spikes
 from harness_tuning.world import World
 
 # In nats, on average. The rows of the head are a product of their own, which may round otherwise than the whole head's.
@@ -57,8 +70,19 @@ class TuningData:
     validation: EncodedData | None
 
 
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A step that the device has been given: its figures are still there. `random` is the random state before it."""
+
+    step: int
+    figures: Callable[[], Figures]
+    norm: torch.Tensor
+    learning_rate: float
+    random: Mapping[str, torch.Tensor]
+
+
 class Tuner:
-    """One run's tuning. `start` loads and restores, `steps` trains, `finish` leaves the result on disk."""
+    """One run's tuning. `start` loads and restores, `steps` trains."""
 
     def __init__(
         self,
@@ -79,6 +103,9 @@ class Tuner:
         self.merges = bool(self.added) and self.method.produces == "adapter"  # which cannot carry embeddings
         self.progress = Progress()
         self.world = world or World()
+        self.behind = 0 if device.type == "cpu" else 1  # steps whose figures are not read yet while the next begins
+        self.spikes = Spikes()
+        self.is_spike = False  # that stops the run
         spec, pad_id = self.spec, template.pad_id
         self.source = Epochs(
             data.train.items, pad_id, device, batch_tokens=spec.batch_tokens, accumulate=spec.accumulate,
@@ -143,10 +170,19 @@ class Tuner:
         )
         with self._computing(f"a batch of the plan with {self.method.name}", hint or ARCHITECTURE_HINT):
             self.estimate = self._tried()
+        peak = measured_peak(self.device, getattr(torch, self.recipe.model.dtype)) if self.world.is_main else 1.0
+        self.pace = Pace(
+            Work.of(self.model), peak * self.world.size, self.estimate, self.total_steps - self.progress.step, self.device
+        )
+        self.sampler: Sampler | None = None
+        if self.spec.samples and self.world.is_main:
+            conversations = (self.data.validation or self.data.train).sample
+            prompts = choose_prompts(self.spec.samples, conversations, self.template, self.model)
+            self.sampler = Sampler(self.run, self.learner, self.template, self.events, prompts)
+            self.sampler.rewind(self.progress.step)
         if self.world.is_main:
             self._rewind_metrics()
             keep_trained_rows(self.run.trained_rows_path, self.data.train.examples)
-            self._record()
 
     def prepare(self) -> None:
         """Have the objective's figures of the starting state, from the run or computed now: before the first step."""
@@ -191,38 +227,6 @@ class Tuner:
     def _computing(self, what: str, hint: str = ARCHITECTURE_HINT) -> AbstractContextManager[None]:
         return computing(self.recipe.model.path, what, self.spec.batch_tokens, hint)
 
-    def _record(self) -> None:
-        """Write into the manifest what the data, the template and the model turned out to be."""
-        self.run.update(
-            data_sha256=self.data.train.sha256,
-            attention={"name": self.attention.name, "reason": self.attention.reason},
-            estimate=asdict(self.estimate),
-            template={
-                "name": self.template.name,
-                "stop_tokens": self.template.stop_tokens,
-                "sha256": fingerprint(self.template),
-                "source_sha256": source_fingerprint(self.template),
-                "added_tokens": self.added,
-            },
-            data=[
-                {
-                    "dataset": report.source,
-                    "path": report.path,
-                    "rows": report.rows,
-                    "kept": report.kept,
-                    "left_out": dict(report.left_out),
-                    "used": report.used,
-                    "tokens": report.tokens,
-                    "supervised_tokens": report.supervised,
-                    "control_tokens_said": dict(report.escaped),
-                }
-                for report in self.data.train.reports
-            ],
-            overlaps=[]
-            if (report := self.data.train.report) is None
-            else [str(overlap) for overlap in report.overlaps],
-        )
-
     @property
     def trainable(self) -> int:
         """Return the number of weights that move."""
@@ -241,46 +245,76 @@ class Tuner:
             )
         return rows
 
+    @property
+    def is_done(self) -> bool:
+        """True where no step is left: all are done, or the validation loss has stopped falling."""
+        return self.progress.step >= self.total_steps or self.is_stopped_early
+
+    @property
+    def is_stopped_early(self) -> bool:
+        """True where the validations say that nothing more is gained."""
+        rule = self.spec.early_stopping
+        return rule is not None and self.progress.best.stale >= rule.patience
+
     def steps(self, stop: Callable[[], bool]) -> Iterator[dict[str, float]]:
         """Train, one optimizer step at a time, and yield its metrics, until all are done or `stop()` is true.
 
-        A checkpoint is written every `checkpoint_every` steps, at a stop and at the end.
+        A checkpoint is written every `checkpoint_every` steps, at a stop and at the end. On an accelerator a step is
+        under way before the figures of the one before are read, so that the device never waits.
         """
         self.prepare()
         if self.progress.step == 0:
-            yield from self._validated()
+            yield from self._looked()
         if self.world.is_main:
             self.run.metrics_path.touch()
-        while self.progress.step < self.total_steps:
-            metrics = self._step(self.progress.step + 1)
-            self._log(metrics, Step(self.run.name, self.progress.step, metrics))
-            yield metrics
-            step, stopping = self.progress.step, self.world.any(stop(), self.device)
-            if step == self.total_steps or (self.spec.validate_every and step % self.spec.validate_every == 0):
-                yield from self._validated()
-            if (
-                stopping
-                or step == self.total_steps
-                or (self.spec.checkpoint_every and step % self.spec.checkpoint_every == 0)
-            ):
+        self.pace.go_on()
+        under_way: deque[Launched] = deque()
+        while not self.is_done:
+            under_way.append(self._launch(self.progress.step + len(under_way) + 1))
+            step = under_way[-1].step
+            yield from self._settled(under_way, leave=0 if self._pauses_after(step) else self.behind)
+            stopping = self.world.any(stop() or self.is_spike, self.device)
+            if not stopping and not self._pauses_after(step):
+                continue
+            yield from self._settled(under_way, leave=0)
+            if step == self.total_steps or _is_due(step, self.spec.validate_every):
+                yield from self._looked()
+            is_best = self.spec.keep == "best" and self.progress.best.step == step
+            if stopping or is_best or self.is_done or _is_due(step, self.spec.checkpoint_every):
                 self.checkpoint()
             if stopping:
                 return
+            self.pace.go_on()
 
-    def _step(self, step: int) -> dict[str, float]:
-        """Do one optimizer step over `accumulate` batches (fewer at the end of an epoch)."""
-        began = time.perf_counter()
+    def _pauses_after(self, step: int) -> bool:
+        return (
+            step == self.total_steps
+            or _is_due(step, self.spec.validate_every)
+            or _is_due(step, self.spec.checkpoint_every)
+        )
+
+    def _launch(self, step: int) -> Launched:
+        """Give the device the work of a step: the gradient of its batches, and the move of the weights."""
+        random = random_state()
         figures = self.learner.backward(self.source.step(step, self.world.rank, self.world.size))
         learning_rate = learning_rate_at(step, self.total_steps, self.spec)
         norm = self.optimizer.step(learning_rate, self.spec.max_grad_norm)
         self.source.refresh(self.learner.policy)
+        return Launched(step, figures, norm, learning_rate, random)
+
+    def _settled(self, under_way: deque[Launched], leave: int) -> Iterator[dict[str, float]]:
+        """Yield the metrics of the oldest steps that are under way, all but `leave` of them."""
+        while len(under_way) > leave:
+            metrics = self._settle(under_way.popleft())
+            self._log(metrics, Step(self.run.name, self.progress.step, metrics))
+            yield metrics
+
+    def _settle(self, launched: Launched) -> dict[str, float]:
+        """Read a step's figures, which waits for the device, and return its metrics."""
+        step, figures, norm = launched.step, launched.figures(), float(launched.norm)
         if not math.isfinite(figures.loss) or not math.isfinite(norm):
-            raise harness.HarnessError(
-                f"step {step}: the loss is {figures.loss} and the gradient norm {norm}. The run stops before it saves "
-                f"broken weights; the last checkpoint is intact. Lower tune.learning_rate (now "
-                f"{self.spec.learning_rate:g}), or use model.dtype: bfloat16 or float32"
-            )
-        seconds = time.perf_counter() - began
+            raise self._not_finite(launched, figures.loss, norm)
+        seconds, pace = self.pace.of_step(figures)
         self.progress = replace(
             self.progress,
             step=step,
@@ -288,18 +322,38 @@ class Tuner:
             supervised=self.progress.supervised + figures.supervised,
             seconds=self.progress.seconds + seconds,
         )
+        usual = None if self.spec.on_spike == "ignore" else self.spikes.exceeded(figures.loss)
+        self.is_spike = usual is not None and self.spec.on_spike == "stop"
         return {
             "step": step,
             **self.source.progress(step),
             "loss": figures.loss,
+            **({} if usual is None else {"spike_above": usual}),
             **figures.metrics,
-            "learning_rate": learning_rate,
+            "learning_rate": launched.learning_rate,
             "grad_norm": norm,
             "tokens": self.progress.tokens,
             "supervised_tokens": self.progress.supervised,
-            "tokens_per_s": round(figures.tokens / seconds, 1),
+            **pace,
             "seconds": round(self.progress.seconds, 3),
         }
+
+    def _not_finite(self, launched: Launched, loss: float, norm: float) -> harness.HarnessError:
+        """Keep the state before a step whose loss or gradient is not finite, and return the error that says so.
+
+        The optimizer has moved nothing since.
+        """
+        step, before = launched.step, self.progress.step
+        rows = rows_of_step(self.learner, self.source, step) if self.world.is_main else ""
+        kept = "nothing was trained before it"
+        if before:
+            self.checkpoint(launched.random)
+            kept = f"the state after step {before} is kept: `harness tune --resume {self.run.folder}` goes on from it"
+        return harness.HarnessError(
+            f"step {step}: the loss is {loss} and the gradient norm {norm}. The run stops before it saves broken "
+            f"weights; {kept}. Its {rows}. Lower tune.learning_rate (now {self.spec.learning_rate:g}), leave out such "
+            f"rows, or use model.dtype: bfloat16 or float32, in a new run"
+        )
 
     def validation_figures(self) -> Figures:
         """Return the figures of the validation data: the mean loss over their units, and metrics."""
@@ -308,52 +362,21 @@ class Tuner:
         steps = range(1, source.total_steps + 1)
         return self.learner.measure(batch for step in steps for batch in source.step(step, world.rank, world.size))
 
-    def checkpoint(self) -> None:
-        """Write a checkpoint of this moment, in the main process."""
+    def checkpoint(self, random: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Write a checkpoint of this moment, in the main process; torch's random state may be an earlier one."""
         if not self.world.is_main:
             return
         progress = replace(
             self.progress, source=dict(self.source.state()), metrics_bytes=self.run.metrics_path.stat().st_size
         )
-        folder = save_checkpoint(self.run, progress, self.optimizer.state(), self.data.train.sha256)
+        folder = save_checkpoint(self.run, progress, self.optimizer.state(), self.data.train.sha256, random)
         self.events.send(Artefact(self.run.name, "checkpoint", folder))
 
-    def finish(self) -> None:
-        """Leave adapter (or model), template and probes on disk, in the main process, and let the checkpoints go."""
-        if not self.world.is_main:
-            return
-        whole = self.merges or self.method.produces == "model"
-        target = self.run.model_folder if whole else self.run.adapter_folder
-        for leftover in (target, self.run.chat_folder):  # of an attempt that was killed after it had saved this much
-            shutil.rmtree(leftover, ignore_errors=True)
-        self.template.save(self.run.chat_folder)
-        if self.merges:
-            self._merge()
-        with replacing(target) as temporary:
-            temporary.mkdir()
-            (save_model if self.merges else self.method.save)(self.model, temporary)
-            if whole:  # so that the folder can be used by itself
-                self.template.tokenizer.save_pretrained(temporary)
-                defaults = read_json(self.run.chat_folder / "generation_config.json")
-                del defaults["temperature"]  # transformers warns of it beside do_sample: false
-                write_json(temporary / "generation_config.json", defaults)
-        tuned = measure_probes(self.model, self.probes)
-        measured = [
-            probe | {"base": base, "tuned": after}
-            for probe, base, after in zip(self.probes, self.probes_of_base, tuned, strict=True)
-        ]
-        write_json(self.run.probes_path, {"dtype": self.recipe.model.dtype, "probes": measured})
-        self.events.send(Artefact(self.run.name, "model" if whole else "adapter", target))
-        for to_go_on_from in (self.run.checkpoints_folder, self.run.prepared_folder):
-            shutil.rmtree(to_go_on_from, ignore_errors=True)
-
-    def _merge(self) -> None:
-        """Merge base, adapter and rows into one model. The change by rounding to its dtype goes into the manifest."""
-        before = measure_probes(self.model, self.probes)
-        assert self.rows is not None
-        self.rows.fold()
-        self.model = self.model.merge_and_unload(safe_merge=True)
-        self.run.update(merging_changed_nats=mean_difference(measure_probes(self.model, self.probes), before))
+    def _looked(self) -> Iterator[dict[str, float]]:
+        """Validate, and ask for the sampled answers."""
+        yield from self._validated()
+        if self.sampler is not None:
+            self.sampler.ask(self.progress.step)
 
     def _validated(self) -> Iterator[dict[str, float]]:
         if self.data.validation is None:
@@ -362,6 +385,10 @@ class Tuner:
         own = {f"validation_{name}": value for name, value in figures.metrics.items()}
         metrics = {"step": self.progress.step, "validation_loss": figures.loss, **own}
         self._log(metrics, Validation(self.run.name, self.progress.step, metrics))
+        if self.progress.step:
+            rule = self.spec.early_stopping
+            best = self.progress.best.after(self.progress.step, figures.loss, rule.min_delta if rule else 0.0)
+            self.progress = replace(self.progress, best=best)
         yield metrics
 
     def _log(self, metrics: dict[str, float], event: Event) -> None:
@@ -374,3 +401,9 @@ class Tuner:
         if self.run.metrics_path.exists():
             with self.run.metrics_path.open("r+b") as file:
                 file.truncate(self.progress.metrics_bytes)
+            lines = map(json.loads, self.run.metrics_path.read_text(encoding="utf-8").splitlines())
+            self.spikes = Spikes.after(line["loss"] for line in lines if "loss" in line)
+
+
+def _is_due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0

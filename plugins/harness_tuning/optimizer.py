@@ -49,6 +49,7 @@ class MasterAdamW:
             lr=spec.learning_rate,
             betas=(spec.beta1, spec.beta2),
         )
+        self.is_broken = torch.zeros(())  # 1 after a gradient that was not finite
 
     @property
     def is_half(self) -> bool:
@@ -61,15 +62,25 @@ class MasterAdamW:
             if master.grad is not None:
                 master.grad.div_(divisor)
 
-    def step(self, learning_rate: float, max_grad_norm: float | None) -> float:
-        """Update the weights once. Return the gradient's norm before it was clipped."""
+    def step(self, learning_rate: float, max_grad_norm: float | None) -> Tensor:
+        """Update the weights once. Return the gradient's norm before it was clipped, on the device.
+
+        A gradient that is not finite moves nothing, and neither does any after it: the weights stay as they were until
+        somebody has looked at its norm. With torch's AdamW nothing waits for the device.
+        """
         norm = torch.nn.utils.clip_grad_norm_(list(self.masters.values()), max_grad_norm or math.inf)
+        self.is_broken = torch.maximum(self.is_broken.to(norm.device), (~torch.isfinite(norm)).float())
+        if isinstance(self.adamw, torch.optim.AdamW):
+            self.adamw.found_inf = self.is_broken  # which its fused kernel asks before it writes
+        elif self.is_broken:
+            self.adamw.zero_grad(set_to_none=True)
+            return norm.detach()
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate * group["rate_factor"]
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
         self.publish()
-        return float(norm)
+        return norm.detach()
 
     def publish(self) -> None:
         """Round the master weights into the model."""

@@ -50,6 +50,10 @@ class Epochs:
         most = len(batches[0::size])
         return mine + [nothing(self.pad_id, self.device)] * (most - len(mine))
 
+    def items_of(self, number: int) -> list[int]:
+        """Return the places of a step's items, over all processes."""
+        return [index for indices in self.schedule.batches_of(number)[1] for index in indices]
+
     def progress(self, number: int) -> dict[str, float]:
         """Return how many epochs are done after a step."""
         return {"epoch": round(self.schedule.batches_of(number)[0], 4)}
