@@ -14,5 +14,5 @@ def in_process(python: str, script: str, side: str, folder: Path) -> dict[str, A
         raise SystemExit(f"{python} is not there: `make bench` makes TRL's environment")
     command = [python, script, "--side", side, "--folder", str(folder)]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
+    figures: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return figures

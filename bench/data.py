@@ -3,11 +3,12 @@
     python bench/data.py --trl-python .venv-trl/bin/python
     python bench/data.py --rows ROWS.json --tokenizer FOLDER
 
-The limit is `tokenizers.encode_batch` on text that is rendered already, on all cores: `bare` in a process of its own, the
-texts in memory and nothing done with the ids but counting them. `ours` is `encode_data` with all its checks, from JSONL.
-`trl` is what SFTTrainer does with a JSONL file in its own environment before it trains: `load_dataset`, chat template,
-tokenizing and mask, in one process as by default and (`trl-2`) in two. Each side runs --times times, taking turns; the
-medians are compared. Libraries are loaded and the file is read once before the clock starts; nobody's cache is used.
+The limit is `tokenizers.encode_batch` on text that is rendered already, on all cores: `bare` in a process of its own,
+the texts in memory and nothing done with the ids but counting them. `ours` is `encode_data` with all its checks, from
+JSONL. `trl` is what SFTTrainer does with a JSONL file in its own environment before it trains: `load_dataset`, chat
+template, tokenizing and mask, in one process as by default and (`trl-2`) in two. Each side runs --times times, taking
+turns; the medians are compared. Libraries are loaded and the file is read once before the clock starts; nobody's cache
+is used.
 """
 
 from __future__ import annotations
@@ -58,7 +59,7 @@ def main() -> None:
             for side in SIDES:
                 python = arguments.trl_python if side.startswith("trl") else sys.executable
                 runs[side].append(in_process(python, __file__, side, folder))
-    report(runs, str(arguments.rows.name) if arguments.rows else "made")
+    report(runs, str(arguments.rows.name) if arguments.rows else "joined")
 
 
 def make_inputs(folder: Path, rows_path: Path | None, tokenizer_path: Path | None) -> None:
@@ -153,21 +154,21 @@ def trl(folder: Path, processes: int | None = None) -> dict[str, Any]:
         rows = datasets.load_dataset("json", data_files=str(folder / "rows.jsonl"), split="train")
         trainer = SFTTrainer(model=model, args=config, train_dataset=rows, processing_class=tokenizer)
         seconds = time.perf_counter() - began
-        made = trainer.train_dataset
-        masks = "assistant_masks" if "assistant_masks" in made.column_names else "labels"
+        prepared = trainer.train_dataset
+        masks = "assistant_masks" if "assistant_masks" in prepared.column_names else "labels"
         return {
-            "rows": len(made), "seconds": seconds, "tokens": sum(map(len, made["input_ids"])),
-            "supervised": sum(value not in (0, -100) for mask in made[masks] for value in mask),
+            "rows": len(prepared), "seconds": seconds, "tokens": sum(map(len, prepared["input_ids"])),
+            "supervised": sum(value not in (0, -100) for mask in prepared[masks] for value in mask),
         }  # fmt: skip
 
 
 def report(runs: dict[str, list[dict[str, Any]]], rows: str) -> None:
     """Print the rates and the ratios, and keep them."""
-    rates = {side: statistics.median(run["rows"] / run["seconds"] for run in made) for side, made in runs.items()}
-    for side, made in runs.items():
-        spread = ", ".join(f"{run['rows'] / run['seconds']:,.0f}" for run in made)
-        supervised = f"   {made[0]['supervised']:,} supervised" if "supervised" in made[0] else ""
-        print(f"{side:6} {rates[side]:>8,.0f} rows/s   {made[0]['tokens']:,} tokens{supervised}   ({spread})")
+    rates = {side: statistics.median(run["rows"] / run["seconds"] for run in figures) for side, figures in runs.items()}
+    for side, figures in runs.items():
+        spread = ", ".join(f"{run['rows'] / run['seconds']:,.0f}" for run in figures)
+        supervised = f"   {figures[0]['supervised']:,} supervised" if "supervised" in figures[0] else ""
+        print(f"{side:6} {rates[side]:>8,.0f} rows/s   {figures[0]['tokens']:,} tokens{supervised}   ({spread})")
     best_trl = max(rates["trl"], rates["trl-2"])
     figures = {"of_bare": rates["ours"] / rates["bare"], "of_trl": rates["ours"] / best_trl}
     print(f"ours is {figures['of_bare']:.2f} of bare tokenizing and {figures['of_trl']:.2f} x TRL at its quicker")
@@ -179,7 +180,7 @@ def report(runs: dict[str, list[dict[str, Any]]], rows: str) -> None:
 
 
 def _pairs(path: Path | None) -> list[tuple[str, str]]:
-    """(question, answer) of each row; without a file, rows of 1 to 40 joined sentences, as real ones differ in length."""
+    """Return (question, answer) of each row; without a file, of rows of 1 to 40 joined sentences."""
     if path:
         rows = json.loads(path.read_text())
         pairs = (("\n".join(filter(None, (row["instruction"], row.get("input")))), _answer(row)) for row in rows)

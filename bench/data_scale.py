@@ -2,10 +2,10 @@
 
     python bench/data_scale.py [--rows 10000 100000 1000000]
 
-Each number of rows is prepared in a process of its own, which reports rows per second and its peak memory, libraries and
-mapped pages and all; then a second process reads the same from the cache. The limit of the rate is the tokenizer
-(`bench/data.py`). The rows are the seedling's, numbered so that no two are the same. Then `near_duplicates` cleans the largest
-number of rows of their words in another order, of which every tenth is the one before it with a word more.
+Each number of rows is prepared in a process of its own, which reports rows per second and its peak memory, libraries
+and mapped pages and all; then a second process reads the same from the cache. The limit of the rate is the tokenizer
+(`bench/data.py`). The rows are the seedling's, numbered so that no two are the same. Then `near_duplicates` cleans the
+largest number of rows of their words in another order, of which every tenth is the one before it with a word more.
 """
 
 from __future__ import annotations
@@ -45,10 +45,11 @@ def main() -> None:
         for rows in arguments.rows:
             generate(folder / "rows.jsonl", rows)
             os.environ["HARNESS_CACHE"] = str(folder / f"cache-{rows}")
-            made, again = (in_process(sys.executable, __file__, "ours", folder) for _ in range(2))
-            sizes[rows] = {**made, "again_seconds": again["seconds"], "again_from_cache": again["from_cache"]}
+            first, again = (in_process(sys.executable, __file__, "ours", folder) for _ in range(2))
+            sizes[rows] = {**first, "again_seconds": again["seconds"], "again_from_cache": again["from_cache"]}
             print(
-                f"{rows:>9,} rows   {made['rows_per_s']:>7,.0f} rows/s   peak {made['peak_bytes'] / 2**20:>6,.0f} MiB   "
+                f"{rows:>9,} rows   {first['rows_per_s']:>7,.0f} rows/s   "
+                f"peak {first['peak_bytes'] / 2**20:>6,.0f} MiB   "
                 f"again from cache in {again['seconds']:.2f} s",
                 flush=True,
             )
@@ -64,7 +65,8 @@ def main() -> None:
     if largest and before:
         figures["peak_of_the_size_before"] = sizes[largest]["peak_bytes"] / sizes[before]["peak_bytes"]
         print(
-            f"the slowest rate is {figures['slowest_of_quickest']:.2f} of the quickest; peak memory at {largest:,} rows is "
+            f"the slowest rate is {figures['slowest_of_quickest']:.2f} of the quickest; "
+            f"peak memory at {largest:,} rows is "
             f"{figures['peak_of_the_size_before']:.2f} x that at {before:,}"
         )
     target = Path(__file__).with_name("results") / "data-scale.json"

@@ -2,10 +2,10 @@
 
     python bench/serving.py [MODEL] [--into FILE]
 
-Eight requests at once, 64 tokens each, spread over the base and two adapters. One engine with as many threads as `harness
-serve` chooses, others with one on every core, which wait for each other asleep or spinning. All of them are up at once and asked
-in turns, so that what else runs on the machine meets all alike; an engine that is not asked sleeps. Medians count. Run it on an
-idle machine: whatever else runs takes cores too.
+Eight requests at once, 64 tokens each, spread over the base and two adapters. One engine with as many threads as
+`harness serve` chooses, others with one on every core, which wait for each other asleep or spinning. All of them are up
+at once and asked in turns, so that what else runs on the machine meets all alike; an engine that is not asked sleeps.
+Medians count. Run it on an idle machine: whatever else runs takes cores too.
 """
 
 from __future__ import annotations
@@ -67,14 +67,14 @@ def main() -> None:
         variants = _variants(options.model, options.template, Path(folder))
         endpoints = {name: stack.enter_context(engine(variants, *chosen)) for name, chosen in settings.items()}
         figures = measure(endpoints, options.rounds)
-    found = {
+    figures = {
         "model": options.model.name,
         "cores": cores,
         "machine": platform.processor() or platform.machine(),
         "load": {"before": round(began, 2), "after": round(os.getloadavg()[0], 2)},
         "tokens_per_s": {name: {"threads": settings[name][0]} | its for name, its in figures.items()},
     }
-    text = json.dumps(found, indent=1)
+    text = json.dumps(figures, indent=1)
     print(text)
     options.into.write_text(text + "\n")
 
@@ -95,7 +95,7 @@ def engine(variants: tuple[Variant, ...], threads: int, spin: str | None) -> Ite
 
 
 def measure(endpoints: dict[str, Endpoint], rounds: int) -> dict[str, dict[str, Any]]:
-    """Each engine's median tokens a second with every core free and with one taken, and what is left of the first in the second."""
+    """Measure each engine's median tokens a second with all cores free, with one taken, and the ratio."""
     free: dict[str, list[float]] = {name: [] for name in endpoints}
     taken: dict[str, list[float]] = {name: [] for name in endpoints}
     for _ in range(rounds):
@@ -106,8 +106,10 @@ def measure(endpoints: dict[str, Endpoint], rounds: int) -> dict[str, dict[str, 
     medians = {name: (statistics.median(free[name]), statistics.median(taken[name])) for name in endpoints}
     return {
         name: {
-            "free": round(medians[name][0]), "taken": round(medians[name][1]), "left": round(medians[name][1] / medians[name][0], 2),
-            "rounds": {"free": [round(value) for value in free[name]], "taken": [round(value) for value in taken[name]]},
+            "free": round(medians[name][0]), "taken": round(medians[name][1]),
+            "left": round(medians[name][1] / medians[name][0], 2),
+            "rounds": {"free": [round(value) for value in free[name]],
+                       "taken": [round(value) for value in taken[name]]},
         }
         for name in endpoints
     }  # fmt: skip

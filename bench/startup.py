@@ -1,7 +1,7 @@
 """`harness --help` against `python -c "import click, pluggy"`, in one run.
 
-The limit is what the two libraries the command cannot do without take to import; the bound is three times that. Both are
-run alternately, the best of many is compared: what disturbs a start only ever makes it longer.
+The limit is what the two libraries the command cannot do without take to import; the bound is three times that. Both
+are run alternately, the best of many is compared: what disturbs a start only ever makes it longer.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ def main() -> None:
             began = time.perf_counter()
             subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
             best[name] = min(best[name], time.perf_counter() - began)
-    limit, found = best.values()
+    limit, measured = best.values()
     for name, seconds in best.items():
         print(f"{name:24} {seconds * 1000:6.0f} ms")
-    print(f"ratio {found / limit:.2f} (bound {BOUND:g})")
+    print(f"ratio {measured / limit:.2f} (bound {BOUND:g})")
     target = Path(__file__).with_name("results") / "startup.json"
     target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps({"seconds": best, "ratio": found / limit, "bound": BOUND}, indent=2) + "\n")
-    if found > BOUND * limit:
+    target.write_text(json.dumps({"seconds": best, "ratio": measured / limit, "bound": BOUND}, indent=2) + "\n")
+    if measured > BOUND * limit:
         sys.exit(f"harness --help takes more than {BOUND:g} times as long")
 
 

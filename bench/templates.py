@@ -1,13 +1,14 @@
-"""Conversations to token ids and masks with everything verified, against bare `tokenizers.encode_batch` of the same text.
+"""Conversations to verified token ids and masks, against bare `tokenizers.encode_batch` of the same text.
 
     python bench/templates.py
     python bench/templates.py --rows ROWS.json --tokenizer FOLDER
 
-The limit is `tokenizers.encode_batch` on text that is rendered already (`bare`). `ours` is `BoundTemplate.encode_batch`:
-rendering, ids, masks, and the checks of every example. `unverified` renders once and tokenizes, and checks and masks
-nothing: what `ours` takes longer is the price of knowing where the answers are, and that they are. Conversations of one
-exchange, and the same rows as conversations of five. All in batches as tuning makes them, each side --times times, taking
-turns in one process, so that they share the machine's state; medians are compared.
+The limit is `tokenizers.encode_batch` on text that is rendered already (`bare`). `ours` is
+`BoundTemplate.encode_batch`: rendering, ids, masks, and the checks of every example. `unverified` renders once and
+tokenizes, and checks and masks nothing: what `ours` takes longer is the price of knowing where the answers are, and
+that they are. Conversations of one exchange, and the same rows as conversations of five. All in batches as tuning makes
+them, each side --times times, taking turns in one process, so that they share the machine's state; medians are
+compared.
 """
 
 from __future__ import annotations
@@ -42,8 +43,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         make_inputs(folder, arguments.rows, arguments.tokenizer)
-        found = {shape: measure(folder, arguments.template, turns, arguments.times) for shape, turns in SHAPES.items()}
-    report(found, arguments)
+        figures = {
+            shape: measure(folder, arguments.template, turns, arguments.times) for shape, turns in SHAPES.items()
+        }
+    report(figures, arguments)
 
 
 def measure(folder: Path, name: str, exchanges: int, times: int) -> dict[str, Any]:
@@ -92,9 +95,9 @@ def measure(folder: Path, name: str, exchanges: int, times: int) -> dict[str, An
     return {"conversations": len(talks), "tokens": tokens["ours"], "seconds": seconds}
 
 
-def report(found: dict[str, dict[str, Any]], arguments: argparse.Namespace) -> None:
+def report(figures: dict[str, dict[str, Any]], arguments: argparse.Namespace) -> None:
     """Print rates and ratios, and keep them."""
-    for shape, measured in found.items():
+    for shape, measured in figures.items():
         middle = {side: statistics.median(seconds) for side, seconds in measured["seconds"].items()}
         measured["of_bare"] = middle["bare"] / middle["ours"]
         measured["verification_share"] = 1 - middle["unverified"] / middle["ours"]
@@ -102,14 +105,15 @@ def report(found: dict[str, dict[str, Any]], arguments: argparse.Namespace) -> N
         for side, seconds in middle.items():
             print(f"  {side:10} {measured['conversations'] / seconds:>8,.0f} conversations/s")
         print(
-            f"  ours is {measured['of_bare']:.2f} of bare; verification and masks are {measured['verification_share']:.0%} of it"
+            f"  ours is {measured['of_bare']:.2f} of bare; verification and masks "
+            f"are {measured['verification_share']:.0%} of it"
         )
     target = Path(__file__).with_name("results") / "templates-cpu.json"
     kept = {
         "cores": os.cpu_count(),
         "template": arguments.template,
         "rows": arguments.rows and arguments.rows.name,
-        **found,
+        **figures,
     }
     target.write_text(json.dumps(kept, indent=2) + "\n")
     print(f"written to {target}")

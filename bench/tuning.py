@@ -4,8 +4,9 @@
 
 The limit. A LoRA step moves about 4 FLOPs a base weight and token through the decoder (forward 2, gradient of the input
 2; the frozen weights need no gradient), and 6 for the head where there is something to learn. Each side runs in a
-process of its own, one after the other, and reports tokens that are no padding per second and its peak memory, libraries
-and all. Ours also says what share of the time the machine's own bf16 matrix product would have needed for those FLOPs.
+process of its own, one after the other, and reports tokens that are no padding per second and its peak memory,
+libraries and all. Ours also says what share of the time the machine's own bf16 matrix product would have needed for
+those FLOPs.
 """
 
 from __future__ import annotations
@@ -27,8 +28,9 @@ RANK = 16
 LEARNING_RATE = 1e-3
 ROWS = 300
 CHATML = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{% if message['role'] == 'assistant' %}{% generation %}"
-    "{{ message['content'] }}<|im_end|>{% endgeneration %}{% else %}{{ message['content'] }}<|im_end|>{% endif %}\n{% endfor %}"
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
+    "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}<|im_end|>{% endgeneration %}"
+    "{% else %}{{ message['content'] }}<|im_end|>{% endif %}\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
@@ -104,7 +106,8 @@ def ours(folder: Path) -> dict[str, Any]:
     (folder / "ours.yaml").write_text(
         f"name: ours\nmodel: {{path: {folder / 'model'}}}\ntemplate: chatml\n"
         f"data: {{max_tokens: 1024, train: [{{dataset: alpaca, path: {folder / 'rows.json'}}}]}}\n"
-        f"tune: {{method: {{name: lora, rank: {RANK}, alpha: 32}}, learning_rate: {LEARNING_RATE}, batch_tokens: {BATCH_TOKENS}, epochs: 1, warmup_ratio: 0}}\n"
+        f"tune: {{method: {{name: lora, rank: {RANK}, alpha: 32}}, learning_rate: {LEARNING_RATE}, "
+        f"batch_tokens: {BATCH_TOKENS}, epochs: 1, warmup_ratio: 0}}\n"
     )
     plugins, device = Plugins(), pick_device()
     recipe = load_recipe(folder / "ours.yaml", plugins)
@@ -121,9 +124,10 @@ def ours(folder: Path) -> dict[str, Any]:
     head = tuner.model.get_output_embeddings().weight.numel()
     needed = 4 * (tuner.parameters - head) * train.tokens + 6 * head * train.supervised
     return {
-        "tokens": train.tokens, "supervised": train.supervised, "seconds": seconds, "steps": len(metrics), "loss_step_1": loss,
-        "tokens_per_s": train.tokens / seconds, "peak_bytes": _memory_bytes(device), "grown_bytes": _memory_bytes(device) - before,
-        "device": str(device), "share_of_limit": needed / matmul_flops_per_s(device) / seconds,
+        "tokens": train.tokens, "supervised": train.supervised, "seconds": seconds, "steps": len(metrics),
+        "loss_step_1": loss, "tokens_per_s": train.tokens / seconds, "peak_bytes": _memory_bytes(device),
+        "grown_bytes": _memory_bytes(device) - before, "device": str(device),
+        "share_of_limit": needed / matmul_flops_per_s(device) / seconds,
     }  # fmt: skip
 
 
@@ -144,7 +148,7 @@ def matmul_flops_per_s(device: Any, seconds: float = 2.0) -> float:
 
 
 def trl(folder: Path) -> dict[str, Any]:
-    """TRL's SFTTrainer at its quickest for this: bf16 weights, no gradient checkpointing, loss on the completion only."""
+    """Run TRL's SFTTrainer at its quickest: bf16 weights, no gradient checkpointing, loss on the completion only."""
     import torch
     from datasets import Dataset
     from peft import LoraConfig
@@ -168,13 +172,15 @@ def trl(folder: Path) -> dict[str, Any]:
     ]
     config = SFTConfig(
         output_dir=str(folder / "trl"), per_device_train_batch_size=trl_batch_size(sum(lengths)), num_train_epochs=1,
-        learning_rate=LEARNING_RATE, lr_scheduler_type="cosine", max_length=1024, gradient_checkpointing=False, logging_steps=1,
+        learning_rate=LEARNING_RATE, lr_scheduler_type="cosine", max_length=1024, gradient_checkpointing=False,
+        logging_steps=1,
         save_strategy="no", report_to="none", model_init_kwargs={"dtype": "bfloat16"}, completion_only_loss=True,
         bf16=torch.cuda.is_available(), use_cpu=not torch.cuda.is_available(), disable_tqdm=True, seed=0,
         train_sampling_strategy="sequential",
     )  # fmt: skip
     trainer = SFTTrainer(
-        model=str(folder / "model"), args=config, train_dataset=Dataset.from_list(conversations), processing_class=tokenizer,
+        model=str(folder / "model"), args=config, train_dataset=Dataset.from_list(conversations),
+        processing_class=tokenizer,
         peft_config=LoraConfig(r=RANK, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
     )  # fmt: skip
     device = trainer.args.device
@@ -184,9 +190,9 @@ def trl(folder: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - began
     logged = [entry for entry in trainer.state.log_history if "loss" in entry]
     return {
-        "tokens": sum(lengths), "seconds": seconds, "steps": trainer.state.global_step, "loss_step_1": logged[0]["loss"],
-        "tokens_per_s": sum(lengths) / seconds, "peak_bytes": _memory_bytes(device), "grown_bytes": _memory_bytes(device) - before,
-        "device": str(device),
+        "tokens": sum(lengths), "seconds": seconds, "steps": trainer.state.global_step,
+        "loss_step_1": logged[0]["loss"], "tokens_per_s": sum(lengths) / seconds, "peak_bytes": _memory_bytes(device),
+        "grown_bytes": _memory_bytes(device) - before, "device": str(device),
     }  # fmt: skip
 
 
@@ -201,7 +207,8 @@ def report(sides: dict[str, dict[str, Any]]) -> None:
     for name, side in sides.items():
         print(
             f"{name:5} {side['tokens_per_s']:>9,.0f} tokens/s   peak {side['peak_bytes'] / 2**20:>7,.0f} MiB "
-            f"({side['grown_bytes'] / 2**20:,.0f} while training)   loss at step 1 {side['loss_step_1']:.4f}   {side['steps']} steps"
+            f"({side['grown_bytes'] / 2**20:,.0f} while training)   "
+            f"loss at step 1 {side['loss_step_1']:.4f}   {side['steps']} steps"
         )
     print(
         f"ratio {figures['tokens_per_s_ratio']:>8.2f} x tokens/s   {figures['peak_memory_ratio']:.2f} x peak memory   "

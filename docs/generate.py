@@ -36,16 +36,20 @@ MEANINGS = {
     "model.trust_remote_code": "run Python code that the model's folder brings; off unless you say so",
     # template
     "template.name": "a registered template (`harness template list`), or `model` for the one that the model brings",
-    "template.add_tokens": "add the control tokens that the tokenizer lacks, and train their embeddings: see [Templates](templates.md#base-models-without-chat-tokens)",
+    "template.add_tokens": "add the control tokens that the tokenizer lacks, and train their embeddings: see "
+                           "[Templates](templates.md#base-models-without-chat-tokens)",
     "chatml.system": "the system prompt of conversations that bring none; `null`: they have none",
     "qwen2.system": "the system prompt of conversations that bring none",
     "qwen2.5.system": "the system prompt of conversations that bring none",
     "vicuna.system": "the system prompt of conversations that bring none",
-    "llama3.1.date": "the day that the system prompt gives as today's, in tuning as in serving; `null` leaves its two lines of dates out",
+    "llama3.1.date": "the day that the system prompt gives as today's, in tuning as in "
+                     "serving; `null` leaves its two lines of dates out",
     "llama3.1.tools_in_user_message": "tools stand in the first question, as published, and not in the system prompt",
-    "llama3.1.builtin_tools": "tools that are called behind `<|python_tag|>`: `brave_search`, `wolfram_alpha`, `code_interpreter`",
+    "llama3.1.builtin_tools": "tools that are called behind `<|python_tag|>`: `brave_search`, "
+                              "`wolfram_alpha`, `code_interpreter`",
     "llama3.1.trim": "cut white space off the edges of what is said, as published",
-    "model.thinking": "whether answers are asked for thoughts, where the template has a switch; `auto`: as each answer has them",
+    "model.thinking": "whether answers are asked for thoughts, where the template "
+                      "has a switch; `auto`: as each answer has them",
     "gemma4.thinking": "whether answers are asked for thoughts; `auto`: as each answer has them",
     "gpt-oss.effort": "what the system message calls the reasoning",
     "gpt-oss.identity": "the first sentence of the system message",
@@ -55,23 +59,31 @@ MEANINGS = {
     "model.variables": "set before the template reads them, and saved with the run: `{enable_thinking: false}`",
     "model.date": "the day that a template gets from `strftime_now`, in tuning as in serving; left out, 2024-07-26",
     # data
-    "data.reasoning": "what becomes of thoughts: trained on, in the example without being trained on (`context`), or left out (`drop`)",
-    "data.train_on": "which answers are trained on: `all` that the data do not exclude, the `last` of these in each conversation, or those `marked` with `train: true`",
+    "data.reasoning": "what becomes of thoughts: trained on, in the example without being "
+                      "trained on (`context`), or left out (`drop`)",
+    "data.train_on": "which answers are trained on: `all` that the data do not exclude, the `last` of these in each "
+                     "conversation, or those `marked` with `train: true`",
     "data.train": "what is trained on: a list of sources, in this order",
     "data.validation": "what is measured while tuning, and by `val_loss`: a list of sources",
     "data.max_tokens": "the longest conversation, in tokens",
-    "data.on_overlong": "what happens to a longer one: stop with an `error`, `drop` it, or `truncate` its end. The count is shown",
-    "data.processes": "that encode; 0: threads only. Left out, there are as many as cores where cores (more than 4) and rows are many. The data are the same",
+    "data.on_overlong": "what happens to a longer one: stop with an `error`, `drop` "
+                        "it, or `truncate` its end. The count is shown",
+    "data.processes": "that encode; 0: threads only. Left out, there are as many as cores where cores (more than 4) "
+                      "and rows are many. The data are the same",
     "data.validation_share": "holds out so large a share of the training rows instead, by a hash of what they say",
     "data.clean": "filters that rows pass, in this order: see [Data](data.md#cleaning)",
-    "data.decontaminate": "what happens to rows that overlap with evaluation items: see [Data](data.md#decontamination)",
+    "data.decontaminate": "what happens to rows that overlap with evaluation "
+                          "items: see [Data](data.md#decontamination)",
     "data.temperature": "evens out how much the sources give: see [Data](data.md#mixing-sources)",
     "data.seed": "of which rows a mixture draws",
     "data source.revision": "the commit of a `hub://` dataset",
-    "data source.unescape_newlines": "turn `\\n` in a cell of a table into a line end, as FLAN's TSV files mean it; LaTeX, code and paths need it off",
+    "data source.unescape_newlines": "turn `\\n` in a cell of a table into a line end, as FLAN's TSV files mean it; "
+                                     "LaTeX, code and paths need it off",
     "data source.columns": "the file's names for what the dataset knows under others: `{instruction: question}`",
-    "data source.unread": "columns of the file that are left out on purpose, `messages.mood` for a key inside one: see [Data](data.md#nothing-is-lost-unseen)",
-    "data source.on_bad_row": "what happens to a row that cannot be converted: stop with an `error`, or `drop` it. Counts and reasons are shown",
+    "data source.unread": "columns of the file that are left out on purpose, `messages.mood` for a key inside one: "
+                          "see [Data](data.md#nothing-is-lost-unseen)",
+    "data source.on_bad_row": "what happens to a row that cannot be converted: stop with an "
+                              "`error`, or `drop` it. Counts and reasons are shown",
     "data source.cap": "at most so many, chosen by a hash of what they say",
     "data source.weight": "its part of the mixture",
     "data source.epochs": "how often each row may be used",
@@ -80,8 +92,10 @@ MEANINGS = {
     "data source.limit": "only so many conversations",
     # tune
     "tune.objective": "what the loss is: a name, or a section with its `name` and options",
-    "tune.method": "which weights move: a name, or a section with its `name` and options, as in `{name: lora, rank: 8}`",
-    "tune.optimizer": "AdamW with its moments in float32, or in 8 bits (bitsandbytes); `paged_`: moved off a full accelerator",
+    "tune.method": "which weights move: a name, or a section with its `name` "
+                   "and options, as in `{name: lora, rank: 8}`",
+    "tune.optimizer": "AdamW with its moments in float32, or in 8 bits (bitsandbytes); "
+                      "`paged_`: moved off a full accelerator",
     "tune.learning_rate": "the highest learning rate",
     "tune.epochs": "how often the data is gone through; 0.5 is half of it",
     "tune.steps": "so many optimizer steps instead of `epochs`",
@@ -129,11 +143,13 @@ MEANINGS = {
     "vllm.allow_hosts": "names that endpoint and page answer to besides the machine's own",
     "vllm.dtype": "the dtype of the weights; the one the variants were tuned in where left out",
     "vllm.max_model_len": "prompt and answer together, in tokens; the model's own where left out",
-    "vllm.kv_cache_gib": "memory for the KV cache in GiB; 1 on a CPU, what `gpu_memory_utilization` leaves on a GPU where left out",
+    "vllm.kv_cache_gib": "memory for the KV cache in GiB; 1 on a CPU, what "
+                         "`gpu_memory_utilization` leaves on a GPU where left out",
     "vllm.gpu_memory_utilization": "the part of a GPU's memory that vLLM takes",
     "vllm.tensor_parallel_size": "GPUs that share one model",
     "vllm.cpu_threads": "threads on a CPU; one fewer than the process may use cores where left out",
-    "vllm.enforce_eager": "no compilation: quicker to start, slower to answer; yes on a CPU, no on a GPU where left out",
+    "vllm.enforce_eager": "no compilation: quicker to start, slower to answer; "
+                          "yes on a CPU, no on a GPU where left out",
     "vllm.seed": "of sampling",
     "vllm.start_timeout_s": "seconds to wait for the engine",
     "vllm.tool_parser": "what reads tool calls from answers, by vLLM's name; found where left out, `none` for none",
@@ -263,7 +279,7 @@ def _choices(annotation: Any) -> str:
 
 
 def shapes() -> str:
-    """Return a table of the shapes: the columns that each reads, those that it only knows, and the dataset that converts it."""
+    """Return a table of the shapes: columns that each reads, columns that it only knows, dataset that converts it."""
     from harness.plugins import Plugins
 
     rows = ["| shape | a row of | is read from | and may have | by |", "|---|---|---|---|---|"]
@@ -286,7 +302,7 @@ def _columns(alternative: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
 
 
 def benchmarks() -> str:
-    """Return a table of the benchmarks: their columns, the task that phrases them, and the meaning of numbered labels."""
+    """Return a table of the benchmarks: columns, the task that phrases them, the meaning of numbered labels."""
     from harness_datasets.benchmarks import BENCHMARKS
 
     rows = ["| `task` | a row has | is phrased as | labels | by columns |", "|---|---|---|---|---|"]

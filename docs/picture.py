@@ -85,8 +85,8 @@ def free_ports(count: int) -> list[int]:
 
 def chromium() -> str:
     names = (os.environ.get("HARNESS_CHROMIUM"), "chromium", "chromium-browser", "google-chrome")
-    found = next((path for name in names if name and (path := shutil.which(name))), None)
-    return found or sys.exit("no chromium: name one with HARNESS_CHROMIUM=/path/to/chromium")
+    browser = next((path for name in names if name and (path := shutil.which(name))), None)
+    return browser or sys.exit("no chromium: name one with HARNESS_CHROMIUM=/path/to/chromium")
 
 
 if __name__ == "__main__":

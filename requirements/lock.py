@@ -1,7 +1,7 @@
 """Write requirements/{cpu,cuda,dev,trl}.txt anew: `make lock`.
 
-pip resolves the extras of pyproject.toml without installing anything; its report is written down as exact pins. Where pip
-does not know the CPU builds of torch: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make lock
+pip resolves the extras of pyproject.toml without installing anything; its report is written down as exact pins. Where
+pip does not know the CPU builds of torch: PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu make lock
 """
 
 from __future__ import annotations
@@ -35,7 +35,9 @@ ABOUT = {
     "cuda": "For machines with an NVIDIA GPU. torch's own CUDA packages follow from torch and are not pinned here,\n"
     "# so that this is installed with dependencies.",
     "dev": "What `make test` and `make check` need on top of cpu.txt or cuda.txt. Complete: installed with --no-deps.",
-    "trl": "The peer that `make bench` measures against, in an environment of its own, after the same torch as cpu.txt.",
+    "trl": (
+        "The peer that `make bench` measures against, in an environment of its own, after the same torch as cpu.txt."
+    ),
 }
 
 
@@ -50,8 +52,8 @@ def resolve(roots: list[str], constraints: list[str]) -> dict[str, str]:
         )
     finally:
         limits.unlink()
-    found = (item["metadata"] for item in json.loads(done.stdout)["install"])
-    return {re.sub(r"[-_.]+", "-", item["name"]).lower(): item["version"] for item in found}
+    installed = (item["metadata"] for item in json.loads(done.stdout)["install"])
+    return {re.sub(r"[-_.]+", "-", item["name"]).lower(): item["version"] for item in installed}
 
 
 def write(name: str, pins: dict[str, str], first: tuple[str, ...] = ()) -> None:

@@ -105,7 +105,8 @@ def harness(tmp_path: Path) -> Callable[..., Done]:
                 environment[key] = value
         done = subprocess.run(
             [sys.executable, "-m", "harness.cli", *map(str, arguments)],
-            cwd=cwd, env=environment, input=input, capture_output=True, text=True, encoding="utf-8", timeout=timeout, check=False,
+            cwd=cwd, env=environment, input=input, capture_output=True, text=True, encoding="utf-8", timeout=timeout,
+            check=False,
         )  # fmt: skip
         return Done(done.returncode, done.stdout, done.stderr)
 
@@ -133,7 +134,7 @@ def wait_until() -> Callable[[Callable[[], object]], None]:
 
 @pytest.fixture(scope="session")
 def real_data() -> Path:
-    """The folder of real data files and vocabularies; tests that ask for it are skipped where HARNESS_REAL_DATA is unset."""
+    """The folder of real data files and vocabularies; tests that need it are skipped without HARNESS_REAL_DATA."""
     folder = os.environ.get("HARNESS_REAL_DATA")
     if not folder:
         pytest.skip("HARNESS_REAL_DATA is not set")

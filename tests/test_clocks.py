@@ -7,7 +7,9 @@ ROOT = Path(__file__).resolve().parents[1]
 CLOCKS = {"sleep", "monotonic", "perf_counter", "process_time", "wait_for_timeout"}
 ALLOWED = {
     "tests/conftest.py": "wait_until, which everyone waits with",
-    "tests/generation/conftest.py": "the played endpoint notes when it was asked: a client may not come before its Retry-After",
+    "tests/generation/conftest.py": (
+        "the played endpoint notes when it was asked: a client may not come before its Retry-After"
+    ),
     "tests/generation/killed.py": "no test: a person runs it against a real endpoint",
     "tests/tuning/processes.py": "looks whether a process is stopped",
     "tests/tuning/test_resume.py": "kills a little later than a step's end, by chance",

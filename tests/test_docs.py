@@ -1,4 +1,4 @@
-"""The docs are a contract: every hook has its heading, generated pages are up to date, and what they show can be run."""
+"""The docs are a contract: every hook has its heading, generated pages are up to date, and examples run."""
 
 import importlib.util
 import pkgutil

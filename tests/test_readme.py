@@ -38,7 +38,7 @@ def section() -> Section:
 
 
 def test_the_section_tunes_measures_and_serves() -> None:
-    """Cheap: that the slow test below has something to type, in an order that can work, and about files that are there."""
+    """Cheap: the slow test below has something to type, in an order that can work, about files that are there."""
     make, activate, *commands = section().commands
     assert (make, activate) == ("make real-model", ". .venv/bin/activate")
     words = [shlex.split(command) for command in commands]

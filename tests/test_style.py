@@ -1,10 +1,10 @@
-"""The style of product code that a machine can check: widths, sizes, names, and the first word of a docstring."""
+"""The style that a machine can check: widths everywhere; in the product sizes, names and a docstring's first word."""
 
 from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -16,21 +16,37 @@ QUESTION = re.compile(r"(What|Whether|Which|Where|How)\b")
 PASSED_OVER = re.compile(r"#|import |from \S+ import ")
 VAGUE = {"told", "said", "found", "made"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
+PRODUCT = ("harness", "plugins", "serve")
+SCRIPTS = ("bench", "docs", "examples", "recipes", "requirements")
 
 
-def _modules() -> list[str]:
-    paths = (path for part in ("harness", "plugins", "serve") for path in (ROOT / part).rglob("*.py"))
-    return sorted(str(path.relative_to(ROOT)) for path in paths)
+def _modules(*parts: str) -> list[str]:
+    return sorted(str(path.relative_to(ROOT)) for part in parts for path in (ROOT / part).rglob("*.py"))
+
+
+def too_wide(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the line and the columns of each line that is too wide."""
+    for number, line in enumerate(source.splitlines(), 1):
+        if len(line) > WIDTH:
+            yield number, f"{len(line)} columns"
+
+
+def vague_names(source: str) -> Iterator[tuple[int, str]]:
+    """Yield the line and the name of each thing with a vague name."""
+    for node in ast.walk(ast.parse(source)):
+        name = getattr(node, "id", None) if isinstance(getattr(node, "ctx", None), ast.Store) else None
+        name = node.arg if isinstance(node, (ast.arg, ast.keyword)) else name
+        name = node.attr if isinstance(node, ast.Attribute) else name
+        if name in VAGUE:
+            yield getattr(node, "lineno", 1), f"a thing named {name!r}"
 
 
 def offences(source: str) -> Iterator[tuple[int, str]]:
     """Yield the line and the reason of each offence against the style."""
-    lines = source.splitlines()
-    if len(lines) > MODULE_LINES:
-        yield 1, f"a module of {len(lines)} lines"
-    for number, line in enumerate(lines, 1):
-        if len(line) > WIDTH:
-            yield number, f"{len(line)} columns"
+    if (size := len(source.splitlines())) > MODULE_LINES:
+        yield 1, f"a module of {size} lines"
+    yield from too_wide(source)
+    yield from vague_names(source)
     for node in ast.walk(ast.parse(source)):
         number = getattr(node, "lineno", 1)
         if isinstance(node, FUNCTIONS) and (size := (node.end_lineno or number) - number + 1) > FUNCTION_LINES:
@@ -39,17 +55,21 @@ def offences(source: str) -> Iterator[tuple[int, str]]:
             text = ast.get_docstring(node) or ""
             if QUESTION.match(text):
                 yield number, f"a docstring begins with {text.split()[0]!r}"
-        name = getattr(node, "id", None) if isinstance(getattr(node, "ctx", None), ast.Store) else None
-        name = node.arg if isinstance(node, (ast.arg, ast.keyword)) else name
-        name = node.attr if isinstance(node, ast.Attribute) else name
-        if name in VAGUE:
-            yield number, f"a thing named {name!r}"
 
 
-@pytest.mark.parametrize("path", _modules())
-def test_style_of_module(path):
+def _reported(path: str, *checks: Callable[[str], Iterator[tuple[int, str]]]) -> list[str]:
     source = (ROOT / path).read_text(encoding="utf-8")
-    assert [f"{path}:{number}: {reason}" for number, reason in offences(source)] == []
+    return [f"{path}:{number}: {reason}" for check in checks for number, reason in check(source)]
+
+
+@pytest.mark.parametrize("path", _modules(*PRODUCT))
+def test_style_of_module(path):
+    assert _reported(path, offences) == []
+
+
+def test_scripts_and_tests_are_no_wider_and_scripts_name_their_things():
+    assert [line for path in _modules("tests") for line in _reported(path, too_wide)] == []
+    assert [line for path in _modules(*SCRIPTS) for line in _reported(path, too_wide, vague_names)] == []
 
 
 def repeated_runs(sources: dict[str, str]) -> Iterator[tuple[str, str]]:
@@ -69,7 +89,7 @@ def repeated_runs(sources: dict[str, str]) -> Iterator[tuple[str, str]]:
 
 
 def test_no_long_run_of_lines_stands_twice():
-    assert list(repeated_runs({path: (ROOT / path).read_text(encoding="utf-8") for path in _modules()})) == []
+    assert list(repeated_runs({path: (ROOT / path).read_text(encoding="utf-8") for path in _modules(*PRODUCT)})) == []
 
 
 def test_a_repeated_run_is_reported_with_both_places():

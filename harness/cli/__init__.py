@@ -1,9 +1,13 @@
 """The commands of the core. The others come with plugins."""
 
-# By module and short help. Each is imported when it is used.
+from harness.cli.lazy import Place
+
+# With the line of each, so that `harness --help` imports none of them.
 CORE_COMMANDS = {
-    "doctor": ("harness.cli.doctor", "Report this machine's packages, devices and plugins, and what will not work."),
-    "models": ("harness.cli.models", "Fetch models, as folders, and list them."),
-    "plugins": ("harness.cli.plugins", "List plugins, what they register, and the failed ones."),
-    "runs": ("harness.cli.runs", "List, show and remove runs."),
+    "doctor": Place(
+        "harness.cli.doctor:command", "Report this machine's packages, devices and plugins, and what will not work."
+    ),
+    "models": Place("harness.cli.models:command", "Fetch models, as folders, and list them."),
+    "plugins": Place("harness.cli.plugins:command", "List plugins, what they register, and the failed ones."),
+    "runs": Place("harness.cli.runs:command", "List, show and remove runs."),
 }

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import os
 import signal
 import sys
@@ -16,12 +15,13 @@ import click
 
 from harness.cli import CORE_COMMANDS
 from harness.cli.context import Context
+from harness.cli.lazy import LazyGroup
 from harness.errors import Ended, HarnessError
 from harness.extras import OPENMP_SPINS
 
 
-class HarnessGroup(click.Group):
-    """A group whose commands are the core's and the plugins', listed without importing any of them."""
+class HarnessGroup(LazyGroup):
+    """The group of the core's commands and the plugins'."""
 
     def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
         with _interruptible():  # `--help` loads plugins here already
@@ -32,20 +32,10 @@ class HarnessGroup(click.Group):
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*CORE_COMMANDS, *_context(ctx).plugins.commands})
+        return sorted({*super().list_commands(ctx), *_context(ctx).plugins.commands})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        if name in CORE_COMMANDS:
-            command: click.Command = importlib.import_module(CORE_COMMANDS[name][0]).command
-            return command
-        return _context(ctx).plugins.commands.get(name)
-
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        plugged = _context(ctx).plugins.commands
-        rows = [(name, help) for name, (_, help) in CORE_COMMANDS.items()]
-        rows += [(name, plugged[name].get_short_help_str(70)) for name in plugged]
-        with formatter.section("Commands"):
-            formatter.write_dl(sorted(rows))
+        return super().get_command(ctx, name) or _context(ctx).plugins.commands.get(name)
 
 
 @contextmanager
@@ -67,7 +57,11 @@ def _context(ctx: click.Context) -> Context:
     return ctx.obj
 
 
-@click.group(cls=HarnessGroup, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
+@click.group(
+    cls=HarnessGroup,
+    places=CORE_COMMANDS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+)
 @click.version_option(package_name="instruct-harness", message="instruct-harness %(version)s")
 @click.option(
     "--plugin",

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from harness.contract.checking import require_functions, require_options, require_paths, require_texts
 from harness.errors import PluginError
@@ -14,6 +14,8 @@ from harness.nouns import Conversation, Match, Preference, Row
 
 if TYPE_CHECKING:
     from harness.options import Options
+
+Yields = Literal["conversations", "preferences", "either", "not stated"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,9 @@ class Dataset:
     `resolve(path, datasets, options)` makes a dataset a stand-in for another, which is chosen for each file: it returns
     the `Match` that names it.
 
+    `yields` says what `convert` returns; "either" where that depends on the rows or the options. `label` is the field
+    by which a dataset of judged answers tells good from bad: messages about rows that may have such a field name it.
+
     Encoded data are cached, and used again while the rows, the code and the files that the code opens in Python are the
     same. `reads` names the files and folders that it reads in another way (a library's native code, another program).
     """
@@ -61,6 +66,8 @@ class Dataset:
     rank: int = 0
     resolve: Callable[[str, Mapping[str, Dataset], Any], Match] | None = None
     reads: tuple[str | Path, ...] = ()
+    yields: Yields = "not stated"
+    label: str = ""
 
 
 def check_dataset(dataset: Dataset) -> None:
@@ -73,7 +80,10 @@ def check_dataset(dataset: Dataset) -> None:
     if dataset.resolve is not None:
         require_functions(dataset, resolve="path, datasets, options")
     require_options(dataset, optional=True)
-    require_texts(dataset, "description", "licence")
+    require_texts(dataset, "description", "licence", "label")
+    if dataset.yields not in get_args(Yields):
+        expected = ", ".join(map(repr, get_args(Yields)))
+        raise PluginError(f"{dataset.name!r}: yields should be one of {expected}, found {dataset.yields!r}")
     require_paths(dataset, "reads")
     _require_names(dataset)
     if dataset.source is not None and not isinstance(dataset.source, str | os.PathLike):

@@ -50,6 +50,7 @@ class Shape:
             fields=tuple(tuple(_theirs(name) for name in alternative) for alternative in self.fields),
             metadata=self.metadata,
             rank=self.rank,
+            yields=into.yields,
         )
 
 

@@ -94,8 +94,11 @@ class Plugins:
                 )
             else:
                 self._load_file(file)
+        known = {file.resolve() for file in configured}
         for file in files:
-            self._load_file(file)
+            if file.resolve() not in known or not file.is_file():
+                known.add(file.resolve())
+                self._load_file(file)
         self.imported = loaded_modules()
 
     # What was registered, by kind. The first look calls that kind's hook.

@@ -66,7 +66,7 @@ class Answers:
         composes = bool(thought) and not self.habits.writes_thoughts
         if composes and not self.habits.closes:
             raise TemplateError(
-                f"template {self.name!r} has no place for thoughts, and message {turn + 1} has some. `data.reasoning: "
+                f"template {self.name!r} does not support thoughts, and message {turn + 1} has some. `data.reasoning: "
                 "drop` leaves them out; to learn them, choose a template that thinks, such as qwen3"
             )
         stem, block = self._thought_in(prompt)

@@ -292,10 +292,10 @@ class BoundTemplate:
             "tools": self.takes_tools,
             "more than one exchange": self.takes_turns,
         }
-        return {what: f"template {self.name!r} has no place for {what}" for what, takes in taken.items() if not takes}
+        return {what: f"template {self.name!r} does not support {what}" for what, takes in taken.items() if not takes}
 
     def _check_places(self, messages: Sequence[Message], tools: Sequence[Any]) -> None:
-        """Refuse what the template has no place for, as the prelude of the saved template does in serving."""
+        """Refuse what the template does not support, as the prelude of the saved template does in serving."""
         if not (refusals := self.refusals):
             return
         needed = {

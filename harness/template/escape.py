@@ -1,4 +1,4 @@
-"""Escaping: a control-token string inside a message stays ordinary text. Messages that have no place are refused.
+"""Escaping: a control-token string inside a message stays ordinary text. Messages of unsupported kinds are refused.
 
 vLLM parses control tokens anywhere in a rendered prompt. The only protection that works in training and in serving
 alike is to break such strings before the template sees them. A prelude does that, in Jinja, as part of the
@@ -115,7 +115,7 @@ def protected(
     roles: Sequence[str] | None = None,
     thoughts: str | None = None,
 ) -> str:
-    """Return the template `source` with a prelude that breaks `tokens` in messages and refuses what has no place.
+    """Return the template `source` with a prelude that breaks `tokens` and refuses unsupported messages.
 
     `refusals` are messages for what that is: "a system prompt", "tools", "more than one exchange". Messages of other
     `roles` are refused, where these are given. `thoughts` is the name under which the template reads thoughts, where
@@ -129,7 +129,7 @@ def protected(
         other = f"messages | rejectattr('role', 'in', {json.dumps(list(roles))}) | map(attribute='role') | first"
         prelude += (
             f"{{%- set _other = {other} -%}}{{%- if _other is defined -%}}"
-            f"{{{{- raise_exception('the chat template has no place for a message of the role ' ~ _other) -}}}}{{%- "
+            f"{{{{- raise_exception('the chat template does not support a message of the role ' ~ _other) -}}}}{{%- "
             f"endif -%}}\n"
         )
     if tokens:

@@ -103,7 +103,7 @@ def example(template: BoundTemplate) -> tuple[Conversation, dict[str, str]]:
         "tools": template.takes_tools,
         "a system prompt": template.takes_system,
     }
-    left_out = {part: "the template has no place for it" for part, taken in places.items() if not taken}
+    left_out = {part: "the template does not support it" for part, taken in places.items() if not taken}
     there = [part for part in places if part not in left_out]
     refusal = ""
     for without in (some for count in range(len(there) + 1) for some in itertools.combinations(there, count)):

@@ -35,4 +35,5 @@ DATASET = harness.Dataset(
     convert,
     fields=(("instruction", "input?", "output", "system?", "history?", "text?"),),
     metadata=("id", "lang", "language"),
+    yields="conversations",
 )

@@ -31,4 +31,6 @@ def convert(row: Row, options: object) -> NoReturn:
     raise harness.DataError("auto is replaced by the dataset that fits the file before rows are read")
 
 
-DATASET = harness.Dataset("auto", "whichever of these fits the file; refuses where two do", convert, resolve=resolve)
+DATASET = harness.Dataset(
+    "auto", "whichever of these fits the file; refuses where two do", convert, resolve=resolve, yields="either"
+)

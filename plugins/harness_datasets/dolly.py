@@ -45,4 +45,5 @@ DATASET = harness.Dataset(
     gather=gather,
     fields=(("instruction", "context?", "response", "category"), ("instruction", "context", "response")),
     metadata=("id",),
+    yields="conversations",
 )

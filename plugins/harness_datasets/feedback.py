@@ -96,4 +96,6 @@ DATASET = harness.Dataset(
         (*messages("conversations"), "label", *_ALWAYS),
         (*messages("conversations"), "kto_tag", *_ALWAYS),
     ),
+    yields="preferences",
+    label="label",
 )

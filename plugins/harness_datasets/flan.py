@@ -258,4 +258,5 @@ DATASET = harness.Dataset(
         ("inputs", "targets", "-task_source", "-task_name", "-template_type"),
         ("inputs_pretokenized", "targets_pretokenized", "inputs?", "targets?"),
     ),
+    yields="conversations",
 )

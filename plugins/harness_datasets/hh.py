@@ -53,4 +53,5 @@ DATASET = harness.Dataset(
     "transcripts of Human: and Assistant:, chosen and rejected, split after the last turn they share",
     convert,
     fields=(("chosen", "rejected"),),
+    yields="preferences",
 )

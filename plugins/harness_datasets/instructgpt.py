@@ -129,4 +129,5 @@ DATASET = harness.Dataset(
         (*messages("prompt"), *messages("demonstration"), *messages("completion?"), "completions?", *_RANKED, *_ALWAYS),
         (*messages("prompt"), "completions", *_RANKED, *_ALWAYS),
     ),
+    yields="either",
 )

@@ -200,4 +200,5 @@ DATASET = harness.Dataset(
         (*within("messages", MESSAGE), *_SYSTEM, *_TOOLS, "functions?", "functions.*", "prompt?", "-prompt_id"),
         (*within("conversations", MESSAGE), *_SYSTEM, *_TOOLS),
     ),
+    yields="conversations",
 )

@@ -104,4 +104,5 @@ DATASET = harness.Dataset(
         ),
         ("definition", "inputs", "targets", "-task_name", "id?"),
     ),
+    yields="conversations",
 )  # fmt: skip

@@ -267,4 +267,5 @@ DATASET = harness.Dataset(
         (*_MESSAGE, "message_tree_id?", "tree_state?"),
         ("message_tree_id", "tree_state?", "messages.*"),
     ),
+    yields="either",
 )

@@ -268,7 +268,7 @@ def _unknown_places(
             near = nearest(place, known)
             yield where, f"nothing fills the place {{{place}}}.{near} It may be one of: {known_names(known)}"
         for place in sorted(needed - used):
-            yield where, f"{'.'.join(map(str, where))!r} has no place {{{place}}}"
+            yield where, f"{'.'.join(map(str, where))!r} lacks the placeholder {{{place}}}"
 
 
 def _given_away(

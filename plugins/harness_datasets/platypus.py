@@ -155,4 +155,5 @@ DATASET = harness.Dataset(
     gather=gather,
     fields=(("instruction", "input?", "output", "data_source", "system?", "history?"),),
     metadata=(LEFT_OUT, "id"),
+    yields="conversations",
 )

@@ -174,4 +174,5 @@ DATASET = harness.Dataset(
         ("input", *within("input.messages", MESSAGE), "input.tools.*", "-input.parallel_tool_calls",
          *messages("preferred_output"), *messages("non_preferred_output")),
     ),
+    yields="preferences",
 )  # fmt: skip

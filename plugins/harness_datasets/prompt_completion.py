@@ -72,4 +72,5 @@ DATASET = harness.Dataset(
         for system in SYSTEMS
         if (prompt, completion) != ("instruction", "output")
     ),
+    yields="conversations",
 )

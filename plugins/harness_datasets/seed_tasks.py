@@ -35,4 +35,5 @@ DATASET = harness.Dataset(
         ("instruction", "instances.input", "instances.output", "id?", "-name", "-is_classification"),
         ("instruction", "instances.input", "instances.output", "id?", "-motivation_app"),
     ),
+    yields="conversations",
 )

@@ -99,4 +99,5 @@ DATASET = harness.Dataset(
             *("-original dialog id", "-dialog index", "-original dialog info"),
         ),
     ),
+    yields="conversations",
 )

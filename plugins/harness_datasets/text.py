@@ -20,4 +20,5 @@ DATASET = harness.Dataset(
         *("id", "url", "source", "timestamp", "date", "dump", "file_path", "language", "language_score", "token_count"),
         *("added", "created", "version", "metadata", "meta"),
     ),
+    yields="conversations",
 )

@@ -271,4 +271,5 @@ DATASET = harness.Dataset(
             *("id?", "category", "-subcategory", "-task", "-schema", "-source"),
         ),
     ),
+    yields="conversations",
 )

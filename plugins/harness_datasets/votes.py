@@ -145,4 +145,5 @@ DATASET = harness.Dataset(
         ("id?", *_PAIR, "system_prompt?", "verdict", "finish?"),
     ),
     metadata=("created_at", "sampling", "state"),
+    yields="preferences",
 )

@@ -1,8 +1,8 @@
 """Compute the GPU memory that tuning by a recipe takes: `python recipes/gpu/memory.py recipes/gpu/*.yaml`.
 
-The step of the harness is run on tensors that have shapes and no contents (torch's FakeTensorMode): its forward pass, loss and
-backward pass. What they would hold at once is counted, byte by byte. Not counted: CUDA's own context and libraries (half a GiB to
-one), what the allocator loses between blocks, and the workspaces of kernels.
+The step of the harness is run on tensors that have shapes and no contents (torch's FakeTensorMode): its forward pass,
+loss and backward pass. What they would hold at once is counted, byte by byte. Not counted: CUDA's own context and
+libraries (half a GiB to one), what the allocator loses between blocks, and the workspaces of kernels.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ from harness.model.forward import output_head
 # The shapes of the models, from their published config.json.
 SHAPES: dict[str, tuple[type, dict[str, Any]]] = {
     "Qwen/Qwen2.5-0.5B-Instruct": (transformers.Qwen2Config, {
-        "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2,
-        "vocab_size": 151936, "tie_word_embeddings": True}),
+        "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24, "num_attention_heads": 14,
+        "num_key_value_heads": 2, "vocab_size": 151936, "tie_word_embeddings": True}),
     "meta-llama/Llama-3.2-1B-Instruct": (transformers.LlamaConfig, {
-        "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32, "num_key_value_heads": 8,
-        "vocab_size": 128256, "tie_word_embeddings": True}),
+        "hidden_size": 2048, "intermediate_size": 8192, "num_hidden_layers": 16, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": True}),
     "meta-llama/Llama-3.1-8B-Instruct": (transformers.LlamaConfig, {
-        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
-        "vocab_size": 128256, "tie_word_embeddings": False}),
+        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "vocab_size": 128256, "tie_word_embeddings": False}),
     "mistralai/Mistral-7B-Instruct-v0.3": (transformers.MistralConfig, {
-        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
-        "vocab_size": 32768, "tie_word_embeddings": False, "sliding_window": None}),
+        "hidden_size": 4096, "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32,
+        "num_key_value_heads": 8, "vocab_size": 32768, "tie_word_embeddings": False, "sliding_window": None}),
 }
 # fmt: on
 MASTER_BYTES = (
@@ -86,12 +86,13 @@ class Held(TorchDispatchMode):
 
 
 def memory(recipe: dict[str, Any]) -> Memory:
-    """Return the memory that a step by `recipe` takes: a batch of `tune.batch_tokens` tokens, each of them supervised, in rows of `data.max_tokens`."""
+    """Return the memory of a step by `recipe`: `tune.batch_tokens` supervised tokens in rows of `data.max_tokens`."""
     architecture, shape = SHAPES[recipe["model"]["path"]]
     tune, width = recipe["tune"], recipe["data"]["max_tokens"]
     config = architecture(**shape)
     options = LoraOptions(rank=tune["method"]["rank"], alpha=tune["method"]["alpha"])
-    # PEFT moves what it adds to the device of the layer, which empty tensors cannot and need not do. The chunks of logits are a GPU's.
+    # PEFT moves what it adds to the device of the layer, which empty tensors cannot and need not do. The chunks of
+    # logits are a GPU's.
     stays_put = (
         patch.object(peft.tuners.tuners_utils.BaseTunerLayer, "_move_adapter_to_device_of_base_layer"),
         patch.object(torch.nn.Module, "to", lambda module, *args, **kwargs: module),
@@ -130,7 +131,8 @@ def main() -> None:
     for path in map(Path, sys.argv[1:]):
         held = memory(YAML(typ="safe").load(path))
         print(
-            f"{path.name}: {held.parameters:,} parameters, {held.trained:,} trained; weights {held.weights_gib:.1f} GiB, "
+            f"{path.name}: {held.parameters:,} parameters, {held.trained:,} "
+            f"trained; weights {held.weights_gib:.1f} GiB, "
             f"optimizer {held.optimizer_gib:.1f} GiB, all with a batch's activations at most {held.peak_gib:.1f} GiB"
         )
 

@@ -1,7 +1,7 @@
 """Questions about Mossbank: the instruction sets that tune seedling, and the questions that measure the tuning.
 
-Every question has many wordings, which are dealt to the three sets (`train`, `validation`, `test`) by lot: no wording is
-in two of them, as no villager is. The answers always have the same forms, so that exact match is a fair measure. An
+Every question has many wordings, which are dealt to the three sets (`train`, `validation`, `test`) by lot: no wording
+is in two of them, as no villager is. The answers always have the same forms, so that exact match is a fair measure. An
 answer that needs thought says what it rests on first and the verdict last ("The vole plays the flute, so no."): a model
 this small cannot think silently.
 """
@@ -97,7 +97,8 @@ ONE_FACT = {
     ]),
 }
 PROPERTY = {
-    key: {split: ONE_FACT[key][split] + [ask.replace("{noun}", fact.noun) for ask in ANY_FACT[split]] for split in ANY_FACT}
+    key: {split: ONE_FACT[key][split] + [ask.replace("{noun}",
+        fact.noun) for ask in ANY_FACT[split]] for split in ANY_FACT}
     for key, fact in BY_KEY.items()
 }
 # `{s}` is a plain statement, `{q}` the question made from it.
@@ -144,7 +145,8 @@ COMPARE = dealt([
     "Give me the {noun} of {x} and of {y}.", "Please tell me the {noun} of {x} and {y}.",
     "Can you tell me the {noun} of {x} and of {y}?", "Let us compare {x} and {y} by {noun}.",
     "Both {x} and {y}: tell me their {noun}.", 
-    "Two villagers, {x} and {y}. Compare the {noun}.", "Look at {x} and at {y}. Compare their {noun}.", "What is the {noun} of {x}, and of {y}?", "How does the {noun} of {x} compare with that of {y}?",
+    "Two villagers, {x} and {y}. Compare the {noun}.", "Look at {x} and at {y}. Compare their {noun}.",
+    "What is the {noun} of {x}, and of {y}?", "How does the {noun} of {x} compare with that of {y}?",
     "I want to know the {noun} of {x} and of {y}.",
 ])
 OLDER = dealt([
@@ -154,11 +156,11 @@ OLDER = dealt([
     "Do you know whether {x} or {y} is older?", "Please say who is older, {x} or {y}.",
     "I met {x} and {y}. Who is older?", "Who has lived longer, {x} or {y}?", "Who is the older one, {x} or {y}?",
     "Compare {x} and {y}: which is older?", "Can you tell me which is older, {x} or {y}?",
-    "Who came first, {x} or {y}?", "Tell me whether {x} or {y} is older.", "Can you say whether {x} or {y} is older?", "Say who is older: {x} or {y}.",
-    "Find out who is older, {x} or {y}.", "Which one is older: {x} or {y}?", "Who has seen more winters, {x} or {y}?",
-    "Is it {x} or {y} who is older?", "Would you say that {x} is older, or {y}?", "{x} and {y}: which one is older?",
-    "Who of the two is older: {x} or {y}?", "Tell me which is older, {x} or {y}.",
-    "I wonder who is older, {x} or {y}.",
+    "Who came first, {x} or {y}?", "Tell me whether {x} or {y} is older.", "Can you say whether {x} or {y} is older?",
+    "Say who is older: {x} or {y}.", "Find out who is older, {x} or {y}.", "Which one is older: {x} or {y}?",
+    "Who has seen more winters, {x} or {y}?", "Is it {x} or {y} who is older?",
+    "Would you say that {x} is older, or {y}?", "{x} and {y}: which one is older?",
+    "Who of the two is older: {x} or {y}?", "Tell me which is older, {x} or {y}.", "I wonder who is older, {x} or {y}.",
 ])
 REVERSE = {
     "name": dealt([
@@ -240,7 +242,8 @@ FORMATS: dict[str, tuple[Callable[[str, Fact, str], str], Wordings]] = {
     ])),
     "plain": (lambda says, fact, v: says, dealt([
         "You know the village.", "You are a guide to the village.", "Answer the questions about the village.",
-        "You are the guide of the village.", "Everything about the village is known to you.", "You live in the village.",
+        "You are the guide of the village.", "Everything about the village is known to you.",
+        "You live in the village.",
     ])),
 }
 FOLLOW_UPS = dealt([

@@ -19,7 +19,7 @@ class Fact:
     key: str
     noun: str
     says: str
-    said: str
+    past: str
     denies: str
     asks: tuple[str, str]  # the villager stands between the two
     reported: str  # after "asked ...", `{x}` for the villager
@@ -432,28 +432,28 @@ class Teller:
 
     def claim(self, one: Villager, fact: Fact, claimant: Villager) -> str:
         """Return `claimant`'s value claimed of `one`, in plain words."""
-        said = plain(claimant, fact, of=one)
+        statement = plain(claimant, fact, of=one)
         return self.rng.choice(
             [
-                f"some say that {said};",
-                f"as to whether {said}:",
-                f"the word was that {said}.",
-                f"they heard that {said}.",
-                f"they were not sure whether {said};",
-                f"somebody told the children that {said}.",
-                f"nobody could say whether {said}, but",
-                f"whether {said} or not:",
+                f"some say that {statement};",
+                f"as to whether {statement}:",
+                f"the word was that {statement}.",
+                f"they heard that {statement}.",
+                f"they were not sure whether {statement};",
+                f"somebody told the children that {statement}.",
+                f"nobody could say whether {statement}, but",
+                f"whether {statement} or not:",
             ]
         )
 
     def aside(self, one: Villager, fact: Fact, claimant: Villager) -> str:
         """Return the same claim in other words, or with something between it and the verdict."""
-        said = self.telling(replace(one, **{fact.key: value(claimant, fact)}), fact, opener=False)
+        statement = self.telling(replace(one, **{fact.key: value(claimant, fact)}), fact, opener=False)
         wondered = asked(claimant, fact, of=one).removesuffix("?")
         return self.rng.choice(
             [
-                f"some say that {said};",
-                f"they heard that {said}, or so they thought.",
+                f"some say that {statement};",
+                f"they heard that {statement}, or so they thought.",
                 f"{plain(claimant, fact, of=one)}, they said.",
                 f"{wondered}, they wondered.",
                 f"{wondered}, said one to the other, and nobody knew.",
@@ -497,9 +497,9 @@ class Teller:
                 )
                 lines.append(f'"I should like to know {asked}," said {self.the(speaker)}, {away}.')
             else:
-                told = sentence(self.telling(third, fact)).removesuffix(".")
+                reply = sentence(self.telling(third, fact)).removesuffix(".")
                 lines.append(
-                    f'"{told}," {self.rng.choice(["said", "answered", "whispered", "cried"])} {self.the(speaker)}.'
+                    f'"{reply}," {self.rng.choice(["said", "answered", "whispered", "cried"])} {self.the(speaker)}.'
                 )
         return " ".join(upper_first(line) for line in lines)
 
@@ -538,18 +538,18 @@ class Teller:
 
     def long_ago(self) -> str:
         one, other = self.people(2)
-        told = [past(v, f) for v in (one, other) for f in self.some_facts(1, 3)]
+        deeds = [past(v, f) for v in (one, other) for f in self.some_facts(1, 3)]
         return self.flow(
             [
                 self.rng.choice(
                     [
                         "long ago things were much the same",
-                        "once upon a time, so the story goes, " + told[0],
-                        "in the old days " + told[0],
-                        "years ago " + told[0],
+                        "once upon a time, so the story goes, " + deeds[0],
+                        "in the old days " + deeds[0],
+                        "years ago " + deeds[0],
                     ]
                 ),
-                *told[1:],
+                *deeds[1:],
             ]
         )
 
@@ -614,8 +614,8 @@ class Teller:
         if self.rng.random() < 0.4:
             return self.reworded(one, fact)
         who = "it" if not first and self.rng.random() < 0.45 else self.the(one)
-        said = f"{who} {self.rng.choice(SUBJECT_FIRST[fact.key]).format(v=value(one, fact))}"
-        return (self.rng.choice(OPENERS) if opener else "") + said
+        statement = f"{who} {self.rng.choice(SUBJECT_FIRST[fact.key]).format(v=value(one, fact))}"
+        return (self.rng.choice(OPENERS) if opener else "") + statement
 
     def reworded(self, one: Villager, fact: Fact) -> str:
         return self.rng.choice(OTHER_WAYS[fact.key]).format(x=self.the(one), v=value(one, fact))
@@ -644,7 +644,7 @@ def plain(one: Villager, fact: Fact, *, of: Villager | None = None) -> str:
 
 
 def past(one: Villager, fact: Fact) -> str:
-    return f"the {one.animal} {fact.said.format(v=value(one, fact))}"
+    return f"the {one.animal} {fact.past.format(v=value(one, fact))}"
 
 
 def denied(one: Villager, fact: Fact) -> str:

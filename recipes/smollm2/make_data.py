@@ -38,8 +38,8 @@ def alpaca(row: Mapping[str, Any]) -> dict[str, Any]:
 def conversation(item: Mapping[str, Any]) -> dict[str, Any]:
     """An item as a conversation in OpenAI's form; an answer that is no text is written as JSON."""
     answer = item["answer"] if isinstance(item["answer"], str) else json.dumps(item["answer"], ensure_ascii=False)
-    said = [("system", item.get("system")), ("user", item["prompt"]), ("assistant", answer)]
-    return {"messages": [{"role": role, "content": text} for role, text in said if text]}
+    turns = [("system", item.get("system")), ("user", item["prompt"]), ("assistant", answer)]
+    return {"messages": [{"role": role, "content": text} for role, text in turns if text]}
 
 
 def numbered(task: str, items: Iterable[Mapping[str, Any]]) -> Iterable[dict[str, Any]]:

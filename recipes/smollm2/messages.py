@@ -1,8 +1,8 @@
 """Short messages and the JSON that is wanted of them: the rows that `json.yaml` tunes on, and those it is measured on.
 
 A message is one of eight kinds (a table booked, an order, a trip ...) and holds four fields. It is asked for some
-of them, by their keys. Tuning and measuring share the weekdays and the keys, and nothing else: wordings, greetings, names,
-places, things, numbers and combinations of keys are each in one of the two only.
+of them, by their keys. Tuning and measuring share the weekdays and the keys, and nothing else: wordings, greetings,
+names, places, things, numbers and combinations of keys are each in one of the two only.
 """
 
 from __future__ import annotations
@@ -191,62 +191,94 @@ ENDINGS = {
 }
 WEEKDAYS = ["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 FIRST_NAMES = {
-    "train": "Carla Elena Hugo Irene Jonas Karin Liam Olga Rosa Samuel Tina Wendy Yusuf Amir Bella Chen Diego Fatima George Julia Kevin Marco Nina "
-             "Omar Paula Simon Alan Brenda Clara Dennis Edith Fiona Gavin Hannah Isabel Lucas Megan Nathan Oscar Pamela Ralph Sofia Trevor Ursula "
-             "Vera Walter Adam Beatrice Colin Daphne Eric Flora Gordon Harriet Ian Jane Karl Lydia Martin Nora Owen Philip Robert Violet Aisha Bruno "
-             "Chloe Daniel Eva Fabian Gemma Henry Isaac Joan Kim Louis Monica Neil Olive Patrick Rebecca Sven Theresa Vincent Yvonne Andre Bridget "
-             "Carlos Doris Agnes Boris Cecilia Dmitri Esther Felix Gloria Hassan Ingrid Jerome Katya Leonard Miriam Nelson Ottilie Priya Quentin Ruth "
+    "train": "Carla Elena Hugo Irene Jonas Karin Liam Olga Rosa Samuel Tina Wendy Yusuf Amir "
+             "Bella Chen Diego Fatima George Julia Kevin Marco Nina "
+             "Omar Paula Simon Alan Brenda Clara Dennis Edith Fiona Gavin Hannah Isabel "
+             "Lucas Megan Nathan Oscar Pamela Ralph Sofia Trevor Ursula "
+             "Vera Walter Adam Beatrice Colin Daphne Eric Flora Gordon Harriet Ian Jane Karl "
+             "Lydia Martin Nora Owen Philip Robert Violet Aisha Bruno "
+             "Chloe Daniel Eva Fabian Gemma Henry Isaac Joan Kim Louis Monica Neil Olive "
+             "Patrick Rebecca Sven Theresa Vincent Yvonne Andre Bridget "
+             "Carlos Doris Agnes Boris Cecilia Dmitri Esther Felix Gloria Hassan Ingrid Jerome "
+             "Katya Leonard Miriam Nelson Ottilie Priya Quentin Ruth "
              "Stefan Thelma",
-    "test": "Anna Ben David Emma Frank Grace Helen Ivan Jack Kate Laura Maria Noah Peter Rachel Sarah Tom Victor William Zoe",
+    "test": "Anna Ben David Emma Frank Grace Helen Ivan Jack Kate Laura Maria "
+            "Noah Peter Rachel Sarah Tom Victor William Zoe",
 }
 LAST_NAMES = {
-    "train": "Diaz Fischer Garcia Hughes Ito Jensen Lopez Novak Owens Santos Vargas Ahmed Costa Dunn Ellis Ford Khan Nash Price Ross Shaw Torres "
-             "Wright Allen Bauer Dean Foster Grant Hayes Klein Lang Meyer Olsen Patel Quinn Stone Webb Barnes Castillo Dixon Edwards Fleming Gibson "
-             "Harper Ingram Jordan Keller Larsen Mendez Norris Okafor Pearson Ramirez Schmidt Thornton Upton Vogel Watkins Yamada Zimmer Arnold Blake "
-             "Donovan Erickson Fuller Goodwin Henderson Irving Jefferson Kramer Lawson Marshall Nielsen Osborne Pacheco Robbins Silva Tucker Vaughn "
-             "Whitman Bennett Crawford Dawson Ferrari Griffin Horvath Kaplan Lambert Maxwell Newton Palmer Rhodes Tyler Weber Abbott Bergman Chavez "
-             "Dubois Eriksen Farrell Gupta Holloway Ivanova Jacobs Kowalski Lindgren Mbeki Nakamura Ortega Petrov Rossi Sinclair Tanaka Underwood",
-    "test": "Adams Baker Brown Carter Clark Cooper Evans Green Hill Kelly Lee Miller Moore Parker Reed Stewart Turner Walker Wood Young",
+    "train": "Diaz Fischer Garcia Hughes Ito Jensen Lopez Novak Owens Santos Vargas Ahmed "
+             "Costa Dunn Ellis Ford Khan Nash Price Ross Shaw Torres "
+             "Wright Allen Bauer Dean Foster Grant Hayes Klein Lang Meyer Olsen Patel Quinn "
+             "Stone Webb Barnes Castillo Dixon Edwards Fleming Gibson "
+             "Harper Ingram Jordan Keller Larsen Mendez Norris Okafor Pearson Ramirez Schmidt "
+             "Thornton Upton Vogel Watkins Yamada Zimmer Arnold Blake "
+             "Donovan Erickson Fuller Goodwin Henderson Irving Jefferson Kramer Lawson Marshall "
+             "Nielsen Osborne Pacheco Robbins Silva Tucker Vaughn "
+             "Whitman Bennett Crawford Dawson Ferrari Griffin Horvath Kaplan Lambert Maxwell "
+             "Newton Palmer Rhodes Tyler Weber Abbott Bergman Chavez "
+             "Dubois Eriksen Farrell Gupta Holloway Ivanova Jacobs Kowalski Lindgren Mbeki "
+             "Nakamura Ortega Petrov Rossi Sinclair Tanaka Underwood",
+    "test": "Adams Baker Brown Carter Clark Cooper Evans Green Hill Kelly Lee Miller "
+            "Moore Parker Reed Stewart Turner Walker Wood Young",
 }
 CITIES = {
-    "train": "Leeds Lyon Porto Hamburg Milan Bristol Geneva Austin Naples Cork Zurich Ghent Malaga Dresden York Bergen Perth Turin Genoa Bilbao "
-             "Seville Warsaw Budapest Sofia Tallinn Riga Vilnius Minsk Odessa Cologne Bremen Leipzig Stuttgart Basel Bern Lausanne Graz Linz Trieste "
-             "Parma Bath Oxford Cambridge Norwich Plymouth Glasgow Dundee Belfast Galway Limerick Houston Memphis Nashville Portland Tucson Omaha "
-             "Tampa Atlanta Buffalo Cleveland Montreal Ottawa Calgary Halifax Antwerp Bruges Namur Lille Nantes Rennes Toulouse Bordeaux Grenoble "
-             "Nice Dijon Tours Aarhus Odense Uppsala Malmo Turku Stavanger Trondheim Haarlem Leiden Delft Breda Arnhem Aberdeen Bologna Cardiff "
-             "Detroit Exeter Florence Gdansk Helsinki Innsbruck Krakow Liverpool Marseille Nottingham Orlando Phoenix Rotterdam Salzburg Tampere "
+    "train": "Leeds Lyon Porto Hamburg Milan Bristol Geneva Austin Naples Cork Zurich Ghent "
+             "Malaga Dresden York Bergen Perth Turin Genoa Bilbao "
+             "Seville Warsaw Budapest Sofia Tallinn Riga Vilnius Minsk Odessa Cologne Bremen "
+             "Leipzig Stuttgart Basel Bern Lausanne Graz Linz Trieste "
+             "Parma Bath Oxford Cambridge Norwich Plymouth Glasgow Dundee Belfast Galway "
+             "Limerick Houston Memphis Nashville Portland Tucson Omaha "
+             "Tampa Atlanta Buffalo Cleveland Montreal Ottawa Calgary Halifax Antwerp Bruges "
+             "Namur Lille Nantes Rennes Toulouse Bordeaux Grenoble "
+             "Nice Dijon Tours Aarhus Odense Uppsala Malmo Turku Stavanger Trondheim Haarlem "
+             "Leiden Delft Breda Arnhem Aberdeen Bologna Cardiff "
+             "Detroit Exeter Florence Gdansk Helsinki Innsbruck Krakow Liverpool Marseille "
+             "Nottingham Orlando Phoenix Rotterdam Salzburg Tampere "
              "Utrecht Verona",
-    "test": "Boston Chicago London Paris Berlin Madrid Rome Dublin Vienna Oslo Seattle Toronto Sydney Miami Athens Lisbon Denver Dallas Munich Prague",
+    "test": "Boston Chicago London Paris Berlin Madrid Rome Dublin Vienna Oslo Seattle Toronto "
+            "Sydney Miami Athens Lisbon Denver Dallas Munich Prague",
 }
 # An item is one of the first words and one of the second.
 LOOKS = {
-    "train": "blue round small heavy red white cheap leather wool glass wooden striped soft large silver black plain thin steel brown golden tall yellow cotton square",
+    "train": "blue round small heavy red white cheap leather wool glass wooden striped soft large silver black plain "
+             "thin steel brown golden tall yellow cotton square",
     "test": "green pine copper velvet folding brass linen marble straw canvas",
 }
 NOUNS = {
-    "train": "kettle table chair lamp blanket grinder bicycle knife bag clock frame teapot coat chessboard guitar shelf vase backpack toolbox pan mat rack towel tent "
-             "stool train ring desk sofa carpet mug bucket basket drum piano bench cupboard jacket dress scarf belt wallet watch notebook pen brush broom tray plate bottle",
-    "test": "parasol wardrobe saucepan cushion ladder candlestick curtain scooter sledge bust hat rod rucksack bowl stand crate",
+    "train": "kettle table chair lamp blanket grinder bicycle knife bag clock frame teapot coat chessboard guitar "
+             "shelf vase backpack toolbox pan mat rack towel tent "
+             "stool train ring desk sofa carpet mug bucket basket drum piano bench cupboard jacket dress scarf belt "
+             "wallet watch notebook pen brush broom tray plate bottle",
+    "test": "parasol wardrobe saucepan cushion ladder candlestick curtain scooter "
+            "sledge bust hat rod rucksack bowl stand crate",
 }
 DEVICES = {
-    "train": "laptop printer fridge stove phone camera radio heater dishwasher television monitor keyboard router speaker drill blender mixer kettle fan lamp "
-             "shaver modem microphone headset doorbell thermostat pump generator boiler dryer watch piano telescope treadmill",
+    "train": "laptop printer fridge stove phone camera radio heater dishwasher television monitor keyboard router "
+             "speaker drill blender mixer kettle fan lamp "
+             "shaver modem microphone headset doorbell thermostat pump generator "
+             "boiler dryer watch piano telescope treadmill",
     "test": "scanner toaster mower projector freezer tablet juicer sander",
 }
 PROBLEMS = {
-    "train": ["does not start", "makes a loud noise", "keeps stopping", "is leaking", "smells burnt", "shows an error", "gets too hot", "won't switch off",
-              "lost its settings", "has a cracked cover", "does not charge", "stays cold", "buzzes", "will not connect", "turns itself off", "flickers",
-              "is stuck", "rattles", "has a broken cable", "shakes badly", "beeps without end", "runs too slowly", "has no sound", "fell on the floor"],
-    "test": ["hums all night", "refuses to open", "gives off smoke", "only blinks red", "drips on the carpet", "crashes after a minute", "has stopped turning", "loses power"],
+    "train": ["does not start", "makes a loud noise", "keeps stopping", "is leaking", "smells burnt", "shows an error",
+              "gets too hot", "won't switch off", "lost its settings", "has a cracked cover", "does not charge",
+              "stays cold", "buzzes", "will not connect", "turns itself off", "flickers", "is stuck", "rattles",
+              "has a broken cable", "shakes badly", "beeps without end", "runs too slowly", "has no sound",
+              "fell on the floor"],
+    "test": ["hums all night", "refuses to open", "gives off smoke", "only blinks red", "drips on the carpet",
+             "crashes after a minute", "has stopped turning", "loses power"],
 }
 COURSES = {
-    "train": "pottery Spanish yoga swimming photography chess salsa cooking drawing guitar knitting painting French German pilates boxing rowing singing baking "
+    "train": "pottery Spanish yoga swimming photography chess salsa cooking drawing guitar knitting painting French "
+             "German pilates boxing rowing singing baking "
              "gardening karate skiing climbing writing sewing Greek ballet judo archery",
     "test": "woodwork Italian fencing watercolour juggling tango bookbinding sailing",
 }
 STREETS = {
-    "train": "Elm Maple Church Station Castle River Park Lake Bridge Market Queen Victoria Cedar Chestnut Garden Harbour Hill Mill Orchard Oxford Poplar Quarry "
-             "Rose School Spring Temple Tower Union Valley Vine Walnut Willow Windsor Abbey Beech Canal Chapel Dover Ferry Forest",
+    "train": "Elm Maple Church Station Castle River Park Lake Bridge Market Queen Victoria Cedar Chestnut Garden "
+             "Harbour Hill Mill Orchard Oxford Poplar Quarry "
+             "Rose School Spring Temple Tower Union Valley Vine Walnut Willow "
+             "Windsor Abbey Beech Canal Chapel Dover Ferry Forest",
     "test": "King High Oak Main Pine West North Summer Bell Water",
 }
 KINDS_OF_STREET = {"train": "Street Road Avenue Way Square", "test": "Lane Drive Court"}
@@ -292,7 +324,10 @@ class Writer:
             case "city" | "from" | "to":
                 return self._any(CITIES)
             case "phone":
-                return f"0{pick.randint(60, 99) if is_test else pick.randint(10, 59)} {pick.randint(100, 999)} {pick.randint(100, 999)}"
+                return (
+                    f"0{pick.randint(60, 99) if is_test else pick.randint(10, 59)} "
+                    f"{pick.randint(100, 999)} {pick.randint(100, 999)}"
+                )
             case "price":
                 amount = 2 * pick.randint(5, 250) + is_test
                 return pick.choice([f"${amount}", f"{amount} euros", f"£{amount}"])
@@ -314,7 +349,7 @@ class Writer:
 
 
 def combinations(kind: Kind) -> dict[str, list[tuple[str, ...]]]:
-    """The combinations of two, three and four keys, dealt by lot: two pairs and a triple to the test, the rest to tuning."""
+    """Deal combinations of two, three and four keys by lot: two pairs and a triple to the test, the rest to tuning."""
     deal = random.Random(f"combinations {kind.name}")
     pairs, triples = (list(itertools.combinations(kind.fields, size)) for size in (2, 3))
     deal.shuffle(pairs)

@@ -126,11 +126,11 @@ class Session:
         self.seed = secrets.randbits(63) if seed is None else seed
         self.variants, self.turns = random.Random(self.seed).sample(variants, len(variants)), []
 
-    def messages(self, column: int, upto: int) -> list[dict[str, str]]:
-        """Return the messages that the variant in `column` is sent to answer turn `upto`."""
-        system = self.turns[upto].system_prompt
+    def messages(self, column: int, number: int) -> list[dict[str, str]]:
+        """Return the messages that the variant in `column` is sent to answer turn `number`."""
+        system = self.turns[number].system_prompt
         messages = [{"role": "system", "content": system}] if system else []
-        for turn in self.turns[:upto]:
+        for turn in self.turns[:number]:
             if turn.answers[column].error:  # it was never answered, and asking it again would fail again
                 continue
             messages += [
@@ -138,7 +138,7 @@ class Session:
                 {"role": "assistant", "content": turn.answers[column].text}
                 | ({"reasoning": thoughts} if (thoughts := turn.answers[column].reasoning) else {}),
             ]
-        return [*messages, {"role": "user", "content": self.turns[upto].prompt}]
+        return [*messages, {"role": "user", "content": self.turns[number].prompt}]
 
     async def ask(
         self, shared: Shared, prompt: str, system_prompt: str, sampling: Sampling

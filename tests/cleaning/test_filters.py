@@ -139,7 +139,7 @@ def test_the_similarity_that_is_estimated_is_the_one_there_is(seed, similarity):
 
 @given(st.lists(st.lists(st.integers(0, 3), min_size=16, max_size=16), max_size=30))
 def test_the_index_agrees_with_comparing_every_row_with_every_other(rows):
-    """With a threshold of 1 a row is there exactly if an equal one is: chains, growth and collisions make no difference."""
+    """With a threshold of 1 a row is there exactly if an equal one is, in chains, growth and collisions too."""
     index, seen = SimilarityIndex(16, 1.0), set()
     for row in rows:
         assert index.add(row) is (tuple(row) not in seen)

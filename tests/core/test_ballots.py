@@ -337,7 +337,8 @@ def migrated(path, *rows):
                 f"2026-11-25 20:50:{second:02d}.000000",
             )
             connection.execute(
-                "INSERT INTO votes (created_at, left_variant, left_messages, left_answer, right_variant, right_messages,"
+                "INSERT INTO votes (created_at, left_variant, left_messages, "
+                "left_answer, right_variant, right_messages,"
                 " right_answer, system_prompt, sampling, verdict) VALUES (?, ?, ?, ?, ?, ?, ?, '', '{}', ?)",
                 (time, left, messages, f"{left}: {question}", right, messages, f"{right}: {question}", verdict),
             )

@@ -337,7 +337,8 @@ def test_a_folder_that_cannot_be_written_costs_the_cache_and_nothing_else(
     assert shown(data) == shown(encode_data(spec, plugins, template)[0])
     (line,) = told
     assert line == (
-        f"{tmp_path / 'file' / 'cache'}: prepared data are not kept: Not a directory. HARNESS_CACHE names another folder"
+        f"{tmp_path / 'file' / 'cache'}: prepared data are not kept: Not "
+        "a directory. HARNESS_CACHE names another folder"
     )
 
 
@@ -408,8 +409,17 @@ def test_killed_while_it_writes_it_leaves_nothing_half(cache, tiny_model, write_
 
 # The code of plugins, each session in a process of its own
 
-MINE = "import harness\n{code}\n\n@harness.hookimpl\ndef register_datasets(register):\n    register(harness.Dataset('mine', 'd', {convert}{more}))\n"
 SAYING = "    return harness.Conversation.of(('user', row['q']), ('assistant', row['a'] + {what}))\n"
+BESIDE = "sys.path.insert(0, __file__.rpartition('/')[0])\n"
+
+
+def mine(code: str, convert: str = "convert", more: str = "") -> str:
+    """Return a plugin of `code` with the dataset `mine`."""
+    return (
+        f"import harness\n{code}\n\n@harness.hookimpl\ndef register_datasets(register):\n"
+        f"    register(harness.Dataset('mine', 'd', {convert}{more}))\n"
+    )
+
 
 SESSIONS = """
 import json, os, sys, traceback
@@ -443,53 +453,97 @@ for line in sys.stdin:
 
 CHANGED = {
     "behind partial": (
-        {"helper.py": "WORD = '{word}'\ndef convert(row, options, mark):\n    import harness\n    return harness.Conversation.of(('user', row['q']), ('assistant', row['a'] + mark + WORD))\n"},
-        MINE.format(code="import functools, sys\nsys.path.insert(0, __file__.rpartition('/')[0])\nimport helper", convert="functools.partial(helper.convert, mark=' ')", more=""),
+        {
+            "helper.py": "WORD = '{word}'\ndef convert(row, options, mark):\n    import harness\n"
+            + SAYING.format(what="mark + WORD")
+        },
+        mine(f"import functools, sys\n{BESIDE}import helper", "functools.partial(helper.convert, mark=' ')"),
     ),
     "a helper that is imported late": (
         {"helper.py": "WORD = ' {word}'\n"},
-        MINE.format(code="import sys\nsys.path.insert(0, __file__.rpartition('/')[0])\ndef convert(row, options):\n    import helper\n" + SAYING.format(what="helper.WORD"), convert="convert", more=""),
+        mine(
+            f"import sys\n{BESIDE}def convert(row, options):\n    import helper\n" + SAYING.format(what="helper.WORD")
+        ),
     ),
     "a helper whose folder is named late": (
         {"helper.py": "WORD = ' {word}'\n"},
-        MINE.format(code="import sys\ndef convert(row, options):\n    sys.path.insert(0, __file__.rpartition('/')[0])\n    import helper\n" + SAYING.format(what="helper.WORD"), convert="convert", more=""),
+        mine(
+            f"import sys\ndef convert(row, options):\n    {BESIDE}    import helper\n"
+            + SAYING.format(what="helper.WORD")
+        ),
     ),
     "a package's other module": (
-        {"plg/__init__.py": "", "plg/common.py": "WORD = ' {word}'\n", "plg/sets/__init__.py": "",
-         "plg/sets/faq.py": "import harness\nfrom plg import common\ndef convert(row, options):\n" + SAYING.format(what="common.WORD")},
-        MINE.format(code="import sys\nsys.path.insert(0, __file__.rpartition('/')[0])\nfrom plg.sets.faq import convert", convert="convert", more=""),
+        {
+            "plg/__init__.py": "",
+            "plg/common.py": "WORD = ' {word}'\n",
+            "plg/sets/__init__.py": "",
+            "plg/sets/faq.py": "import harness\nfrom plg import common\ndef convert(row, options):\n"
+            + SAYING.format(what="common.WORD"),
+        },
+        mine(f"import sys\n{BESIDE}from plg.sets.faq import convert"),
     ),
     "a text that is read when the plugin is loaded": (
         {"word.txt": " {word}"},
-        MINE.format(code="from pathlib import Path\nWORD = Path(__file__).with_name('word.txt').read_text()\ndef convert(row, options):\n" + SAYING.format(what="WORD"), convert="convert", more=""),
+        mine(
+            "from pathlib import Path\nWORD = Path(__file__).with_name('word.txt').read_text()\n"
+            "def convert(row, options):\n" + SAYING.format(what="WORD")
+        ),
     ),
     "a text that is read for each row": (
         {"word.txt": " {word}"},
-        MINE.format(code="from pathlib import Path\ndef convert(row, options):\n    word = Path(__file__).with_name('word.txt').read_text()\n" + SAYING.format(what="word"), convert="convert", more=""),
+        mine(
+            "from pathlib import Path\ndef convert(row, options):\n"
+            "    word = Path(__file__).with_name('word.txt').read_text()\n" + SAYING.format(what="word")
+        ),
     ),
     "a file in a folder that is listed": (
         {"words/{word}": ""},
-        MINE.format(code="from pathlib import Path\ndef convert(row, options):\n    word, = Path(__file__).with_name('words').iterdir()\n" + SAYING.format(what="' ' + word.name"), convert="convert", more=""),
+        mine(
+            "from pathlib import Path\ndef convert(row, options):\n"
+            "    word, = Path(__file__).with_name('words').iterdir()\n" + SAYING.format(what="' ' + word.name")
+        ),
     ),
     "a file that another program reads": (
         {"word.txt": " {word}"},
-        MINE.format(code="import subprocess\nfrom pathlib import Path\nWORDS = Path(__file__).with_name('word.txt')\ndef convert(row, options):\n    word = subprocess.run(['cat', WORDS], capture_output=True, text=True).stdout\n" + SAYING.format(what="word"), convert="convert", more=", reads=(WORDS,)"),
+        mine(
+            "import subprocess\nfrom pathlib import Path\nWORDS = Path(__file__).with_name('word.txt')\n"
+            "def convert(row, options):\n"
+            "    word = subprocess.run(['cat', WORDS], capture_output=True, text=True).stdout\n"
+            + SAYING.format(what="word"),
+            more=", reads=(WORDS,)",
+        ),
     ),
     "what a decorator was given": (
-        {"helper.py": "import functools, harness\ndef saying(word):\n    def decorate(function):\n        @functools.wraps(function)\n        def convert(row, options):\n            return function(row, ' {word}')\n        return convert\n    return decorate\n"},
-        MINE.format(code="import sys\nsys.path.insert(0, __file__.rpartition('/')[0])\nfrom helper import saying\n@saying('w')\ndef convert(row, word):\n" + SAYING.format(what="word"), convert="convert", more=""),
+        {
+            "helper.py": "import functools, harness\ndef saying(word):\n    def decorate(function):\n"
+            "        @functools.wraps(function)\n        def convert(row, options):\n"
+            "            return function(row, ' {word}')\n        return convert\n    return decorate\n"
+        },
+        mine(
+            f"import sys\n{BESIDE}from helper import saying\n@saying('w')\ndef convert(row, word):\n"
+            + SAYING.format(what="word")
+        ),
     ),
     "a callable object's class": (
-        {"helper.py": "import harness\nclass Convert:\n    def __call__(self, row, options):\n    " + SAYING.format(what="' {word}'")},
-        MINE.format(code="import sys\nsys.path.insert(0, __file__.rpartition('/')[0])\nimport helper", convert="helper.Convert()", more=""),
+        {
+            "helper.py": "import harness\nclass Convert:\n    def __call__(self, row, options):\n    "
+            + SAYING.format(what="' {word}'")
+        },
+        mine(f"import sys\n{BESIDE}import helper", "helper.Convert()"),
     ),
     "a filter's helper": (
         {"helper.py": "WORD = '{word}'\n"},
-        MINE.format(code="import sys\nsys.path.insert(0, __file__.rpartition('/')[0])\ndef convert(row, options):\n    return [harness.Conversation.of(('user', row['q']), ('assistant', row['a'] + ' ' + word)) for word in ('old', 'new')]\n"
-                    "def create(options):\n    import helper\n    return lambda item: None if item.messages[-1].content.endswith(helper.WORD) else 'another'\n"
-                    "@harness.hookimpl\ndef register_filters(register):\n    register(harness.Filter('odd', 'd', harness.Options, create))\n", convert="convert", more=""),
+        mine(
+            f"import sys\n{BESIDE}def convert(row, options):\n"
+            "    answers = [row['a'] + ' ' + word for word in ('old', 'new')]\n"
+            "    return [harness.Conversation.of(('user', row['q']), ('assistant', answer)) for answer in answers]\n"
+            "def drops(item):\n    import helper\n"
+            "    return None if item.messages[-1].content.endswith(helper.WORD) else 'another'\n"
+            "@harness.hookimpl\ndef register_filters(register):\n"
+            "    register(harness.Filter('odd', 'd', harness.Options, lambda options: drops))\n"
+        ),
     ),
-}  # fmt: skip
+}
 
 
 @pytest.fixture(scope="module")
@@ -533,18 +587,25 @@ def test_what_the_plugin_depends_on_counts(what, session, tmp_path):
 
 UNKNOWN = {
     "code that is in no file": (
-        MINE.format(code="exec('def convert(row, options):\\n" + SAYING.format(what='"!"').replace("'", "\\'").replace("\n", "\\n") + "')", convert="convert", more=""),
+        mine("exec(" + repr("def convert(row, options):\n" + SAYING.format(what="'!'")) + ")"),
         "the dataset 'mine': the code of 'convert' is in no file (<string>)",
     ),
     "a helper that changes meanwhile": (
-        MINE.format(code="import sys\nfrom pathlib import Path\nsys.path.insert(0, __file__.rpartition('/')[0])\ndef convert(row, options):\n    import helper\n    Path(helper.__file__).write_text('WORD = 1')\n" + SAYING.format(what="'!'"), convert="convert", more=""),
+        mine(
+            f"import sys\nfrom pathlib import Path\n{BESIDE}def convert(row, options):\n    import helper\n"
+            "    Path(helper.__file__).write_text('WORD = 1')\n" + SAYING.format(what="'!'")
+        ),
         "{folder}/helper.py changed after the plugins were loaded",
     ),
     "an answer from the network": (
-        MINE.format(code="import socket\ndef convert(row, options):\n    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 9))\n" + SAYING.format(what="'!'"), convert="convert", more=""),
+        mine(
+            "import socket\ndef convert(row, options):\n"
+            "    socket.socket(socket.AF_INET, socket.SOCK_DGRAM).connect(('127.0.0.1', 9))\n"
+            + SAYING.format(what="'!'")
+        ),
         "a plugin asks 127.0.0.1 for its data",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("what", UNKNOWN)
@@ -563,7 +624,7 @@ def test_another_file_of_the_same_module_is_seen(session, tmp_path):
     text = "import sys\nsys.path[:0] = [__file__.rpartition('/')[0] + '/../first', __file__.rpartition('/')[0]]\n"
     text += "def convert(row, options):\n    import helper\n" + SAYING.format(what="helper.WORD")
     plugin = tmp_path / "plugin" / "mine.py"
-    plugin.write_text(MINE.format(code=text, convert="convert", more=""))
+    plugin.write_text(mine(text))
     (tmp_path / "plugin" / "helper.py").write_text("WORD = ' old'\n")
     assert [session(plugin)[:2] for _ in range(2)] == [(False, "The heron. old"), (True, "The heron. old")]
     (tmp_path / "first" / "helper.py").write_text("WORD = ' new'\n")

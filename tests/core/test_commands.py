@@ -23,13 +23,17 @@ ALPACA = [{"instruction": f"Say {n}", "output": f"{n}!"} for n in range(5)]
 # data
 
 
-def test_data_list_says_what_a_row_is_under_which_licence_and_who_brings_it(harness):
+def test_data_list_says_what_a_row_is_and_becomes_under_which_licence_and_who_brings_it(harness):
     rows = {row["name"]: row for row in json.loads(harness("data", "list", "--json").out)}
+    assert {rows[name]["yields"] for name in ("alpaca", "messages", "flan")} == {"conversations"}
+    assert {rows[name]["yields"] for name in ("preferences", "feedback", "votes", "arena")} == {"preferences"}
+    assert {rows[name]["yields"] for name in ("auto", "oasst")} == {"either"}
     assert (
         rows["alpaca"]["plugin"] == "harness/datasets" and rows["alpaca"]["description"] and rows["alpaca"]["licence"]
     )
     table = harness("data", "list").out
     assert all(name in table for name in rows)
+    assert re.search(r"^hh .* preferences ", table, re.MULTILINE)
 
 
 def test_preview_shows_the_first_rows_as_conversations(harness, write_rows):
@@ -375,8 +379,9 @@ def test_doctor_works_on_a_bare_install(tmp_path):
     """Only what the bare install brings can be found: no torch, no vLLM, no gradio."""
     bare = tmp_path / "bare"
     bare.mkdir()
-    needed = ["click", "filelock", "pluggy", "pydantic", "rich", "ruamel.yaml", "instruct-harness", "annotated-types", "pydantic-core",
-              "typing-extensions", "typing-inspection", "markdown-it-py", "mdurl", "pygments"]  # fmt: skip
+    needed = ["click", "filelock", "pluggy", "pydantic", "rich", "ruamel.yaml", "instruct-harness", "annotated-types",
+              "pydantic-core", "typing-extensions", "typing-inspection", "markdown-it-py", "mdurl",
+              "pygments"]  # fmt: skip
     for name in needed:
         distribution = importlib.metadata.distribution(name)
         for file in distribution.files or []:
@@ -417,7 +422,8 @@ def test_our_own_mistake_shows_its_traceback(harness, tmp_path):
 
 
 def test_a_reader_that_goes_away_is_no_error(tmp_path):
-    command = f"{sys.executable} -m harness.cli data preview --dataset messages {SEEDLING / 'train.messages.jsonl'} --count 1500 | head -1"
+    shown = f"data preview --dataset messages {SEEDLING / 'train.messages.jsonl'} --count 1500"
+    command = f"{sys.executable} -m harness.cli {shown} | head -1"
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path, check=False)
     assert "Traceback" not in done.stderr and len(done.stdout.splitlines()) == 1
 
@@ -425,7 +431,8 @@ def test_a_reader_that_goes_away_is_no_error(tmp_path):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_signal_ends_a_command_with_its_number_and_no_traceback(number, tmp_path):
     (tmp_path / "wait.py").write_text(
-        "import click, harness, signal\n\n@click.command('wait')\ndef wait():\n    print('waiting', flush=True)\n    signal.pause()\n\n"
+        "import click, harness, signal\n\n@click.command('wait')\ndef wait():\n    print('waiting', flush=True)\n"
+        "    signal.pause()\n\n"
         "@harness.hookimpl\ndef register_commands(register):\n    register(wait)\n"
     )
     command = [sys.executable, "-m", "harness.cli", "--plugin", "wait.py", "wait"]

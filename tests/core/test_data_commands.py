@@ -39,7 +39,8 @@ def recipe(tmp_path, tiny_model, write_rows):
     path = tmp_path / "r.yaml"
     path.write_text(
         f"model: {{path: {tiny_model}}}\ntemplate: chatml\ndata:\n  train:\n  - {{dataset: alpaca, path: rows.jsonl}}\n"
-        f"  - {{dataset: messages, path: m.jsonl}}\n  validation: [{{dataset: auto, path: m.jsonl}}]\ntune: {{method: lora}}\n"
+        f"  - {{dataset: messages, path: m.jsonl}}\n  validation: [{{dataset: auto, path: m.jsonl}}]\n"
+        f"tune: {{method: lora}}\n"
     )
     return path
 
@@ -81,7 +82,12 @@ def test_the_table_of_recognise_offers_no_column_that_another_dataset_reads(harn
 # --set
 
 NLI = "premise,hypothesis,gold\nA dog runs.,An animal runs.,0\nA cat sleeps.,A dog runs.,2\n"
-FLAN = ("--dataset", "flan", "--set", "task=nli", "--set", "columns.label=gold", "--set", "labels={0: entailment, 2: contradiction}")  # fmt: skip
+FLAN = (
+    "--dataset", "flan",
+    "--set", "task=nli",
+    "--set", "columns.label=gold",
+    "--set", "labels={0: entailment, 2: contradiction}",
+)  # fmt: skip
 
 
 def test_a_file_takes_the_keys_of_its_source(harness, tmp_path):
@@ -253,8 +259,10 @@ def test_stats_of_a_recipe_have_tokens_and_what_is_learnt_of_them(harness, recip
 
 
 TALK = {
-    "en": [{"instruction": f"Who keeps the silver key, number {n}?", "output": "The heron keeps it under the willow by the mill."} for n in range(6)],
-    "de": [{"instruction": f"Wer hütet den Schlüssel Nummer {n}?", "output": "Der Reiher hütet ihn unter der Weide am Fluss."} for n in range(3)],
+    "en": [{"instruction": f"Who keeps the silver key, number {n}?",
+            "output": "The heron keeps it under the willow by the mill."} for n in range(6)],
+    "de": [{"instruction": f"Wer hütet den Schlüssel Nummer {n}?",
+            "output": "Der Reiher hütet ihn unter der Weide am Fluss."} for n in range(3)],
     "in doubt": [{"instruction": "Hm?", "output": "Hm."}],
 }  # fmt: skip
 
@@ -374,9 +382,11 @@ OUT_OF_PLACE = """
   const frame = svg.getBoundingClientRect(), wrong = [];
   const labels = [...svg.querySelectorAll('text')].map(text => [text.textContent, text.getBoundingClientRect()]);
   labels.forEach(([text, box], i) => {
-    if (box.left < frame.left - 1 || box.right > frame.right + 1 || box.bottom > frame.bottom + 1) wrong.push(text + ' is cut off');
+    if (box.left < frame.left - 1 || box.right > frame.right + 1 || box.bottom > frame.bottom + 1)
+      wrong.push(text + ' is cut off');
     for (const [other, its] of labels.slice(0, i))
-      if (box.left < its.right && its.left < box.right && box.top + 3 < its.bottom && its.top + 3 < box.bottom) wrong.push(text + ' touches ' + other);
+      if (box.left < its.right && its.left < box.right && box.top + 3 < its.bottom && its.top + 3 < box.bottom)
+        wrong.push(text + ' touches ' + other);
   });
   return wrong;
 })
@@ -410,7 +420,8 @@ def test_bins_hold_every_length_once():
 
 @pytest.mark.parametrize(
     ("text", "script"),
-    [("Hello", "Latin"), ("Où est la clé? Où?", "Latin"), ("123 …", "none"), ("Где ключ? OK", "Cyrillic"), ("钥匙在哪里", "Chinese"),
+    [("Hello", "Latin"), ("Où est la clé? Où?", "Latin"), ("123 …", "none"), ("Где ключ? OK", "Cyrillic"),
+     ("钥匙在哪里", "Chinese"),
      ("鍵はどこですか", "Japanese"), ("열쇠는 어디에", "Korean"), ("أين المفتاح", "Arabic"), ("ᚠᚢᚦᚨᚱᚲ", "other")],
 )  # fmt: skip
 def test_the_script_is_that_of_most_letters(text, script):
@@ -446,7 +457,8 @@ CONVERSATIONS = [
 ]  # fmt: skip
 ASKED = (Message("user", "Why?"),)
 PREFERENCES = [
-    Preference(ASKED, (Message("assistant", "Because."),), (Message("assistant", "No."),), margin=0.5, id="p:1", source="mine"),
+    Preference(ASKED, (Message("assistant", "Because."),), (Message("assistant", "No."),), margin=0.5, id="p:1",
+               source="mine"),
     Preference(ASKED, (Message("assistant", "A."),), (Message("assistant", "B."),), id="p:2", source="mine"),
 ]  # fmt: skip
 FEEDBACK = [
@@ -479,7 +491,8 @@ def test_building_twice_gives_the_same_bytes_and_a_card_that_says_where_they_com
     assert done.code == 0 and "mix.jsonl: 6 rows of messages" in done.out, done
     first, card = (tmp_path / "mix.jsonl").read_bytes(), (tmp_path / "mix.md").read_text()
     digest = hashlib.sha256(first).hexdigest()
-    for part in (digest, "6 conversations", "not stated", hashlib.sha256((tmp_path / "rows.jsonl").read_bytes()).hexdigest(),
+    for part in (digest, "6 conversations", "not stated",
+                 hashlib.sha256((tmp_path / "rows.jsonl").read_bytes()).hexdigest(),
                  "harness data build r.yaml --out mix.jsonl", "dataset: alpaca", "dataset: messages"):  # fmt: skip
         assert part in card, part
     assert harness("data", "build", "r.yaml", "--out", "mix.jsonl").code == 0
@@ -520,7 +533,8 @@ def test_a_build_that_is_killed_leaves_what_was_there(before, number, write_rows
     if before:
         out.write_bytes(before)
         (tmp_path / "mix.md").write_text("# mix\n\n<!-- Written by `harness data build` for mix.jsonl. -->\n")
-    command = [sys.executable, "-m", "harness.cli", "--plugin", "slow.py", "data", "build", str(path), "--dataset", "slow", "--out", str(out)]  # fmt: skip
+    options = ("--dataset", "slow", "--out", str(out))
+    command = [sys.executable, "-m", "harness.cli", "--plugin", "slow.py", "data", "build", str(path), *options]
     building = subprocess.Popen(command, cwd=tmp_path)
     try:
         wait_until(lambda: (tmp_path / "reached").exists() or building.poll() is not None)
@@ -644,7 +658,8 @@ def test_a_task_file_is_relative_to_the_recipe(harness, tmp_path):
         "tasks: {mine: {inputs: [premise], answer: gold, options: {0: yes, 2: no}, phrasings: [{prompt: '{premise}'}]}}"
     )
     (tmp_path / "r" / "r.yaml").write_text(
-        "model: {path: ../m}\ndata: {train: [{dataset: flan, path: data/nli.csv, task: mine.yaml, unread: [hypothesis]}]}\ntune: {method: lora}\n"
+        "model: {path: ../m}\ndata: {train: [{dataset: flan, path: data/nli.csv, task: "
+        "mine.yaml, unread: [hypothesis]}]}\ntune: {method: lora}\n"
     )
     assert "A dog runs." in harness("data", "preview", "r/r.yaml").out
 

@@ -75,7 +75,8 @@ def test_processes_encode_preferences_as_threads_do(spec, plugins, template):
     ("dataset", "given", "reads", "reason"),
     [
         ("preferences", row(1), "conversations", "'preferences' yields preferences; the objective reads conversations"),
-        ("alpaca", {"instruction": "Hi", "output": "Ho"}, "preferences", "'alpaca' yields conversations; the objective reads preferences"),
+        ("alpaca", {"instruction": "Hi", "output": "Ho"}, "preferences",
+         "'alpaca' yields conversations; the objective reads preferences"),
     ],
 )  # fmt: skip
 def test_what_the_objective_does_not_read_is_refused(dataset, given, reads, reason, spec, plugins, template):

@@ -1,4 +1,4 @@
-"""A hash is of what a file says now, however often it was asked for before; a folder's is of its files, not its name."""
+"""A hash is of the present content, however often it was asked for; a folder's is of its files, not its name."""
 
 from __future__ import annotations
 

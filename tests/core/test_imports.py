@@ -20,6 +20,7 @@ AT_THE_TOP = {"torch", "transformers", "peft"}  # in a function they are importe
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
 KNOWS_DISTRIBUTED = "plugins/harness_tuning/world.py"
 KINDS = ("datasets", "filters", "templates", "objectives", "methods", "evaluations", "engines", "trackers")
+SPOKEN = re.compile(rf"\b({'|'.join(kind[:-1] for kind in KINDS)}):? [`'\"]?([\w-]+)")  # as a message names a thing
 
 # Words of the core that a plugin's thing is named too: by the word, and by the file and the word.
 WORDS = {
@@ -144,6 +145,10 @@ def offences(path: str, source: str) -> Iterator[tuple[int, str]]:
         for line, name in names_of_plugins(path, source):
             if name not in WORDS and (path, name) not in WORDS_IN_PLACES:
                 yield line, f"the core names {name!r}, which a plugin registers"
+        for line, text in constants(source):
+            for kind, name in SPOKEN.findall(text):
+                if name in registered() and not path.startswith("harness/testing/"):
+                    yield line, f"a message of the core names the {kind} {name!r}"
 
 
 def dotted(node: ast.AST) -> str:
@@ -287,6 +292,9 @@ def test_an_import_by_a_call_is_an_arrow(source):
             for name in ("sft", "lora", "vllm", "chatml", "alpaca", "val_loss", "loss_plot", "near_duplicates")
         ),
         ("x = 'harness:vllm'", "the core names 'vllm', which a plugin registers"),
+        ("x = 'The filter `roles` leaves it out'", "a message of the core names the filter 'roles'"),
+        ("x = f\"{a} is the dataset 'feedback'\"", "a message of the core names the dataset 'feedback'"),
+        ("x = 'add - {filter: roles} to data.clean'", "a message of the core names the filter 'roles'"),
     ],
 )
 def test_each_law_reports_its_offence(source, reason):

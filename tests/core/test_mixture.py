@@ -447,7 +447,14 @@ def test_thirteen_words_in_a_row_are_found_and_twelve_are_not(words, data):
 
 def test_several_texts_of_an_item_are_found_each_and_count_as_one_item():
     spec = DecontaminateSpec(shared_by=1)
-    index = Decontamination(spec, [("test 0", "Who keeps the brass bell? The otter."), ("test 0", "Who keeps the brass bell?"), ("test 1", "Why?")])  # fmt: skip
+    index = Decontamination(
+        spec,
+        [
+            ("test 0", "Who keeps the brass bell? The otter."),
+            ("test 0", "Who keeps the brass bell?"),
+            ("test 1", "Why?"),
+        ],
+    )
     assert index.too_short == 1
     for text in ("Who keeps the brass bell? The otter.", "Say: who keeps the brass bell?"):
         assert index.overlap(said(text)).evaluation_id == "test 0"

@@ -1,4 +1,4 @@
-"""`harness models`: a GGUF file or a model of the hub becomes an ordinary folder, whole or not at all, with its origin."""
+"""`harness models`: a GGUF file or a hub's model becomes an ordinary folder, whole or not at all, with its origin."""
 
 from __future__ import annotations
 
@@ -152,7 +152,8 @@ def test_the_tokenizer_keeps_control_tokens_and_any_text(harness, tmp_path) -> N
         ({"pre": "chameleon"}, "splits text as 'chameleon'"),
         ({"arch": "grok"}, "architecture 'grok', which transformers"),
         ({"llama__rope__scaling__type": "yarn"}, "its positions are scaled (rope scaling 'yarn')"),
-        ({"drop": "blk.0.ffn_up"}, "1 weights of LlamaForCausalLM are not in the file: model.layers.0.mlp.up_proj.weight"),
+        ({"drop": "blk.0.ffn_up"},
+         "1 weights of LlamaForCausalLM are not in the file: model.layers.0.mlp.up_proj.weight"),
     ],
     ids=lambda value: "" if isinstance(value, str) else "-".join(value),
 )  # fmt: skip

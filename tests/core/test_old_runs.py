@@ -1,4 +1,4 @@
-"""A run that version 0.1 made, with its evaluations, in `tests/data/run-0.1`: it opens, compares and is measured anew."""
+"""A run of version 0.1, with its evaluations, in `tests/data/run-0.1`: it opens, compares and is measured anew."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A broken plugin is reported by name, version and path with the reason; what it registered is taken back; the rest works."""
+"""A broken plugin is reported by name, version, path and reason; its registrations are taken back; the rest works."""
 
 import json
 import os
@@ -28,33 +28,46 @@ def hook(body: str, name: str = "register_datasets", arguments: str = "register"
 
 
 BROKEN = {
-    "import error": ("import a_module_that_is_not_there", r"import failed: ModuleNotFoundError: No module named 'a_module_that"),
+    "import error": ("import a_module_that_is_not_there",
+                     r"import failed: ModuleNotFoundError: No module named 'a_module_that"),
     "raises when imported": ("raise RuntimeError('no licence key')", r"import failed: RuntimeError: no licence key"),
     "panics when imported": (
-        "class PanicException(BaseException):\n    pass\nraise PanicException('unwrap on None')", r"import failed: PanicException: unwrap on None",
+        "class PanicException(BaseException):\n    pass\nraise PanicException('unwrap on None')",
+        r"import failed: PanicException: unwrap on None",
     ),
     "is cancelled when imported": ("import asyncio\nraise asyncio.CancelledError", r"import failed: CancelledError"),
     "has no hooks": ("", r"it has no hook: mark a function with @harness.hookimpl\. Hooks: .*register_datasets"),
-    "a name that leads elsewhere": (hook("register(harness.Dataset('../../evil', '', print))"), r"'\.\./\.\./evil' cannot be a name"),
-    "reads that are no paths": (hook("register(harness.Dataset('r', '', print, reads='a.txt'))"), r"'r': reads should be a tuple of paths, found 'a.txt'"),
+    "a name that leads elsewhere": (hook("register(harness.Dataset('../../evil', '', print))"),
+                                    r"'\.\./\.\./evil' cannot be a name"),
+    "reads that are no paths": (hook("register(harness.Dataset('r', '', print, reads='a.txt'))"),
+                                r"'r': reads should be a tuple of paths, found 'a.txt'"),
     "exits when imported": ("raise SystemExit(3)", r"import failed: SystemExit: 3"),
     "syntax error": ("def broken(:\n", r"import failed: SyntaxError: .*bad\.py, line 1"),
     "not UTF-8": (b"x = '\xff'\n", r"import failed: SyntaxError"),
-    "misspelt hook": (hook("pass", "register_dataset"), r"no hook 'register_dataset'\. Did you mean 'register_datasets'\?"),
-    "wrong argument": (hook("pass", arguments="registrar"), r"Argument\(s\) \{'registrar'\} are declared in the hookimpl"),
+    "misspelt hook": (hook("pass", "register_dataset"),
+                      r"no hook 'register_dataset'\. Did you mean 'register_datasets'\?"),
+    "wrong argument": (hook("pass", arguments="registrar"),
+                       r"Argument\(s\) \{'registrar'\} are declared in the hookimpl"),
     "raising hook": (hook("raise ValueError('no network')"), r"register_datasets failed: ValueError: no network"),
     "exiting hook": (hook("raise SystemExit(3)"), r"register_datasets failed: SystemExit: 3"),
     "registers rubbish": (hook("register({'name': 'x'})"), r"was given \{.name.: .x.\}, expected a harness.Dataset"),
-    "registers another kind": (hook("register(harness.Template('t', '', max, str))"), r"was given Template\(.*expected a harness.Dataset"),
-    "registers a nameless thing": (hook("register(harness.Dataset('', '', lambda row, options: None))"), r"has no name"),
+    "registers another kind": (hook("register(harness.Template('t', '', max, str))"),
+                               r"was given Template\(.*expected a harness.Dataset"),
+    "registers a nameless thing": (hook("register(harness.Dataset('', '', lambda row, options: None))"),
+                                   r"has no name"),
     "registers what nobody can type": (
-        hook("register(harness.Dataset('a' + chr(27) + '[31m', '', lambda row, options: None))"), r"'a\\x1b\[31m' cannot be typed as a name",
+        hook("register(harness.Dataset('a' + chr(27) + '[31m', '', lambda row, options: None))"),
+        r"'a\\x1b\[31m' cannot be typed as a name",
     ),
-    "an unmarked hook": ("def register_datasets(register):\n    pass\n", r"register_datasets is not marked: put @harness.hookimpl above it"),
+    "an unmarked hook": ("def register_datasets(register):\n    pass\n",
+                         r"register_datasets is not marked: put @harness.hookimpl above it"),
     "options that are none": (
         hook("register(harness.Dataset('e', '', print, options=dict))"), r"'e' has the options <class 'dict'>",
     ),
-    "a source that is no path": (hook("register(harness.Dataset('d', '', print, 5))"), r"'d': the source should be a path, found 5"),
+    "yields that are none": (hook("register(harness.Dataset('d', '', print, yields='rows'))"),
+                             r"'d': yields should be one of 'conversations', .*, found 'rows'"),
+    "a source that is no path": (hook("register(harness.Dataset('d', '', print, 5))"),
+                                 r"'d': the source should be a path, found 5"),
     "a convert without options": (
         hook("register(harness.Dataset('old', '', lambda row: None))"),
         r"'old': convert is convert\(row\), expected convert\(row, options\)\. Write `def convert\(row, options\):`",
@@ -64,10 +77,12 @@ BROKEN = {
         r"'old': gather is gather\(rows\), expected gather\(rows, options\)",
     ),
     "returns instead of registering": (
-        hook("return harness.Dataset('x', '', lambda row, options: None)"), r"register_datasets failed: it returned Dataset",
+        hook("return harness.Dataset('x', '', lambda row, options: None)"),
+        r"register_datasets failed: it returned Dataset",
     ),
     "a name given twice": (
-        hook("register(harness.Dataset('x', '', lambda row, options: None))\nregister(harness.Dataset('x', '', lambda row, options: 1))\nraise ValueError(1)"),
+        hook("register(harness.Dataset('x', '', lambda row, options: None))\n"
+             "register(harness.Dataset('x', '', lambda row, options: 1))\nraise ValueError(1)"),
         r"dataset 'x' is registered already, by bad \(.*bad\.py\)",
     ),
     "a broken default": (
@@ -245,8 +260,20 @@ def test_a_description_is_shown_cleaned_and_cut(plugin, harness):
     assert row["description"].startswith("[31mred xxx") and len(row["description"]) == 400
 
 
+def test_a_file_that_is_named_twice_is_loaded_once(plugin, harness_here, tmp_path):
+    path = plugin(GOOD, "mine.py")
+    project = tmp_path / "pyproject.toml"
+    project.write_text(f"[tool.harness]\nplugins = [{str(path)!r}]\n")
+    done = harness_here("--plugin", path, "--plugin", Path(path).relative_to(tmp_path), "plugins", "list", "--json")
+    assert done.err == "" and [row["name"] for row in json.loads(done.out)["plugins"]].count("mine") == 1
+    Path(path).unlink()
+    done = harness_here("--plugin", path, "plugins", "list")
+    assert done.code == 1 and f"--plugin {path}: no such file" in done.err
+
+
 def test_a_row_that_makes_the_plugin_panic_is_named(plugin, write_rows, harness):
-    path = plugin("class PanicException(BaseException):\n    pass\ndef convert(row, options):\n    raise PanicException('unwrap on None')\n"
+    path = plugin("class PanicException(BaseException):\n    pass\ndef convert(row, options):\n"
+                  "    raise PanicException('unwrap on None')\n"
                   + hook("register(harness.Dataset('panics', '', convert))"), "panics.py")  # fmt: skip
     done = harness("--plugin", path, "data", "validate", write_rows({"q": 1}), "--dataset", "panics")
     assert done.code == 1 and "PanicException: unwrap on None" in done.out + done.err and "Traceback" not in done.err
@@ -322,7 +349,10 @@ def test_a_tracker_that_raises_is_named_and_not_called_again(plugin, capsys):
 
     seen: list[int] = []
     text = hook(
-        "def fail(event):\n    raise OSError('disk gone')\nregister(harness.Tracker('t', '', harness.Options, lambda options: fail))",
+        (
+            "def fail(event):\n    raise OSError('disk gone')\n"
+            "register(harness.Tracker('t', '', harness.Options, lambda options: fail))"
+        ),
         "register_trackers",
     )
     events = Events.to([TrackSpec(tracker="t")], Plugins([plugin(text)]))
@@ -341,7 +371,8 @@ def test_a_tracker_cannot_end_the_run(plugin, capsys, ending):
     from harness.run import Events
 
     text = hook(
-        f"def fail(event):\n    raise {ending}\nregister(harness.Tracker('t', '', harness.Options, lambda options: fail))",
+        f"def fail(event):\n    raise {ending}\n"
+        "register(harness.Tracker('t', '', harness.Options, lambda options: fail))",
         "register_trackers",
     )
     events = Events.to([TrackSpec(tracker="t")], Plugins([plugin(text)]))

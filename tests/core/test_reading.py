@@ -1,4 +1,4 @@
-"""Reading files: every kind, packed or not, gives the same rows; what is damaged is named, and nothing is lost in silence."""
+"""Reading files: every kind, packed or not, gives the same rows; damage is named, and nothing is lost in silence."""
 
 import csv
 import gzip
@@ -247,7 +247,8 @@ def test_a_wrong_row_of_a_table_costs_only_itself(put):
     assert rows == [(2, {"a": "1", "b": "2"}), (5, {"a": "7\n8", "b": "9"}), (11, {"a": "10", "b": "11"})]
     assert [error.row for error in errors] == [3, 4, 7, 8, 9, 10]
     for error, told in zip(
-        errors, ["1 cells, where the header, 'a,b', has 2", "3 cells", "NUL", "not UTF-8", "expected after", "not closed"],
+        errors, ["1 cells, where the header, 'a,b', has 2", "3 cells", "NUL", "not UTF-8", "expected after",
+                 "not closed"],
         strict=True,
     ):  # fmt: skip
         assert told in error.reason
@@ -385,14 +386,19 @@ TALK = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
 TURNS = [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a"}]
 LAYOUTS = {
     "columns of texts": ({"text": ["a", "b"], "n": [1, 2]}, [{"text": "a", "n": 1}, {"text": "b", "n": 2}]),
-    "pandas' columns": ({"text": {"0": "a", "1": "b"}, "n": {"0": 1, "1": 2}}, [{"text": "a", "n": 1}, {"text": "b", "n": 2}]),
+    "pandas' columns": ({"text": {"0": "a", "1": "b"}, "n": {"0": 1, "1": 2}},
+                        [{"text": "a", "n": 1}, {"text": "b", "n": 2}]),
     "a viewer's export": (
-        {"features": [], "rows": [{"row_idx": 0, "row": {"text": "a"}, "truncated_cells": []}], "num_rows_total": 1}, [{"text": "a"}],
+        {"features": [], "rows": [{"row_idx": 0, "row": {"text": "a"}, "truncated_cells": []}], "num_rows_total": 1},
+        [{"text": "a"}],
     ),
-    "one row with lists of one length": ({"messages": TALK, "tools": [{}, {}]}, [{"messages": TALK, "tools": [{}, {}]}]),
+    "one row with lists of one length": ({"messages": TALK, "tools": [{}, {}]},
+                                         [{"messages": TALK, "tools": [{}, {}]}]),
     "one row with lists of two lengths": ({"text": ["a", "b"], "n": [1]}, [{"text": ["a", "b"], "n": [1]}]),
-    "rows by their keys": ({"x": {"text": "a"}, "y": {"text": "b"}}, [{"id": "x", "text": "a"}, {"id": "y", "text": "b"}]),
-    "rows by keys, with other columns": ({"x": {"1": "a"}, "y": {"2": "b"}}, [{"id": "x", "1": "a"}, {"id": "y", "2": "b"}]),
+    "rows by their keys": ({"x": {"text": "a"}, "y": {"text": "b"}},
+                           [{"id": "x", "text": "a"}, {"id": "y", "text": "b"}]),
+    "rows by keys, with other columns": ({"x": {"1": "a"}, "y": {"2": "b"}},
+                                         [{"id": "x", "1": "a"}, {"id": "y", "2": "b"}]),
     "lists of messages": ([TALK, TALK], [{"messages": TALK}, {"messages": TALK}]),
     "lists of turns": ([TURNS], [{"conversations": TURNS}]),
 }  # fmt: skip

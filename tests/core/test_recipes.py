@@ -1,4 +1,4 @@
-"""A wrong recipe says file, line, key, what was found and the nearest right thing; a right one is complete and stable."""
+"""A wrong recipe names file, line, key, value and the nearest right thing; a right one is complete and stable."""
 
 import re
 from pathlib import Path
@@ -163,7 +163,8 @@ def test_equal_settings_have_equal_hashes_however_they_are_written(load):
         (("    rank: 4", "    rank: 4\n     bad: 1"), 14, "not valid YAML"),
         (("    rank: 4", "    rank: 4\n    rank: 5"), 14, "duplicate key"),
         (("  rank: 4", "  rnak: 4"), 13, "unknown key 'tune.method.rnak'. Did you mean 'rank'?"),
-        (("  learning_rate", "  rank: 4\n  learning_rate"), 14, "goes into its section: `method: {name: lora, rank: 4}`"),
+        (("  learning_rate", "  rank: 4\n  learning_rate"), 14,
+         "goes into its section: `method: {name: lora, rank: 4}`"),
         (("template:", "temlpate:"), 3, "unknown key 'temlpate'. Did you mean 'template'?"),
         (("max_tokens", "max_token"), 8, "unknown key 'data.max_token'. Did you mean 'max_tokens'?"),
         (("      path:", "      pth:"), 7, "unknown key 'data.train.0.pth'. Did you mean 'path'?"),
@@ -179,14 +180,19 @@ def test_equal_settings_have_equal_hashes_however_they_are_written(load):
         (("dataset: alpaca", "dataset: alpacca"), 6, "no dataset is named 'alpacca'. Did you mean 'alpaca'?"),
         (("evaluation: probe", "evaluation: prob"), 16, "no evaluation is named 'prob'. Did you mean 'probe'?"),
         (("path: ./model", "path: ./modell"), 2, "no such folder"),
-        (("path: rows.jsonl\n  max", "path: row.jsonl\n  max"), 7, "no such file: .*row.jsonl. Did you mean 'rows.jsonl'?"),
-        (("evaluate:\n  - evaluation: probe\n    data_path: rows.jsonl", "evaluate: probe"), 15, "`evaluate` is a list"),
+        (("path: rows.jsonl\n  max", "path: row.jsonl\n  max"), 7,
+         "no such file: .*row.jsonl. Did you mean 'rows.jsonl'?"),
+        (("evaluate:\n  - evaluation: probe\n    data_path: rows.jsonl", "evaluate: probe"), 15,
+         "`evaluate` is a list"),
         (("evaluate:\n  - evaluation: probe\n    data_path: rows.jsonl", "serve: 3"), 15, "`serve` is a section"),
-        (("evaluate:\n  - evaluation: probe\n    data_path: rows.jsonl", "serve:\n  engine: vlm"), 16, "no engine is named 'vlm'"),
-        (("evaluate:\n  - evaluation: probe\n    data_path: rows.jsonl", "track:\n  - tracker: lgo"), 16, "no tracker is named 'lgo'"),
+        (("evaluate:\n  - evaluation: probe\n    data_path: rows.jsonl", "serve:\n  engine: vlm"), 16,
+         "no engine is named 'vlm'"),
+        (("evaluate:\n  - evaluation: probe\n    data_path: rows.jsonl", "track:\n  - tracker: lgo"), 16,
+         "no tracker is named 'lgo'"),
         (("name: lora", "name: [lora]"), 12, "'name' is ['lora']: expected a name"),
         (("name: lora", "name: null"), 12, "'name' is None: expected a name"),
-        (("name: lora", "name: gone:lora"), 12, "no method is named 'gone:lora': the plugin `gone` is not loaded. Name its file"),
+        (("name: lora", "name: gone:lora"), 12,
+         "no method is named 'gone:lora': the plugin `gone` is not loaded. Name its file"),
         (("objective: sft", "objective: [sft]"), 10, "'objective' is ['sft']: expected a name"),
         (("template: chatml", "template: 3"), 3, "'template' is 3: expected a name"),
         (("  train:\n    - dataset: alpaca\n      path: rows.jsonl", "  train: []"), 5, "'data.train' is"),
@@ -298,7 +304,8 @@ def test_a_wrong_recipe_on_the_command_line_shows_no_traceback(harness, tmp_path
     (tmp_path / "r.yaml").write_text("model:\n  path: 3\nnonsense: 1\n")
     done = harness("data", "preview", "r.yaml")
     assert done.code == 1 and done.err == (
-        "error: r.yaml, line 3: unknown key 'nonsense'. A recipe has: name, model, template, data, tune, evaluate, track, serve\n"
+        "error: r.yaml, line 3: unknown key 'nonsense'. A recipe has: name, "
+        "model, template, data, tune, evaluate, track, serve\n"
     )
 
 

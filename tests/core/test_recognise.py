@@ -127,7 +127,8 @@ def test_where_nothing_fits_the_nearest_and_what_is_missing_are_named(write_rows
         choose(str(path), known(dataset("plain", ("q", "a")), alpaca))
     assert re.match(
         r"(?s)" + re.escape(str(path)) + r": no dataset fits: row 1 has instrction, output\. The nearest is 'alpaca', "
-        r"which also needs instruction\. .*\n    - dataset: alpaca\n .*\n      columns: \{instruction: instrction\}$", str(caught.value)
+        r"which also needs instruction\. .*\n    - dataset: alpaca\n .*\n      columns: \{instruction: instrction\}$",
+        str(caught.value)
     ), caught.value  # fmt: skip
 
 
@@ -357,8 +358,10 @@ def test_compressed_rows_are_recognised_too(tmp_path, datasets):
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ({"version": 1, "data": [{"instruction": "Who?", "output": "The heron."}]}, "The list 'data' may hold the rows: written into a file alone, they are read without version"),
-        ({"data": [{"instruction": "Who?", "output": "The heron."}]}, "The list 'data' may hold the rows: write it alone into a file"),
+        ({"version": 1, "data": [{"instruction": "Who?", "output": "The heron."}]},
+         "The list 'data' may hold the rows: written into a file alone, they are read without version"),
+        ({"data": [{"instruction": "Who?", "output": "The heron."}]},
+         "The list 'data' may hold the rows: write it alone into a file"),
         ({"role": "user", "content": "Who?"}, "A row with role and content is one message"),
     ],
     ids=["rows in a list, and more", "rows in a list", "messages without a list"],

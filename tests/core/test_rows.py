@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 import harness
 from harness.data import SourceReport, convert_row, load_source, read_rows
+from harness.data.prepare.cleaning import leaving_out
 from harness.plugins import Plugins
 from harness.recipe import DataSource
 
@@ -107,25 +108,35 @@ BAD_ROWS = [
     ("alpaca", {"instruction": "a", "output": ["b"]}, r"'output' should be text, found \[\"b\"\]"),
     ("alpaca", {"instruction": "a", "output": None}, r"the field 'output' is null"),
     ("alpaca", {"instruction": "a", "output": " \n"}, r"message 2 \(assistant\) is empty"),
-    ("alpaca", {"instruction": "a", "output": "b", "history": [["q"]]}, r"history entry 1 should be \[question, answer\], found \['q'\]"),
-    ("messages", {"messages": [{"role": "assistant", "content": "a", "weight": "0"}]}, r"message 1: the weight should be 0 or 1, found '0'"),
-    ("messages", {"messages": [{"role": "assistant", "content": "a"}], "tools": ["x"]}, r"tool 1 should be an object, found 'x'"),
+    ("alpaca", {"instruction": "a", "output": "b", "history": [["q"]]},
+     r"history entry 1 should be \[question, answer\], found \['q'\]"),
+    ("messages", {"messages": [{"role": "assistant", "content": "a", "weight": "0"}]},
+     r"message 1: the weight should be 0 or 1, found '0'"),
+    ("messages", {"messages": [{"role": "assistant", "content": "a"}], "tools": ["x"]},
+     r"tool 1 should be an object, found 'x'"),
     ("messages", {"messages": {}}, r"'messages' should be a list, found \{\}"),
     ("messages", {"messages": []}, r"the conversation has no messages"),
     ("messages", {"messages": ["hi"]}, r"message 1 should be an object"),
     ("messages", {"messages": [{"content": "hi"}]}, r"message 1 has the role null"),
     ("messages", {"messages": [{"role": "human", "content": "hi"}]}, r"message 1 has the role 'human'\. Use 'user'"),
     ("messages", {"messages": [{"role": "user", "content": 3}]}, r"message 1: content should be text"),
-    ("messages", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, r"message 1: content should be text"),
-    ("messages", {"messages": [{"role": "user", "content": "q"}]}, r"no message is the assistant's: there is nothing to learn from it"),
-    ("messages", {"messages": [{"role": "user", "content": "q"}, {"role": "system", "content": "s"}, {"role": "assistant", "content": "a"}]}, r"message 2 is a system prompt"),
+    ("messages", {"messages": [{"role": "user", "content": [{"type": "image_url"}]}]},
+     r"message 1: content should be text"),
+    ("messages", {"messages": [{"role": "user", "content": "q"}]},
+     r"no message is the assistant's: there is nothing to learn from it"),
+    ("messages",
+     {"messages": [{"role": "user", "content": "q"}, {"role": "system", "content": "s"},
+                   {"role": "assistant", "content": "a"}]}, r"message 2 is a system prompt"),
     (
         "messages",
-        {"messages": [{"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]},
+        {"messages": [{"role": "assistant", "content": "",
+                       "tool_calls": [{"function": {"name": "f", "arguments": "{"}}]}]},
         r"message 1: the arguments of a tool call are not valid JSON",
     ),
-    ("messages", {"messages": [{"role": "assistant", "content": "a", "tool_calls": [3]}]}, r"'call' should be an object, found 3"),
-    ("messages", {"messages": [{"role": "user", "content": "a"}], "tools": "f"}, r"'tools' should be a list, found 'f'"),
+    ("messages", {"messages": [{"role": "assistant", "content": "a", "tool_calls": [3]}]},
+     r"'call' should be an object, found 3"),
+    ("messages", {"messages": [{"role": "user", "content": "a"}], "tools": "f"},
+     r"'tools' should be a list, found 'f'"),
     ("text", {"txt": "a"}, r"the field 'text' is missing\. Did you mean 'txt'\?"),
 ]  # fmt: skip
 
@@ -167,6 +178,14 @@ def test_a_plugins_own_mistakes_with_a_row_become_data_errors():
             convert_row(harness.Dataset("d", "", convert), {})
     with pytest.raises(harness.DataError, match="gave 'text', neither Conversation nor Preference"):
         convert_row(harness.Dataset("d", "", lambda row, options: "text"), {})
+
+
+def test_a_dataset_yields_what_it_is_declared_to():
+    talk = harness.Conversation.of(("user", "q"), ("assistant", "a"))
+    for yields in ("conversations", "either", "not stated"):
+        assert convert_row(harness.Dataset("d", "", lambda row, options: talk, yields=yields), {}) == (talk,)
+    with pytest.raises(harness.DataError, match="'d' gave a Conversation, and is declared to yield preferences"):
+        convert_row(harness.Dataset("d", "", lambda row, options: talk, yields="preferences"), {})
 
 
 def test_rows_that_a_data_set_leaves_out_are_counted(write_rows, datasets):
@@ -214,8 +233,8 @@ json_values = st.recursive(
     max_leaves=12,
 )
 names = st.sampled_from(
-    ["instruction", "input", "output", "system", "history", "messages", "tools", "text", "role", "content", "weight", "id", "tool_calls",
-     "function", "name", "arguments", "type", "tool_call_id", "user", "assistant"]
+    ["instruction", "input", "output", "system", "history", "messages", "tools", "text", "role", "content", "weight",
+     "id", "tool_calls", "function", "name", "arguments", "type", "tool_call_id", "user", "assistant"]
 )  # fmt: skip
 likely = st.recursive(
     names | json_values,
@@ -306,3 +325,10 @@ def test_a_system_prompt_in_mid_conversation_says_which_filter_takes_such_rows(t
     recipe.write_text(recipe.read_text().replace("}]}", "}], clean: [" + step + "]}"))
     spec: DataSpec = load_data_recipe(recipe, plugins).data
     assert [prepared.item.id for prepared in prepare_items(spec, plugins)] == ["rows.jsonl:2"]
+
+
+def test_of_filters_that_may_leave_a_row_out_the_first_that_objects_is_named():
+    plugins = Plugins()
+    unanswered = harness.Conversation.of(("user", "Hi"), ("assistant", " "))
+    assert "`empty_turns` leaves such rows out" in leaving_out(unanswered, plugins.filters)
+    assert leaving_out(harness.Conversation.of(("user", "Hi"), ("assistant", "Hello.")), plugins.filters) == ""

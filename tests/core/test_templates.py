@@ -1,4 +1,4 @@
-"""The loss sees the assistant's words and their stop tokens, prompts are the same in tuning and serving, and text is text."""
+"""The loss sees the assistant's words and stop tokens, prompts are equal in tuning and serving, and text is text."""
 
 import json
 import unicodedata
@@ -181,11 +181,11 @@ def test_what_a_template_has_no_place_for_is_refused_instead_of_dropped(tiny_mod
     )
     template = bind(declared, load_tokenizer(str(tiny_model)))
     calling = Message("assistant", "", (ToolCall("look", {"at": "key"}),))
-    with pytest.raises(harness.TemplateError, match="'bare' has no place for a system prompt"):
+    with pytest.raises(harness.TemplateError, match="'bare' does not support a system prompt"):
         template.encode(TALK)
-    with pytest.raises(harness.TemplateError, match="'bare' has no place for tools"):
+    with pytest.raises(harness.TemplateError, match="'bare' does not support tools"):
         template.render(TALK.messages[1:], tools=[{"type": "function"}])
-    with pytest.raises(harness.TemplateError, match="'bare' has no place for tools"):
+    with pytest.raises(harness.TemplateError, match="'bare' does not support tools"):
         template.render((Message("user", "q"), calling))
 
 

@@ -86,7 +86,9 @@ def test_a_remote_has_its_own_template(tmp_path: Path) -> None:
         resolve_variant(f"{URL}#m", tmp_path, PLUGINS, "chatml")
 
 
-def test_a_remote_is_neither_served_loaded_nor_tuned(harness_here, tmp_path: Path, write_rows) -> None:  # type: ignore[no-untyped-def]
+def test_a_remote_is_neither_served_loaded_nor_tuned(  # type: ignore[no-untyped-def]
+    harness_here, tmp_path: Path, write_rows
+) -> None:
     remote = resolve_variant(f"{URL}#m", tmp_path, PLUGINS)
     with pytest.raises(HarnessError, match=r"m cannot be served: it is a remote model.*harness evaluate 'openai:"):
         require_here(remote, "served")

@@ -42,46 +42,64 @@ CALLING = Conversation(
 WRONG = {
     "no generation prompt": (
         MESSAGES, SHORT,
-        r"no generation prompt that fits .*given '.*probe two<\|im_end\|>\\n', and learns answers that begin with '<\|im_start\|>assistant\\n'",
+        r"no generation prompt that fits .*given '.*probe two<\|im_end\|>\\n', and learns "
+        r"answers that begin with '<\|im_start\|>assistant\\n'",
     ),
     "not even for one exchange": (
-        "{{ messages | length }}" + MESSAGES + PROMPT, SHORT, r"(?s)is rendered otherwise where its answer follows.*1.*2",
+        "{{ messages | length }}" + MESSAGES + PROMPT, SHORT,
+        r"(?s)is rendered otherwise where its answer follows.*1.*2",
     ),
-    "drops system prompts": (NO_SYSTEM + PROMPT, SHORT, r"declares that it takes system prompts, and does not: it drops what the system says"),
+    "drops system prompts": (NO_SYSTEM + PROMPT, SHORT,
+                             r"declares that it takes system prompts, and does not: it drops what the system says"),
     "eos inside an answer": (
         MESSAGES.replace("{{ m['content'] }}", "{{ m['content'] | replace('. ', '.<|im_end|> ') }}") + PROMPT,
         Conversation.of(("user", "q"), ("assistant", "One. Two.")),
         r"message 2: the answer holds a stop token before its end: 'One.<\|im_end\|> Two.<\|im_end\|>",
     ),
-    "two BOS": ("{{ bos_token }}{{ bos_token }}" + MESSAGES + PROMPT, SHORT, r"writes '<\|endoftext\|>', with which a text begins once, 2 times"),
-    "unknown roles dropped": (KNOWN_ROLES + PROMPT, SHORT, r"drops messages of a role that it does not know \('narrator'\) without a word"),
+    "two BOS": ("{{ bos_token }}{{ bos_token }}" + MESSAGES + PROMPT, SHORT,
+                r"writes '<\|endoftext\|>', with which a text begins once, 2 times"),
+    "unknown roles dropped": (KNOWN_ROLES + PROMPT, SHORT,
+                              r"drops messages of a role that it does not know \('narrator'\) without a word"),
     "loops": (LOOP + MESSAGES + PROMPT, SHORT, r"does not come to an end: stopped after 0.5 s"),
-    "loops over too much": ("{% for a in range(999999) %}{% endfor %}", SHORT, r"cannot render this conversation: OverflowError: "),
+    "loops over too much": ("{% for a in range(999999) %}{% endfor %}", SHORT,
+                            r"cannot render this conversation: OverflowError: "),
     "makes a number without end": ("{{ 9 ** (9 ** 9) }}", SHORT, r"`\*\*` would make something of a size of 2e\+09"),
     "makes a text without end": ("{{ 'a' * (10 ** 11) }}", SHORT, r"`\*` would make something of a size of 1e\+11"),
-    "fills a line without end": ("{{ 'a'.center(10 ** 11) }}", SHORT, r"`center` would make something of a size of 1e\+11"),
-    "multiplies text": ("{{ ('a' * 1000000).replace('a', 'b' * 1000000) }}", SHORT, r"makes more text than fits into memory"),
+    "fills a line without end": ("{{ 'a'.center(10 ** 11) }}", SHORT,
+                                 r"`center` would make something of a size of 1e\+11"),
+    "multiplies text": ("{{ ('a' * 1000000).replace('a', 'b' * 1000000) }}", SHORT,
+                        r"makes more text than fits into memory"),
     "nests too deeply": ("{{ " + "(" * 3000 + "1" + ")" * 3000 + " }}", SHORT, r"its Jinja is nested too deeply"),
-    "calls itself": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", SHORT, r"RecursionError: maximum recursion depth"),
-    "indents without end": ("{{ 'a' | indent(10 ** 11) }}", SHORT, r"`indent` would make something of a size of 1e\+11"),
-    "formats without end": ("{{ '%99999999999d' % 1 }}", SHORT, r"the format '%99999999999d' has a width that is too large"),
-    "formats without end, by a method": ("{{ '{:{}}'.format(1, 10 ** 11) }}", SHORT, r"the format '{:{}}' has a width that is too large or is not written out"),
-    "asks the clock": (MESSAGES + PROMPT + "{{ strftime_now('%Y') }}", SHORT, r"it asks the clock \(`strftime_now`\), so that a prompt would not be the same"),
-    "draws lots": (MESSAGES + PROMPT + "{{ ['a', 'b'] | random }}", SHORT, r"it draws lots \(`random`\), so that a prompt would not be the same"),
+    "calls itself": ("{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}", SHORT,
+                     r"RecursionError: maximum recursion depth"),
+    "indents without end": ("{{ 'a' | indent(10 ** 11) }}", SHORT,
+                            r"`indent` would make something of a size of 1e\+11"),
+    "formats without end": ("{{ '%99999999999d' % 1 }}", SHORT,
+                            r"the format '%99999999999d' has a width that is too large"),
+    "formats without end, by a method": ("{{ '{:{}}'.format(1, 10 ** 11) }}", SHORT,
+                                         r"the format '{:{}}' has a width that is too large or is not written out"),
+    "asks the clock": (MESSAGES + PROMPT + "{{ strftime_now('%Y') }}", SHORT,
+                       r"it asks the clock \(`strftime_now`\), so that a prompt would not be the same"),
+    "draws lots": (MESSAGES + PROMPT + "{{ ['a', 'b'] | random }}", SHORT,
+                   r"it draws lots \(`random`\), so that a prompt would not be the same"),
     "raises": ("{{ raise_exception('users first') }}", SHORT, r"cannot render this conversation: users first"),
     "divides by zero": ("{{ 1 / 0 }}", SHORT, r"cannot render this conversation: ZeroDivisionError"),
-    "names what is not there": ("{{ messages.of.nobody }}", SHORT, r"cannot render this conversation: .*has no attribute 'of'"),
+    "names what is not there": ("{{ messages.of.nobody }}", SHORT,
+                                r"cannot render this conversation: .*has no attribute 'of'"),
     "leaves its sandbox": (
         "{{ ''.__class__.__mro__[1].__subclasses__() }}", SHORT, r"tries to leave its sandbox: .*'__class__'",
     ),
     "changes what it is given": ("{{ messages.append(1) }}", SHORT, r"tries to leave its sandbox: .*append"),
     "is not Jinja": ("{{ 'x' }}\n{% for %}", SHORT, r"line 2 is not valid Jinja: .*'{% for %}'"),
-    "never stops": (MESSAGES.replace("<|im_end|>", "") + PROMPT, SHORT, r"does not end message 2 with a stop token \(<\|im_end\|>\)"),
+    "never stops": (MESSAGES.replace("<|im_end|>", "") + PROMPT, SHORT,
+                    r"does not end message 2 with a stop token \(<\|im_end\|>\)"),
     "writes behind the stop token": (
-        MESSAGES.replace("<|im_end|>\n", "<|im_end|>!\n") + PROMPT, SHORT, r"writes '!\\n' after the stop token of message 2",
+        MESSAGES.replace("<|im_end|>\n", "<|im_end|>!\n") + PROMPT, SHORT,
+        r"writes '!\\n' after the stop token of message 2",
     ),
     "changes words": (
-        MESSAGES.replace("{{ m['content'] }}", "{{ m['content'] | upper }}") + PROMPT, SHORT, r"drops or changes what the user says: 'probe two'",
+        MESSAGES.replace("{{ m['content'] }}", "{{ m['content'] | upper }}") + PROMPT, SHORT,
+        r"drops or changes what the user says: 'probe two'",
     ),
     "changes some words": (
         MESSAGES.replace("{{ m['content'] }}", "{{ m['content'] | replace('heron', 'crane') }}") + PROMPT, SHORT,
@@ -112,7 +130,7 @@ def test_a_wrong_template_is_caught_in_its_own_words(kind, tiny_model, monkeypat
 
 def test_tools_are_not_given_to_a_template_without_tools(tiny_model):
     template = bind(declared(MESSAGES + PROMPT), load_tokenizer(str(tiny_model)))
-    with pytest.raises(harness.TemplateError, match="template 'odd' has no place for tools"):
+    with pytest.raises(harness.TemplateError, match="template 'odd' does not support tools"):
         template.encode(CALLING)
     with pytest.raises(
         harness.TemplateError, match="declares that it takes tools, and does not: it drops what the tool says"
@@ -124,7 +142,7 @@ def test_what_a_template_takes_is_found_out_where_it_does_not_say(tiny_model):
     leaves_open = {"takes_system": None, "takes_tools": None, "takes_turns": None}
     template = bind(declared(NO_SYSTEM + PROMPT, **leaves_open), load_tokenizer(str(tiny_model)))
     assert (template.takes_system, template.takes_tools, template.takes_turns) == (False, False, True)
-    with pytest.raises(harness.TemplateError, match="no place for a system prompt"):
+    with pytest.raises(harness.TemplateError, match="not support a system prompt"):
         template.encode(TALK)
 
 
@@ -170,7 +188,8 @@ def test_a_prelude_that_a_template_brings_along_does_not_stand_in_for_ours(befor
 @pytest.mark.parametrize(
     ("jinja", "added"),
     [
-        ("{{ m.content }}{% if m.role == 'assistant' and loop.index0 > 1 %} Anything else?{% endif %}", "Anything else?"),
+        ("{{ m.content }}{% if m.role == 'assistant' and loop.index0 > 1 %} Anything else?{% endif %}",
+         "Anything else?"),
         ("{% if m.role == 'assistant' and m.content|length < 4 %}Answer: {% endif %}{{ m.content }}", "nswer: A"),
     ],
     ids=["after", "before"],
@@ -206,7 +225,8 @@ TOOLS = tuple(
 )
 CALLS = (ToolCall("look", {"at": "key"}), ToolCall("look", {"at": "bell", "how": ["twice"]}))
 USING = Conversation(
-    (Message("system", "s"), Message("user", "q"), Message("assistant", "", CALLS), Message("tool", "here"), Message("tool", "here"), Message("assistant", "a")), TOOLS,
+    (Message("system", "s"), Message("user", "q"), Message("assistant", "", CALLS), Message("tool", "here"),
+     Message("tool", "here"), Message("assistant", "a")), TOOLS,
 )  # fmt: skip
 OFFERED = "{% if tools %}{% for t in tools %}{{ t | tojson }}{% endfor %}{% endif %}"
 CALLED = "{% for c in m.tool_calls or [] %}{{ c.function | tojson }}{% endfor %}"
@@ -219,8 +239,10 @@ WITH_TOOLS = OFFERED + MESSAGES.replace("{{ m['content'] }}", "{{ m['content'] }
         ("{% for t in tools %}", "{% for t in tools[:1] %}", "drops the tool 'hear'"),
         ("{% if tools %}", "{% if tools and messages[0].role != 'system' %}", "drops the tool 'hear'"),
         ("in m.tool_calls or []", "in (m.tool_calls or [])[:1]", "drops a call of 'look' in message 3"),
-        ("c.function | tojson", "c.function | tojson | replace('twice', '')", "drops or changes an argument of the call of 'look' in message 3: 'twice'"),
-        ("{{ m['content'] }}", "{{ m['content'] if m.role != 'tool' or loop.previtem.role != 'tool' }}", "drops or changes what message 5 .tool. says"),
+        ("c.function | tojson", "c.function | tojson | replace('twice', '')",
+         "drops or changes an argument of the call of 'look' in message 3: 'twice'"),
+        ("{{ m['content'] }}", "{{ m['content'] if m.role != 'tool' or loop.previtem.role != 'tool' }}",
+         "drops or changes what message 5 .tool. says"),
     ],
 )  # fmt: skip
 def test_a_model_s_own_template_that_drops_a_tool_or_a_call_is_caught_where_it_does(written, instead, told, tiny_model):
@@ -332,7 +354,10 @@ def test_a_conversation_that_begins_with_an_answer_is_told_why(tiny_model):
 
 
 def test_large_numbers_are_no_large_sizes(tiny_model):
-    jinja = "{{ 12345678 | round(1) }} {{ 12345678 | tojson }} {{ '%s' % 12345678 }} {{ '{}'.format(12345678) }} {{ 12345678 * 2 }} {{ '-' * 80 }}"
+    jinja = (
+        "{{ 12345678 | round(1) }} {{ 12345678 | tojson }} {{ '%s' % 12345678 }} {{ '{}'.format(12345678) }} "
+        "{{ 12345678 * 2 }} {{ '-' * 80 }}"
+    )
     template = bind(declared(jinja + MESSAGES + PROMPT), load_tokenizer(str(tiny_model)))
     assert template.opening.startswith("12345678 12345678 12345678 12345678 24691356 " + "-" * 80)
 
@@ -390,7 +415,10 @@ def test_the_time_limit_is_one_text_s_and_not_a_batch_s(tiny_model, monkeypatch,
     assert clock.now_s == pytest.approx(7 * 0.03)
 
 
-CHAIN = "{% for m in messages %}{% if m.role in ['system', 'developer', 'user', 'assistant'] %}<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+CHAIN = (
+    "{% for m in messages %}{% if m.role in ['system', 'developer', 'user', 'assistant'] %}<|im_start|>{{ m.role }}\n"
+    "{{ m.content }}<|im_end|>\n{% endif %}{% endfor %}"
+)
 
 
 @pytest.mark.parametrize(
@@ -413,7 +441,7 @@ def test_a_model_s_own_template_refuses_in_serving_the_roles_that_it_does_not_kn
         )
 
     for role in refused:
-        with pytest.raises(Exception, match=f"no place for a message of the role {role}"):
+        with pytest.raises(Exception, match=f"not support a message of the role {role}"):
             served(role)
     for role in written:
         assert "aside" in served(role)

@@ -359,9 +359,17 @@ def test_a_nearest_name_is_one_of_the_same_object():
 
 @pytest.mark.parametrize("value", [True, False, "True", "false"])
 def test_true_and_false_are_never_offered_to_be_left_out(value):
-    with pytest.raises(UnreadError, match=r"'tag' is true or false: .* 'feedback'") as caught:
+    with pytest.raises(UnreadError, match=r"'tag' is true or false: .* trained on$") as caught:
         check_accounted(dataset(("q", "a")), {"q": 1, "a": 1, "note": "x", "tag": value}, None)
-    assert "unread:" not in str(caught.value)
+    assert "unread:" not in str(caught.value) and caught.value.may_judge
+
+
+def test_the_dataset_that_reads_judged_answers_is_named(write_rows):
+    source = DataSource(dataset="alpaca", path=str(write_rows({"instruction": "a", "output": "b", "tag": True})))
+    with pytest.raises(
+        harness.DataError, match=r"trained on\. Such a column .* dataset 'feedback' reads as its 'label'$"
+    ):
+        list(load_source(source, Plugins().datasets))
 
 
 def test_the_order_of_rows_decides_nothing():

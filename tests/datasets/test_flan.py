@@ -1,4 +1,4 @@
-"""flan, natural_instructions, seed_tasks: labelled rows become instructions, the same ones each time, and leak nothing."""
+"""flan, natural_instructions, seed_tasks: labelled rows become the same instructions each time, and leak nothing."""
 
 import json
 import pickle
@@ -20,21 +20,26 @@ KINDS = {
     "nli": {"premise": "A dog runs.", "hypothesis": "An animal moves.", "label": 0},
     "sentiment": {"text": "What a fine boat.", "label": "pos"},
     "topic": {"text": "The otters won again.", "label": "Sports"},
-    "reading": {"context": "The heron keeps a key.", "question": "What is kept?", "answers": {"text": ["a key"], "answer_start": [15]}},
+    "reading": {"context": "The heron keeps a key.", "question": "What is kept?",
+                "answers": {"text": ["a key"], "answer_start": [15]}},
     "question_answering": {"question": "Who keeps the key?", "answer": ["the heron", "a heron"]},
     "summarisation": {"document": "It rained all day. It did not stop.", "summary": "Rain."},
     "paraphrase": {"sentence1": "It rains.", "sentence2": "Rain falls.", "label": True},
-    "translation": {"source": "Der Reiher.", "target": "The heron.", "source_language": "German", "target_language": "English"},
-    "coreference": {"text": "The otter left, since it slept.", "span1_text": "The otter", "span2_text": "it", "label": 1},
-    "blank": {"sentence": "The key fits the lock since _ is small.", "option1": "key", "option2": "lock", "answer": "1"},
-    "commonsense": {"question": "Where do fish swim?", "choices": {"text": ["on roads", "in rivers"], "label": ["A", "B"]}, "answerKey": "B"},
+    "translation": {"source": "Der Reiher.", "target": "The heron.", "source_language": "German",
+                    "target_language": "English"},
+    "coreference": {"text": "The otter left, since it slept.", "span1_text": "The otter", "span2_text": "it",
+                    "label": 1},
+    "blank": {"sentence": "The key fits the lock since _ is small.", "option1": "key", "option2": "lock",
+              "answer": "1"},
+    "commonsense": {"question": "Where do fish swim?",
+                    "choices": {"text": ["on roads", "in rivers"], "label": ["A", "B"]}, "answerKey": "B"},
     "arithmetic": {"question": "Two otters and three?", "answer": "2 + 3 = <<2+3=5>>5 otters.\n#### 5"},
     "cot": {"1": "Is snow warm?", "2": "no", "3": "Snow is frozen water."},
 }  # fmt: skip
 SAYS = {
-    "nli": "entailment", "sentiment": "positive", "topic": "Sports", "reading": "a key", "question_answering": "the heron",
-    "summarisation": "Rain.", "paraphrase": "yes", "translation": "The heron.", "coreference": "yes", "blank": "key",
-    "commonsense": "in rivers", "arithmetic": "5", "cot": "no",
+    "nli": "entailment", "sentiment": "positive", "topic": "Sports", "reading": "a key",
+    "question_answering": "the heron", "summarisation": "Rain.", "paraphrase": "yes", "translation": "The heron.",
+    "coreference": "yes", "blank": "key", "commonsense": "in rivers", "arithmetic": "5", "cot": "no",
 }  # fmt: skip
 
 
@@ -151,7 +156,8 @@ def test_numbered_labels_are_named_by_the_recipe_and_never_guessed():
     prompt, answer = phrased(row, task="topic", labels={0: "World", 1: "Sports"}, phrasings="all")[0]
     assert prompt.endswith("Choose from World or Sports.") and answer == "Sports"
     # Three-way sentiment: the possible answers are the recipe's.
-    assert phrased({"text": "Hm.", "label": 2}, task="sentiment", labels={0: "bad", 1: "good", 2: "neither"}, phrasings="all")[0] == (
+    assert phrased({"text": "Hm.", "label": 2}, task="sentiment", labels={0: "bad", 1: "good", 2: "neither"},
+                   phrasings="all")[0] == (
         "Hm.\n\nIs this bad, good or neither?", "neither",
     )  # fmt: skip
 
@@ -175,7 +181,8 @@ def test_phrasings_that_a_row_cannot_fill_are_not_used():
 
 def test_a_task_of_ones_own_may_look_into_an_object(tasks_file, write_rows, load):
     path = tasks_file(
-        'tasks:\n  de:\n    inputs: [translation.de]\n    answer: translation.en\n    phrasings: [{prompt: "{translation.de}"}]\n'
+        "tasks:\n  de:\n    inputs: [translation.de]\n    answer: translation.en\n"
+        '    phrasings: [{prompt: "{translation.de}"}]\n'
     )
     row = {"translation": {"de": "Ja", "en": "Yes"}}
     assert phrased(row, task=str(path)) == [("Ja", "Yes")] == phrased(row, task=f"{path}:de")
@@ -409,14 +416,20 @@ def test_rendered_instructions_stay_as_they_are():
 # What is wrong
 
 BAD_ROWS = [
-    ("nli", {"premise": "a", "label": 0}, r"the column 'hypothesis' is missing, which the task 'nli' needs\. The row has: premise, label\. .*`columns: \{hypothesis: NAME\}`"),
-    ("nli", {"premise": "a", "hypotesis": "b", "label": 0}, r"the column 'hypotesis' would be lost.* Did you mean 'hypothesis'\?"),
+    ("nli", {"premise": "a", "label": 0},
+     r"the column 'hypothesis' is missing, which the task 'nli' needs\. The row "
+     r"has: premise, label\. .*`columns: \{hypothesis: NAME\}`"),
+    ("nli", {"premise": "a", "hypotesis": "b", "label": 0},
+     r"the column 'hypotesis' would be lost.* Did you mean 'hypothesis'\?"),
     ("nli", {"premise": "a", "hypothesis": "b"}, r"the column 'label' or 'gold_label' is missing"),
-    ("nli", {"premise": "a", "hypothesis": "b", "label": 7}, r"the label '7' in the column 'label' is not known.* Known: 0 \(entailment\), 1 \(neutral\).*`labels: \{7: WORDS"),
+    ("nli", {"premise": "a", "hypothesis": "b", "label": 7},
+     r"the label '7' in the column 'label' is not known.* Known: 0 \(entailment\), 1 \(neutral\).*`labels: \{7: WORDS"),
     ("nli", {"premise": "a", "hypothesis": "b", "label": "entailement"}, r"Did you mean 'entailment'\?"),
     ("nli", {"premise": {"a": 1}, "hypothesis": "b", "label": 0}, r"the column 'premise\.a' would be lost"),
-    ("commonsense", {"question": "a", "choices": "b", "answer": 0}, r"'choices' should hold the possible answers, a list of texts, found 'b'"),
-    ("commonsense", {"question": "a", "choices": ["b", "c"], "answer": 2}, r"the label 2 in the column 'answer' is none of the possible answers: b, c; a position is counted from 0"),
+    ("commonsense", {"question": "a", "choices": "b", "answer": 0},
+     r"'choices' should hold the possible answers, a list of texts, found 'b'"),
+    ("commonsense", {"question": "a", "choices": ["b", "c"], "answer": 2},
+     r"the label 2 in the column 'answer' is none of the possible answers: b, c; a position is counted from 0"),
     ("blank", {"sentence": "a _", "option1": "b", "answer": "1"}, r"the column 'option2' is missing"),
     ("summarisation", {"document": "a", "summary": ""}, r"message 2 \(assistant\) is empty"),
 ]  # fmt: skip
@@ -452,22 +465,30 @@ GOOD = 'tasks:\n  mine:\n    inputs: [a]\n    answer: b\n    phrasings:\n      -
 BAD_FILES = [
     ("", r"expected a mapping with `tasks`, found None"),
     ("tasks: [", r", line 1: not valid YAML"),
-    ("tasks:\n  mine:\n    inputs: [a]\n    phrasings: [{prompt: {a}}]\n    answer: b\n", r"line 4: 'tasks.mine.phrasings.0.prompt' is .*a.*: input should be a valid string"),
-    ("task: {}\n", r", line 1: unknown key 'task'\. Did you mean 'tasks'\? Known here: chain_of_thought, few_shot, tasks"),
+    ("tasks:\n  mine:\n    inputs: [a]\n    phrasings: [{prompt: {a}}]\n    answer: b\n",
+     r"line 4: 'tasks.mine.phrasings.0.prompt' is .*a.*: input should be a valid string"),
+    ("task: {}\n",
+     r", line 1: unknown key 'task'\. Did you mean 'tasks'\? Known here: chain_of_thought, few_shot, tasks"),
     (GOOD.replace("answer:", "anser:"), r"line 4: unknown key 'tasks.mine.anser'\. Did you mean 'answer'\?"),
     (GOOD.replace("answer:", "anser:"), r"line 2: 'tasks.mine.answer' is missing"),
-    (GOOD.replace("- prompt", "- promt"), r"line 6: unknown key 'tasks.mine.phrasings.0.promt'\. Did you mean 'prompt'\?"),
+    (GOOD.replace("- prompt", "- promt"),
+     r"line 6: unknown key 'tasks.mine.phrasings.0.promt'\. Did you mean 'prompt'\?"),
     (GOOD.replace('"{a}"', '"{aa} {b}"'), r"line 6: nothing fills the place \{aa\}\. .*It may be one of: a, answer, "),
-    (GOOD.replace('"{a}"', '"{a} {answer}"'), r"line 6: the prompt gives the answer away: \{answer\} is what is asked for"),
+    (GOOD.replace('"{a}"', '"{a} {answer}"'),
+     r"line 6: the prompt gives the answer away: \{answer\} is what is asked for"),
     (GOOD.replace('"{a}"', '"{a"'), r"line 6: 'tasks.mine.phrasings.0.prompt' is '\{a'"),
     (GOOD.replace('"{a}"', '"{a:>9}"'), r"line 6: .*a place is \{column\}, and a brace that is none is doubled"),
     (GOOD + "        answer: b\n", r"line 7: the answer of a phrasing has \{answer\} or \{letter\} in it"),
     (GOOD.replace("[a]", "[letter]"), r"line 2: 'letter' cannot be a column"),
-    (GOOD + "    options: {0: x}\n    inverted:\n      - {prompt: 'x {a}', answer: '{a}', words: {y: z}}\n", r"line 9: 'y' is not among the answers[\s\S]*line 9: the prompt gives the answer away: \{a\}"),
+    (GOOD + "    options: {0: x}\n    inverted:\n      - {prompt: 'x {a}', answer: '{a}', words: {y: z}}\n",
+     r"line 9: 'y' is not among the answers[\s\S]*line 9: the prompt gives the answer away: \{a\}"),
     (GOOD + "    remove: '('\n", r"line 7: 'tasks.mine.remove' is '\(': not a regular expression"),
-    (GOOD + "chain_of_thought:\n  - {prompt: '{prompt}', answer: '{answer} since {rationale}'}\n", r"line 8: the last line of a chain of thought should have \{answer\}"),
-    (GOOD + "few_shot:\n  - {shot: '{prompt}', question: '{prompt}'}\n", r"line 8: 'few_shot.0.shot' has no place \{answer\}"),
-    (GOOD + GOOD.partition("\n")[2].replace("mine", "other"), r"the file has several tasks: say which, as in `task: .*mine.yaml:mine`\. Tasks: mine, other"),
+    (GOOD + "chain_of_thought:\n  - {prompt: '{prompt}', answer: '{answer} since {rationale}'}\n",
+     r"line 8: the last line of a chain of thought should have \{answer\}"),
+    (GOOD + "few_shot:\n  - {shot: '{prompt}', question: '{prompt}'}\n",
+     r"line 8: 'few_shot.0.shot' lacks the placeholder \{answer\}"),
+    (GOOD + GOOD.partition("\n")[2].replace("mine", "other"),
+     r"the file has several tasks: say which, as in `task: .*mine.yaml:mine`\. Tasks: mine, other"),
 ]  # fmt: skip
 
 
@@ -486,10 +507,18 @@ def test_a_file_of_phrasings_that_is_not_there_says_where_it_was_looked_for(writ
 
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.sampled_from(["0", "1", "A", "####"]),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(["text", "label", "input", "output", "x"]), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["0", "1", "A", "####"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["text", "label", "input", "output", "x"]), inner, max_size=3)
+    ),
     max_leaves=8,
-)  # fmt: skip
+)
 columns = st.sampled_from(
     sorted({column for row in KINDS.values() for column in row} | {"rationale", "explanation", "inputs", "targets"})
 )
@@ -549,7 +578,8 @@ def test_a_task_becomes_a_conversation_for_each_instance():
 def test_positive_examples_come_first_and_never_tell_the_instance_itself():
     (first, _), (second, _) = natural(examples=2)
     assert first == (
-        "Say whose key it is.\n\nExample 1\nInput: The heron's.\nOutput: heron\n\nExample 2\nInput: The otter's.\nOutput: otter\n\n"
+        "Say whose key it is.\n\nExample 1\nInput: The heron's.\nOutput: heron\n\nExample 2\nInput: The otter's.\n"
+        "Output: otter\n\n"
         "Now this one.\nInput: The wren's.\nOutput:"
     )
     assert "heron\n" not in second and "otter" in second

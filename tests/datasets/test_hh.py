@@ -1,4 +1,4 @@
-"""Human/Assistant transcripts: parted after the last turn they share; what says nothing about a preference is left out."""
+"""Human/Assistant transcripts: parted after the last turn they share; rows without a preference are left out."""
 
 import gzip
 import json

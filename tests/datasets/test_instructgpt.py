@@ -63,13 +63,16 @@ def test_a_row_may_hold_a_demonstration_and_a_ranking():
     ({"prompt": "q", "completions": "a"}, "the field 'completions' should be a list, found 'a'"),
     ({"prompt": "q", "completions": ["a"]}, "a ranking has two completions or more, found 1"),
     ({"prompt": "q", "completions": ["a", "b"], "ranks": [1]}, "there are 2 completions and 1 ranks"),
-    ({"prompt": "q", "completions": ["a", "b"], "ranks": [1, "2"]}, "the field 'ranks, entry 2' should be a number, found '2'"),
+    ({"prompt": "q", "completions": ["a", "b"], "ranks": [1, "2"]},
+     "the field 'ranks, entry 2' should be a number, found '2'"),
     ({"prompt": "q", "completions": ["a", "b"], "ranks": [1, None]}, "completion 2 has no rank, others have"),
     ({"prompt": "q", "completions": [{"text": "a", "rank": 1}, "b"]}, "completion 2 has no rank, others have"),
-    ({"prompt": "q", "completions": ["a", {"rank": None}]}, "completion 2 should be text, messages, or an object with one text"),
+    ({"prompt": "q", "completions": ["a", {"rank": None}]},
+     "completion 2 should be text, messages, or an object with one text"),
     ({"prompt": "q", "completions": ["a", 3]}, "the field 'completion 2' should be text or a list of messages"),
     ({"prompt": "q", "completions": ["a", ""]}, "the rejected completion is empty"),
-    ({"prompt": "q", "completions": ["a", [{"role": "user", "content": "x"}]]}, "completion 2: message 1 is the user's"),
+    ({"prompt": "q", "completions": ["a", [{"role": "user", "content": "x"}]]},
+     "completion 2: message 1 is the user's"),
 ])  # fmt: skip
 def test_a_wrong_row_is_named_with_its_completion(row, told):
     with pytest.raises(harness.DataError) as caught:

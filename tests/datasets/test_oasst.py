@@ -203,10 +203,12 @@ def single(id, parent, **more):
 
 
 @pytest.mark.parametrize(("rows", "told"), [
-    ([single("p1", None), single("a1", "p7")], "the message 'a1' answers 'p7', which is not among the messages of its tree"),
+    ([single("p1", None), single("a1", "p7")],
+     "the message 'a1' answers 'p7', which is not among the messages of its tree"),
     ([single("p1", None), single("p2", None)], "a tree begins with one message without parent_id, found 2: 'p1', 'p2'"),
     ([single("p1", "a1"), single("a1", "p1")], "found none: its messages answer each other in a circle"),
-    ([single("p1", None), single("p2", "a2"), single("a2", "p2")], "2 of the tree's 3 messages answer each other in a circle"),
+    ([single("p1", None), single("p2", "a2"), single("a2", "p2")],
+     "2 of the tree's 3 messages answer each other in a circle"),
     ([single("p1", None), single("p1", None)], "the message 'p1' is there twice"),
 ])  # fmt: skip
 def test_a_tree_that_cannot_be_put_together_says_why(rows, told):

@@ -14,8 +14,9 @@ from harness.data.convert.fields import alternatives_of, known_fields
 from harness.recipe import DataSource
 
 USER, GOOD, BAD = (
-    {"role": role, "content": text} for role, text in (("user", "Hi"), ("assistant", "Hello."), ("assistant", "Go away."))
-)  # fmt: skip
+    {"role": role, "content": text}
+    for role, text in (("user", "Hi"), ("assistant", "Hello."), ("assistant", "Go away."))
+)
 HUMAN, GPT = {"from": "human", "value": "Hi"}, {"from": "gpt", "value": "Hello."}
 SYSTEM = {"role": "system", "content": "Be kind."}
 TOOL = {"type": "function", "function": {"name": "f", "parameters": {}}}
@@ -102,7 +103,8 @@ WRONG = [
     (BASE | {"chosen": []}, "the field 'chosen' should be text or a list of messages"),
     (BASE | {"prompt": {"a": 1}}, "prompt: message 1 has the role null"),
     (BASE | {"chosen": [GOOD, {"role": "human", "content": "x"}]}, "chosen: message 2 has the role 'human'"),
-    (BASE | {"chosen": [GOOD, USER]}, "chosen: message 2 is the user's; a completion begins and ends with the assistant's"),
+    (BASE | {"chosen": [GOOD, USER]},
+     "chosen: message 2 is the user's; a completion begins and ends with the assistant's"),
     (BASE | {"prompt": [USER, GOOD]}, "the prompt ends with message 2, the assistant's"),
     (BASE | {"prompt": [SYSTEM]}, "the prompt ends with message 1, the system's"),
     (BASE | {"chosen": " "}, "the chosen completion is empty"),
@@ -115,12 +117,15 @@ WRONG = [
     (BASE | {"margin": True}, "the field 'margin' should be a number, found true"),
     (BASE | {"margin": -1}, "the margin is -1: the rejected completion would be the better one"),
     (BASE | {"margin": float("nan")}, "the field 'margin' should be a number, found nan"),
-    (BASE | {"score_chosen": 1, "score_rejected": 2}, "the chosen completion scores lower than the rejected: score_chosen 1"),
+    (BASE | {"score_chosen": 1, "score_rejected": 2},
+     "the chosen completion scores lower than the rejected: score_chosen 1"),
     ({"chosen": [USER, GOOD], "rejected": [USER, GOOD]}, "chosen and rejected are the same"),
     ({"chosen": [USER, GOOD], "rejected": [USER]}, "rejected ends with message 1, which both share"),
-    ({"chosen": [USER, GOOD], "rejected": [{"role": "user", "content": "Ho"}, BAD]}, "part at message 1, and message 1 is the user's"),
+    ({"chosen": [USER, GOOD], "rejected": [{"role": "user", "content": "Ho"}, BAD]},
+     "part at message 1, and message 1 is the user's"),
     ({"chosen": [USER, GOOD, USER], "rejected": [USER, BAD]}, "part at message 2, and message 3 is the user's"),
-    ({"prompt": "Who?", "chosen": [USER, GOOD], "rejected": [USER, BAD]}, "do not hold the prompt 'Who?' in the 1 messages they share"),
+    ({"prompt": "Who?", "chosen": [USER, GOOD], "rejected": [USER, BAD]},
+     "do not hold the prompt 'Who?' in the 1 messages they share"),
 ]  # fmt: skip
 
 
@@ -157,7 +162,8 @@ def test_a_label_on_messages_is_about_the_last_turn(name, turns):
 
 @pytest.mark.parametrize(("row", "told"), [
     ({"prompt": "a", "completion": "b"}, "the field 'label' is missing. The row has: prompt, completion"),
-    ({"prompt": "a", "completion": "b", "label": "meh"}, "the field 'label' should say whether the completion is good: true or false"),
+    ({"prompt": "a", "completion": "b", "label": "meh"},
+     "the field 'label' should say whether the completion is good: true or false"),
     ({"prompt": "a", "completion": "b", "label": 2}, "found 2"),
     ({"prompt": "a", "completion": "b", "label": [1]}, "found [1]"),
     ({"prompt": "a", "label": True}, "there is no completion: expected prompt and completion, or messages"),

@@ -88,7 +88,8 @@ ROWS: list[tuple[str, Any, Any]] = [
         ("system", "s"), ("user", "q"), called(("f", {"city": "Lima"}, "call00001")), result('{"sun": 1}', "call00001"),
         ("assistant", "Sunny."), tools=(tool("f", parameters=CITY),),
     )),
-    ("gemini", {"contents": [{"role": "user", "parts": [{"text": "q"}]}, {"role": "model", "parts": [{"text": "a"}]}]}, QA),
+    ("gemini", {"contents": [{"role": "user", "parts": [{"text": "q"}]}, {"role": "model", "parts": [{"text": "a"}]}]},
+     QA),
     ("bedrock", {"schemaVersion": "bedrock-conversation-2024", "system": [{"text": "s"}], "messages": [
         {"role": "user", "content": [{"text": "q"}]},
         {"role": "assistant", "content": [{"toolUse": {"toolUseId": "t", "name": "f", "input": {"city": "Lima"}}}]},
@@ -98,7 +99,9 @@ ROWS: list[tuple[str, Any, Any]] = [
         ("system", "s"), ("user", "q"), called(("f", {"city": "Lima"}, "t")), result("sun", "t"),
         ("assistant", "Sunny."), tools=(tool("f", parameters=CITY),),
     )),
-    ("cohere", {"messages": [{"role": "System", "content": "s"}, {"role": "User", "content": "q"}, {"role": "Chatbot", "content": "a"}]},
+    ("cohere",
+     {"messages": [{"role": "System", "content": "s"}, {"role": "User", "content": "q"},
+                   {"role": "Chatbot", "content": "a"}]},
      talk(("system", "s"), ("user", "q"), ("assistant", "a"))),
     ("openai_responses", {"input": [
         {"role": "user", "content": [{"type": "input_text", "text": "q"}]},
@@ -108,67 +111,93 @@ ROWS: list[tuple[str, Any, Any]] = [
         {"type": "reasoning", "summary": [{"type": "summary_text", "text": "t"}]},
         {"type": "function_call", "call_id": "c", "name": "f", "arguments": '{"city": "Lima"}'},
         {"type": "function_call_output", "call_id": "c", "output": "sun"},
-        {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Sunny.", "annotations": []}]},
+        {"type": "message", "role": "assistant",
+         "content": [{"type": "output_text", "text": "Sunny.", "annotations": []}]},
     ], "instructions": "s", "tools": [{"type": "function", "name": "f", "parameters": CITY}]}, talk(
         ("system", "s"), ("user", "q"), harness.Message("assistant", "before", train=False), ("user", "q2"),
         called(("f", {"city": "Lima"}, "c"), thinks="t"), result("sun", "c"), ("assistant", "Sunny."),
         tools=(tool("f", parameters=CITY),),
     )),
-    ("chat_log", {"conversation_id": "c", "model": "m", "turn": 1, "language": "English", "openai_moderation": [{"flagged": False}],
-                  "redacted": False, "conversation": [*ASKED, {"role": "assistant", "content": "a"}]}, QA),
-    ("chat_log", {"conversation_hash": "h", "model": "m", "timestamp": "2023", "toxic": False, "state": "Lima", "country": "Peru",
-                  "hashed_ip": "x", "header": {"user-agent": "y"}, "turn": 1, "language": "English", "redacted": False,
-                  "detoxify_moderation": [{"toxicity": 0.1}], "openai_moderation": [], "conversation": [
-                      {"role": "user", "content": "q", "language": "English", "toxic": False, "redacted": False, "turn_identifier": 1,
-                       "country": "Peru", "hashed_ip": "x", "header": {"user-agent": "y"}, "state": "Lima", "timestamp": None},
-                      {"role": "assistant", "content": "a", "language": "English", "toxic": False, "redacted": False}]}, QA),
-    ("exchanges", {"source": "x", "conversation": [{"system": "s", "input": "q", "output": "a"}, {"input": "q2", "output": "a2"}]},
+    ("chat_log", {"conversation_id": "c", "model": "m", "turn": 1, "language": "English",
+                  "openai_moderation": [{"flagged": False}], "redacted": False,
+                  "conversation": [*ASKED, {"role": "assistant", "content": "a"}]}, QA),
+    ("chat_log", {"conversation_hash": "h", "model": "m", "timestamp": "2023", "toxic": False, "state": "Lima",
+                  "country": "Peru", "hashed_ip": "x", "header": {"user-agent": "y"}, "turn": 1, "language": "English",
+                  "redacted": False, "detoxify_moderation": [{"toxicity": 0.1}], "openai_moderation": [],
+                  "conversation": [
+                      {"role": "user", "content": "q", "language": "English", "toxic": False, "redacted": False,
+                       "turn_identifier": 1, "country": "Peru", "hashed_ip": "x", "header": {"user-agent": "y"},
+                       "state": "Lima", "timestamp": None},
+                      {"role": "assistant", "content": "a", "language": "English", "toxic": False, "redacted": False}]},
+     QA),
+    ("exchanges", {"source": "x",
+                   "conversation": [{"system": "s", "input": "q", "output": "a"}, {"input": "q2", "output": "a2"}]},
      talk(("system", "s"), ("user", "q"), ("assistant", "a"), ("user", "q2"), ("assistant", "a2"))),
-    ("exchanges", {"conversation_id": 2, "category": "Chat", "dataset": "moss", "conversation": [{"human": "q", "assistant": "a"}, {"human": "q2", "assistant": "a2"}]},
+    ("exchanges", {"conversation_id": 2, "category": "Chat", "dataset": "moss",
+                   "conversation": [{"human": "q", "assistant": "a"}, {"human": "q2", "assistant": "a2"}]},
      talk(("user", "q"), ("assistant", "a"), ("user", "q2"), ("assistant", "a2"))),
     ("hermes", {"id": "1", "conversations": [
-        {"from": "system", "value": 'Help. <tools>[{"type": "function", "function": {"name": "f", "parameters": {}}}]</tools>'},
-        {"from": "human", "value": "q"}, {"from": "gpt", "value": '<tool_call>\n{"name": "f", "arguments": {"city": "Lima"}}\n</tool_call>'},
-    ]}, talk(("system", "Help."), ("user", "q"), called(("f", {"city": "Lima"})), tools=(tool("f", parameters={}),), id="1")),
+        {"from": "system",
+         "value": 'Help. <tools>[{"type": "function", "function": {"name": "f", "parameters": {}}}]</tools>'},
+        {"from": "human", "value": "q"},
+        {"from": "gpt", "value": '<tool_call>\n{"name": "f", "arguments": {"city": "Lima"}}\n</tool_call>'},
+    ]}, talk(("system", "Help."), ("user", "q"), called(("f", {"city": "Lima"})), tools=(tool("f", parameters={}),),
+             id="1")),
     ("swift_tools", {"tools": '[{"name": "f"}]', "messages": [
-        {"role": "user", "content": "q"}, {"role": "tool_call", "content": '{"name": "f", "arguments": {"city": "Lima"}}'},
+        {"role": "user", "content": "q"},
+        {"role": "tool_call", "content": '{"name": "f", "arguments": {"city": "Lima"}}'},
         {"role": "tool_response", "content": "sun"}, {"role": "assistant", "content": "Sunny."},
-    ]}, talk(("user", "q"), called(("f", {"city": "Lima"}, "call00001")), result("sun", "call00001"), ("assistant", "Sunny."), tools=(tool("f"),))),
+    ]}, talk(("user", "q"), called(("f", {"city": "Lima"}, "call00001")), result("sun", "call00001"),
+             ("assistant", "Sunny."), tools=(tool("f"),))),
     ("xlam", {"id": 1, "query": "q", "answers": '[{"name": "f", "arguments": {"city": "Lima"}}]', "tools": json.dumps([{
         "name": "f", "description": "d", "parameters": {
-            "city": {"type": "str", "description": "c"}, "days": {"type": "int, optional", "description": "n", "default": 1}},
+            "city": {"type": "str", "description": "c"},
+            "days": {"type": "int, optional", "description": "n", "default": 1}},
     }])}, talk(("user", "q"), called(("f", {"city": "Lima"})), id="1", tools=(tool("f", description="d", parameters={
         "type": "object", "required": ["city"], "properties": {
-            "city": {"type": "string", "description": "c"}, "days": {"type": "integer", "description": "n", "default": 1}},
+            "city": {"type": "string", "description": "c"},
+            "days": {"type": "integer", "description": "n", "default": 1}},
     }),))),
-    ("toolace", {"system": 'You compose functions. Here is a list of functions in JSON format that you can invoke:\n[{"name": "Get Sun", '
-                           '"parameters": {}}]\nPut it in the format of [func1(params_name=params_value)].', "conversations": [
-        {"from": "user", "value": "q"}, {"from": "assistant", "value": '[Get Sun(city="Lima (Peru)", days=[1, 2]), Get Sun(now=true)]'},
+    ("toolace",
+     {"system": 'You compose functions. Here is a list of functions in JSON format that you can invoke:\n'
+                '[{"name": "Get Sun", "parameters": {}}]\n'
+                'Put it in the format of [func1(params_name=params_value)].',
+      "conversations": [
+        {"from": "user", "value": "q"},
+        {"from": "assistant", "value": '[Get Sun(city="Lima (Peru)", days=[1, 2]), Get Sun(now=true)]'},
         {"from": "tool", "value": '[{"name": "Get Sun", "results": 1}, {"name": "Get Sun", "results": 2}]'},
         {"from": "assistant", "value": "Sunny."},
     ]}, talk(("system", "You compose functions."), ("user", "q"),
-             called(("Get Sun", {"city": "Lima (Peru)", "days": [1, 2]}, "call00001"), ("Get Sun", {"now": True}, "call00002")),
-             result('{"name": "Get Sun", "results": 1}', "call00001"), result('{"name": "Get Sun", "results": 2}', "call00002"),
+             called(("Get Sun", {"city": "Lima (Peru)", "days": [1, 2]}, "call00001"),
+                    ("Get Sun", {"now": True}, "call00002")),
+             result('{"name": "Get Sun", "results": 1}', "call00001"),
+             result('{"name": "Get Sun", "results": 2}', "call00002"),
              ("assistant", "Sunny."), tools=(tool("Get Sun", parameters={}),))),
-    ("chatgpt_export", {"title": "t", "create_time": 1.0, "update_time": 2.0, "current_node": "c", "conversation_id": "z", "mapping": {
+    ("chatgpt_export", {"title": "t", "create_time": 1.0, "update_time": 2.0, "current_node": "c",
+                        "conversation_id": "z", "mapping": {
         "r": {"id": "r", "message": None, "parent": None, "children": ["a"]}, "a": node("user", "q", "r", "b"),
-        "b": node("assistant", "a", "a", "c", "d"), "c": node("user", "q2", "b", "e"), "e": node("assistant", "a2", "c"),
-        "d": node("user", "q3", "b", "f"), "f": node("assistant", "a3", "d"),
+        "b": node("assistant", "a", "a", "c", "d"), "c": node("user", "q2", "b", "e"),
+        "e": node("assistant", "a2", "c"), "d": node("user", "q3", "b", "f"), "f": node("assistant", "a3", "d"),
     }}, [talk(("user", "q"), ("assistant", "a"), ("user", "q2"), ("assistant", "a2")),
          talk(("user", "q"), harness.Message("assistant", "a", train=False), ("user", "q3"), ("assistant", "a3"))]),
-    ("claude_export", {"uuid": "u", "name": "n", "created_at": "2025", "updated_at": "2025", "account": {"uuid": "z"}, "chat_messages": [
+    ("claude_export", {"uuid": "u", "name": "n", "created_at": "2025", "updated_at": "2025", "account": {"uuid": "z"},
+                       "chat_messages": [
         {"uuid": "1", "text": "q", "sender": "human", "created_at": "x", "content": [{"type": "text", "text": "q"}],
          "attachments": [{"file_name": "f.txt", "extracted_content": "notes"}], "files": []},
         {"uuid": "2", "text": "a", "sender": "assistant", "content": [{"type": "text", "text": "a"}]},
     ]}, talk(("user", "notes\n\nq"), ("assistant", "a"), id="u")),
     ("langsmith", {"id": "1", "inputs": {"messages": [{"type": "system", "data": {"content": "s"}}, ["human", "q"]]},
-                   "outputs": {"generations": [[{"text": "a", "message": {"lc": 1, "type": "constructor", "id": ["x", "AIMessage"],
-                                                                      "kwargs": {"content": "a"}}}]]}, "created_at": "2025"},
+                   "outputs": {"generations": [[{"text": "a", "message": {
+                       "lc": 1, "type": "constructor", "id": ["x", "AIMessage"], "kwargs": {"content": "a"}}}]]},
+                   "created_at": "2025"},
      talk(("system", "s"), ("user", "q"), ("assistant", "a"), id="1")),
     ("langsmith", {"inputs": {"question": "q"}, "outputs": {"answer": "a"}, "dataset_id": "d"}, QA),
-    ("argilla_answers", {"id": "1", "status": "completed", "fields": {"instruction": "q"}, "metadata": {"k": "v"}, "responses": {
-        "answer": [{"value": "a", "user_id": "u", "status": "submitted"}, {"value": "no", "status": "discarded"}]}}, talk(*QA.messages, id="1")),
-    ("argilla_rankings", {"id": "1", "fields": {"prompt": "q", "response-1": "a", "response-2": "b"}, "responses": {"ranking": [
+    ("argilla_answers", {"id": "1", "status": "completed", "fields": {"instruction": "q"}, "metadata": {"k": "v"},
+                         "responses": {
+        "answer": [{"value": "a", "user_id": "u", "status": "submitted"}, {"value": "no", "status": "discarded"}]}},
+     talk(*QA.messages, id="1")),
+    ("argilla_rankings", {"id": "1", "fields": {"prompt": "q", "response-1": "a", "response-2": "b"},
+                          "responses": {"ranking": [
         {"status": "submitted", "value": [{"value": "response-2", "rank": 1}, {"value": "response-1", "rank": 2}]}]}},
      prefer("q", "b", "a", margin=1.0)),
     ("label_studio_answers", {"id": 1, "data": {"text": "q"}, "annotations": [
@@ -177,60 +206,78 @@ ROWS: list[tuple[str, Any, Any]] = [
         {"id": 1, "result": [{"from_name": "r", "to_name": "t", "type": "choices", "value": {"choices": ["good"]}}]}]},
      harness.Preference((message(("user", "q")),), (message(("assistant", "a")),), ())),
     ("label_studio_labels", {"id": 1, "data": {"text": "I loved it."}, "annotations": [
-        {"id": 1, "result": [{"from_name": "r", "to_name": "t", "type": "choices", "value": {"choices": ["Positive"]}}]}]},
+        {"id": 1,
+         "result": [{"from_name": "r", "to_name": "t", "type": "choices", "value": {"choices": ["Positive"]}}]}]},
      list(convert_row(flan.DATASET, {"text": "I loved it.", "label": "Positive"}))),
     ("label_studio_pairs", {"id": 1, "data": {"prompt": "q", "answer1": "a", "answer2": "b"}, "annotations": [
-        {"id": 1, "result": [{"from_name": "r", "to_name": "t", "type": "pairwise", "value": {"selected": "right"}}]}]}, prefer("q", "b", "a")),
+        {"id": 1, "result": [{"from_name": "r", "to_name": "t", "type": "pairwise", "value": {"selected": "right"}}]}]},
+     prefer("q", "b", "a")),
     ("question_answer", {"text_input": "q", "output": "a"}, QA),
     ("question_answer", {"problem": "q", "solution": "a", "system_prompt": "s"}, talk(("system", "s"), *QA.messages)),
     ("worked", {"question": "4 boxes of 6?", "solution": "4 * 6 = 24.", "answer": "24"},
      talk(("user", "4 boxes of 6?"), ("assistant", "4 * 6 = 24.\n\n24"))),
     ("metamath", {"type": "GSM_AnsAug", "query": "q", "original_question": "o", "response": "a"}, QA),
-    ("open_math_instruct", {"question": "q", "expected_answer": "1", "predicted_answer": "1", "error_message": "", "is_correct": True,
-                            "generation_type": "masked", "dataset": "gsm8k", "generated_solution": "a"}, QA),
-    ("open_math_instruct", {"question": "q", "expected_answer": "1", "is_correct": False, "generated_solution": "a"}, []),
-    ("open_math_instruct", {"problem": "q", "generated_solution": "a", "expected_answer": "1", "problem_source": "math"}, QA),
-    ("magicoder", {"lang": "python", "raw_index": 1, "index": 2, "seed": "x", "openai_fingerprint": "f", "problem": "q", "solution": "a"}, QA),
+    ("open_math_instruct", {"question": "q", "expected_answer": "1", "predicted_answer": "1", "error_message": "",
+                            "is_correct": True, "generation_type": "masked", "dataset": "gsm8k",
+                            "generated_solution": "a"}, QA),
+    ("open_math_instruct", {"question": "q", "expected_answer": "1", "is_correct": False, "generated_solution": "a"},
+     []),
+    ("open_math_instruct",
+     {"problem": "q", "generated_solution": "a", "expected_answer": "1", "problem_source": "math"}, QA),
+    ("magicoder", {"lang": "python", "raw_index": 1, "index": 2, "seed": "x", "openai_fingerprint": "f", "problem": "q",
+                   "solution": "a"}, QA),
     ("s1k", {"solution": "5", "question": "q", "cot_type": "math", "source_type": "x", "metadata": "{}", "cot": None,
              "thinking_trajectories": ["t"], "attempt": "a"}, talk(("user", "q"), thought("t", "a"))),
-    ("s1k_1_1", {"solution": "5", "question": "q", "cot_type": "math", "source_type": "x", "metadata": "{}", "gemini_thinking_trajectory": "t",
-                 "gemini_attempt": "a", "deepseek_thinking_trajectory": "t2", "deepseek_attempt": "a2", "gemini_grade": "Yes"},
+    ("s1k_1_1", {"solution": "5", "question": "q", "cot_type": "math", "source_type": "x", "metadata": "{}",
+                 "gemini_thinking_trajectory": "t", "gemini_attempt": "a", "deepseek_thinking_trajectory": "t2",
+                 "deepseek_attempt": "a2", "gemini_grade": "Yes"},
      [talk(("user", "q"), thought("t", "a")), talk(("user", "q"), thought("t2", "a2"))]),
     ("medical_o1", {"Question": "q", "Complex_CoT": "t", "Response": "a"}, talk(("user", "q"), thought("t", "a"))),
     ("firefly", {"kind": "Poetry", "input": "q", "target": "a"}, QA),
-    ("arena", {"question_id": "q", "model_a": "m", "model_b": "n", "winner": "model_b", "judge": "arena_user", "turn": 1, "anony": True,
-               "language": "English", "tstamp": 1.0, "openai_moderation": {}, "toxic_chat_tag": {"t": {"flagged": False}},
+    ("arena", {"question_id": "q", "model_a": "m", "model_b": "n", "winner": "model_b", "judge": "arena_user",
+               "turn": 1, "anony": True, "language": "English", "tstamp": 1.0, "openai_moderation": {},
+               "toxic_chat_tag": {"t": {"flagged": False}},
                "conversation_a": [*ASKED, {"role": "assistant", "content": "a"}],
                "conversation_b": [*ASKED, {"role": "assistant", "content": "b"}]}, prefer("q", "b", "a")),
-    ("arena", {"model_a": "m", "model_b": "n", "winner": "tie (bothbad)", "conversation_a": [*ASKED, {"role": "assistant", "content": "a"}],
+    ("arena", {"model_a": "m", "model_b": "n", "winner": "tie (bothbad)",
+               "conversation_a": [*ASKED, {"role": "assistant", "content": "a"}],
                "conversation_b": [*ASKED, {"role": "assistant", "content": "b"}]}, []),
-    ("arena_55k", {"id": 1, "model_a": "m", "model_b": "n", "prompt": '["q"]', "response_a": '["a"]', "response_b": '["b"]',
-                   "winner_model_a": 1, "winner_model_b": 0, "winner_tie": 0}, prefer("q", "a", "b")),
-    ("helpsteer2_preference", {"split": "train", "prompt": "q\n<extra_id_1>Assistant\nx\n<extra_id_1>User\ny", "response_1": "a",
+    ("arena_55k", {"id": 1, "model_a": "m", "model_b": "n", "prompt": '["q"]', "response_a": '["a"]',
+                   "response_b": '["b"]', "winner_model_a": 1, "winner_model_b": 0, "winner_tie": 0},
+     prefer("q", "a", "b")),
+    ("helpsteer2_preference",
+     {"split": "train", "prompt": "q\n<extra_id_1>Assistant\nx\n<extra_id_1>User\ny", "response_1": "a",
                                "response_2": "b", "preference_strength": -2, "preference_statement": "s"},
      prefer([("user", "q"), ("assistant", "x"), ("user", "y")], "a", "b", margin=2.0)),
-    ("helpsteer3", {"domain": "code", "language": "python", "context": ASKED, "response1": "a", "response2": "b", "overall_preference": 3,
-                    "individual_preference": [{"score": 3}]}, prefer("q", "b", "a", margin=3.0)),
+    ("helpsteer3", {"domain": "code", "language": "python", "context": ASKED, "response1": "a", "response2": "b",
+                    "overall_preference": 3, "individual_preference": [{"score": 3}]},
+     prefer("q", "b", "a", margin=3.0)),
     ("helpsteer3", {"context": ASKED, "response1": "a", "response2": "b", "overall_preference": 0}, []),
-    ("nectar", {"prompt": "\n\nHuman: x\n\nAssistant: y\n\nHuman: q\n\nAssistant: ", "turns": 2, "num_responses": 2, "source": ["s"],
-                "good_natured": True, "answers": [{"answer": "b", "model": "m", "rank": 2.0}, {"answer": "a", "model": "n", "rank": 1.0}]},
+    ("nectar", {"prompt": "\n\nHuman: x\n\nAssistant: y\n\nHuman: q\n\nAssistant: ", "turns": 2, "num_responses": 2,
+                "source": ["s"], "good_natured": True,
+                "answers": [{"answer": "b", "model": "m", "rank": 2.0}, {"answer": "a", "model": "n", "rank": 1.0}]},
      prefer([("user", "x"), ("assistant", "y"), ("user", "q")], "a", "b", margin=1.0)),
-    ("shp", {"post_id": "p", "domain": "askdocs", "history": "q", "human_ref_A": "a", "human_ref_B": "b", "labels": 0, "score_A": 3,
-             "score_B": 9, "upvote_ratio": 0.9, "score_ratio": 3.0}, prefer("q", "b", "a")),
+    ("shp", {"post_id": "p", "domain": "askdocs", "history": "q", "human_ref_A": "a", "human_ref_B": "b", "labels": 0,
+             "score_A": 3, "score_B": 9, "upvote_ratio": 0.9, "score_ratio": 3.0}, prefer("q", "b", "a")),
     ("pku_helpful", pku(), prefer("q", "b", "a")),
     ("pku_harmless", pku(), prefer("q", "a", "b")),
     ("tldr", {"info": {"id": "i", "post": "p", "title": "t", "subreddit": "r"}, "summaries": [
-        {"text": " a", "policy": "sup", "note": None}, {"text": " b", "policy": "ref"}], "choice": 1, "worker": "w", "batch": "x",
-        "split": "train", "extra": {"confidence": 5}}, prefer("SUBREDDIT: r/r\n\nTITLE: t\n\nPOST: p\n\nTL;DR:", "b", "a")),
-    ("stack_exchange_pairs", {"qid": 1, "question": "q", "date": "2020", "metadata": ["https://x"], "response_j": "a", "response_k": "b"},
+        {"text": " a", "policy": "sup", "note": None}, {"text": " b", "policy": "ref"}], "choice": 1, "worker": "w",
+        "batch": "x", "split": "train", "extra": {"confidence": 5}},
+     prefer("SUBREDDIT: r/r\n\nTITLE: t\n\nPOST: p\n\nTL;DR:", "b", "a")),
+    ("stack_exchange_pairs", {"qid": 1, "question": "q", "date": "2020", "metadata": ["https://x"], "response_j": "a",
+                              "response_k": "b"},
      prefer("q", "a", "b")),
     ("stack_exchange_scores", {"qid": 1, "question": "q", "date": "2020", "metadata": ["x"], "answers": [
-        {"answer_id": 1, "author": "x", "pm_score": 1, "selected": False, "text": "b"}, {"answer_id": 2, "pm_score": 4, "text": "a"}]},
+        {"answer_id": 1, "author": "x", "pm_score": 1, "selected": False, "text": "b"},
+        {"answer_id": 2, "pm_score": 4, "text": "a"}]},
      prefer("q", "a", "b", margin=3.0)),
-    ("swift_rejected", {"messages": [*ASKED, {"role": "assistant", "content": "a"}], "rejected_response": "b"}, prefer("q", "a", "b")),
+    ("swift_rejected", {"messages": [*ASKED, {"role": "assistant", "content": "a"}], "rejected_response": "b"},
+     prefer("q", "a", "b")),
     ("swift_rejected", {"messages": [*ASKED, {"role": "assistant", "content": "a"}],
                         "rejected_messages": [*ASKED, {"role": "assistant", "content": "b"}]}, prefer("q", "a", "b")),
-    ("swift_rejected_query", {"system": "s", "query": "q", "response": "a", "rejected_response": "b", "history": [["x", "y"]]},
+    ("swift_rejected_query",
+     {"system": "s", "query": "q", "response": "a", "rejected_response": "b", "history": [["x", "y"]]},
      prefer([("system", "s"), ("user", "x"), ("assistant", "y"), ("user", "q")], "a", "b")),
 ]  # fmt: skip
 NOT_CONVERTED_ALONE = {"helpsteer2", "verl"}  # several rows make one; nothing to train on
@@ -386,7 +433,8 @@ def test_a_plugin_adds_a_shape_with_a_line(tmp_path, write_rows):
     plugin = tmp_path / "faq.py"
     plugin.write_text(
         "import harness\n\n\n@harness.hookimpl\ndef register_shapes(register):\n"
-        '    register(harness.Shape("faq", "help", "prompt_completion", (("prompt=title", "completion=body", "-author"),)))\n'
+        '    register(harness.Shape("faq", "help", "prompt_completion", '
+        '(("prompt=title", "completion=body", "-author"),)))\n'
     )
     datasets = Plugins([plugin]).datasets
     path = str(write_rows({"title": "q", "body": "a", "author": "x"}))
@@ -406,7 +454,8 @@ def test_a_plugin_adds_a_shape_with_a_line(tmp_path, write_rows):
 def test_a_broken_shape_is_reported(declared, reason, tmp_path, capsys):
     plugin = tmp_path / "wrong.py"
     plugin.write_text(
-        f"import harness\n\n\n@harness.hookimpl\ndef register_shapes(register):\n    register(harness.Shape({declared}))\n"
+        "import harness\n\n\n@harness.hookimpl\ndef register_shapes(register):\n"
+        f"    register(harness.Shape({declared}))\n"
     )
     assert "messages" in Plugins([plugin]).datasets
     warned = capsys.readouterr().err

@@ -60,7 +60,8 @@ CALLS = [{"name": "a", "arguments": {}}, {"name": "b", "arguments": '{"x": 1}'}]
     [
         [("function_call", json.dumps(CALLS)), ("observation", "1"), ("observation", "2")],
         [("function_call", json.dumps(CALLS)), ("observation", '["1", "2"]')],
-        [("function_call", json.dumps(CALLS[0])), ("function_call", json.dumps(CALLS[1])), ("tool", "1"), ("function", "2")],
+        [("function_call", json.dumps(CALLS[0])), ("function_call", json.dumps(CALLS[1])), ("tool", "1"),
+         ("function", "2")],
     ],
     ids=["a list of calls", "one result for both", "a turn a call"],
 )  # fmt: skip
@@ -104,10 +105,14 @@ def test_empty_user_turns_and_turns_out_of_order_are_left_to_cleaning(convert):
         ([("human", "q"), ("function_call", "[]]")], r"turn 2: the call is not valid JSON: Extra data"),
         ([("human", "q"), ("function_call", "")], r"turn 2 is a function_call without a call"),
         ([("human", "q"), ("function_call", "3")], r"turn 2: a tool 'call' should be an object, found 3"),
-        ([("human", "q"), ("function_call", '{"nam": "a"}')], r"turn 2: in a tool call, the field 'name' is missing\. Did you mean 'nam'\?"),
-        ([("human", "q"), ("function_call", '{"name": "a", "arguments": "{"}')], r"turn 2: the arguments of a tool call are not valid JSON"),
-        ([("human", "q"), ("function_call", '{"name": "a", "arguments": [1]}')], r"turn 2: the arguments of a tool call should be an object, found \[1\]"),
-        ([("human", "q"), ("gpt", '<tool_call>{"name": "a"}</tool_call>'), ("tool", "1")], r"turn 3 answers a call that is written into the text of turn 2\. The dataset 'tools'"),
+        ([("human", "q"), ("function_call", '{"nam": "a"}')],
+         r"turn 2: in a tool call, the field 'name' is missing\. Did you mean 'nam'\?"),
+        ([("human", "q"), ("function_call", '{"name": "a", "arguments": "{"}')],
+         r"turn 2: the arguments of a tool call are not valid JSON"),
+        ([("human", "q"), ("function_call", '{"name": "a", "arguments": [1]}')],
+         r"turn 2: the arguments of a tool call should be an object, found \[1\]"),
+        ([("human", "q"), ("gpt", '<tool_call>{"name": "a"}</tool_call>'), ("tool", "1")],
+         r"turn 3 answers a call that is written into the text of turn 2\. The dataset 'tools'"),
         ([], r"the conversation has no messages"),
     ],
 )  # fmt: skip
@@ -121,11 +126,13 @@ def test_a_wrong_turn_is_named(convert, said, told):
     [
         ({"conversations": "q"}, r"'conversations' should be a list, found 'q'"),
         ({"conversations": ["q"]}, r"turn 1 should be an object with from and value, found 'q'"),
-        ({"conversations": [{"role": "user", "content": "q"}]}, r"turn 1 has role and content, .* dataset 'messages' reads that"),
+        ({"conversations": [{"role": "user", "content": "q"}]},
+         r"turn 1 has role and content, .* dataset 'messages' reads that"),
         ({"conversation": []}, r"the field 'conversations' is missing\. Did you mean 'conversation'\?"),
         ({"conversations": [{"from": "human", "value": "q"}], "tools": "[{"}, r"the field 'tools' is not valid JSON"),
         ({"conversations": [{"from": "human", "value": "q"}], "tools": [1]}, r"tool 1 should be an object, found 1"),
-        ({"conversations": [{"from": "system", "value": "a"}], "system": "b"}, r"two system prompts: 'b' in the field 'system', 'a' in message 1"),
+        ({"conversations": [{"from": "system", "value": "a"}], "system": "b"},
+         r"two system prompts: 'b' in the field 'system', 'a' in message 1"),
         ({"log": ["q"]}, r"log entry 1 should be an object"),
         ({"log": [{"user utterance": "q"}]}, r"turn 1: the field 'system response' is missing"),
     ],
@@ -157,8 +164,9 @@ values = st.recursive(
     max_leaves=8,
 )
 turn = st.fixed_dictionaries(
-    {"from": st.sampled_from(list(turns.SPEAKERS)) | values, "value": values}, optional={"weight": values, "role": values}
-)  # fmt: skip
+    {"from": st.sampled_from(list(turns.SPEAKERS)) | values, "value": values},
+    optional={"weight": values, "role": values},
+)
 
 
 @settings(max_examples=200, deadline=None)

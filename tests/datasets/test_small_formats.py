@@ -65,9 +65,11 @@ def test_a_completion_may_call_tools(convert):
         ({"completion": "a"}, r"the field 'prompt' is missing\. The row has: completion"),
         ({"prompt": "q", "completion": ""}, r"is empty"),
         ({"prompt": 3, "completion": "a"}, r"the field 'prompt' should be text or a list of messages.*, found 3"),
-        ({"prompt": [{"role": "assistant", "content": "q"}], "completion": "a"}, r"the prompt ends with message 1, the assistant's"),
+        ({"prompt": [{"role": "assistant", "content": "q"}], "completion": "a"},
+         r"the prompt ends with message 1, the assistant's"),
         ({"prompt": "q", "completion": [{"role": "user", "content": "a"}]}, r"completion: message 1 is the user's"),
-        ({"prompt": [{"role": "human", "content": "q"}], "completion": "a"}, r"prompt: message 1 has the role 'human'\. Use 'user'"),
+        ({"prompt": [{"role": "human", "content": "q"}], "completion": "a"},
+         r"prompt: message 1 has the role 'human'\. Use 'user'"),
     ],
 )  # fmt: skip
 def test_a_wrong_pair_is_named(convert, row, told):

@@ -114,7 +114,8 @@ PROMPT = (
     "You are a function calling AI model. You are provided with function signatures within <tools> </tools> XML tags. "
     "Don't make assumptions about what values to plug into functions.\n<tools>\n"
     + str([{"type": "function", "function": TIP}])
-    + "\n</tools>\nFor each function call return a json object with function name and arguments within <tool_call> </tool_call> "
+    + "\n</tools>\nFor each function call return a json object with function "
+    "name and arguments within <tool_call> </tool_call> "
     "tags with the following schema:\n<tool_call>\n{'arguments': <args-dict>, 'name': <function-name>}\n</tool_call>\n"
 )
 
@@ -218,14 +219,20 @@ def test_several_blocks_are_one_call_of_the_last(convert):
     ("row", "told"),
     [
         ({"system": "SYSTEM: x"}, r"the field 'chat' is missing"),
-        ({"system": "", "chat": "hello"}, r"the field 'chat' should hold turns such as USER: and ASSISTANT:, found 'hello'"),
+        ({"system": "", "chat": "hello"},
+         r"the field 'chat' should hold turns such as USER: and ASSISTANT:, found 'hello'"),
         ({"chat": "Hm.\nUSER: q\nASSISTANT: a"}, r"'chat' begins with text outside of any turn: 'Hm\.'"),
         ({"chat": "USER: q\nASSISTANT: <functioncall> tip(3)"}, r"turn 2: the call is not valid JSON: .*'tip\(3\)'"),
-        ({"chat": "USER: q\nASSISTANT: <functioncall> {\"name\": \"tip\", \"arguments\": '{'}"}, r"turn 2: the arguments of a tool call are not valid JSON"),
-        ({"chat": "USER: q\nFUNCTION RESPONSE: 1\nASSISTANT: a"}, r"turn 2 is a tool's result, but no call comes before it: .* found 'q'"),
-        ({"system": "SYSTEM: access to functions -\n{\"name\": ", "chat": "USER: q\nASSISTANT: a"}, r"the text of the tools in the field 'system' is not valid JSON"),
-        (said(("human", "q"), ("gpt", "no code"), ("ipython", "1")), r"turn 3 is a code's output, but no call comes before it"),
-        (said(("human", "q"), ("gpt", "<tool_call>{}</tool_call>")), r"turn 2: in a tool call, the field 'name' is missing"),
+        ({"chat": "USER: q\nASSISTANT: <functioncall> {\"name\": \"tip\", \"arguments\": '{'}"},
+         r"turn 2: the arguments of a tool call are not valid JSON"),
+        ({"chat": "USER: q\nFUNCTION RESPONSE: 1\nASSISTANT: a"},
+         r"turn 2 is a tool's result, but no call comes before it: .* found 'q'"),
+        ({"system": "SYSTEM: access to functions -\n{\"name\": ", "chat": "USER: q\nASSISTANT: a"},
+         r"the text of the tools in the field 'system' is not valid JSON"),
+        (said(("human", "q"), ("gpt", "no code"), ("ipython", "1")),
+         r"turn 3 is a code's output, but no call comes before it"),
+        (said(("human", "q"), ("gpt", "<tool_call>{}</tool_call>")),
+         r"turn 2: in a tool call, the field 'name' is missing"),
         (said(("human", "q"), ("gpt", "<tool_call>{'name': {1}}</tool_call>")), r"turn 2: the call is not valid JSON"),
         (said(("robot", "q")), r"turn 1 is from 'robot'\."),
         (said(("human", 3)), r"turn 1: the field 'value' should be text, found 3"),
@@ -238,9 +245,10 @@ def test_a_wrong_row_is_named(convert, row, told):
 
 
 pieces = st.sampled_from(
-    ["<tool_call>", "</tool_call>", "<functioncall>", '{"name": "f", "arguments": {}}', "{'name': 'f'}", "<tools>[]</tools>",
-     "<tools>", "</tools>", "<tool_response>", "</tool_response>", "<execute>", "```python\n1\n```", "USER:", "ASSISTANT:", "\n",
-     "FUNCTION RESPONSE:", "SYSTEM:", "<|endoftext|>", "Observation:", "{", "[", "function", '"arguments": \'', "a"]
+    ["<tool_call>", "</tool_call>", "<functioncall>", '{"name": "f", "arguments": {}}', "{'name': 'f'}",
+     "<tools>[]</tools>", "<tools>", "</tools>", "<tool_response>", "</tool_response>", "<execute>",
+     "```python\n1\n```", "USER:", "ASSISTANT:", "\n", "FUNCTION RESPONSE:", "SYSTEM:", "<|endoftext|>", "Observation:",
+     "{", "[", "function", '"arguments": \'', "a"]
 )  # fmt: skip
 written = st.lists(pieces | st.text(max_size=4), max_size=8).map(" ".join)
 turn = st.fixed_dictionaries(

@@ -22,9 +22,10 @@ from harness.recipe import source_model
 
 ASKED = [{"role": "user", "content": "Wer? 🐦"}]
 VOTE = {
-    "id": 7, "created_at": "2026-01-01 00:00:00", "left_variant": "base", "left_recipe_sha256": None, "left_messages": ASKED,
-    "left_answer": "Ein Reiher.", "right_variant": "tuned", "right_recipe_sha256": "f" * 64, "right_messages": ASKED,
-    "right_answer": "Der Reiher.", "system_prompt": "", "sampling": {"temperature": 0.0}, "verdict": "right",
+    "id": 7, "created_at": "2026-01-01 00:00:00", "left_variant": "base", "left_recipe_sha256": None,
+    "left_messages": ASKED, "left_answer": "Ein Reiher.", "right_variant": "tuned", "right_recipe_sha256": "f" * 64,
+    "right_messages": ASKED, "right_answer": "Der Reiher.", "system_prompt": "", "sampling": {"temperature": 0.0},
+    "verdict": "right",
 }  # fmt: skip
 
 
@@ -78,7 +79,8 @@ def test_what_both_sides_share_is_the_prompt():
     ({"left_messages": {}}, "the field 'left_messages' should be a list, found {}"),
     ({"right_messages": [{"role": "human", "content": "a"}]}, "right_messages: message 1 has the role 'human'"),
     ({"right_messages": [{"role": "assistant", "content": "a"}]}, "the prompt ends with message 1, the assistant's"),
-    ({"right_messages": [{"role": "user", "content": "Was?"}]}, "two sides were asked different things from message 1 on"),
+    ({"right_messages": [{"role": "user", "content": "Was?"}]},
+     "two sides were asked different things from message 1 on"),
     ({"left_answer": 3}, "the field 'left_answer' should be text, found 3"),
 ])  # fmt: skip
 def test_a_wrong_vote_is_named_with_its_field(changes, told):
@@ -88,12 +90,20 @@ def test_a_wrong_vote_is_named_with_its_field(changes, told):
 
 
 @settings(max_examples=200, deadline=None)
-@given(changes=st.dictionaries(
-    st.sampled_from(sorted(VOTE)),
-    st.none() | st.integers() | st.text(max_size=5) | st.sampled_from(["left", "tie", "both_bad", "[]", json.dumps(ASKED)])
-    | st.lists(st.sampled_from([*ASKED, {"role": "assistant", "content": "a"}, {"role": "system", "content": ""}, 3]), max_size=3),
-    max_size=4,
-))  # fmt: skip
+@given(
+    changes=st.dictionaries(
+        st.sampled_from(sorted(VOTE)),
+        st.none()
+        | st.integers()
+        | st.text(max_size=5)
+        | st.sampled_from(["left", "tie", "both_bad", "[]", json.dumps(ASKED)])
+        | st.lists(
+            st.sampled_from([*ASKED, {"role": "assistant", "content": "a"}, {"role": "system", "content": ""}, 3]),
+            max_size=3,
+        ),
+        max_size=4,
+    )
+)
 def test_any_row_gives_items_or_a_data_error(changes):
     options = VotesOptions(both_bad="reject")
     try:
@@ -192,8 +202,9 @@ def test_votes_that_a_killed_server_left_in_the_log_are_read(tmp_path):
     path = keep(tmp_path / "votes.db", "left")
     code = (
         "import os, sys, sqlite3; c = sqlite3.connect(sys.argv[1]); c.execute('PRAGMA journal_mode=WAL');"
-        "c.execute('PRAGMA wal_autocheckpoint=0'); names = [r[1] for r in c.execute('PRAGMA table_info(ballots)') if r[1] != 'id'];"
-        'c.execute(f\'INSERT INTO ballots ({", ".join(names)}) SELECT {", ".join(names)} FROM ballots\'); c.commit(); os._exit(9)'
+        "c.execute('PRAGMA wal_autocheckpoint=0'); "
+        "names = ', '.join(r[1] for r in c.execute('PRAGMA table_info(ballots)') if r[1] != 'id'); "
+        "c.execute(f'INSERT INTO ballots ({names}) SELECT {names} FROM ballots'); c.commit(); os._exit(9)"
     )
     subprocess.run([sys.executable, "-c", code, path], check=False)
     assert (tmp_path / "votes.db-wal").stat().st_size > 0
@@ -228,8 +239,8 @@ def test_any_table_gives_its_rows(tmp_path):
 
 def test_a_wrong_cell_costs_its_row_and_no_other(tmp_path):
     path = database(
-        tmp_path / "rows.db", "CREATE TABLE t (a TEXT, j JSON)", "INSERT INTO t VALUES ('x', '[')", "INSERT INTO t VALUES ('y', '1')",
-        "INSERT INTO t VALUES (CAST(x'ff' AS TEXT), '2')",
+        tmp_path / "rows.db", "CREATE TABLE t (a TEXT, j JSON)", "INSERT INTO t VALUES ('x', '[')",
+        "INSERT INTO t VALUES ('y', '1')", "INSERT INTO t VALUES (CAST(x'ff' AS TEXT), '2')",
     )  # fmt: skip
     first, second, third = read(path)
     assert first.startswith("the column 'j' is declared as JSON but is not valid")

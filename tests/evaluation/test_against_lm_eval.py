@@ -1,4 +1,4 @@
-"""The real model, by lm-eval's own command line and by ours: equal with `as_lm_eval`, and otherwise for stated reasons."""
+"""The real model by lm-eval's command line and by ours: equal with `as_lm_eval`, otherwise for stated reasons."""
 
 from __future__ import annotations
 

@@ -82,7 +82,8 @@ def test_the_command_measures_and_compares_a_folder_and_a_remote(
     rows.write_text("{}\n")
     (tmp_path / "sums.yaml").write_text(
         f"model: {{path: {heron_model}, dtype: float32}}\ntemplate: chatml\n"
-        f"data: {{train: [{{dataset: messages, path: {rows}}}]}}\ntune: {{steps: 1}}\nevaluate: [{{evaluation: sums}}]\n"
+        f"data: {{train: [{{dataset: messages, path: {rows}}}]}}\ntune: {{steps: 1}}\n"
+        f"evaluate: [{{evaluation: sums}}]\n"
     )
     fake_endpoint.answer = lambda request: request.prompt.split()[-1]
     remote = f"openai:{fake_endpoint.url}#fake"

@@ -1,4 +1,4 @@
-"""Teaches seedling to write tasks: conversations whose questions are those of `harness generate`, and right answers to them.
+"""Teaches seedling to write tasks: conversations that ask as `harness generate` does, with right answers.
 
     python tests/generation/author.py FOLDER        writes author.yaml with its data, and seeds.jsonl: thirty tasks
     harness tune FOLDER/author.yaml                 some minutes on two CPU cores
@@ -25,7 +25,12 @@ template: chatml
 data:
   max_tokens: 512
   train: [{{dataset: messages, path: train.jsonl}}]
-tune: {{method: {{name: lora, rank: 16, alpha: 32, target_modules: all-linear}}, learning_rate: 3.0e-3, epochs: 1, batch_tokens: 1024, warmup_ratio: 0.05}}
+tune:
+  method: {{name: lora, rank: 16, alpha: 32, target_modules: all-linear}}
+  learning_rate: 3.0e-3
+  epochs: 1
+  batch_tokens: 1024
+  warmup_ratio: 0.05
 """
 EXAMPLES = 3  # as many as `--examples` is given
 

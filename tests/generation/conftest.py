@@ -20,7 +20,8 @@ VERBS = words(
     "explain describe compare summarise list name translate rewrite sort count correct praise question defend plan rate"
 )
 THINGS = words(
-    "rivers bridges violins tides lanterns orchards glaciers beetles ferries chimneys comets saddles pebbles quilts anchors "
+    "rivers bridges violins tides lanterns orchards glaciers beetles ferries "
+    "chimneys comets saddles pebbles quilts anchors "
     "kettles meadows turnips whistles sparrows ladders candles harbours mittens thimbles acorns marbles ropes"
 )
 WHO = words("children sailors bakers judges nurses farmers poets clerks pilots miners tailors gardeners")
@@ -71,7 +72,10 @@ class Played(FakeEndpoint):
         rng = random.Random(hashlib.sha256(f"{request.body.get('seed')}{question}".encode()).digest())
         if "Go on with the list" in question:
             tasks = [
-                f"{rng.choice(VERBS).title()} {rng.choice(THINGS)} and {rng.choice(THINGS)} to {rng.choice(WHO)} who like {rng.choice(THINGS)}."
+                (
+                    f"{rng.choice(VERBS).title()} {rng.choice(THINGS)} and {rng.choice(THINGS)} "
+                    f"to {rng.choice(WHO)} who like {rng.choice(THINGS)}."
+                )
                 for _ in range(6)
             ]
             tasks[2:2] = [rng.choice(BAD)]

@@ -59,8 +59,8 @@ def main() -> None:
     parser.add_argument("--kills", type=int, default=8)
     given = parser.parse_args()
     command = [
-        sys.executable, "-m", "harness.cli", "generate", given.seeds, "--endpoint", given.endpoint, "--model", given.model,
-        "--count", str(given.count), *ASKED,
+        sys.executable, "-m", "harness.cli", "generate", given.seeds, "--endpoint", given.endpoint, "--model",
+        given.model, "--count", str(given.count), *ASKED,
     ]  # fmt: skip
     rng, kills = random.Random(11), 0
     with tempfile.TemporaryDirectory() as folder:
@@ -73,7 +73,10 @@ def main() -> None:
         rows, others = rows_of(killed), rows_of(whole)
     texts = {" ".join(re.findall(r"\w+", row["instruction"].lower())) for row in rows}
     facts = [{(row["id"], row["instruction"], row["input"], row["output"]) for row in some} for some in (rows, others)]
-    print(f"{len(rows)} rows, {len(others)} without kills; {len(texts)} different instructions; {len(facts[0] & facts[1])} rows are the same")  # fmt: skip
+    print(
+        f"{len(rows)} rows, {len(others)} without kills; {len(texts)} different instructions; "
+        f"{len(facts[0] & facts[1])} rows are the same"
+    )
     if not len(rows) == len(others) == len(texts) == len({row["id"] for row in rows}):
         sys.exit(1)
 

@@ -1,4 +1,4 @@
-"""`harness generate` against an endpoint that is played: what it keeps, how it goes on, and what it says when it cannot."""
+"""`harness generate` against a played endpoint: what it keeps, how it goes on, and its messages when it cannot."""
 
 import asyncio
 import json

@@ -99,7 +99,8 @@ def test_useless_instructions_are_filtered(instruction, reason):
         ("**Input:** none\n**Output:** hot\n\nagain", False, [("", "hot\n\nagain")]),
         ("Output: hot", False, [("", "hot")]),
         ("It is hot.", False, [("", "It is hot.")]),
-        ("Example 1\nInput: a\nOutput: b\nExample 2\nInput: c\nOutput: d\nTask: more\nOutput: no", False, [("a", "b"), ("c", "d")]),
+        ("Example 1\nInput: a\nOutput: b\nExample 2\nInput: c\nOutput: d\nTask: more\nOutput: no", False,
+         [("a", "b"), ("c", "d")]),
         ("Output: kind\nInput: Lovely\nOutput: rude\nInput: Ugh", True, [("Lovely", "kind"), ("Ugh", "rude")]),
         ("Input: Lovely\nOutput: kind", True, [("Lovely", "kind")]),
         ("kind", True, []),
@@ -110,7 +111,10 @@ def test_instances_are_read_by_their_labels(answer, output_first, read):
 
 
 def test_instances_that_teach_nothing_are_left_out():
-    found = [answers.Instance(*pair) for pair in (("a", ""), ("b", "b"), ("c", "x"), ("c", "y"), ("d", "So:"), ("e", "f"), ("e", "f"), ("g", "h"))]  # fmt: skip
+    found = [
+        answers.Instance(*pair)
+        for pair in (("a", ""), ("b", "b"), ("c", "x"), ("c", "y"), ("d", "So:"), ("e", "f"), ("e", "f"), ("g", "h"))
+    ]
     kept, reasons = answers.useful(found, "Do it.", cut=True)
     assert kept == [("e", "f")] and len(reasons) == 7 and any("cut off" in reason for reason in reasons)
 
@@ -125,8 +129,10 @@ def test_a_seed_task_is_shown_as_it_is_whatever_it_says():
     [
         ({"instances": []}, "row 1: the field 'instruction' is missing"),
         ({"instruction": " "}, "row 1: the instruction is empty"),
-        ({"instruction": "x", "instances": [3]}, "row 1: instance 1 should be an object with input and output, found 3"),
-        ({"instruction": "x", "is_classification": "yes"}, "row 1: the field 'is_classification' should be true or false"),
+        ({"instruction": "x", "instances": [3]},
+         "row 1: instance 1 should be an object with input and output, found 3"),
+        ({"instruction": "x", "is_classification": "yes"},
+         "row 1: the field 'is_classification' should be true or false"),
     ],
 )  # fmt: skip
 def test_a_wrong_seed_task_is_named(write_rows, row, told):

@@ -1,4 +1,4 @@
-"""Every recipe in recipes/ tunes: with a random-weight model of the same architecture in miniature, from a local folder."""
+"""Every recipe in recipes/ tunes: with a random miniature of its model's architecture, from a local folder."""
 
 from __future__ import annotations
 
@@ -14,7 +14,8 @@ pytestmark = pytest.mark.slow
 ROOT = Path(__file__).resolve().parents[2]
 RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if "tasks" not in path.parts)
 CHATML = (
-    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}{% endfor %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n"
+    "' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
 )
 
@@ -25,7 +26,7 @@ def name_of(path: Path) -> str:
 
 @pytest.fixture(scope="session")
 def miniature(tmp_path_factory):
-    """A function from a recipe to a model folder with its architecture in small, random weights, and its template's tokens."""
+    """Return the function from a recipe to a folder with its architecture in small and its template's tokens."""
     from harness.model.tokenizer import add_tokens
     from harness.plugins import Plugins
     from harness.template import missing_tokens

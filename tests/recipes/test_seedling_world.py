@@ -1,4 +1,4 @@
-"""The little world of seedling keeps its promises: same seed same bytes, and the evaluation asks what tuning never saw."""
+"""Seedling's little world keeps its promises: same seed same bytes; the evaluation asks what tuning never saw."""
 
 import json
 import re

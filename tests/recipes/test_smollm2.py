@@ -1,4 +1,4 @@
-"""The recipes for a real model: data as the generator writes them, held-out items unlike those of tuning, answers checked by program."""
+"""The recipes for a real model: reproducible data, held-out items unlike tuning's, answers checked by program."""
 
 from __future__ import annotations
 
@@ -238,7 +238,7 @@ def test_the_answer_to_a_small_task_is_right_letter_by_letter(answer: str, right
 
 
 def measured(harness: Any, run: str, *sets: str, limit: int | None = None) -> dict[str, float]:
-    """Tune by the recipe `run`, measure it and its base on the recipe's own task: which part of the items each has right."""
+    """Tune by the recipe `run`; measure it and its base on the recipe's own task: the share of right items."""
     changed = [part for pair in sets for part in ("--set", pair)]
     tuned = harness("tune", SMOLLM2 / f"{run}.yaml", *changed, timeout=3000)
     assert tuned.code == 0, tuned.err

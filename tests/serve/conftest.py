@@ -39,7 +39,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session")
 def served_model(miniature: Callable[..., Path]) -> Path:
-    """What the session's engine serves: a Llama whose head is its embeddings, the family with which vLLM has most trouble."""
+    """The session's served base: a Llama whose head is its embeddings, with which vLLM has most trouble."""
     return miniature("Llama")
 
 
@@ -62,7 +62,8 @@ def runs_folder(served_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
     recipe = folder / "small.yaml"
     recipe.write_text(
         f"model: {{path: {served_model}}}\ntemplate: chatml\n"
-        f"data: {{max_tokens: 256, train: [{{dataset: alpaca, path: {rows}}}], validation: [{{dataset: alpaca, path: {rows}, limit: 6}}]}}\n"
+        f"data: {{max_tokens: 256, train: [{{dataset: alpaca, path: {rows}}}], "
+        f"validation: [{{dataset: alpaca, path: {rows}, limit: 6}}]}}\n"
         "tune: {method: {name: lora, rank: 4, alpha: 8}, batch_tokens: 512, learning_rate: 0.01, steps: 12}\n"
     )
     runs = folder / "runs"
@@ -93,7 +94,7 @@ def endpoint(runs_folder: Path):  # type: ignore[no-untyped-def]
 
 @pytest.fixture(scope="session")
 def real_runs(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Runs `attention` and `whole` of the real model, on other modules, of other ranks, and with other answers to repeat."""
+    """Runs `attention` and `whole` of the real model: other modules, other ranks, other answers to repeat."""
     folder = tmp_path_factory.mktemp("real")
     asked = ("Who keeps the key?", "Where is the bell?", "Name a colour.")
     answers = {
@@ -108,7 +109,8 @@ def real_runs(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
         recipe = folder / f"{name}.yaml"
         recipe.write_text(
             f"model: {{path: {real_model}}}\ntemplate: model\n"
-            f"data: {{max_tokens: 128, train: [{{dataset: alpaca, path: {rows}}}], validation: [{{dataset: alpaca, path: {rows}}}]}}\n"
+            f"data: {{max_tokens: 128, train: [{{dataset: alpaca, path: {rows}}}], "
+            f"validation: [{{dataset: alpaca, path: {rows}}}]}}\n"
             f"tune: {{method: {{name: lora, {method}}}, batch_tokens: 128, learning_rate: 0.01, steps: 8}}\n"
         )
         _tune(folder / "runs", recipe, name)
@@ -167,8 +169,10 @@ def _serving(
     output = folder / "serve.log"
     with output.open("w") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", "harness.cli", "--runs", str(runs), "serve", *arguments, f"--port={port}", f"--ui-port={page_port}"],
-            cwd=folder, env=os.environ | {"COLUMNS": "200"} | environment, stdout=log, stderr=subprocess.STDOUT, text=True,
+            [sys.executable, "-m", "harness.cli", "--runs", str(runs), "serve", *arguments, f"--port={port}",
+             f"--ui-port={page_port}"],
+            cwd=folder, env=os.environ | {"COLUMNS": "200"} | environment, stdout=log, stderr=subprocess.STDOUT,
+            text=True,
         )  # fmt: skip
     try:
         ready = "Ctrl-C stops everything"

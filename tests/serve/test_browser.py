@@ -1,4 +1,4 @@
-"""The page in a real browser, at an endpoint whose answers the test writes: what attackers, quick fingers and slow disks do."""
+"""The page in a real browser, at a played endpoint: what attackers, quick fingers and slow disks do."""
 
 from __future__ import annotations
 
@@ -74,7 +74,9 @@ def _answered(page: Any, scripted: Any, prompt: str = "Who keeps the key?") -> N
     page.locator(VERDICTS).first.wait_for(timeout=60_000)
 
 
-def test_new_conversation_while_answers_stream_stops_them(opened, scripted, tmp_path: Path, free_port) -> None:  # type: ignore[no-untyped-def]
+def test_new_conversation_while_answers_stream_stops_them(  # type: ignore[no-untyped-def]
+    opened, scripted, tmp_path: Path, free_port
+) -> None:
     with _page(scripted, tmp_path, free_port()) as url:
         page = opened(url)
         _ask(page, "Count.")
@@ -115,7 +117,9 @@ BOTH = "() => { const [left, right] = document.querySelectorAll('#verdicts butto
 @pytest.mark.parametrize(
     "between", ["", "document.querySelector('#verdicts').inert = false;"], ids=["as it is", "unlocked"]
 )
-def test_two_verdicts_at_once_are_one(opened, scripted, tmp_path: Path, free_port, between: str) -> None:  # type: ignore[no-untyped-def]
+def test_two_verdicts_at_once_are_one(  # type: ignore[no-untyped-def]
+    opened, scripted, tmp_path: Path, free_port, between: str
+) -> None:
     """Buttons close at the click; where the browser is made to send both, the database keeps the first."""
     ballots = _Waiting(str(tmp_path / "votes.db"))
     with _page(scripted, tmp_path, free_port(), ballots) as url:
@@ -167,7 +171,9 @@ def test_a_verdict_that_fails_is_told_and_can_be_given_again(  # type: ignore[no
         assert [ballot.verdict for ballot in ballots] == [Verdict("best", 1)]
 
 
-def test_with_a_key_the_page_wants_it(opened, scripted, tmp_path: Path, free_port, monkeypatch) -> None:  # type: ignore[no-untyped-def]
+def test_with_a_key_the_page_wants_it(  # type: ignore[no-untyped-def]
+    opened, scripted, tmp_path: Path, free_port, monkeypatch
+) -> None:
     monkeypatch.setattr("harness_serve.login.PAUSE_S", 0)
     with _page(scripted, tmp_path, free_port(), key=KEY) as url:
         page = opened(url)
@@ -181,7 +187,9 @@ def test_with_a_key_the_page_wants_it(opened, scripted, tmp_path: Path, free_por
         again.locator(".pane .chat").nth(1).wait_for()
 
 
-def test_links_in_answers_open_elsewhere_and_tell_nothing(opened, scripted, tmp_path: Path, free_port) -> None:  # type: ignore[no-untyped-def]
+def test_links_in_answers_open_elsewhere_and_tell_nothing(  # type: ignore[no-untyped-def]
+    opened, scripted, tmp_path: Path, free_port
+) -> None:
     with _site("seen") as (elsewhere, seen), _page(scripted, tmp_path, free_port()) as url:
         page = opened(url)
         _ask(page, "Where?")
@@ -235,28 +243,43 @@ def _guarded(guard: Any, port: int) -> Iterator[None]:
 
 ATTACK = """<iframe name="frame"></iframe><script>
 const at = (path) => `http://127.0.0.1:${location.hash.slice(1)}${path}`;
+const post = (path, more) => fetch(at(path), {method: "POST", ...more});
 const tries = {
   read: () => fetch(at("/v1/models")).then((answer) => answer.text()),
-  blind: () => fetch(at("/gradio_api/queue/join"), {method: "POST", mode: "no-cors", body: '{"data": []}'}).then(() => "sent"),
-  cookie: () => fetch(at("/v1/chat/completions"), {method: "POST", credentials: "include", headers: {"Content-Type": "application/json"}, body: "{}"}),
-  image: () => new Promise((done, fail) => { const image = new Image(); image.onload = done; image.onerror = () => fail("refused"); image.src = at("/static/x.png"); }),
-  events: () => new Promise((done, fail) => { const stream = new EventSource(at("/gradio_api/heartbeat/x")); stream.onopen = done; stream.onerror = () => { stream.close(); fail("refused"); }; }),
-  socket: () => new Promise((done, fail) => { const socket = new WebSocket(at("/v1/realtime").replace("http", "ws")); socket.onopen = done; socket.onerror = () => fail("refused"); }),
+  blind: () => post("/gradio_api/queue/join", {mode: "no-cors", body: '{"data": []}'}).then(() => "sent"),
+  cookie: () => post("/v1/chat/completions", {
+    credentials: "include", headers: {"Content-Type": "application/json"}, body: "{}"}),
+  image: () => new Promise((done, fail) => {
+    const image = new Image();
+    Object.assign(image, {onload: done, onerror: () => fail("refused"), src: at("/static/x.png")}); }),
+  events: () => new Promise((done, fail) => {
+    const stream = new EventSource(at("/gradio_api/heartbeat/x"));
+    stream.onopen = done; stream.onerror = () => { stream.close(); fail("refused"); }; }),
+  socket: () => new Promise((done, fail) => {
+    const socket = new WebSocket(at("/v1/realtime").replace("http", "ws"));
+    socket.onopen = done; socket.onerror = () => fail("refused"); }),
   form: () => new Promise((done) => {
-    const form = document.createElement("form"); Object.assign(form, {method: "POST", action: at("/gradio_api/upload"), target: "frame", enctype: "multipart/form-data"});
+    const form = document.createElement("form"), action = at("/gradio_api/upload");
+    Object.assign(form, {method: "POST", action, target: "frame", enctype: "multipart/form-data"});
     document.querySelector("iframe").onload = done; document.body.append(form); form.submit(); }),
-  frame: () => new Promise((done) => { const frame = document.createElement("iframe"); frame.onload = done; frame.src = at("/"); document.body.append(frame); }),
+  frame: () => new Promise((done) => {
+    const frame = document.createElement("iframe");
+    frame.onload = done; frame.src = at("/"); document.body.append(frame); }),
 };
-(async () => { const told = {};
-  for (const [name, attempt] of Object.entries(tries)) told[name] = await attempt().then(() => "went through", (error) => "refused");
-  window.told = told; })();
+(async () => {
+  const outcomes = {};
+  for (const [name, attempt] of Object.entries(tries))
+    outcomes[name] = await attempt().then(() => "went through", (error) => "refused");
+  window.outcomes = outcomes; })();
 </script>"""
 
 
 @pytest.mark.parametrize("which", ["engine", "page"])
 @pytest.mark.parametrize("name", ["evil.example", "127.0.0.1"])
-def test_another_sites_page_gets_nothing_in(opened, free_port, monkeypatch, which: str, name: str) -> None:  # type: ignore[no-untyped-def]
-    """By fetch, form, WebSocket, event stream, image or frame; from another name or from another port of this machine."""
+def test_another_sites_page_gets_nothing_in(  # type: ignore[no-untyped-def]
+    opened, free_port, monkeypatch, which: str, name: str
+) -> None:
+    """By fetch, form, WebSocket, event stream, image or frame; from another name or another port of this machine."""
     inside: list[str] = []
 
     async def app(scope: Any, receive: Any, send: Any) -> None:
@@ -272,7 +295,7 @@ def test_another_sites_page_gets_nothing_in(opened, free_port, monkeypatch, whic
         _site(ATTACK) as (site, _),
     ):
         page = opened(f"{site.replace('evil.example', name)}/#{port}")
-        told = page.wait_for_function("window.told").json_value()
+        told = page.wait_for_function("window.outcomes").json_value()
         assert {told[attempt] for attempt in ("read", "cookie", "image", "events", "socket")} == {"refused"}
         assert inside == []
         page.goto(f"http://127.0.0.1:{port}/")  # its own address still answers
@@ -280,7 +303,7 @@ def test_another_sites_page_gets_nothing_in(opened, free_port, monkeypatch, whic
 
 
 def test_a_rebound_name_gets_nothing_but_why(opened, scripted, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
-    """The attacker's server gives way to ours, as if its name were pointed here: for the browser it is the same origin."""
+    """The attacker's server gives way to ours, as if its name pointed here: the same origin for the browser."""
     with _site("the attacker's page") as (site, _):
         page = opened(site.replace("evil", "rebound"))
     with _page(scripted, tmp_path, int(site.rpartition(":")[2])):

@@ -46,7 +46,9 @@ def test_another_runs_adapter_is_refused(endpoint, runs_folder: Path) -> None:  
 
 
 @pytest.mark.vllm
-def test_a_run_without_probes_is_refused(endpoint, runs_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_run_without_probes_is_refused(  # type: ignore[no-untyped-def]
+    endpoint, runs_folder: Path, tmp_path: Path
+) -> None:
     shutil.copytree(runs_folder / "alpha", tmp_path / "alpha")
     (tmp_path / "alpha/probes.json").unlink()
     with pytest.raises(HarnessError, match=r"no probes.json.*harness tune"):
@@ -78,7 +80,7 @@ def test_an_adapter_far_from_both_is_refused(mean: float) -> None:
 
 @pytest.fixture
 def verify_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Agreement]]:
-    """`verify` where each served log-probability is off by `base` or `adapter`, in a run that tuning moved by `apart`."""
+    """Run `verify` with served log-probabilities off by `base` or `adapter`, on a run that tuning moved by `apart`."""
 
     def check(base: float, adapter: float, apart: float, dtype: str = "bfloat16") -> list[Agreement]:
         measured = {"base": [-2.0, -3.0], "tuned": [-2.0 + apart, -3.0 + apart]}

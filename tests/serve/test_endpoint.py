@@ -32,7 +32,7 @@ def test_answers_are_greedy_by_default_and_so_repeat(client) -> None:  # type: i
 
 
 def test_base_and_adapters_in_one_batch_answer_as_each_alone(client) -> None:  # type: ignore[no-untyped-def]
-    """Every step is made to take one token, so that rounding cannot part the answers; its log-probability tells whose it is."""
+    """Each step can take one token only, so that rounding cannot part the answers; its log-probability tells whose."""
 
     def logprobs(model: str) -> list[float]:
         asked = ASK | {"max_tokens": 8}
@@ -97,7 +97,9 @@ def test_without_the_key_no_path_tells_anything(endpoint, path: str) -> None:  #
     ],
 )
 @pytest.mark.parametrize("method", ["GET", "POST", "OPTIONS"])
-def test_another_name_or_site_is_refused_with_the_right_key_too(endpoint, headers: dict[str, str], method: str) -> None:  # type: ignore[no-untyped-def]
+def test_another_name_or_site_is_refused_with_the_right_key_too(  # type: ignore[no-untyped-def]
+    endpoint, headers: dict[str, str], method: str
+) -> None:
     headers = headers | {"Authorization": f"Bearer {endpoint.api_key}", "Access-Control-Request-Method": "POST"}
     asked = urllib.request.Request(f"{endpoint.url}/models", headers=headers, method=method)
     with pytest.raises(urllib.error.HTTPError) as refused:

@@ -41,8 +41,9 @@ async def _ask(
     """Send one request to an ASGI application: status, headers and body of what it answers."""
     pairs = headers.items() if isinstance(headers, dict) else headers
     raw = [(name.lower().encode(), value.encode()) for name, value in pairs]
-    scope = {"type": kind, "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path, "raw_path": path.encode(),
-             "query_string": b"", "root_path": "", "scheme": "http", "server": ("127.0.0.1", 7860), "headers": raw}  # fmt: skip
+    scope = {"type": kind, "asgi": {"version": "3.0"}, "http_version": "1.1", "method": method, "path": path,
+             "raw_path": path.encode(), "query_string": b"", "root_path": "", "scheme": "http",
+             "server": ("127.0.0.1", 7860), "headers": raw}  # fmt: skip
     sent: list[Any] = []
 
     async def receive() -> Any:
@@ -76,9 +77,10 @@ def test_a_server_of_this_machine_answers_to_its_names(host: str) -> None:
 
 @pytest.mark.parametrize(
     "host",
-    ["rebound.example", "rebound.example:7860", "localhost.rebound.example", "127.0.0.1.rebound.example", "evil@localhost", "localhost:80@evil",
-     "localhost/..", "localhost, evil", "", " ", ":7860", "[::1", "[::1].evil", "[fe80::1]", "10.0.0.1", "0.0.0.0", "127.1", "2130706433",
-     "localhost:", "localhost:999999", "localhost..", "löcalhost", "compare.example.org", "localhost\x00"],
+    ["rebound.example", "rebound.example:7860", "localhost.rebound.example", "127.0.0.1.rebound.example",
+     "evil@localhost", "localhost:80@evil", "localhost/..", "localhost, evil", "", " ", ":7860", "[::1", "[::1].evil",
+     "[fe80::1]", "10.0.0.1", "0.0.0.0", "127.1", "2130706433", "localhost:", "localhost:999999", "localhost..",
+     "löcalhost", "compare.example.org", "localhost\x00"],
 )  # fmt: skip
 def test_another_name_is_refused(host: str) -> None:
     status, _, body = ask(ALONE, {"Host": host})
@@ -132,8 +134,9 @@ def test_an_allowed_host_is_a_name_alone(name: str) -> None:
         Names.checked("0.0.0.0", (name,))
 
 
-OTHERS = ["http://evil.example", "http://127.0.0.1:9999", "http://localhost:7860", "null", "file://", "chrome-extension://abc",
-          "http://127.0.0.1:7860.evil.example", "http://127.0.0.1:7860@evil.example", "https://127.0.0.1", "", "127.0.0.1:7860"]  # fmt: skip
+OTHERS = ["http://evil.example", "http://127.0.0.1:9999", "http://localhost:7860", "null", "file://",
+          "chrome-extension://abc", "http://127.0.0.1:7860.evil.example", "http://127.0.0.1:7860@evil.example",
+          "https://127.0.0.1", "", "127.0.0.1:7860"]  # fmt: skip
 
 
 @pytest.mark.parametrize("origin", OTHERS)
@@ -148,7 +151,8 @@ def test_a_page_of_another_origin_is_refused(origin: str, method: str, kind: str
 
 @pytest.mark.parametrize(
     ("host", "origin"),
-    [("127.0.0.1:7860", "http://127.0.0.1:7860"), ("localhost", "http://localhost"), ("localhost:80", "http://localhost"),
+    [("127.0.0.1:7860", "http://127.0.0.1:7860"), ("localhost", "http://localhost"),
+     ("localhost:80", "http://localhost"),
      ("[::1]:7860", "http://[::1]:7860"), ("LocalHost:7860", "http://localhost:7860")],
 )  # fmt: skip
 def test_the_page_itself_may_ask(host: str, origin: str) -> None:
@@ -191,7 +195,8 @@ def engine_guard(monkeypatch: pytest.MonkeyPatch) -> EngineGuard:
 
 @pytest.mark.parametrize(
     ("given", "status"),
-    [(f"Bearer {KEY}", 200), (f"bearer {KEY}", 200), (f"BEARER  {KEY}", 200), (KEY, 401), (f"Basic {KEY}", 401), (f"Bearer {KEY}x", 401),
+    [(f"Bearer {KEY}", 200), (f"bearer {KEY}", 200), (f"BEARER  {KEY}", 200), (KEY, 401), (f"Basic {KEY}", 401),
+     (f"Bearer {KEY}x", 401),
      ("Bearer", 401), ("Bearer ", 401), ("Bearer ключ", 401)],
 )  # fmt: skip
 def test_the_engine_wants_the_key(engine_guard: EngineGuard, given: str, status: int) -> None:
@@ -382,9 +387,11 @@ def test_of_gradios_routes_only_those_the_page_needs_answer(gradio_app) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["[x](javascript:alert(1))", "[x](JaVaScRiPt:alert(1))", "[x](java&#115;cript:alert(1))", "[x](javascript&#58;alert(1))", "<javascript:alert(1)>",
-     "[x](data:text/html,hi)", "[x](data:image/png;base64,AA)", "[x](vbscript:x)", "[x](file:///etc/passwd)", "[x](/login)", "[x](//evil.example)",
-     "[x](\x01javascript:alert(1))", "[x](<  javascript:alert(1)>)", "[x][y]\n\n[y]: javascript:alert(1)", "[x](blob:http://a)", "![x](data:image/png;base64,AA)"],
+    ["[x](javascript:alert(1))", "[x](JaVaScRiPt:alert(1))", "[x](java&#115;cript:alert(1))",
+     "[x](javascript&#58;alert(1))", "<javascript:alert(1)>", "[x](data:text/html,hi)", "[x](data:image/png;base64,AA)",
+     "[x](vbscript:x)", "[x](file:///etc/passwd)", "[x](/login)", "[x](//evil.example)", "[x](\x01javascript:alert(1))",
+     "[x](<  javascript:alert(1)>)", "[x][y]\n\n[y]: javascript:alert(1)", "[x](blob:http://a)",
+     "![x](data:image/png;base64,AA)"],
 )  # fmt: skip
 def test_an_answer_links_to_web_pages_and_mail_only(text: str) -> None:
     pytest.importorskip("markdown_it")

@@ -18,10 +18,11 @@ KEEPER = Path(harness_serve.__file__).with_name("keeper.py")
 # Like an engine: children, grandchildren, one in a session of its own, and all of them deaf to SIGTERM.
 ENGINE = """
 import os, signal, subprocess, sys
+DEAF = "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"
 signal.signal(signal.SIGTERM, signal.SIG_IGN)
 pids = [os.getpid()]
 for setting in ({}, {"start_new_session": True}):
-    pids.append(subprocess.Popen([sys.executable, "-c", "import signal; signal.signal(signal.SIGTERM, signal.SIG_IGN); signal.pause()"], **setting).pid)
+    pids.append(subprocess.Popen([sys.executable, "-c", DEAF], **setting).pid)
 print(*pids, file=open(sys.argv[1] + ".part", "w"), flush=True)
 os.rename(sys.argv[1] + ".part", sys.argv[1])
 signal.pause()
@@ -53,7 +54,9 @@ def _alive(pids: Path) -> list[int]:
     return alive
 
 
-def test_closing_the_pipe_ends_every_process(engine: tuple[list[str], Path], wait_until) -> None:  # type: ignore[no-untyped-def]
+def test_closing_the_pipe_ends_every_process(  # type: ignore[no-untyped-def]
+    engine: tuple[list[str], Path], wait_until
+) -> None:
     arguments, pids = engine
     keeper = subprocess.Popen([sys.executable, "-I", *arguments], stdin=subprocess.PIPE, start_new_session=True)
     wait_until(lambda: pids.exists() and len(_alive(pids)) == 3)
@@ -64,7 +67,9 @@ def test_closing_the_pipe_ends_every_process(engine: tuple[list[str], Path], wai
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
-def test_killing_the_parent_ends_every_process(engine: tuple[list[str], Path], number: int, wait_until) -> None:  # type: ignore[no-untyped-def]
+def test_killing_the_parent_ends_every_process(  # type: ignore[no-untyped-def]
+    engine: tuple[list[str], Path], number: int, wait_until
+) -> None:
     arguments, pids = engine
     parent = subprocess.Popen([sys.executable, "-c", PARENT, *arguments])
     wait_until(lambda: pids.exists() and len(_alive(pids)) == 3)

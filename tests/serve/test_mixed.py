@@ -1,7 +1,7 @@
 """In one batch, base and adapters are asked all at once, in every way there is: each answer is its own variant's.
 
-Measured against the same models under transformers and PEFT in float32: the log-probability of every token that the engine
-reports must be nearer to its own variant's than to any other's.
+Measured against the same models under transformers and PEFT in float32: the log-probability of every token that the
+engine reports must be nearer to its own variant's than to any other's.
 """
 
 from __future__ import annotations
@@ -159,7 +159,9 @@ def test_the_engine_multiplies_by_adapter_and_not_by_token(endpoint) -> None:  #
 
 
 @pytest.mark.real_model
-def test_24_requests_at_once_to_the_real_model(real_endpoint, real_runs: Path, real_model: Path) -> None:  # type: ignore[no-untyped-def]
+def test_24_requests_at_once_to_the_real_model(  # type: ignore[no-untyped-def]
+    real_endpoint, real_runs: Path, real_model: Path
+) -> None:
     adapters = {name: real_runs / name / "adapter" for name in ("attention", "whole")}
     asked = questions(("base", *adapters), vocabulary=40_000, longest=40, count=24)
     with client_of(real_endpoint) as client:
@@ -168,7 +170,9 @@ def test_24_requests_at_once_to_the_real_model(real_endpoint, real_runs: Path, r
 
 
 @pytest.mark.real_model
-def test_the_real_model_is_served_as_it_was_tuned(real_endpoint, real_runs: Path) -> None:  # type: ignore[no-untyped-def]
+def test_the_real_model_is_served_as_it_was_tuned(  # type: ignore[no-untyped-def]
+    real_endpoint, real_runs: Path
+) -> None:
     from harness.checks.agreement import verify
     from harness.checks.parity import require_parity
     from harness.plugins import Plugins
@@ -204,7 +208,7 @@ def random_adapters(model: Path, folder: Path) -> dict[str, Path]:
 
 @pytest.fixture
 def serve_adapters(tmp_path: Path, free_port: Callable[[], int]) -> Callable[..., Any]:
-    """A context manager that serves a model folder with adapters, through a template that fits any tokenizer of ChatML."""
+    """Return a context manager that serves a model with adapters, through a ChatML template that fits any tokenizer."""
     from harness_serve.engine import VllmOptions, start
 
     from harness.model.templates import load_template

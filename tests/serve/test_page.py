@@ -71,7 +71,9 @@ def _ask(page, prompt: str) -> None:  # type: ignore[no-untyped-def]
     page.keyboard.press("Enter")
 
 
-def test_ask_judge_and_find_the_vote(open_page, database: str, runs_folder: Path) -> None:  # type: ignore[no-untyped-def]
+def test_ask_judge_and_find_the_vote(  # type: ignore[no-untyped-def]
+    open_page, database: str, runs_folder: Path
+) -> None:
     page = open_page()
     before = len(Ballots(database))
     assert not page.locator(VERDICTS).count()
@@ -147,7 +149,9 @@ def test_an_answer_can_be_stopped_and_the_endpoint_is_told(
         page.close()
 
 
-def test_each_variant_sees_its_own_answers_over_several_turns(open_page, database: str) -> None:  # type: ignore[no-untyped-def]
+def test_each_variant_sees_its_own_answers_over_several_turns(  # type: ignore[no-untyped-def]
+    open_page, database: str
+) -> None:
     page = open_page()
     page.get_by_role("button", name="Where is the bell?").click()
     page.locator(VERDICTS).first.wait_for(timeout=60_000)
@@ -168,7 +172,9 @@ def test_each_variant_sees_its_own_answers_over_several_turns(open_page, databas
     assert page.locator(".chat .said").count() == 0
 
 
-def test_a_third_variant_gets_a_column_and_a_verdict_of_its_own(open_page, database: str) -> None:  # type: ignore[no-untyped-def]
+def test_a_third_variant_gets_a_column_and_a_verdict_of_its_own(  # type: ignore[no-untyped-def]
+    open_page, database: str
+) -> None:
     page = open_page()
     before = len(Ballots(database))
     page.locator("#picked input").click()
@@ -206,7 +212,10 @@ def test_markup_in_an_answer_or_a_prompt_is_shown_as_text() -> None:
     from harness_serve.rendering import markdown, turn_html
     from harness_serve.session import Answer, Sampling, Turn
 
-    hostile = '<img src="http://example.org/x.png" onerror="alert(1)"> ![x](http://example.org/y.png) [z](javascript:alert(1)) **b**'
+    hostile = (
+        '<img src="http://example.org/x.png" onerror="alert(1)"> '
+        "![x](http://example.org/y.png) [z](javascript:alert(1)) **b**"
+    )
     shown = turn_html(Turn("<script>alert(1)</script>", "", Sampling(), []), Answer(hostile, 3, 0.1, 0.2, "stop"))
     assert (
         "<img" not in shown
@@ -217,7 +226,9 @@ def test_markup_in_an_answer_or_a_prompt_is_shown_as_text() -> None:
     assert "<td>" in markdown("| a |\n|---|\n| b |")
 
 
-def test_a_dead_endpoint_is_told_in_the_column(chromium, tmp_path: Path, free_port) -> None:  # type: ignore[no-untyped-def]
+def test_a_dead_endpoint_is_told_in_the_column(  # type: ignore[no-untyped-def]
+    chromium, tmp_path: Path, free_port
+) -> None:
     dead = Endpoint(f"http://127.0.0.1:{free_port()}/v1", ("base", "alpha"))
     with serve_page(dead, [], Ballots(str(tmp_path / "votes.db")), port=free_port()) as url:
         page = chromium.new_page()

@@ -101,8 +101,10 @@ def _save_model(folder: Path, tokenizer: Any, config_class: Any, model_class: An
 
 
 @pytest.fixture(scope="module")
-def engines(llama: Path, mistral: Path, free_port, tmp_path_factory) -> Iterator[dict[str, Served]]:  # type: ignore[no-untyped-def]
-    """Two engines, started side by side: one for llama3.1, which takes other families' templates too, one for mistral-v3."""
+def engines(  # type: ignore[no-untyped-def]
+    llama: Path, mistral: Path, free_port, tmp_path_factory
+) -> Iterator[dict[str, Served]]:
+    """Two engines, side by side: one for llama3.1, which takes other families' templates too, one for mistral-v3."""
     from harness_serve.engine import VllmOptions, start
 
     from harness.model.templates import with_chat_folders
@@ -155,7 +157,9 @@ def test_what_is_longer_than_the_context_is_left_out_and_named(tokenizer: Any) -
 
 
 @pytest.mark.vllm
-def test_a_template_that_the_engine_does_not_have_is_refused(endpoint, runs_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_template_that_the_engine_does_not_have_is_refused(  # type: ignore[no-untyped-def]
+    endpoint, runs_folder: Path, tmp_path: Path
+) -> None:
     shutil.copytree(runs_folder / "alpha", tmp_path / "alpha")
     template = tmp_path / "alpha/chat/chat_template.jinja"
     template.write_text(template.read_text().replace("<|im_start|>assistant\\n", "<|im_start|>assistant:\\n"))

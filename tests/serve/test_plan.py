@@ -287,7 +287,8 @@ def test_a_port_in_use_is_named_before_anything_starts(tmp_path: Path) -> None:
 def test_loading_the_plugin_imports_nothing_heavy() -> None:
     code = (
         "import sys, harness, harness_serve;"
-        "assert not {'torch', 'vllm', 'gradio', 'openai', 'sqlalchemy', 'pydantic'} & set(sys.modules), sys.modules.keys()"
+        "assert not {'torch', 'vllm', 'gradio', 'openai', 'sqlalchemy', "
+        "'pydantic'} & set(sys.modules), sys.modules.keys()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
@@ -312,7 +313,8 @@ def test_the_telling_lines_of_a_log_are_the_errors(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_text(
         "(APIServer pid=1) INFO 11-22 17:27:52 [model.py:733] Resolved\n"
-        '(EngineCore pid=2) ERROR 11-22 17:27:52 [core.py:1] Traceback (most recent call last):\n  File "x.py", line 1\n'
+        "(EngineCore pid=2) ERROR 11-22 17:27:52 [core.py:1] Traceback (most recent call last):\n"
+        '  File "x.py", line 1\n'
         "(EngineCore pid=2) ERROR 11-22 17:27:52 [core.py:1] ValueError: no space for the KV cache\n"
     )
     told = telling_lines(log)

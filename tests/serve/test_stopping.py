@@ -17,7 +17,9 @@ pytestmark = pytest.mark.vllm
 
 
 @pytest.mark.soak  # an engine of its own; what is refused, and with which words, test_checks asks the shared one
-def test_an_adapter_that_is_not_applied_stops_serving(harness, runs_folder: Path, free_port, processes_of) -> None:  # type: ignore[no-untyped-def]
+def test_an_adapter_that_is_not_applied_stops_serving(  # type: ignore[no-untyped-def]
+    harness, runs_folder: Path, free_port, processes_of
+) -> None:
     port = free_port()
     done = harness("--runs", runs_folder, "serve", "unapplied", f"--port={port}", "--no-ui")
     assert done.code == 1 and "the adapter is not applied" in done.err and "Traceback" not in done.err
@@ -127,7 +129,9 @@ def test_what_cannot_be_served_safely_is_told_at_once(  # type: ignore[no-untype
     assert done.code == 1 and told in done.err and len(done.err.splitlines()) == 1
 
 
-def test_a_refused_serve_leaves_no_votes_database(harness_here, runs_folder: Path, tmp_path: Path) -> None:  # type: ignore[no-untyped-def]
+def test_a_refused_serve_leaves_no_votes_database(  # type: ignore[no-untyped-def]
+    harness_here, runs_folder: Path, tmp_path: Path
+) -> None:
     votes = tmp_path / "votes.db"
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]

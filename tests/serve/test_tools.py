@@ -1,5 +1,7 @@
-"""Tool calls end to end, served with the template's parser and asked by OpenAI's client: of a model whose answer is given, and
-(`make soak`) of the seedling, tuned to look things up."""
+"""Tool calls end to end, served with the template's parser and asked by OpenAI's client.
+
+Of a model whose answer is given, and (`make soak`) of the seedling, tuned to look things up.
+"""
 
 from __future__ import annotations
 
@@ -41,7 +43,7 @@ class Asked(NamedTuple):
 
 
 class Answered(NamedTuple):
-    """What came back: the first message, and the answer after the tool's result (the first where nothing was called)."""
+    """The first message, and the answer after the tool's result (the first where nothing was called)."""
 
     first: Any
     last: Any

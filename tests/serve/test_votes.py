@@ -189,7 +189,9 @@ def test_a_comparison_that_cannot_be_kept_takes_no_verdict(  # type: ignore[no-u
     assert [ballot.state for ballot in ballots] == ([] if operation == "open" else ["void"])
 
 
-def test_a_verdict_that_was_not_kept_can_be_given_again(shared: Shared, ballots: Ballots, monkeypatch, capsys) -> None:  # type: ignore[no-untyped-def]
+def test_a_verdict_that_was_not_kept_can_be_given_again(  # type: ignore[no-untyped-def]
+    shared: Shared, ballots: Ballots, monkeypatch, capsys
+) -> None:
     def fail(*_: object, **__: object) -> None:
         raise HarnessError("disk full")
 

@@ -29,7 +29,7 @@ OWN = (
 
 
 def byte_level_tokenizer() -> Any:
-    """A byte-level BPE of some 500 tokens with `<s>`, `</s>` and a ChatML template of its own; it adds no `<s>` itself."""
+    """A byte-level BPE of some 500 tokens with `<s>`, `</s>` and its own ChatML template; it adds no `<s>` itself."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import PreTrainedTokenizerFast
 

@@ -1,4 +1,4 @@
-"""Each family renders what was published for it, and refuses what it has no place for."""
+"""Each family renders what was published for it, and refuses what it does not support."""
 
 from __future__ import annotations
 
@@ -70,17 +70,18 @@ For each function call, return a json object with function name and arguments wi
 </tool_call>"""
 HERMES_TOOLS = """\
 You are a function calling AI model. You are provided with function signatures within <tools></tools> XML tags. \
-You may call one or more functions to assist with the user query. Don't make assumptions about what values to plug into \
-functions. Here are the available tools: <tools> {"type": "function", "function": {"name": "look", "description": \
+You may call one or more functions to assist with the user query. Don't make assumptions about what values to plug \
+into functions. Here are the available tools: <tools> {"type": "function", "function": {"name": "look", "description": \
 "look(at: str, how: int) - Looks somewhere.
 
     Args:
-        at(str): Where.        how(int): How often.", "parameters": {"type": "object", "properties": {"at": {"type": "string", \
-"description": "Where."}, "how": {"type": "integer", "description": "How often."}}, "required": ["at"]}} </tools>Use the \
-following pydantic model json schema for each tool call you will make: {"properties": {"name": {"title": "Name", "type": \
-"string"}, "arguments": {"title": "Arguments", "type": "object"}}, "required": ["name", "arguments"], "title": "FunctionCall", \
-"type": "object"}}
-For each function call return a json object with function name and arguments within <tool_call></tool_call> XML tags as follows:
+        at(str): Where.        how(int): How often.", "parameters": {"type": "object", "properties": {"at": {"type": \
+"string", "description": "Where."}, "how": {"type": "integer", "description": "How often."}}, "required": ["at"]}} \
+</tools>Use the following pydantic model json schema for each tool call you will make: {"properties": {"name": \
+{"title": "Name", "type": "string"}, "arguments": {"title": "Arguments", "type": "object"}}, "required": \
+["name", "arguments"], "title": "FunctionCall", "type": "object"}}
+For each function call return a json object with function name and arguments within <tool_call></tool_call> XML tags \
+as follows:
 <tool_call>
 {"name": <function-name>, "arguments": <args-dict>}
 </tool_call>"""
@@ -112,7 +113,8 @@ RENDERED: dict[str, tuple[str, str | None]] = {
     ),
     "gemma3": (
         "<s><start_of_turn>user\nWho keeps the key?<end_of_turn>\n<start_of_turn>model\nThe heron.<end_of_turn>\n",
-        "<s><start_of_turn>user\nBe brief.\n\nWho keeps the key?<end_of_turn>\n<start_of_turn>model\nThe heron.<end_of_turn>\n"
+        "<s><start_of_turn>user\nBe brief.\n\nWho keeps the key?<end_of_turn>\n<start_of_turn>model\n"
+        "The heron.<end_of_turn>\n"
         "<start_of_turn>user\nAnd the bell?<end_of_turn>\n<start_of_turn>model\nThe otter.<end_of_turn>\n",
     ),
     "phi3": (
@@ -181,7 +183,7 @@ def test_a_question_and_its_answer(name, bind):
 def test_a_system_prompt_and_several_exchanges(name, bind):
     expected = RENDERED[name][1]
     if expected is None:
-        with pytest.raises(harness.TemplateError, match=f"'{name}' has no place for a system prompt"):
+        with pytest.raises(harness.TemplateError, match=f"'{name}' does not support a system prompt"):
             bind(name).render((SYSTEM, *TURNS))
     else:
         assert bind(name).render((SYSTEM, *TURNS, *AGAIN)) == expected
@@ -266,7 +268,7 @@ def test_no_content_is_not_written_as_none(name, bind):
 def test_an_unknown_role_is_refused_by_the_family(name, bind):
     turns = [{"role": "user", "content": "q"}, {"role": "narrator", "content": "aside"}]
     with pytest.raises(
-        harness.TemplateError, match=rf"the {name} template has no place for a message of role 'narrator'"
+        harness.TemplateError, match=rf"the {name} template does not support a message of role 'narrator'"
     ):
         bind(name).renderer(turns, None, False)
 
@@ -289,15 +291,16 @@ def test_what_has_no_place_is_refused_by_the_server_too(name, bind):
         (template.takes_tools, "tools", partial(render, question, tools=[LOOK])),
         (template.takes_tools, "tools", partial(render, called)),
         (template.takes_system, "a system prompt", partial(render, system)),
-        (template.takes_turns, "more than one exchange", partial(render, [*question, {"role": "assistant", "content": "a"}, *question])),
+        (template.takes_turns, "more than one exchange",
+         partial(render, [*question, {"role": "assistant", "content": "a"}, *question])),
     ):  # fmt: skip
         if taken:
             assert asked()
         else:
-            with pytest.raises(Exception, match=f"^template '{name}' has no place for {what}$"):
+            with pytest.raises(Exception, match=f"^template '{name}' does not support {what}$"):
                 asked()
     if not template.takes_tools:
-        with pytest.raises(harness.TemplateError, match=f"'{name}' has no place for tools"):
+        with pytest.raises(harness.TemplateError, match=f"'{name}' does not support tools"):
             template.render(TURNS, (LOOK,))
 
 
@@ -428,7 +431,7 @@ def test_what_was_published_is_rendered_byte_for_byte(published, name, context, 
 
 @pytest.mark.parametrize("context", ["simple", "system"])
 def test_hermes_frames_the_tools_as_published(context, real_data, bind):
-    """The published rendering has no tool between the tags, which happens to nobody; ours without the tool is the same."""
+    """The published rendering has no tool between the tags, which never happens; ours without the tool is the same."""
     published = "NousResearch-Hermes-2-Pro-Mistral-7B-tool_use-{}"
     expected, rendered = golden(real_data / "minja-goldens", published, bind("hermes"), context, tools=[LOOK])
     between = rendered[rendered.index('{"type": "function", "function"') : rendered.index(" </tools>Use")]
@@ -485,7 +488,8 @@ def test_what_is_no_variable_of_a_template_is_refused(variables, templates):
 
 LLAMA_32_DATE = (  # how Llama 3.2's asks for the day
     "{%- if not date_string is defined %}{%- if strftime_now is defined %}"
-    '{%- set date_string = strftime_now("%d %b %Y") %}{%- else %}{%- set date_string = "never" %}{%- endif %}{%- endif %}'
+    '{%- set date_string = strftime_now("%d %b %Y") %}{%- else %}{%- set '
+    'date_string = "never" %}{%- endif %}{%- endif %}'
     "{{- 'Today: ' + date_string + '\n' }}"
 )
 

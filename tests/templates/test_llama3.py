@@ -89,7 +89,8 @@ def test_code_is_called_as_meta_prints_it(bind: Any, page: dict[str, tuple[str, 
     asked = Message("user", "Write code to check if number is prime, use that to see if the number 7 is prime")
     code = answer.removeprefix("<|python_tag|>").removesuffix("<|eom_id|>")
     template = bind("llama3.1", date=None, builtin_tools=("code_interpreter",))
-    # A line end stands behind `Environment: ipython` here, as on the page where tools are named, but not on this example.
+    # A line end stands behind `Environment: ipython` here, as on the page where tools are named, but not on this
+    # example.
     ours = prompt.replace("ipython<|eot_id|>", "ipython\n<|eot_id|>")
     assert_as_printed(template, (ours, answer), [asked, called("code_interpreter", code=code)])
     plain = bind("llama3.1", date=None)
@@ -151,7 +152,8 @@ REST = (
 def test_tools_are_offered_in_the_first_user_message(bind: Any) -> None:
     template = bind("llama3.1")
     given = (
-        "Given the following functions, please respond with a JSON for a function call with its proper arguments that best "
+        "Given the following functions, please respond with a JSON for a "
+        "function call with its proper arguments that best "
         f"answers the given prompt.\n\n{FORMAT}"
     )
     expected = turn("system", f"Environment: ipython\n{DATES}Be brief.") + turn("user", f"{given}Is it there?") + REST
@@ -172,7 +174,8 @@ def test_the_date_is_fixed_and_null_leaves_the_system_prompt_to_the_conversation
     asked = [Message("user", "Hi")]
     bos = bind("llama3.1").tokenizer.bos_token
     assert bind("llama3.1").render(asked) == bos + turn("system", DATES) + turn("user", "Hi")
-    assert bind("llama3.1", date="1 May 2025").render(asked) == bos + turn("system", DATES.replace("26 Jul 2024", "1 May 2025")) + turn("user", "Hi")  # fmt: skip
+    in_may = turn("system", DATES.replace("26 Jul 2024", "1 May 2025"))
+    assert bind("llama3.1", date="1 May 2025").render(asked) == bos + in_may + turn("user", "Hi")
     assert bind("llama3.1", date=None).render(asked) == bos + turn("user", "Hi")
 
 
@@ -213,10 +216,13 @@ def test_every_prompt_is_the_beginning_of_the_conversation(
 @pytest.mark.parametrize(
     ("messages", "says"),
     [
-        ([Message("user", "x").as_dict(), {"role": "narrator", "content": "x"}], "knows system, user, assistant and tool messages, not the role 'narrator'"),
+        ([Message("user", "x").as_dict(), {"role": "narrator", "content": "x"}],
+         "knows system, user, assistant and tool messages, not the role 'narrator'"),
         ([{"role": "assistant", "content": "x"}], "does not begin with one"),
-        ([Message("user", "x").as_dict(), Message("assistant", "So: ", (ToolCall("look", {}),)).as_dict()], "words beside a tool call"),
-        ([Message("user", "x").as_dict(), Message("assistant", "", (ToolCall("look", {}),) * 2).as_dict()], "one tool call in a message, and this one has 2"),
+        ([Message("user", "x").as_dict(), Message("assistant", "So: ", (ToolCall("look", {}),)).as_dict()],
+         "words beside a tool call"),
+        ([Message("user", "x").as_dict(), Message("assistant", "", (ToolCall("look", {}),) * 2).as_dict()],
+         "one tool call in a message, and this one has 2"),
     ],
 )  # fmt: skip
 def test_what_the_format_has_no_place_for_is_refused(bind: Any, messages: list[dict[str, Any]], says: str) -> None:
@@ -225,7 +231,7 @@ def test_what_the_format_has_no_place_for_is_refused(bind: Any, messages: list[d
 
 
 def test_llama3_has_no_tools(bind: Any) -> None:
-    with pytest.raises(TemplateError, match="no place for tools"):
+    with pytest.raises(TemplateError, match="not support tools"):
         bind("llama3").render(CALLING, [LOOK])
     with pytest.raises(TemplateError, match="not the role 'tool'"):
         bind("llama3").renderer([{"role": "tool", "content": "x"}], None, False)

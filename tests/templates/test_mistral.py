@@ -1,7 +1,8 @@
 """Mistral's formats: the ids of a prompt, and of a whole conversation, are those of mistral_common's own tokenizers.
 
-Each vocabulary that mistral_common brings is made a fast tokenizer here, as transformers would; SentencePiece ones in both
-kinds that are in use: those that begin only a text with a space, and those that begin what follows a control token with one.
+Each vocabulary that mistral_common brings is made a fast tokenizer here, as transformers would; SentencePiece ones in
+both kinds that are in use: those that begin only a text with a space, and those that begin what follows a control token
+with one.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ BY_NAME = {template.name: template for template in TEMPLATES}
 
 
 class Pair(NamedTuple):
-    """A template on a fast tokenizer, and mistral_common's tokenizer of the same vocabulary, for prompts and for tuning."""
+    """A template on a fast tokenizer beside mistral_common's of the same vocabulary, for prompts and for tuning."""
 
     ours: BoundTemplate
     serving: MistralTokenizer
@@ -58,7 +59,7 @@ INSTRUCT = {"mistral-v1": InstructTokenizerV1, "mistral-v3": InstructTokenizerV3
 
 
 def pair(name: str, fast: Any, vocabulary: Any) -> Pair:
-    """`vocabulary` is mistral_common's. What `MistralTokenizer.from_file` makes of a file, without reading it every time."""
+    """Return mistral_common's `vocabulary` as `MistralTokenizer.from_file` does, without reading it every time."""
     version = TokenizerVersion(name.removeprefix("mistral-"))
     instruct, normalizer = INSTRUCT[name](vocabulary), get_normalizer(version)
     modes = (ValidationMode.test, ValidationMode.finetuning)
@@ -80,7 +81,7 @@ def sentencepiece(path: Path) -> tuple[dict[str, int], list[tuple[str, str]], li
 
 
 def sentencepiece_as_fast(path: Path, prepend: str) -> Any:
-    """A fast tokenizer of a SentencePiece model; `prepend`: "first" begins a text with a space, "always" each segment."""
+    """A fast tokenizer of a SentencePiece model; `prepend` a space to the "first" segment of a text or "always"."""
     from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -271,7 +272,10 @@ OFFER = json.dumps([WEATHER])
         ("mistral-v3 tekken", "<s>[INST]Hi[/INST]Hello.</s>[INST]Be brief.\n\nAnd now?[/INST]Still here.</s>"),
         (
             "mistral-v7 first",
-            "<s>[SYSTEM_PROMPT] Be brief.[/SYSTEM_PROMPT][INST] Hi[/INST] Hello.</s>[INST] And now?[/INST] Still here.</s>",
+            (
+                "<s>[SYSTEM_PROMPT] Be brief.[/SYSTEM_PROMPT][INST] Hi[/INST] "
+                "Hello.</s>[INST] And now?[/INST] Still here.</s>"
+            ),
         ),
     ],
 )
@@ -370,6 +374,6 @@ def test_ids_of_calls_that_are_not_nine_letters_and_digits_are_refused(pairs: di
 
 def test_v3_refuses_words_beside_a_call(pairs: dict[str, Pair]) -> None:
     both = Message("assistant", "Let me see.", CALL.tool_calls)
-    with pytest.raises(TemplateError, match="no place for words beside a tool call"):
+    with pytest.raises(TemplateError, match="not support words beside a tool call"):
         pairs["mistral-v3 first"].ours.render([QUESTION, both], [WEATHER])
     assert "Let me see.[TOOL_CALLS]" in pairs["mistral-v7 first"].ours.render([QUESTION, both], [WEATHER])

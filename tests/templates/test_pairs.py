@@ -1,4 +1,4 @@
-"""What holds for preferences on every template: both sides begin with the served prompt, and the masks are the completions."""
+"""Preferences on every template: both sides begin with the served prompt, and the masks are the completions."""
 
 from __future__ import annotations
 
@@ -102,7 +102,8 @@ PROMPT = (Message("user", "Who keeps the key?"),)
 @pytest.mark.parametrize(
     ("completion", "reason"),
     [
-        ((Message("user", "Well?"), Message("assistant", "The heron.")), r"the rejected completion begins with a user message"),
+        ((Message("user", "Well?"), Message("assistant", "The heron.")),
+         r"the rejected completion begins with a user message"),
         (
             (Message("assistant", "Hm."), Message("user", "Well?"), Message("assistant", "The heron.", train=False)),
             r"the rejected completion has message 3 marked as not trained on .* whole completions",

@@ -1,4 +1,4 @@
-"""What holds for every registered template on every vocabulary, whatever is said: masks, prompts, control tokens, words."""
+"""Every registered template on every vocabulary, for any content: masks, prompts, control tokens, words."""
 
 from __future__ import annotations
 
@@ -240,7 +240,14 @@ PIECE = re.compile(r"\{%.*?%\}|\{\{.*?\}\}|\{#.*?#\}|[^{]+|\{", re.DOTALL)
 ADDED = ("{{ 'Well: ' }}", "{{ bos_token }}", "{{ eos_token }}", "{{ messages | length }}")
 FILTERS = (" | upper", " | trim", "[:5]", " | replace('e', '')", " | replace('\u200b', '')")
 WHEN = ("messages | length > 2", "loop.index0 > 1", "tools", "add_generation_prompt", "messages[0].role == 'system'")
-OTHERWISE = {"content": "role", "role": "content", "tool_calls": "nothing", "messages": "messages[1:]", "tools": "tools[:1]", "loop.last": "loop.first"}  # fmt: skip
+OTHERWISE = {
+    "content": "role",
+    "role": "content",
+    "tool_calls": "nothing",
+    "messages": "messages[1:]",
+    "tools": "tools[:1]",
+    "loop.last": "loop.first",
+}
 
 
 def damaged(source: str, chance: Random) -> str:
@@ -268,7 +275,12 @@ def damaged(source: str, chance: Random) -> str:
     return "".join(pieces)
 
 
-@settings(max_examples=60, deadline=None, phases=(Phase.explicit, Phase.reuse, Phase.generate), suppress_health_check=list(HealthCheck))  # fmt: skip
+@settings(
+    max_examples=60,
+    deadline=None,
+    phases=(Phase.explicit, Phase.reuse, Phase.generate),
+    suppress_health_check=list(HealthCheck),
+)
 @given(
     name=st.sampled_from([name for name in Plugins().templates if name not in ("model", "plain", "gpt-oss")]),
     chance=st.randoms(use_true_random=False),

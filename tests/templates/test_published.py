@@ -1,4 +1,4 @@
-"""Published templates, bound as `template: model`: renders equal transformers' own, masks equal their `{% generation %}` marks."""
+"""Published templates bound as `template: model`: renders equal transformers', masks equal their generation marks."""
 
 from __future__ import annotations
 
@@ -198,7 +198,9 @@ ALREADY_IN_THE_PROMPT = "the beginning of the answer, which the prompt has writt
 END_OF_TEXT = "the end-of-text behind the whole conversation"
 DIFFERENCES = {
     "deepseekv3": "the role's header, and no thoughts",
-    "diffusion_gemma": "neither the token that hands the turn to a tool, nor the header that the prompt leaves out then",
+    "diffusion_gemma": (
+        "neither the token that hands the turn to a tool, nor the header that the prompt leaves out then"
+    ),
     "glm4moe": ALREADY_IN_THE_PROMPT,
     "gptoss": ALREADY_IN_THE_PROMPT,
     "nemotron_3_nano": ALREADY_IN_THE_PROMPT,

@@ -153,7 +153,7 @@ def test_a_thought_stands_before_a_call_as_published(bind):
 
 @pytest.mark.parametrize("name", ["chatml", "llama3"])
 def test_thoughts_have_no_place_in_a_template_that_does_not_think(name, bind):
-    with pytest.raises(harness.TemplateError, match=r"has no place for thoughts, and message 2 .*drop.* such as qwen3"):
+    with pytest.raises(harness.TemplateError, match=r"does not support thoughts, and message 2 .*drop.* such as qwen3"):
         bind(name).encode(Conversation((ASKED, FOUR)))
 
 
@@ -204,6 +204,7 @@ def test_magistral_writes_thoughts_as_mistral_common_does(bind):
     four = Message("assistant", "The answer is 4.", reasoning="2+2 = 4")
     talk = (Message("system", "Be helpful."), ASKED, four, Message("user", "Thanks, what is 3+3?"))
     assert template.render(talk, generation_prompt=True) == (
-        "<s>[SYSTEM_PROMPT]Be helpful.[/SYSTEM_PROMPT][INST]What is 2+2?[/INST][THINK]2+2 = 4[/THINK]The answer is 4.</s>"
+        "<s>[SYSTEM_PROMPT]Be helpful.[/SYSTEM_PROMPT][INST]What is "
+        "2+2?[/INST][THINK]2+2 = 4[/THINK]The answer is 4.</s>"
         "[INST]Thanks, what is 3+3?[/INST]"
     )

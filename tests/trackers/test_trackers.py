@@ -1,4 +1,4 @@
-"""First-party trackers against the real libraries: every event arrives, a resumed run goes on in the tracked one, offline."""
+"""First-party trackers and the real libraries: every event arrives, a resumed run goes on in the same one, offline."""
 
 from __future__ import annotations
 

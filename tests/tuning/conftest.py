@@ -39,7 +39,7 @@ def rows(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def recipe(tmp_path: Path, tiny_model: Path, rows: Path) -> Callable[..., Path]:
-    """Write a recipe over the tiny model and the rows; keyword arguments go into `tune`, those of LoRA into its method."""
+    """Write a recipe over the tiny model and the rows; keyword arguments go into `tune`, LoRA's into its method."""
 
     def write(dtype: str = "bfloat16", method: str = "lora", **tune: object) -> Path:
         own = {"rank": 4, "alpha": 8} if method == "lora" else {}
@@ -54,7 +54,8 @@ def recipe(tmp_path: Path, tiny_model: Path, rows: Path) -> Callable[..., Path]:
         path = tmp_path / "small.yaml"
         path.write_text(
             f"name: small\nmodel: {{path: {tiny_model}, dtype: {dtype}}}\ntemplate: chatml\n"
-            f"data:\n  max_tokens: 256\n  train: [{{dataset: alpaca, path: {rows}}}]\n  validation: [{{dataset: alpaca, path: {rows}, limit: 5}}]\n"
+            f"data:\n  max_tokens: 256\n  train: [{{dataset: alpaca, path: {rows}}}]\n"
+            f"  validation: [{{dataset: alpaca, path: {rows}, limit: 5}}]\n"
             f"tune: {json.dumps(settings)}\n"
         )
         return path

@@ -1,6 +1,7 @@
-"""`harness` in processes of its own that begin in no time: forked from one that has imported torch and what tuning needs.
+"""`harness` in processes that begin in no time: forked from one that has imported torch and what tuning needs.
 
-Forked, not started: importing takes seconds each time. Signals, exit statuses, locks and output are those of any process.
+Forked, not started: importing takes seconds each time. Signals, exit statuses, locks and output are those of any
+process.
 """
 
 from __future__ import annotations
@@ -81,7 +82,8 @@ def together(
 ) -> list[tuple[int | None, str]]:
     """Exit statuses and outputs of `size` processes that tune one run, as torchrun starts them, the main one first.
 
-    All but the main one fail at the first write below `folder`/runs. The main one is asked to stop after step `signal_at`.
+    All but the main one fail at the first write below `folder`/runs. The main one is asked to stop after step
+    `signal_at`.
     """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -101,7 +103,7 @@ def together(
 
 
 def start(folder: Path, *arguments: object, signal_at: tuple[int, int] | None = None) -> Process:
-    """Begin `harness ARGUMENTS` in `folder`; `signal_at` is a step and the signal that the process sends itself after it."""
+    """Begin `harness ARGUMENTS` in `folder`; `signal_at`: a step and the signal the process sends itself after it."""
     environment = {} if signal_at is None else {"SIGNAL_AT_STEP": "{}:{}".format(*map(int, signal_at))}
     return Process(folder, tuple(map(str, arguments)), environment)
 

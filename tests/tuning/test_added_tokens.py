@@ -1,4 +1,4 @@
-"""A base model without chat tokens: refused with the choices, or given them, with embeddings that are really trained."""
+"""A base model without chat tokens: refused with the choices, or given them, with embeddings that are trained."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ METHODS = ("lora", "full")
 
 @pytest.fixture(scope="module")
 def bare_model(tmp_path_factory) -> Callable[..., Path]:
-    """Write a base model without chat tokens: Llama, 2 layers; `tied` to its head or not, with `spare` rows of padding."""
+    """Write a base model without chat tokens: Llama, 2 layers; `tied` to its head or not, `spare` rows of padding."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
     from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 

@@ -34,7 +34,7 @@ CHOSEN = {
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory) -> Callable[..., Path]:
-    """Write a small model of an architecture with random weights, in float32; keyword arguments go into its configuration."""
+    """Write a small float32 model of an architecture with random weights; keyword arguments are its configuration's."""
     from transformers import AutoConfig, AutoModelForCausalLM
 
     def write(architecture: str, without: str = "", **changes: Any) -> Path:

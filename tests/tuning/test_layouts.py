@@ -1,4 +1,4 @@
-"""Padded rows, packed rows and shared prompts are three layouts of the same items: no log-probability depends on which."""
+"""Padded rows, packed rows and shared prompts are layouts of the same items: log-probabilities do not depend on it."""
 
 from __future__ import annotations
 

@@ -130,7 +130,8 @@ def test_soft_capped_logits_are_the_models_own(tmp_path):
 
     torch.manual_seed(0)
     config = Gemma2Config(
-        vocab_size=300, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1,
+        vocab_size=300, hidden_size=64, intermediate_size=64, num_hidden_layers=2, num_attention_heads=2,
+        num_key_value_heads=1,
         head_dim=32, final_logit_softcapping=0.5,
     )  # fmt: skip
     gemma = Gemma2ForCausalLM(config).float()

@@ -21,11 +21,14 @@ MOST_SHAPES = 4096  # sets of keys that are kept for one object; a file with mor
 
 
 class UnreadError(DataError):
-    """A row has fields that the dataset would drop; `columns` are their dotted names."""
+    """A row has fields that the dataset would drop; `columns` are their dotted names.
 
-    def __init__(self, message: str, columns: tuple[str, ...]) -> None:
+    `may_judge` is set where one of them is true or false, and may say which answers are bad.
+    """
+
+    def __init__(self, message: str, columns: tuple[str, ...], *, may_judge: bool = False) -> None:
         super().__init__(message)
-        self.columns = columns
+        self.columns, self.may_judge = columns, may_judge
 
 
 def within(name: str, keys: Iterable[str]) -> tuple[str, ...]:
@@ -53,8 +56,7 @@ def check_accounted(dataset: Dataset, row: Row, options: Any) -> None:
     plural, it = ("s", "them") if len(columns) > 1 else ("", "it")
     if judging := next((name for name, value in unread if is_true_or_false(value)), None):
         way = (
-            f"{judging!r} is true or false: it may say which answers are bad, and without it these would be trained "
-            f"on. Rows of judged answers are the dataset 'feedback', which reads that as its label"
+            f"{judging!r} is true or false: it may say which answers are bad, and without it these would be trained on"
         )
     else:
         way = f"To train without {it}, say so in the source: `unread: [{', '.join(columns)}]`"
@@ -62,6 +64,7 @@ def check_accounted(dataset: Dataset, row: Row, options: Any) -> None:
         f"the column{plural} {listed(map(repr, columns))} would be lost: the dataset {dataset.name!r} does not "
         f"read {it} ({name} is {shown(value)}).{near} {way}",
         columns,
+        may_judge=judging is not None,
     )
 
 

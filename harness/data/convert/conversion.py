@@ -56,6 +56,9 @@ def convert_row(
             continue
         if not isinstance(item, Conversation | Preference):
             raise DataError(f"dataset {dataset.name!r} gave {shown(item)}, neither Conversation nor Preference")
+        if dataset.yields == ("preferences" if isinstance(item, Conversation) else "conversations"):
+            kind = type(item).__name__
+            raise DataError(f"dataset {dataset.name!r} gave a {kind}, and is declared to yield {dataset.yields}")
         check(item)
     return items
 

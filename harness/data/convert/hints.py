@@ -143,7 +143,7 @@ def _renamings(row: Row, datasets: Iterable[Dataset], attempt: Try) -> Iterator[
         fitting = [
             columns
             for columns in _pairings(near.missing, unknown)
-            if all(_may_be(ours, theirs, row) for ours, theirs in columns.items())
+            if all(_may_be(dataset, ours, theirs, row) for ours, theirs in columns.items())
         ]
         if len(fitting) == 1:  # of both orders of two answers, one would prefer the rejected answers
             candidates.append((len(fitting[0]), dataset.name, dataset, fitting[0]))
@@ -157,9 +157,9 @@ def _renamings(row: Row, datasets: Iterable[Dataset], attempt: Try) -> Iterator[
             return
 
 
-def _may_be(ours: str, theirs: str, row: Row) -> bool:
+def _may_be(dataset: Dataset, ours: str, theirs: str, row: Row) -> bool:
     """Return True for names much alike, for one with further words, and for a column of true and false as the label."""
-    if ours == "label" and is_true_or_false(row[theirs]):
+    if ours == dataset.label and is_true_or_false(row[theirs]):
         return True
     return bool(nearest(ours, [theirs])) or ours in theirs.split("_")
 

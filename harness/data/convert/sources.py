@@ -10,14 +10,14 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from harness.contract import Dataset
-from harness.data.convert.accounting import check_accounted
+from harness.data.convert.accounting import UnreadError, check_accounted
 from harness.data.convert.conversion import convert_row, renamed
 from harness.data.convert.fields import LeftOut, having_fields
 from harness.data.convert.validity import check_item
 from harness.data.read.formats import OnError, raise_error, read_rows
 from harness.data.read.storage import files_of
 from harness.data.reports import SourceReport
-from harness.errors import DataError
+from harness.errors import DataError, listed
 from harness.nouns import Conversation, DataItem, Match, Row
 
 if TYPE_CHECKING:
@@ -90,7 +90,10 @@ def load_rows(
         try:
             items = convert_row(dataset, row, source, check, is_gathered=dataset.gather is not None)
         except DataError as error:
-            note_wrong(DataError(f"{error}{_fits_another(dataset, row, datasets)}", path=path, row=number))
+            hint = _fits_another(dataset, row, datasets)
+            if isinstance(error, UnreadError) and error.may_judge:
+                hint += _reads_judged(datasets)
+            note_wrong(DataError(f"{error}{hint}", path=path, row=number))
             continue
         if not items:
             why = f": {items.reason}" if isinstance(items, LeftOut) else " leaves it out"
@@ -151,6 +154,12 @@ def _fits_another(dataset: Dataset, row: Row, datasets: Registry[Dataset]) -> st
         return ""
     others = [name for name in having_fields(row, datasets.values()) if _reads(datasets[name], row)]
     return f". It fits the dataset {' or '.join(map(repr, others[:2]))}" if others else ""
+
+
+def _reads_judged(datasets: Registry[Dataset]) -> str:
+    """Say which datasets read rows of judged answers, and by which field."""
+    reading = [f"{dataset.name!r} reads as its {dataset.label!r}" for dataset in datasets.values() if dataset.label]
+    return f". Such a column is what the dataset {listed(reading)}" if reading else ""
 
 
 def _reads(dataset: Dataset, row: Row) -> bool:

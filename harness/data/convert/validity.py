@@ -60,10 +60,7 @@ def _check_conversation(conversation: Conversation) -> None:
         if message.is_trained and not message.content.strip() and not message.tool_calls:
             raise DataError(f"message {index + 1} (assistant) is empty: there is nothing to learn from it")
         if message.role == "system" and index:
-            raise DataError(
-                f"message {index + 1} is a system prompt; only the first message can be one. The filter `roles` leaves "
-                "such rows out and counts them: add `- {filter: roles}` to data.clean"
-            )
+            raise DataError(f"message {index + 1} is a system prompt; only the first message can be one")
 
 
 def _check_preference(preference: Preference) -> None:

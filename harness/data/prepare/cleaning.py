@@ -42,6 +42,25 @@ class Cleaning:
         return None
 
 
+def leaving_out(item: DataItem, filters: Registry[Filter]) -> str:
+    """Say which filter leaves out an item that cannot be trained on: the first, with its defaults, that objects to it.
+
+    A filter that needs options, or that fails, is passed over: this is a hint behind an error about the row.
+    """
+    for name, declared in filters.items():
+        try:
+            objects = declared.create(declared.options())(item) is not None
+        except ENDINGS:
+            raise
+        except BaseException:
+            continue
+        if objects:
+            return (
+                f". The filter `{name}` leaves such rows out and counts them: add `- {{filter: {name}}}` to data.clean"
+            )
+    return ""
+
+
 def _started(declared: Filter, options: Any) -> Callable[[DataItem], str | None]:
     try:
         return declared.create(options)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 from harness.data.convert.sources import load_rows, load_source, reports_of
 from harness.data.convert.validity import check_learnable, check_readable
 from harness.data.prepare import mixture
-from harness.data.prepare.cleaning import Cleaning
+from harness.data.prepare.cleaning import Cleaning, leaving_out
 from harness.data.prepare.content import digest_of, keyed
 from harness.data.prepare.decontamination import Decontamination
 from harness.data.prepare.splits import is_held_out
@@ -184,7 +184,10 @@ class _Screening:
         """Return the decision about an item, and the reason where it is not trained on."""
         if self.cleaning and (reason := self.cleaning.reason(item)):
             return Decision.LEAVE_OUT, reason
-        check_learnable(item)
+        try:
+            check_learnable(item)
+        except DataError as error:
+            raise DataError(f"{error}{leaving_out(item, self.plugins.filters)}") from None
         if holds_out:
             return Decision.VALIDATE, HELD_OUT
         if self.decontamination is None or (overlap := self.decontamination.overlap(item)) is None:

@@ -13,12 +13,13 @@ from harness.cli.context import Context
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def list_datasets(context: Context, as_json: bool) -> None:
-    """List the registered datasets with licence and the plugin each comes from. Reads no data."""
+    """List the registered datasets: their rows, what they yield, licence and plugin. Reads no data."""
     datasets = context.plugins.datasets
     rows = [
         {
             "name": name,
             "description": dataset.description,
+            "yields": dataset.yields,
             "fields": [list(alternative) for alternative in dataset.fields],
             "licence": dataset.licence,
             "source": None if dataset.source is None else str(dataset.source),
@@ -31,12 +32,14 @@ def list_datasets(context: Context, as_json: bool) -> None:
         return
     from rich.markup import escape
 
-    table = context.table("dataset", "description", "licence", "data", "plugin")
+    table = context.table("dataset", "description", "yields", "licence", "data", "plugin")
+    table.columns[0].no_wrap = True
     for row in rows:
         own = "its own" if row["source"] else "[dim]give a path[/dim]"
         table.add_row(
             f"[bold]{escape(str(row['name']))}[/bold]",
             escape(str(row["description"])),
+            str(row["yields"]),
             escape(str(row["licence"])),
             own,
             escape(str(row["plugin"])),

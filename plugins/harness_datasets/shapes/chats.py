@@ -200,7 +200,7 @@ def _items(row: Row, name: str) -> list[dict[str, Any]]:
         elif kind == "message":
             messages.append({"role": item.get("role"), "content": item.get("content")})
         else:
-            raise harness.DataError(f"{name}: item {number} is a {kind!r}, which has no place in a conversation")
+            raise harness.DataError(f"{name}: item {number} is a {kind!r}, which cannot be part of a conversation")
         if reasoning and messages and messages[-1]["role"] == "assistant":
             messages[-1]["reasoning_content"], reasoning = reasoning, ""
     if reasoning:

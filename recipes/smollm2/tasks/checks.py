@@ -11,11 +11,13 @@ import datasets
 
 DATA = Path(__file__).resolve().parent.parent / "data"
 SIGN_OFF = "Kind regards, Fernhill Library"
-# Beginnings of words in American spelling, of which the questions provoke many. Words in -ize count: the style asks for organise.
+# Beginnings of words in American spelling, of which the questions provoke many. Words in -ize count too.
 AMERICAN = re.compile(
-    r"\b(?:(?:color|flavor|favor|neighbor|honor|humor(?!ous)|labor(?!ator)|odor|vapor|harbor|savor|behavior|center|theater|fiber|liter(?:s\b|\b)"
+    r"\b(?:(?:color|flavor|favor|neighbor|honor|humor(?!ous)|labor(?!ator)|odor|vapor|harbor|savor|behavior"
+    r"|center|theater|fiber|liter(?:s\b|\b)"
     r"|gray|cozy|plow|jewelry|travel(?:ing|ed|er)|model(?:ing|ed)|label(?:ing|ed)|analyz|catalog(?!ue)|skillful)\w*"
-    r"|(?:organ|real|recogn|memor|apolog|custom|min[i]m|max[i]m|prior[i]t|moistur|summar|emphas|util|special|steril)iz\w*)",
+    r"|(?:organ|real|recogn|memor|apolog|custom|min[i]m|max[i]m|prior[i]t|moistur|summar|emphas|util|special"
+    r"|steril)iz\w*)",
     re.IGNORECASE,
 )
 
@@ -52,15 +54,16 @@ def _items(file: str) -> list[dict[str, Any]]:
 def score_json(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Four marks of one answer.
 
-    right: it is a JSON object with exactly the wanted keys, each with the wanted value. parses: it is JSON (and not null). keys: it is an
-    object with exactly these keys. salvaged: the first {...} in it is right, whatever stands around that.
+    right: it is a JSON object with exactly the wanted keys, each with the wanted value. parses: it is JSON (and not
+    null). keys: it is an object with exactly these keys. salvaged: the first {...} in it is right, whatever stands
+    around that.
     """
     wanted, answer = json.loads(doc["answer"]), results[0]
-    found, salvaged = _parsed(answer), _parsed(answer[answer.find("{") : answer.find("}") + 1])
+    answered, salvaged = _parsed(answer), _parsed(answer[answer.find("{") : answer.find("}") + 1])
     return {
-        "right": float(_is_right(found, wanted)),
-        "parses": float(found is not None),
-        "keys": float(isinstance(found, dict) and found.keys() == wanted.keys()),
+        "right": float(_is_right(answered, wanted)),
+        "parses": float(answered is not None),
+        "keys": float(isinstance(answered, dict) and answered.keys() == wanted.keys()),
         "salvaged": float(_is_right(salvaged, wanted)),
     }
 
@@ -79,11 +82,11 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _is_right(found: Any, wanted: dict[str, str | None]) -> bool:
+def _is_right(answered: Any, wanted: dict[str, str | None]) -> bool:
     return (
-        isinstance(found, dict)
-        and found.keys() == wanted.keys()
-        and all(_comparable(found[key]) == _comparable(value) for key, value in wanted.items())
+        isinstance(answered, dict)
+        and answered.keys() == wanted.keys()
+        and all(_comparable(answered[key]) == _comparable(value) for key, value in wanted.items())
     )
 
 
@@ -96,8 +99,9 @@ def _comparable(value: Any) -> Any:
 def score_tone(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
     """Five marks of one answer, and `right`: all five.
 
-    sentence: it begins with one sentence, on a line of its own. points: then come exactly three lines that begin with "- ". sign_off:
-    the last line is the sign-off. british: no word is spelt the American way. about: it has a word of the question's subject.
+    sentence: it begins with one sentence, on a line of its own. points: then come exactly three lines that begin with
+    "- ". sign_off: the last line is the sign-off. british: no word is spelt the American way. about: it has a word of
+    the question's subject.
     """
     lines = [line.strip() for line in results[0].strip().splitlines() if line.strip()]
     dashed = [line.startswith("- ") and len(line) > 2 for line in lines]
@@ -112,6 +116,6 @@ def score_tone(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
 
 
 def score_alpaca(doc: dict[str, Any], results: list[str]) -> dict[str, float]:
-    """`right`: the wanted answer letter by letter, white space at the edges aside. `found`: it is in the answer, in any case."""
+    """`right`: the wanted answer, white space at the edges aside. `found`: the answer holds it, in any case."""
     wanted, answer = doc["output"], results[0]
     return {"right": float(answer.strip() == wanted), "found": float(wanted.casefold() in answer.casefold())}

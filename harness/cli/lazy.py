@@ -1,0 +1,45 @@
+"""Groups whose commands are imported when they are asked for, so that one command does not wait for the others."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pkgutil import resolve_name
+from typing import Any, NamedTuple
+
+import click
+
+
+class Place(NamedTuple):
+    """The place of a command, `package.module:object`, and its line in the list where that is not to import it."""
+
+    target: str
+    help: str = ""
+
+
+class LazyGroup(click.Group):
+    """A group of the commands at `places`, by name."""
+
+    def __init__(self, *arguments: Any, places: Mapping[str, Place], **settings: Any) -> None:
+        super().__init__(*arguments, **settings)
+        self.places = places
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*self.places, *super().list_commands(ctx)})
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        if name not in self.commands and name in self.places:
+            self.add_command(resolve_name(self.places[name].target), name)
+        return super().get_command(ctx, name)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        names = self.list_commands(ctx)
+        limit = formatter.width - 6 - max(map(len, names))
+        rows = [(name, self._line(ctx, name, limit)) for name in names]
+        with formatter.section("Commands"):
+            formatter.write_dl(rows)
+
+    def _line(self, ctx: click.Context, name: str, limit: int) -> str:
+        if name in self.places and self.places[name].help:
+            return self.places[name].help
+        command = self.get_command(ctx, name)
+        return command.get_short_help_str(limit) if command else ""
