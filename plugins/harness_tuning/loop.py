@@ -8,11 +8,10 @@ from __future__ import annotations
 
 import json
 import math
-import shutil
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ import harness
 from harness.contract.events import Artefact, Event, Step, Validation
 from harness.data import EncodedData
 from harness.data.encode.trained import keep_trained_rows
-from harness.files import append_json_line, read_json, replacing, write_json
+from harness.files import append_json_line
 from harness.measure.weights import hashes_of_model
 from harness.model.folders import folder_of
 from harness.model.forward import check_forward
@@ -29,11 +28,10 @@ from harness.model.load import attention_of, load_model
 from harness.model.templates import added_tokens
 from harness.plugins import Plugins
 from harness.run import Events, Run
-from harness.template import BoundTemplate, fingerprint, source_fingerprint
+from harness.template import BoundTemplate, fingerprint
 from harness_tuning.batching import Sizes
 from harness_tuning.checkpoint import (
     Progress,
-    best_checkpoint,
     checkpoints,
     load_checkpoint,
     random_state,
@@ -43,13 +41,12 @@ from harness_tuning.fit import check_data, computing, record_identity
 from harness_tuning.flops import Work, measured_peak
 from harness_tuning.gates import check_start, check_unchanged, without_trace
 from harness_tuning.learner import Figures, Learner
-from harness_tuning.methods.full import save_model
 from harness_tuning.optimizer import MasterAdamW, check_optimizer, learning_rate_at
 from harness_tuning.pace import Pace
 from harness_tuning.policy import ModelPolicy
 from harness_tuning.prepared import Beside, Preparation, digest_of_weights, load_prepared, save_prepared
-from harness_tuning.probes import choose_probes, mean_difference, measure_probes
-from harness_tuning.rows import TrainedRows
+from harness_tuning.probes import choose_probes, measure_probes
+from harness_tuning.rows import trained_rows
 from harness_tuning.samples import Sampler, choose_prompts
 from harness_tuning.sources import Epochs
 from harness_tuning.step_rows import rows_of_step
@@ -57,8 +54,6 @@ from harness_tuning.trial import Estimate, Stretch, estimate, small_part
 from harness_tuning.watch import Spikes
 from harness_tuning.world import World
 
-# In nats, on average. The rows of the head are a product of their own, which may round otherwise than the whole head's.
-LARGEST_DIFFERENCE_OF_ROWS = 0.02
 ARCHITECTURE_HINT = "This architecture cannot be tuned here, or its configuration is not that of its weights"
 
 
@@ -148,7 +143,8 @@ class Tuner:
             check_unchanged(
                 self.probes_of_base[:1], measure_probes(self.model, self.probes[:1]), self.model, self.method.name
             )
-        self.rows = self._train_rows() if self.added else None
+        ids, path = tuple(self.added.values()), self.recipe.model.path
+        self.rows = trained_rows(self.model, ids, self.probes, path) if ids else None
         self.optimizer = MasterAdamW(self.model, self.spec)
         self.learner = Learner(
             ModelPolicy(self.model), self.objective, self.spec.objective, self.optimizer, self.device, self.world,
@@ -172,7 +168,11 @@ class Tuner:
             self.estimate = self._tried()
         peak = measured_peak(self.device, getattr(torch, self.recipe.model.dtype)) if self.world.is_main else 1.0
         self.pace = Pace(
-            Work.of(self.model), peak * self.world.size, self.estimate, self.total_steps - self.progress.step, self.device
+            Work.of(self.model),
+            peak * self.world.size,
+            self.estimate,
+            self.total_steps - self.progress.step,
+            self.device,
         )
         self.sampler: Sampler | None = None
         if self.spec.samples and self.world.is_main:
@@ -231,19 +231,6 @@ class Tuner:
     def trainable(self) -> int:
         """Return the number of weights that move."""
         return self.learner.trainable
-
-    def _train_rows(self) -> TrainedRows:
-        """Let the embeddings of the added tokens move. Raise ModelError where that alone changes its answers."""
-        before = measure_probes(self.model, self.probes)
-        rows = TrainedRows(self.model, tuple(self.added.values()))
-        difference = mean_difference(measure_probes(self.model, self.probes), before)
-        if not difference <= LARGEST_DIFFERENCE_OF_ROWS:
-            raise harness.ModelError(
-                f"{self.recipe.model.path}: its embeddings are not a plain table of rows, so that template.add_tokens "
-                f"cannot train some of them alone (log-probabilities differ by {difference:.3g} on average); use "
-                f"`method: full`, or another template"
-            )
-        return rows
 
     @property
     def is_done(self) -> bool:

@@ -46,5 +46,5 @@ class Pace:
             "padded_tokens_per_s": round(figures.padded / seconds, 1),
             "model_flops_use": float(f"{flops / seconds / self.peak_flops:.3g}"),
             "peak_memory_bytes": peak_memory_bytes(self.device),
-            "seconds_left": round((self.steps_left - self.steps_done) * step_seconds, 1),
+            "seconds_left": round((self.steps_left - self.steps_done) * step_seconds, 3),
         }

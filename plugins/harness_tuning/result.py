@@ -1,4 +1,4 @@
-"""What a run leaves in its folder beside its metrics: the facts of its beginning, and its result."""
+"""The files of a run beside its metrics: the facts of its beginning, and its result."""
 
 from __future__ import annotations
 
@@ -45,9 +45,7 @@ def record(tuner: Tuner) -> None:
             }
             for report in tuner.data.train.reports
         ],
-        overlaps=[]
-        if (report := tuner.data.train.report) is None
-        else [str(overlap) for overlap in report.overlaps],
+        overlaps=[] if (report := tuner.data.train.report) is None else [str(overlap) for overlap in report.overlaps],
     )
 
 

@@ -33,7 +33,7 @@ AT_ONCE = 16
 
 @dataclass(frozen=True, slots=True)
 class Prompt:
-    """What is asked, and the answer that the data have to it, if any."""
+    """A question as it is asked and as people read it, and the answer that the data have to it, if any."""
 
     request: Request
     text: str
@@ -152,7 +152,7 @@ def page(run: str, asked: Sequence[dict[str, Any]]) -> str:
         target = [_answer("in the data", {"answer": now["target"]})] if now["target"] else []
         between = [_answer(f"after step {step:,}", sample) for step, sample in rows[len(first) : -1]]
         folded = (
-            f'<details><summary>{len(between)} answer{"s" if len(between) > 1 else ""} between</summary>'
+            f"<details><summary>{len(between)} answer{'s' if len(between) > 1 else ''} between</summary>"
             f'<div class="answers">{"".join(between)}</div></details>'
             if between
             else ""

@@ -220,7 +220,7 @@ def _learn(context: Context, tuner: Tuner, stop: Any) -> list[float]:
             if not terminal and (step % every == 0 or step == tuner.total_steps):
                 context.console.print(
                     f"step {step:>6,} of {tuner.total_steps:,}  loss (smoothed) {smoothed:.4f}  {rate} tokens/s  "
-                    f"MFU {use}  {memory}  ETA {left}"
+                    f"ETA {left}"
                 )
     return validation
 
@@ -232,8 +232,8 @@ def _spike(tuner: Tuner, metrics: dict[str, float]) -> str:
     step = int(metrics["step"])
     rows = rows_of_step(tuner.learner, tuner.source, step)
     return (
-        f"step {step:>6,}  loss {metrics['loss']:.4f} is a spike, after a usual {metrics['spike_above']:.4f}; its {rows}"
-        + ("; the run stops, as tune.on_spike says" if tuner.spec.on_spike == "stop" else "")
+        f"step {step:>6,}  loss {metrics['loss']:.4f} is a spike above the usual {metrics['spike_above']:.4f}; its "
+        f"{rows}" + ("; the run stops, as tune.on_spike says" if tuner.spec.on_spike == "stop" else "")
     )
 
 
@@ -268,9 +268,11 @@ def _ending(manifest: dict[str, Any]) -> str:
     """Say why the run ended before its last step, and which step's weights are kept where it is not the last's."""
     lines = ""
     if (early := manifest.get("stopped_early")) is not None:
-        lines += f"stopped early after step {early['step']:,}: {early['stale_validations']} validations brought nothing new\n"
+        stale = early["stale_validations"]
+        lines += f"stopped early after step {early['step']:,}: {stale} validations in a row brought nothing new\n"
     if (kept := manifest.get("kept") or {}).get("which") == "best":
-        lines += f"kept: the weights after step {kept['step']:,}, of the lowest validation loss ({kept['validation_loss']:.4f})\n"
+        loss = kept["validation_loss"]
+        lines += f"kept: the weights after step {kept['step']:,}, of the lowest validation loss ({loss:.4f})\n"
     return lines
 
 

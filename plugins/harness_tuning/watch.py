@@ -1,4 +1,4 @@
-"""What is watched while a run goes on: a loss that jumps, and a validation loss that no longer falls. Numbers only."""
+"""Watches over a run: a loss that jumps, and a validation loss that no longer falls. Numbers only."""
 
 from __future__ import annotations
 
