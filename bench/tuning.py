@@ -107,7 +107,7 @@ def ours(folder: Path) -> dict[str, Any]:
         f"name: ours\nmodel: {{path: {folder / 'model'}}}\ntemplate: chatml\n"
         f"data: {{max_tokens: 1024, train: [{{dataset: alpaca, path: {folder / 'rows.json'}}}]}}\n"
         f"tune: {{method: {{name: lora, rank: {RANK}, alpha: 32}}, learning_rate: {LEARNING_RATE}, "
-        f"batch_tokens: {BATCH_TOKENS}, epochs: 1, warmup_ratio: 0}}\n"
+        f"step_tokens: {BATCH_TOKENS}, epochs: 1, warmup_ratio: 0}}\n"
     )
     plugins, device = Plugins(), pick_device()
     recipe = load_recipe(folder / "ours.yaml", plugins)

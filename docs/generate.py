@@ -19,6 +19,8 @@ import click
 DOCS = Path(__file__).resolve().parent
 MARK = re.compile(r"(<!-- (keys|shapes|benchmarks): begin -->\n).*(<!-- \2: end -->)", re.DOTALL)
 
+MOST_FORMS = 3  # forms of a shape that the table spells out
+
 MEANINGS = {
     # The recipe itself
     "name": "the run's folder under `runs/`; the recipe's file name where left out",
@@ -77,6 +79,8 @@ MEANINGS = {
     "data.temperature": "evens out how much the sources give: see [Data](data.md#mixing-sources)",
     "data.seed": "of which rows a mixture draws",
     "data source.revision": "the commit of a `hub://` dataset",
+    "data source.rows": "the key under which a JSON object holds the rows, as `data` in "
+                        "`{\"version\": 1, \"data\": [{…}]}`",
     "data source.unescape_newlines": "turn `\\n` in a cell of a table into a line end, as FLAN's TSV files mean it; "
                                      "LaTeX, code and paths need it off",
     "data source.columns": "the file's names for what the dataset knows under others: `{instruction: question}`",
@@ -99,8 +103,9 @@ MEANINGS = {
     "tune.learning_rate": "the highest learning rate",
     "tune.epochs": "how often the data is gone through; 0.5 is half of it",
     "tune.steps": "so many optimizer steps instead of `epochs`",
-    "tune.batch_tokens": "tokens in a batch, padding included: what fits in memory",
-    "tune.accumulate": "batches in an optimizer step; the split does not change the gradient",
+    "tune.step_tokens": "tokens of an optimizer step, at most, over all processes",
+    "tune.microbatch_tokens": "positions of a forward pass, padding included; `auto`: what memory allows",
+    "tune.layout": "`padded`, `packed` (examples behind each other), or `auto`: packed on a GPU, if the model can",
     "tune.warmup_ratio": "the part of the steps over which the learning rate rises from 0",
     "tune.schedule": "how it falls after that",
     "tune.min_learning_rate_ratio": "where it ends, as a part of `learning_rate`",
@@ -112,6 +117,9 @@ MEANINGS = {
     "tune.seed": "of the adapter's first weights, the order of the data and dropout",
     "tune.checkpoint_every": "optimizer steps between checkpoints to resume from; always one at an interruption",
     "tune.validate_every": "optimizer steps between measurements of `data.validation`; always one before and after",
+    "dpo.beta": "how far the model may move from the reference: the higher, the less",
+    "dpo.loss": "`sigmoid`; `ipo`, on mean log-probabilities a token; or `robust`, for labels of which some are wrong",
+    "dpo.label_smoothing": "the share of labels that are taken to be wrong",
     "lora.rank": "the adapter's rank",
     "lora.alpha": "its scale: the adapter is added `alpha / rank` times",
     "lora.dropout": "dropout before the adapter",
@@ -285,7 +293,8 @@ def shapes() -> str:
     rows = ["| shape | a row of | is read from | and may have | by |", "|---|---|---|---|---|"]
     for shape in (entry.item for entry in Plugins().shapes.entries):
         forms = list(dict.fromkeys(_columns(alternative) for alternative in shape.fields))
-        read = "; or ".join(read for read, _ in forms if "`system_prompt`" not in read)
+        read = "; or ".join(read for read, _ in forms[:MOST_FORMS])
+        read += f"; or {len(forms) - MOST_FORMS} more forms" if len(forms) > MOST_FORMS else ""
         metadata = ", ".join(dict.fromkeys([*(name for _, names in forms for name in names), *shape.metadata]))
         rows.append(f"| `{shape.name}` | {shape.description} | {read} | {metadata} | `{shape.into}` |")
     return "\n".join(rows) + "\n"
@@ -298,7 +307,9 @@ def _columns(alternative: tuple[str, ...]) -> tuple[str, tuple[str, ...]]:
         name.rpartition("=")[2].removesuffix("?").partition(".")[0] for name in alternative if name[:1] != "-"
     )
     metadata = (name[1:] for name in alternative if name[:1] == "-" and "." not in name)
-    return ", ".join(f"`{name}`{'?' if name in optional else ''}" for name in read), tuple(metadata)
+    names = ((name, " or ".join(f"`{one}`" for one in name.split("|"))) for name in read if name != "*")
+    rest = " and columns of the user's own" if "*" in alternative else ""
+    return ", ".join(f"{spelt}{'?' if name in optional else ''}" for name, spelt in names) + rest, tuple(metadata)
 
 
 def benchmarks() -> str:

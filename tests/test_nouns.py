@@ -44,6 +44,8 @@ ALLOWED: set[str] = {  # names of fields in other people's files
     '*("log.user utterance", "log.system response", "-log.turn id", "-log.dialog history", "id?"),',
     '*("-original dialog id", "-dialog index", "-original dialog info"),',
     '("context=dialogue", "question", "choices=choice", "answer", "-id", "-dialogue_id"),',
+    '_TURNS = "conversation|conversations|turns|dialogue|dialog"',
+    'SAID_KEYS = ("text", "content", "value", "utterance", "message")',
     '"samsum": (Form("summarisation", ("document=dialogue", "summary", "-id")),),',
     '"dialogsum": (Form("summarisation", ("document=dialogue", "summary", "topic", "-id")),),',
 }

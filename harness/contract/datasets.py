@@ -40,6 +40,9 @@ class Dataset:
     `fields`; a dataset without it is never guessed, and its rows are not checked. `fields_of(row, options)` returns the
     alternatives of a row where they depend on the recipe or on the row; equal ones should be one object.
 
+    `plain` are the columns of its plainest row, `("prompt", "completion")`: a file of as many texts under other names
+    is refused with the lines that read these as them.
+
     Of two that fit a file equally well, `auto` takes the one of higher `rank`: 1 for one that refuses each row without
     marks of its own in the texts, -1 for one that also reads the rows of another.
 
@@ -64,6 +67,7 @@ class Dataset:
     metadata: tuple[str, ...] = ()
     fields_of: Callable[[Row, Any], tuple[tuple[str, ...], ...]] | None = None
     rank: int = 0
+    plain: tuple[str, ...] = ()
     resolve: Callable[[str, Mapping[str, Dataset], Any], Match] | None = None
     reads: tuple[str | Path, ...] = ()
     yields: Yields = "not stated"
@@ -86,6 +90,8 @@ def check_dataset(dataset: Dataset) -> None:
         raise PluginError(f"{dataset.name!r}: yields should be one of {expected}, found {dataset.yields!r}")
     require_paths(dataset, "reads")
     _require_names(dataset)
+    if not _are_names(dataset.plain):
+        raise PluginError(f"{dataset.name!r}: plain should be a tuple of names, found {dataset.plain!r}")
     if dataset.source is not None and not isinstance(dataset.source, str | os.PathLike):
         raise PluginError(f"{dataset.name!r}: the source should be a path, found {dataset.source!r}")
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import itertools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, lru_cache, partial
 from typing import Any
 
 from harness.contract.checking import require_functions, require_texts
@@ -12,7 +14,10 @@ from harness.contract.datasets import Dataset
 from harness.errors import DataError, PluginError, nearest
 from harness.nouns import Conversation, Preference, Row
 
-Alternatives = tuple[tuple[frozenset[str], tuple[tuple[str, str], ...]], ...]  # (needed, (ours, theirs) that are read)
+Fields = tuple[tuple[str, ...], ...]
+Rewritten = Row | Iterable[Row | tuple[()]]  # an empty tuple is a LeftOut, for a row or a part of it
+Pairs = tuple[tuple[str, str], ...]  # (ours, theirs) of each column that is read
+_ONE_OF = re.compile(r"[^=.?|]+(?:\|[^=.?|]+)+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,9 +25,11 @@ class Shape:
     """One more way to write the rows that the dataset `into` reads. It is used by its name, like a dataset.
 
     `fields` lists alternatives as those of a Dataset, with `ours=theirs` for a column that `into` knows under another
-    name: `(("prompt=title", "completion=body", "-author"),)`. `rewrite(row)`, if there is one, gets the row with its
-    columns renamed, and without those that only are metadata; it returns the row that `into` reads, or several, or a
-    `LeftOut`. `gather` is that of a Dataset, and sees the columns of the file.
+    name: `(("prompt=title", "completion=body", "-author"),)`. `title|headline` is either of two names, so that several
+    spellings are one line. `rewrite(row)`, if there is one, gets the row with its columns renamed, and without those
+    that only are metadata; it returns the row that `into` reads, or several, or a `LeftOut`. `gather` is that of a
+    Dataset, and sees the columns of the file. `*` stands for all other columns, where a program lets its users name
+    them: `rewrite` gets these as they are, and raises DataError for one that it does not read.
 
     Two shapes may have the same columns, and differ in what these mean: then `auto` refuses and names both. `rank` is
     that of a Dataset.
@@ -31,9 +38,9 @@ class Shape:
     name: str
     description: str
     into: str
-    fields: tuple[tuple[str, ...], ...]
+    fields: Fields
     metadata: tuple[str, ...] = ()
-    rewrite: Callable[[Row], Row | Iterable[Row]] | None = None
+    rewrite: Callable[[Row], Rewritten] | None = None
     gather: Callable[[Iterable[tuple[int, Row]], Any], Iterable[tuple[int, Row]]] | None = None
     rank: int = 0
     licence: str = "not stated"
@@ -43,11 +50,11 @@ class Shape:
         return Dataset(
             self.name,
             self.description,
-            partial(_convert, tuple(map(_renames, self.fields)), self.rewrite, into.convert),
+            partial(_convert, self.fields, self.rewrite, into.convert),
             licence=self.licence,
             options=into.options,
             gather=self.gather,
-            fields=tuple(tuple(_theirs(name) for name in alternative) for alternative in self.fields),
+            fields=tuple(tuple(_theirs(name) for name in alternative) for alternative in spelt_out(self.fields)),
             metadata=self.metadata,
             rank=self.rank,
             yields=into.yields,
@@ -69,17 +76,39 @@ def check_shape(shape: Shape) -> None:
         )
 
 
+@cache
+def spelt_out(fields: Fields) -> Fields:
+    """Return the alternatives with one for each name of `a|b`; the same names have the same one throughout."""
+    spelt: dict[tuple[str, ...], None] = {}
+    for alternative in fields:
+        groups = tuple(dict.fromkeys(group for name in alternative for group in _ONE_OF.findall(name)))
+        for chosen in itertools.product(*(group.split("|") for group in groups)):
+            if len(set(chosen)) == len(chosen):
+                names = dict(zip(groups, chosen, strict=True))
+                spelt[tuple(_with_names(name, names) for name in alternative)] = None
+    return tuple(spelt)
+
+
+def _with_names(name: str, names: Mapping[str, str]) -> str:
+    return _ONE_OF.sub(lambda group: names[group[0]], name)
+
+
 def _theirs(name: str) -> str:
     """Return the file's name in `ours=theirs`, with the `?` of an optional column."""
     return name.rpartition("=")[2]
 
 
-def _renames(alternative: tuple[str, ...]) -> tuple[frozenset[str], tuple[tuple[str, str], ...]]:
-    """Return the columns that an alternative needs, and (ours, theirs) of each column that it reads."""
+@cache
+def _renames(fields: Fields) -> tuple[tuple[frozenset[str], Pairs], ...]:
+    """Return for each alternative the columns that it needs, and those that it reads."""
+    return tuple(map(_renames_of, spelt_out(fields)))
+
+
+def _renames_of(alternative: tuple[str, ...]) -> tuple[frozenset[str], Pairs]:
     needed: set[str] = set()
     pairs: dict[str, str] = {}
     for name in alternative:
-        if name.startswith("-"):
+        if name.startswith("-") or name == "*":
             continue
         ours, _, theirs = name.partition("=") if "=" in name else (name, "", name)
         column = theirs.removesuffix("?").partition(".")[0]
@@ -90,14 +119,14 @@ def _renames(alternative: tuple[str, ...]) -> tuple[frozenset[str], tuple[tuple[
 
 
 def _convert(
-    alternatives: Alternatives,
-    rewrite: Callable[[Row], Row | Iterable[Row]] | None,
+    fields: Fields,
+    rewrite: Callable[[Row], Rewritten] | None,
     convert: Callable[[Row, Any], Any],
     row: Row,
     options: Any,
 ) -> Any:
     """Convert a row of a shape: rename its columns, rewrite it, and let the shape's dataset convert what comes out."""
-    seen: Row | Iterable[Row] = _renamed(row, alternatives)
+    seen: Rewritten = _renamed(row, fields)
     if rewrite is not None:
         seen = rewrite(seen)  # type: ignore[arg-type]
     if isinstance(seen, Mapping):
@@ -106,28 +135,37 @@ def _convert(
         return seen
     items: list[Any] = []
     for one in seen:
+        if isinstance(one, tuple):  # a LeftOut for a part of the row
+            items.append(one)
+            continue
         converted = convert(one, options)
         several = isinstance(converted, Iterable) and not isinstance(converted, Conversation | Preference)
         items += converted if several else [converted]
     return items
 
 
-def _renamed(row: Row, alternatives: Alternatives) -> Row:
+def _renamed(row: Row, fields: Fields) -> Row:
     """Return the columns that the shape reads, under the names of its dataset; of several alternatives, of the fullest.
 
     Raises:
         DataError: for a row that lacks a column of every alternative.
     """
-    best: tuple[tuple[str, str], ...] = ()
-    most = -1
-    for needed, pairs in alternatives:
-        if all(row.get(name) is not None for name in needed):
-            filled = sum(row.get(theirs) is not None for _, theirs in pairs)
-            if filled > most:
-                best, most = pairs, filled
-    if most < 0:
-        absent = [sorted(name for name in needed if row.get(name) is None) for needed, _ in alternatives]
+    filled = frozenset(name for name, value in row.items() if value is not None)
+    pairs = _fullest(fields, filled)
+    if pairs is None:
+        absent = [sorted(needed - filled) for needed, _ in _renames(fields)]
         name = min(absent, key=len)[0]
         state = "is null" if name in row else f"is missing.{nearest(name, row)}"
         raise DataError(f"the field {name!r} {state} The row has: {', '.join(map(str, row)) or 'nothing'}")
-    return {ours: row[theirs] for ours, theirs in best if row.get(theirs) is not None}
+    read = {ours: row[theirs] for ours, theirs in pairs if theirs in filled}
+    if any("*" in alternative for alternative in fields):
+        named = {theirs for _, theirs in pairs}
+        read |= {name: value for name, value in row.items() if name in filled and name not in named}
+    return read
+
+
+@lru_cache(maxsize=4096)
+def _fullest(fields: Fields, filled: frozenset[str]) -> Pairs | None:
+    """Return the columns of the alternative of which most are filled; None where each lacks a column that it needs."""
+    fitting = [pairs for needed, pairs in _renames(fields) if needed <= filled]
+    return max(fitting, key=lambda pairs: sum(theirs in filled for _, theirs in pairs), default=None)

@@ -2,7 +2,7 @@
 
 from harness.data.convert.accounting import UnreadError, within
 from harness.data.convert.conversion import convert_row
-from harness.data.convert.fields import LeftOut, is_true_or_false, take
+from harness.data.convert.fields import LeftOut, OtherKindError, is_true_or_false, take
 from harness.data.convert.sources import load_source
 from harness.data.encode.encoder import EncodedData, encode_data, encode_held_out, encode_sources
 from harness.data.prepare.content import digest_of, text_of, words_of
@@ -17,6 +17,7 @@ __all__ = [
     "DataReport",
     "EncodedData",
     "LeftOut",
+    "OtherKindError",
     "Overlap",
     "Prepared",
     "SourceReport",

@@ -21,7 +21,8 @@ class SourceReport:
     how often the kept items are used in all, since a mixture may repeat them; `tokens` and `supervised` count the
     tokens of that use. `escaped` counts the items that hold a control token's string, which stays text.
     `with_thoughts` counts the items that have thoughts; `one_an_answer` those that are one example an answer, and
-    `examples` all examples of that use. `ids` are the ids of what was left out by reason, recorded by whoever sets it
+    `examples` all examples of that use. `written_ends` counts the rows whose texts have line ends written as `\\n`,
+    which stay as they are. `ids` are the ids of what was left out by reason, recorded by whoever sets it
     to a dict.
     """
 
@@ -37,6 +38,7 @@ class SourceReport:
     with_thoughts: int = 0
     examples: int = 0
     one_an_answer: int = 0
+    written_ends: int = 0
     ids: dict[str, list[str]] | None = None
 
     def __str__(self) -> str:
@@ -45,6 +47,17 @@ class SourceReport:
         if self.kept + self.left_out.total() > self.rows:
             return f"{self.kept:,} item{'' if self.kept == 1 else 's'} from {rows}"
         return f"{self.kept:,} of {rows}"
+
+    def notes(self) -> list[str]:
+        """Return what a person may want to say otherwise in the source, with the line for it."""
+        if not self.written_ends:
+            return []
+        rows = f"{self.written_ends:,} row{' has' if self.written_ends == 1 else 's have'}"
+        return [
+            f"{Path(self.path).name}: {rows} `\\n` in a text, which stays these two characters. Where it means a line "
+            f"end, as in FLAN's files, say so in the source: `unescape_newlines: true` "
+            f"(of a FILE: `--set unescape_newlines=true`)"
+        ]
 
     def leave_out(self, id: str, reason: str) -> None:
         """Count a row or item that is left out, and list it if the ids are asked for."""
@@ -89,7 +102,7 @@ class DataReport:
 
     def lines(self) -> list[str]:
         """Return the mixture as it came out, and what overlaps with the evaluations, for people."""
-        out = mixture_lines(self.train)
+        out = [note for report in self.train for note in report.notes()] + mixture_lines(self.train)
         if self.overlapping:
             out.append(f"{self.overlapping:,} rows overlap with evaluation items, such as {self.overlaps[0]}")
         return out

@@ -3,6 +3,7 @@
 recipe.yaml     the resolved recipe              metrics.jsonl   one line an optimizer step
 manifest.json   versions, hashes, seed, outcome  loss.png        the loss curve
 adapter/        the trained weights, in PEFT's format (or model/: a whole model)
+head.safetensors    of a reward model: the head that scores
 chat/           tokenizer, chat template and generation defaults: what evaluation and serving load
 probes.json     log-probabilities that serving must reproduce
 trained_rows.bin    digests of the rows that were trained on, which "held-out" rows are checked against
@@ -105,6 +106,10 @@ class Run:
     @property
     def merged_folder(self) -> Path:
         return self.folder / "merged"
+
+    @property
+    def head_path(self) -> Path:
+        return self.folder / "head.safetensors"
 
     @property
     def chat_folder(self) -> Path:

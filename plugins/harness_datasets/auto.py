@@ -23,7 +23,7 @@ def resolve(path: str, datasets: Mapping[str, harness.Dataset], options: DataSou
     Raises:
         DataError: if no dataset fits, or if several fit equally well.
     """
-    return choose(path, datasets, options.columns, options.unread)
+    return choose(path, datasets, options.columns, options.unread, options.rows)
 
 
 def convert(row: Row, options: object) -> NoReturn:

@@ -8,28 +8,17 @@ names the benchmark: `task: rte`.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property, partial
 from typing import Any
 
 import harness
-from harness.data import shown, take
 from harness.errors import nearest
 from harness.nouns import Row
+from harness_datasets import rewriting
 
 OTHERS = "(other rows of the file)"  # a column that `flan` adds to a row; messages do not mention it
-
-LANGUAGES = {
-    "ar": "Arabic", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek", "en": "English", "es": "Spanish",
-    "et": "Estonian", "fa": "Persian", "fi": "Finnish", "fr": "French", "gu": "Gujarati", "he": "Hebrew",
-    "hi": "Hindi", "hu": "Hungarian", "id": "Indonesian", "is": "Icelandic", "it": "Italian", "ja": "Japanese",
-    "kk": "Kazakh", "ko": "Korean", "lt": "Lithuanian", "lv": "Latvian", "nl": "Dutch", "no": "Norwegian",
-    "pl": "Polish", "pt": "Portuguese", "ro": "Romanian", "ru": "Russian", "sk": "Slovak", "sv": "Swedish",
-    "ta": "Tamil", "tr": "Turkish", "uk": "Ukrainian", "vi": "Vietnamese", "zh": "Chinese",
-}  # fmt: skip
-_ASKED = {"cause": "What was the cause of this?", "effect": "What happened as a result?"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,78 +68,6 @@ def forms_of(columns: frozenset[str]) -> tuple[tuple[str, Form], ...]:
     return tuple(sorted(fitting, key=lambda one: -len(one[1].reads)))
 
 
-# Rewriting
-
-
-def _shuffled(question: str, choices: Sequence[str]) -> list[str]:
-    """Return the choices in an order drawn from the text, for files in which the right one comes first."""
-    return sorted(choices, key=lambda one: hashlib.blake2b(f"{question}\0{one}".encode("utf-8", "replace")).digest())
-
-
-def _copa(row: dict[str, Any]) -> Row:
-    if row["asked"] not in _ASKED:
-        raise harness.DataError(f"the question is {shown(row['asked'])}: expected {' or '.join(_ASKED)}")
-    return {**row, "asked": _ASKED[row["asked"]]}
-
-
-def _without_question_mark(row: dict[str, Any]) -> Row:
-    return {**row, "question": take(row, "question", str).rstrip("? ")}
-
-
-def _sciq(row: dict[str, Any]) -> Row:
-    choices = [row["answer"], *(row.pop(f"distractor{number}") for number in (1, 2, 3))]
-    return {**row, "choices": _shuffled(row["question"], choices)}
-
-
-def _dream(row: dict[str, Any]) -> Row:
-    lines = row["context"]
-    return {**row, "context": "\n".join(lines) if isinstance(lines, list) else lines}
-
-
-def _numbered(columns: Sequence[str], first: int, answer: str, choices: str, row: dict[str, Any]) -> Row:
-    """Return the row with its columns of choices as one list, and the position counted from `first` from 0."""
-    label = str(row.pop("label")).strip()
-    texts = [row.pop(column) for column in columns]
-    if not (label.lstrip("-").isdigit() and int(label) - first < len(texts)):
-        raise harness.DataError(f"the label is {shown(label)}: expected one of {first} to {first + len(texts) - 1}")
-    return {**row, choices: texts, answer: int(label) - first if int(label) >= first else ""}
-
-
-def _swag(row: dict[str, Any]) -> Row:
-    """Return the row with its two sentences as the context, or checked to be in the context that it has."""
-    sentences = {name: take(row, name, str) for name in ("sent1", "sent2") if name in row}
-    context = take(row, "context", str, " ".join(sentences.values()))
-    for name, text in sentences.items():
-        if " ".join(text.split()) not in " ".join(context.split()):
-            raise harness.DataError(
-                f"the column {name!r} would be lost: it is not in 'startphrase', which should be sent1 and sent2. "
-                f"Without a column 'startphrase', both are read ({name} is {shown(text)}, "
-                f"startphrase is {shown(context)})"
-            )
-    rest = {name: value for name, value in row.items() if name not in sentences} | {"context": context}
-    return _numbered([f"ending{number}" for number in range(4)], 0, "label", "endings", rest)
-
-
-def _truthful(row: dict[str, Any]) -> Row:
-    targets = row.pop("targets")
-    right = [text for text, label in zip(targets["choices"], targets["labels"], strict=True) if label == 1]
-    if len(right) != 1:
-        raise harness.DataError(f"one of the choices should be right, found {len(right)}")
-    return {**row, "choices": _shuffled(row["question"], targets["choices"]), "answer": right[0]}
-
-
-def _translation(row: dict[str, Any]) -> Row:
-    texts = take(row, "translation", dict)
-    if len(texts) != 2 or (unknown := [code for code in texts if code.partition("_")[0] not in LANGUAGES]):
-        raise harness.DataError(
-            f"the translation should have two languages by their codes, found {', '.join(map(str, texts))}"
-            + (f"; the code {unknown[0]!r} is not known" if len(texts) == 2 else "")
-        )
-    (source, text), (target, translated) = texts.items()
-    names = [LANGUAGES[code.partition("_")[0]] for code in (source, target)]
-    return {"source": text, "target": translated, "source_language": names[0], "target_language": names[1]}
-
-
 # The table
 
 _NO_YES = {"0": "no", "1": "yes"}
@@ -190,7 +107,15 @@ BENCHMARKS: Mapping[str, tuple[Form, ...]] = {
         Form("sentiment", ("text=review", "label=sentiment"), _SENTIMENT),
         Form("sentiment", ("text", "label"), _SENTIMENT, certain=False),
     ),
-    "ag_news": (Form("topic", ("text", "label"), _NEWS, certain=False),),
+    "ag_news": (
+        Form("topic", ("text", "label"), _NEWS, certain=False),
+        Form(
+            "topic",
+            ("label=Class Index", "title=Title", "text=Description"),
+            dict(zip("1234", _NEWS.values(), strict=True)),
+            rewrite=rewriting.titled,
+        ),
+    ),
     "sms_spam": (
         Form("spam", ("text=sms", "label"), {"0": "ham", "1": "spam"}),
         Form("spam", ("text", "label"), {"0": "ham", "1": "spam"}, certain=False),
@@ -262,8 +187,10 @@ BENCHMARKS: Mapping[str, tuple[Form, ...]] = {
     ),
     # Reading
     "boolq": (
-        Form("yes_no", ("passage", "question", "answer"), rewrite=_without_question_mark),
-        Form("yes_no", ("passage", "question", "answer=label", "-idx"), _NO_YES, rewrite=_without_question_mark),
+        Form("yes_no", ("passage", "question", "answer"), rewrite=rewriting.without_question_mark),
+        Form(
+            "yes_no", ("passage", "question", "answer=label", "-idx"), _NO_YES, rewrite=rewriting.without_question_mark
+        ),
     ),
     "squad": (Form("reading", ("context", "question", "answers", "-id", "-title")),),
     "race": (
@@ -273,38 +200,40 @@ BENCHMARKS: Mapping[str, tuple[Form, ...]] = {
         Form(
             "reading_choice",
             ("context=dialogue", "question", "choices=choice", "answer", "-id", "-dialogue_id"),
-            rewrite=_dream,
+            rewrite=rewriting.dream,
         ),
     ),
     "cosmos_qa": (
         Form(
             "reading_choice",
             ("context", "question", "label", *(f"answer{number}" for number in range(4)), "-id"),
-            rewrite=partial(_numbered, [f"answer{number}" for number in range(4)], 0, "answer", "choices"),
+            rewrite=partial(rewriting.numbered, [f"answer{number}" for number in range(4)], 0, "answer", "choices"),
         ),
     ),
     "social_i_qa": (
         Form(
             "reading_choice",
             ("context", "question", "label", *(f"answer{letter}" for letter in "ABC")),
-            rewrite=partial(_numbered, [f"answer{letter}" for letter in "ABC"], 1, "answer", "choices"),
+            rewrite=partial(rewriting.numbered, [f"answer{letter}" for letter in "ABC"], 1, "answer", "choices"),
         ),
     ),
     "sciq": (
         Form(
             "reading_choice",
             ("context=support", "question", "answer=correct_answer", "distractor1", "distractor2", "distractor3"),
-            rewrite=_sciq,
+            rewrite=rewriting.sciq,
         ),
         Form(
             "exam",
             ("question", "answer=correct_answer", "distractor1", "distractor2", "distractor3"),
-            rewrite=_sciq,
+            rewrite=rewriting.sciq,
         ),
     ),
     # Choices
     "copa": (
-        Form("cause_effect", ("premise", "asked=question", "choice1", "choice2", "label", "-idx"), rewrite=_copa),
+        Form(
+            "cause_effect", ("premise", "asked=question", "choice1", "choice2", "label", "-idx"), rewrite=rewriting.copa
+        ),
     ),
     "hellaswag": (
         Form(
@@ -317,10 +246,10 @@ BENCHMARKS: Mapping[str, tuple[Form, ...]] = {
     ),
     "swag": (
         *(
-            Form("ending", ("context=startphrase", *sentences, *_SWAG), rewrite=_swag)
+            Form("ending", ("context=startphrase", *sentences, *_SWAG), rewrite=rewriting.swag)
             for sentences in (("sent1", "sent2"), ("sent1",), ("sent2",), ())
         ),
-        Form("ending", ("sent1", "sent2", *_SWAG), rewrite=_swag),
+        Form("ending", ("sent1", "sent2", *_SWAG), rewrite=rewriting.swag),
     ),
     "piqa": (Form("goal", ("goal", "sol1", "sol2", "label", "-id")),),
     "openbookqa": (
@@ -341,9 +270,27 @@ BENCHMARKS: Mapping[str, tuple[Form, ...]] = {
     ),
     "csqa": (Form("commonsense", ("question", "choices", "answerKey", "-id", "-question_concept")),),
     "winogrande": (Form("blank", ("sentence", "option1", "option2", "answer", "-qID")),),
-    "mmlu": (Form("exam", ("question", "choices", "answer", "-subject")),),
+    "mmlu": (
+        Form("exam", ("question", "choices", "answer", "-subject")),
+        *(
+            Form(
+                "exam",
+                ("question", *columns, "answer", "-id", "-subject"),
+                rewrite=partial(rewriting.by_letter, columns),
+            )
+            for columns in (tuple("ABCD"), tuple("ABCDE"), tuple(f"option_{letter}" for letter in "abcd"))
+        ),
+    ),
+    "medqa": (
+        Form(
+            "exam",
+            ("question", "choices=options", "letter=answer_idx", "answer", "-meta_info", "-metamap_phrases", "-id"),
+            rewrite=rewriting.keyed,
+        ),
+    ),
+    "aqua": (Form("exam", ("question", "choices=options", "rationale", "answer=correct"), rewrite=rewriting.lettered),),
     "truthful_qa": (
-        Form("exam", ("question", "targets=mc1_targets", "-mc2_targets"), rewrite=_truthful),
+        Form("exam", ("question", "targets=mc1_targets", "-mc2_targets"), rewrite=rewriting.truthful),
         Form(
             "question_answering",
             (
@@ -361,6 +308,6 @@ BENCHMARKS: Mapping[str, tuple[Form, ...]] = {
     ),
     "billsum": (Form("summarisation", ("document=text", "summary", "-title")),),
     "xsum": (Form("summarisation", ("document", "summary", "-id")),),
-    "wmt": (Form("translation", ("translation", "-id"), rewrite=_translation),),
+    "wmt": (Form("translation", ("translation", "-id"), rewrite=rewriting.translation),),
     "gsm8k": (Form("arithmetic", ("question", "answer")),),
 }

@@ -248,6 +248,7 @@ DATASET = harness.Dataset(
     options=FlanOptions,
     gather=gather,
     fields_of=fields_of,
+    plain=("text", "label"),
     fields=(
         *dict.fromkeys(form.alternatives[0] for forms in BENCHMARKS.values() for form in forms),
         # FLAN's own files, and labels in words

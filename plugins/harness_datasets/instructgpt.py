@@ -15,8 +15,10 @@ from harness_datasets.completions import Messages, Ranked, must_ask, pairs, read
 from harness_datasets.keys import COMPLETION, METADATA, messages
 from harness_datasets.turns import offered
 
-_ENTRY = ("text", "completion", "content", "rank", "score")  # the keys of a completion that is no message
-_ORDERS = (("rank", 1), ("score", -1))  # the lowest rank is the best, and the highest score
+TEXTS = ("text", "completion", "content", "response", "answer", "output")  # the text of a completion that is no message
+# The lowest rank is the best, and the highest score.
+ORDERS = (("rank", 1), ("score", -1), ("rating", -1), ("reward", -1))
+_ENTRY = (*TEXTS, *(name for name, _ in ORDERS))
 
 
 class InstructGptOptions(harness.Options):
@@ -46,7 +48,7 @@ def convert(row: Row, options: InstructGptOptions) -> list[harness.Conversation 
             f"there is neither a demonstration nor completions. The row has: {', '.join(map(str, row))}"
         )
     if row.get("completions") is None:
-        if order := next((f"{name}s" for name, _ in _ORDERS if row.get(f"{name}s")), None):
+        if order := next((f"{name}s" for name, _ in ORDERS if row.get(f"{name}s")), None):
             raise harness.DataError(f"there are {order!r} and no completions that have them")
         return items
     return items + pairs(prompt, _ranked(row, id, bool(getattr(options, "ranked", False))), tools)
@@ -61,7 +63,7 @@ def _ranked(row: Row, id: str, is_ranked: bool) -> list[Ranked]:
         )
     if row.get("labels") is not None:
         raise harness.DataError("'labels' judge each completion, or step, on its own: they do not rank the completions")
-    ranks = [order for name, sign in _ORDERS if (order := _order(row, completions, name, sign)) is not None]
+    ranks = [order for name, sign in ORDERS if (order := _order(row, completions, name, sign)) is not None]
     if len(ranks) > 1:
         raise harness.DataError("the completions have ranks and scores: leave one of them out with `unread`")
     if not ranks and not is_ranked:
@@ -107,7 +109,7 @@ def _completion(raw: object, number: int) -> Messages:
     if isinstance(raw, Mapping) and "role" not in raw and "from" not in raw:
         if others := [key for key in raw if raw[key] is not None and key not in _ENTRY and f"-{key}" not in METADATA]:
             raise harness.DataError(f"{name} has {others[0]!r} beside its text: is it a message? Then it has a role")
-        texts = [raw[key] for key in ("text", "completion", "content") if raw.get(key) is not None]
+        texts = [raw[key] for key in TEXTS if raw.get(key) is not None]
         if len(texts) != 1:
             raise harness.DataError(
                 f"{name} should be text, messages, or an object with one text and a rank; found {shown(raw)}"
@@ -116,7 +118,8 @@ def _completion(raw: object, number: int) -> Messages:
     return read_completion(raw, name)
 
 
-_RANKED = (*within("completions", (*COMPLETION, "text", "completion", "rank", "score")), "ranks?", "scores?")
+RANKED = (*COMPLETION, *_ENTRY)  # the keys of a completion
+_RANKED = (*within("completions", RANKED), *(f"{name}s?" for name, _ in ORDERS))
 _ALWAYS = ("system?", "history?", "tools?", "tools.*", "id?")
 
 DATASET = harness.Dataset(

@@ -15,11 +15,13 @@ import pydantic
 
 import harness
 from harness.data import within
-from harness.errors import known_names
+from harness.errors import known_names, listed
 from harness.nouns import Row
 from harness_datasets.benchmarks import BENCHMARKS, OTHERS, Form, forms_of, is_filled
 from harness_datasets.labelled import Use, first_value, known_columns, known_labels, says_its_label
 from harness_datasets.phrasings import OURS, Task, TaskFile, load_tasks, plain_text, task_named
+
+MOST_NAMED = 12  # tasks that a refusal lists
 
 
 def task_of(row: Row, options: Any) -> Use:
@@ -138,9 +140,7 @@ def _recognised(row: Row, options: Any) -> Use:
     fitting = {
         name: count + bool(file.tasks[name].options)
         for name, count in known.items()
-        if not file.tasks[name].only_named
-        and says_its_label(row, file.tasks[name], options)
-        and not _is_numbered(row, file.tasks[name])
+        if not file.tasks[name].only_named and says_its_label(row, file.tasks[name], options)
     }
     best = [name for name, count in fitting.items() if count == max(fitting.values())]
     if len(best) == 1:
@@ -165,11 +165,6 @@ def _label(row: Row, form: Form) -> str:
     return str(plain_text(row.get(theirs))).strip()
 
 
-def _is_numbered(row: Row, task: Task) -> bool:
-    """Return True if the answer is a number where the task wants the words of a label."""
-    return task.answer[0] == "label" and not task.choices and not task.options and _is_number(str(row.get("label")))
-
-
 def _is_number(label: str) -> bool:
     return label.lstrip("-").isdigit()
 
@@ -181,16 +176,19 @@ def _undecided(row: Row, forms: list[tuple[str, Form]], best: list[str], file: T
         lines = dict.fromkeys(f"\n    task: {name}  # {_meanings(form)}" for name, form in forms)
         return (
             f"the label is a number, and by the columns ({has}) it could mean this. Add the line of yours to the "
-            f"source (`dataset: flan`):{''.join(lines)}\n"
+            f"source (`dataset: flan`; of a FILE: `--dataset flan --set task=NAME`):{''.join(lines)}\n"
             f"If it means something else, name a task and what its labels mean, "
             f"`labels: {{0: WORDS, 1: WORDS}}`"
         )
     reason = f"by its columns it could be {' or '.join(best)}" if best else "it has the columns of no task"
     if best and all(file.tasks[name].only_named for name in best):
         reason += ", but that is used by name only: a plain question with its answer is `dataset: prompt_completion`"
+    like = {name for name, task in file.tasks.items() if {*task.inputs, *task.answer, *task.choices}.intersection(row)}
+    like |= {name for name, forms in BENCHMARKS.items() if any(form.reads.keys() & row.keys() for form in forms)}
+    names = listed(best or like or {*file.tasks, *BENCHMARKS}, MOST_NAMED)
     return (
         f"the row does not say what task it is: {reason}. The row has: {has}. Choose one with `task: NAME`: "
-        f"{known_names({*file.tasks, *BENCHMARKS})}; other names of columns are given with `columns`"
+        f"{names}; other names of columns are given with `columns`"
     )
 
 

@@ -15,7 +15,7 @@ from dataclasses import replace
 from typing import Any
 
 import harness
-from harness.data import shown, take
+from harness.data import is_true_or_false, shown, take
 from harness.data.read.jsontext import loads
 from harness.errors import nearest
 from harness_datasets.keys import MARKS, SPANS
@@ -94,7 +94,7 @@ def trained(turn: Mapping[str, Any], role: harness.Role, where: str) -> bool | N
             f"{where}: {span!r} marks parts of the message, and a message is trained on as a whole or not at all. Mark "
             f"the whole of it with `train: false`, or leave such rows out with `on_bad_row: drop`"
         )
-    marks = {name: turn[name] for name in MARKS if turn.get(name) is not None}
+    marks = {name: _mark(turn[name]) for name in MARKS if turn.get(name) is not None}
     for name, mark in marks.items():
         if isinstance(mark, str | list | Mapping) or mark not in (0, 1):
             raise harness.DataError(
@@ -106,6 +106,11 @@ def trained(turn: Mapping[str, Any], role: harness.Role, where: str) -> bool | N
     if role != "assistant" or not marks:
         return None
     return bool(next(iter(marks.values())))
+
+
+def _mark(value: Any) -> Any:
+    """Return true or false for these words, which a CSV has instead; any other value as it is."""
+    return value.strip().lower() == "true" if is_true_or_false(value) and isinstance(value, str) else value
 
 
 def with_system(system: str, messages: Sequence[harness.Message]) -> tuple[harness.Message, ...]:

@@ -163,7 +163,7 @@ def command(context: Context, /, seeds: str, out: Path, as_json: bool, **given: 
     from harness_generation.prompts import prompt_version, read_seeds
     from harness_generation.self_instruct import Settings
 
-    read = read_seeds(seeds)
+    read = read_seeds(seeds, context.plugins.datasets)
     concurrency = given["concurrency"]
     settings = Settings(
         count=given["count"], seed=given["seed"], temperature=given["temperature"], max_tokens=given["max_tokens"],

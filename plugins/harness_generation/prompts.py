@@ -8,12 +8,17 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
+from harness.contract import Dataset
 from harness.data import read_rows, take
+from harness.data.convert.prompts import prompts_of
 from harness.data.read.storage import files_of
 from harness.errors import DataError
 from harness.nouns import Row
+
+if TYPE_CHECKING:
+    from harness.plugins import Registry
 
 Question = Literal["instructions", "classification", "input_first", "output_first"]
 QUESTIONS: tuple[Question, ...] = ("instructions", "classification", "input_first", "output_first")
@@ -33,13 +38,17 @@ class Seed:
     is_classification: bool | None = None
 
 
-def read_seeds(path: str) -> list[Seed]:
+def read_seeds(path: str, datasets: Registry[Dataset]) -> list[Seed]:
     """Read seed tasks from a file in the format of `seed_tasks` or `alpaca`; an instruction alone is enough.
+
+    Of a file in which no row has an `instruction`, the first question of each row is one.
 
     Raises:
         DataError: for a row without an instruction, and for a file without rows.
     """
     seeds = []
+    if not any("instruction" in row for file in files_of(path) for _, row in read_rows(file)):
+        return list(map(Seed, prompts_of(path, datasets)))
     for file in files_of(path):
         for number, row in read_rows(file):
             try:

@@ -19,6 +19,7 @@ import harness
 from harness.contract.batches import Batch
 from harness.errors import listed
 from harness.model.forward import causal_lm, plain_logits
+from harness_tuning.checkpoint import random_state, restore_random
 from harness_tuning.learner import Learner
 
 # Mean absolute difference of log-probabilities, in nats: products of other shapes round otherwise.
@@ -29,17 +30,14 @@ LARGEST_DIFFERENCE_AT_START = 0.02  # of the loss, relative to its value where t
 @contextmanager
 def without_trace(learner: Learner) -> Iterator[None]:
     """Put random state, gradients and mode back as they were."""
-    cpu = torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    random = random_state()
     try:
         yield
     finally:
         learner.model.zero_grad(set_to_none=True)
         learner.optimizer.adamw.zero_grad(set_to_none=True)
         learner.model.train()
-        torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state(cuda)
+        restore_random(random)
 
 
 def check_start(learner: Learner, batch: Batch) -> None:

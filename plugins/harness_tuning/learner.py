@@ -15,6 +15,7 @@ from torch import Tensor
 import harness
 from harness.contract.batches import Batch
 from harness.contract.objectives import Loss
+from harness.model.load import free_memory
 from harness_tuning.optimizer import MasterAdamW
 from harness_tuning.policy import ModelPolicy
 from harness_tuning.world import World
@@ -33,6 +34,17 @@ class Figures:
     supervised: int
     padded: int  # positions, padding included
     pairs: float  # the sum of the documents' squared lengths
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A step that the device has been given: its figures are still there. `random` is the random state before it."""
+
+    step: int
+    figures: Callable[[], Figures]
+    norm: Tensor
+    learning_rate: float
+    random: Mapping[str, Tensor]
 
 
 @dataclass(slots=True)
@@ -57,22 +69,39 @@ class Learner:
         """Return the number of weights that move."""
         return sum(weight.numel() for weight in self.optimizer.weights.values())
 
-    def backward(self, batches: Sequence[Batch]) -> Callable[[], Figures]:
+    def backward(self, batches: Sequence[Batch]) -> Callable[[], Figures] | None:
         """Add the gradient of the batches' loss to the master weights' gradients.
 
-        Returns a function that reads the step's figures, and waits for the device.
+        Returns a function that reads the step's figures, and waits for the device. Returns None, and leaves no
+        gradient, where a process has run out of memory: all of them agree on it.
         """
+        added = self._added(batches)
+        if self.world.any(added is None, self.device):
+            self.optimizer.adamw.zero_grad(set_to_none=True)
+            self.model.zero_grad(set_to_none=True)
+            free_memory()
+            return None
+        assert added is not None
+        self.world.add_gradients(list(self.optimizer.masters.values()))
+        return partial(self._figures, *added)
+
+    def _added(self, batches: Sequence[Batch]) -> tuple[dict[str, float], _Sums] | None:
+        """Add this process's share of the gradient; return the step's units and sums, None where memory ran out."""
         units = self._units(batches)
         sums = _Sums(self.device)
         scale = gradient_scale(units) if self.optimizer.is_half else 1.0
-        for batch in self.observed(batches):
-            loss = self.loss(batch)
-            (self.mean(loss, units) * scale).backward()
-            sums.add(batch, loss)
+        try:
+            for batch in self.observed(batches):
+                loss = self.loss(batch)
+                (self.mean(loss, units) * scale).backward()
+                sums.add(batch, loss)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
         if scale != 1.0:
             self.optimizer.divide_gradients(scale)
-        self.world.add_gradients(list(self.optimizer.masters.values()))
-        return partial(self._figures, units, sums)
+        return units, sums
 
     def measure(self, batches: Iterable[Batch]) -> Figures:
         """Return the figures of the batches in the model's mode for evaluation, without a gradient."""
@@ -105,8 +134,8 @@ class Learner:
 
     def prepared(self, batch: Batch) -> Batch:
         """Return a batch of the starting state with its figures, for trials before they are computed for all data."""
-        beside = batch.observed and with_extras(batch.observed, self.prepare(batch.observed))
-        return replace(with_extras(batch, self.prepare(batch)), observed=beside)
+        observed = tuple(with_extras(one, self.prepare(one)) for one in batch.observed)
+        return replace(with_extras(batch, self.prepare(batch)), observed=observed)
 
     def observed(self, batches: Sequence[Batch]) -> Sequence[Batch]:
         """Return the batches of a whole step with what the objective observes in them, over all processes."""
@@ -159,6 +188,11 @@ class Learner:
             padded=int(every["padded"]),
             pairs=every["pairs"],
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that a tensor did not fit into memory: an accelerator's own, or a CPU's."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def gradient_scale(units: Mapping[str, float]) -> float:

@@ -25,12 +25,18 @@ class MasterAdamW:
 
     Args:
         rate_factor: from the name of a weight to the factor of its learning rate, such as LoRA+ sets for B.
+        head: a module beside the model that is trained with it.
     """
 
     def __init__(
-        self, model: torch.nn.Module, spec: TuneSpec, rate_factor: Callable[[str], float] = lambda name: 1.0
+        self,
+        model: torch.nn.Module,
+        spec: TuneSpec,
+        rate_factor: Callable[[str], float] = lambda name: 1.0,
+        head: torch.nn.Module | None = None,
     ) -> None:
-        self.weights = {name: weight for name, weight in model.named_parameters() if weight.requires_grad}
+        named = [*model.named_parameters(), *(head.named_parameters("head") if head is not None else ())]
+        self.weights = {name: weight for name, weight in named if weight.requires_grad}
         self.masters = {
             name: weight if weight.dtype == torch.float32 else weight.detach().float().requires_grad_()
             for name, weight in self.weights.items()
@@ -107,6 +113,8 @@ class MasterAdamW:
         with torch.no_grad():
             for name, master in self.masters.items():
                 master.copy_(tensors[f"master/{name}"])
+                if not moments[name]:  # no batch has reached it yet
+                    continue
                 self.adamw.state[master] = {
                     key: self._as_it_was(key, value, master.device) for key, value in moments[name].items()
                 }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.contract.events import Artefact
 from harness.files import read_json, replacing, write_json
+from harness.model.heads import save_head
 from harness.template import fingerprint, source_fingerprint
 from harness_tuning.checkpoint import best_checkpoint
 from harness_tuning.methods.full import save_model
@@ -22,6 +23,8 @@ def record(tuner: Tuner) -> None:
     tuner.run.update(
         data_sha256=tuner.data.train.sha256,
         attention={"name": tuner.attention.name, "reason": tuner.attention.reason},
+        layout=asdict(tuner.layout),
+        split=asdict(tuner.source.split),
         estimate=asdict(tuner.estimate),
         measured_flops=tuner.pace.peak_flops,
         template={
@@ -69,6 +72,9 @@ def finish(tuner: Tuner) -> None:
             defaults = read_json(tuner.run.chat_folder / "generation_config.json")
             del defaults["temperature"]  # transformers warns of it beside do_sample: false
             write_json(temporary / "generation_config.json", defaults)
+    if tuner.head is not None:
+        with replacing(tuner.run.head_path) as temporary:
+            save_head(tuner.head, temporary)
     tuned = measure_probes(tuner.model, tuner.probes)
     measured = [
         probe | {"base": base, "tuned": after}

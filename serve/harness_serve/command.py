@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import itertools
 import json
 import os
 import signal
@@ -25,7 +26,10 @@ if TYPE_CHECKING:
     from harness.checks.agreement import Agreement
     from harness.checks.parity import Parity
     from harness.contract import Endpoint, Engine
+    from harness.plugins import Registry
     from harness.variants import Variant
+
+MOST_EXAMPLES = 4  # prompts on the page
 
 
 @click.command()
@@ -64,7 +68,7 @@ if TYPE_CHECKING:
     "--examples",
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="Example prompts for the page: a JSON list of strings.",
+    help="Example prompts for the page: a JSON list of strings, or data, whose first questions are taken.",
 )
 @click.option(
     "--template",
@@ -131,7 +135,7 @@ def _serve(
         except harness.HarnessError as error:
             raise harness.HarnessError(f"the page: {error}, or choose another with --ui-port, or --no-ui") from None
         require_usable(settings["votes"])
-        examples = _read_examples(settings["examples"])
+        examples = read_examples(settings["examples"], context.plugins.datasets)
     with contextlib.ExitStack() as stack:
         needed_later = ("transformers", "gradio") if settings["ui"] else ("transformers",)
         began = time.monotonic()
@@ -228,16 +232,25 @@ def _value(text: str) -> Any:
         raise harness.HarnessError(f"--set: {text!r} is not valid YAML: {error}") from None
 
 
-def _read_examples(path: Path | None) -> list[str] | None:
+def read_examples(path: Path | None, datasets: Registry[harness.Dataset]) -> list[str] | None:
+    """Return the texts of a JSON list, or the first question of each of the first rows of a file of data."""
+    from harness.data.convert.prompts import prompts_of
+
     if path is None:
         return None
     try:
         examples = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except OSError as error:
         raise harness.HarnessError(f"--examples {path}: {error}") from None
-    if not isinstance(examples, list) or not all(isinstance(example, str) for example in examples):
-        raise harness.HarnessError(f"--examples {path}: expected a JSON list of strings")
-    return examples
+    except ValueError:  # rows by the line, or packed
+        examples = None
+    if isinstance(examples, list) and all(isinstance(example, str) for example in examples):
+        return examples
+    try:
+        return list(itertools.islice(prompts_of(str(path), datasets), MOST_EXAMPLES))
+    except harness.DataError as error:
+        expected = "expected a JSON list of strings, or a file of data of which each row asks something"
+        raise harness.HarnessError(f"--examples: {expected}. {error}") from None
 
 
 @contextlib.contextmanager

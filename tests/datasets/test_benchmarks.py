@@ -15,6 +15,14 @@ CHOICES = {"text": ["sea", "sky"], "label": ["A", "B"]}
 
 # (benchmark, row, texts that stand in every prompt, the answer). The columns decide.
 DECIDED = [
+    ("ag_news", {"Class Index": "3", "Title": "Shares fall", "Description": "Wall street fell."},
+     ["Shares fall", "Wall street fell."], {"Business", "C. Business"}),
+    ("mmlu", {"question": "Where is a fish?", "A": "sea", "B": "sky", "C": "sun", "D": "mud", "answer": "A"},
+     ["Where is a fish?", "sea", "sun"], {"sea", "A", "A. sea"}),
+    ("medqa", {"question": "Where is a fish?", "options": {"A": "sea", "B": "sky"}, "answer_idx": "A", "answer": "sea",
+               "meta_info": "step1"}, ["Where is a fish?", "sea", "sky"], {"sea", "A", "A. sea"}),
+    ("aqua", {"question": "2 + 2?", "options": ["A)3", "B)4"], "rationale": "Two and two.", "correct": "B"},
+     ["2 + 2?", "3", "4"], {"4", "B", "B. 4"}),
     ("sms_spam", {"sms": "Win a prize!", "label": 1}, ["Win a prize!"],
      {"Yes", "spam", "throw it away", "A", "B", "unwanted advertising or fraud"}),
     ("trec", {"text": "Who wrote it?", "coarse_label": 3, "fine_label": 28}, ["Who wrote it?"],

@@ -10,9 +10,11 @@ from harness_datasets.shapes.table import SHAPES
 import harness
 from harness.data import convert_row, load_source
 from harness.data.convert.fields import alternatives_of
+from harness.data.convert.prompts import prompts_of
 from harness.data.convert.recognise import choose
 from harness.plugins import Plugins
 from harness.recipe import DataSource
+from tests.following import text_of
 
 
 @pytest.fixture(scope="module")
@@ -57,6 +59,7 @@ def thought(thoughts, answer):
 QA = talk(("user", "q"), ("assistant", "a"))
 ASKED = [{"role": "user", "content": "q"}]
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+MINIMAL = {"id": 1, "annotator": 1, "annotation_id": 5, "created_at": "x", "updated_at": "y", "lead_time": 3.2}
 NODE: dict[str, Any] = {
     "author": {"role": "user"},
     "content": {"content_type": "text", "parts": ["q"]},
@@ -279,9 +282,63 @@ ROWS: list[tuple[str, Any, Any]] = [
     ("swift_rejected_query",
      {"system": "s", "query": "q", "response": "a", "rejected_response": "b", "history": [["x", "y"]]},
      prefer([("system", "s"), ("user", "x"), ("assistant", "y"), ("user", "q")], "a", "b")),
+    ("exchanges", {"id": "7", "turns": [{"user": "q", "assistant": "a"}]}, talk(*QA.messages, id="7")),
+    ("exchanges", {"conversations": [{"question": "q", "answer": "a"}]}, QA),
+    ("spoken", {"dialogue": [{"speaker": "Customer", "text": "q"}, {"speaker": "Agent", "text": "a", "train": False},
+                             {"speaker": "Customer", "text": "q2"}, {"speaker": "Agent", "text": "a2"}]},
+     talk(("user", "q"), harness.Message("assistant", "a", train=False), ("user", "q2"), ("assistant", "a2"))),
+    ("spoken", {"context": "s", "messages": [{"author": "user", "content": "q"}, {"author": "bot", "content": "a"}]},
+     talk(("system", "s"), *QA.messages)),
+    ("transcript", {"text": "<|im_start|>system\ns<|im_end|>\n<|im_start|>user\nq<|im_end|>\n"
+                            "<|im_start|>assistant\na<|im_end|>\n"}, talk(("system", "s"), *QA.messages)),
+    ("transcript", {"text": "<s>[INST] <<SYS>>\ns\n<</SYS>>\n\nq [/INST] a </s><s>[INST] q2 [/INST] a2 </s>"},
+     talk(("system", "s"), *QA.messages, ("user", "q2"), ("assistant", "a2"))),
+    ("transcript", {"text": "### Human: q### Assistant: a"}, QA),
+    ("transcript", {"conversation": "[USER] q\n[ASSISTANT] a"}, QA),
+    ("transcript", {"transcript": "User: q\nmore\nAssistant: a\n\nUser: q2\nAssistant: a2"},
+     talk(("user", "q\nmore"), ("assistant", "a"), ("user", "q2"), ("assistant", "a2"))),
+    ("ultrachat", {"id": "0", "data": ["q", "a", "q2", "a2"]},
+     talk(("user", "q"), ("assistant", "a"), ("user", "q2"), ("assistant", "a2"), id="0")),
+    ("segments", {"segments": [{"label": False, "text": "<s>Q: "}, {"label": False, "text": "q\nA:"},
+                               {"label": True, "text": " a</s>"}]},
+     talk(("user", "<s>Q: q\nA:"), ("assistant", " a</s>"))),
+    ("argilla_flat_answers", {"id": "1", "status": "completed", "_server_id": "s", "instruction": "q",
+                              "answer.responses": ["a", "no"], "answer.responses.users": ["u", "v"],
+                              "answer.responses.status": ["submitted", "discarded"], "answer.suggestion": None},
+     talk(*QA.messages, id="1")),
+    ("argilla_flat_answers", {"prompt": "q", "answer": [{"user_id": "u", "value": "a", "status": "submitted"}],
+                              "answer-suggestion": None, "external_id": None, "metadata": "{}"}, QA),
+    ("argilla_flat_rankings", {"id": "1", "status": "completed", "_server_id": "s", "prompt": "q", "response-1": "a",
+                               "response-2": "b", "best.responses": [[
+                                   {"value": "response-2", "rank": 1}, {"value": "response-1", "rank": 2}]],
+                               "best.responses.status": ["submitted"]},
+     prefer("q", "b", "a", margin=1.0)),
+    ("label_studio_min_answers", {**MINIMAL, "question": "q", "reply": "a"}, QA),
+    ("label_studio_min_labels", {**MINIMAL, "text": "I loved it.", "mood": {"choices": ["Positive"]}},
+     list(convert_row(flan.DATASET, {"text": "I loved it.", "label": "Positive"}))),
+    ("label_studio_min_feedback", {**MINIMAL, "prompt": "q", "answer": "a", "rating": "good"},
+     harness.Preference((message(("user", "q")),), (message(("assistant", "a")),), ())),
+    ("question_answer", {"user": "q", "assistant": "a"}, QA),
+    ("question_answer", {"Question": "q", "Answer": "a"}, QA),
+    ("thoughtful", {"question": "q", "thinking": "t", "answer": "a"}, talk(("user", "q"), thought("t", "a"))),
+    ("thoughtful", {"prompt": "q", "reasoning": "t", "response": "a"}, talk(("user", "q"), thought("t", "a"))),
+    ("judged_pair", {"prompt": "q", "pos": "a", "neg": "b"}, prefer("q", "a", "b")),
+    ("judged_pair", {"instruction": "q", "input": "more", "chosen_response": "a", "rejected_response": "b"},
+     prefer("q\n\nmore", "a", "b")),
+    ("two_answers", {"prompt": "q", "response_a": "a", "response_b": "b", "preference": "B"}, prefer("q", "b", "a")),
+    ("two_answers", {"instruction": "q", "output_1": "a", "output_2": "b", "preference": 1}, prefer("q", "a", "b")),
+    ("two_answers", {"question": "q", "answer_a": "a", "answer_b": "b", "winner": "tie"}, []),
+    ("ranked_answers", {"prompt": "q", "responses": ["b", "a"], "rewards": [0.25, 0.75]},
+     prefer("q", "a", "b", margin=0.5)),
+    ("ranked_answers", {"question": "q", "candidates": [{"answer": "b", "rating": 1}, {"answer": "a", "rating": 5}]},
+     prefer("q", "a", "b", margin=4.0)),
+    ("swift_rejected_query", {"instruction": "q", "input": "", "output": "a", "rejected_output": "b"},
+     prefer("q", "a", "b")),
 ]  # fmt: skip
-NOT_CONVERTED_ALONE = {"helpsteer2", "verl"}  # several rows make one; nothing to train on
-CHOSEN_BY_NAME = {"pku_helpful", "pku_harmless"}  # the same columns, and two orders
+NOT_CONVERTED_ALONE = {"helpsteer2", "prompts", "verl"}  # several rows make one; nothing to train on
+# The same columns, and two orders; or an answer and a label, which only people can tell apart.
+CHOSEN_BY_NAME = {"pku_helpful", "pku_harmless", "label_studio_min_answers", "label_studio_min_labels"}
+NAMED_BY_USERS = {shape.name for shape in SHAPES if any("*" in alternative for alternative in shape.fields)}
 
 
 def test_every_shape_has_a_row():
@@ -291,7 +348,7 @@ def test_every_shape_has_a_row():
 @pytest.mark.parametrize(("name", "row", "wanted"), ROWS, ids=[name for name, _, _ in ROWS])
 def test_row_becomes(name, row, wanted, datasets):
     wanted = wanted if isinstance(wanted, list) else [wanted]
-    assert list(convert_row(datasets[name], row)) == wanted
+    assert [item for item in convert_row(datasets[name], row) if item] == wanted
 
 
 @pytest.mark.parametrize(
@@ -318,8 +375,19 @@ def test_a_renamed_column_is_refused(name, row, datasets):
     """A row in which any filled column has another name is refused, whether the shape needs that column or not."""
     for column in (column for column, value in row.items() if value not in (None, "", [], {}) and value is not False):
         other = {("renamed " + key if key == column else key): value for key, value in row.items()}
+        if name in NAMED_BY_USERS:
+            assert keeps_its_texts(datasets[name], row, other), column
+            continue
         with pytest.raises(harness.DataError):
             convert_row(datasets[name], other)
+
+
+def keeps_its_texts(dataset, row, other):
+    """True if the other row is refused, or becomes the same."""
+    try:
+        return text_of(filter(None, convert_row(dataset, other))) == text_of(filter(None, convert_row(dataset, row)))
+    except harness.DataError:
+        return True
 
 
 @pytest.mark.parametrize(("name", "row"), CASES, ids=[name for name, _ in CASES])
@@ -366,18 +434,31 @@ def test_answers_to_one_prompt_are_ranked(datasets, write_rows):
     ]
 
 
-def test_prompts_alone_are_named_as_such(datasets, write_rows):
-    """verl: the prompt is read; there is no answer to train on."""
-    row = {
-        "data_source": "gsm",
-        "prompt": ASKED,
-        "ability": "math",
-        "reward_model": {"style": "rule", "ground_truth": "1"},
-        "extra_info": {"index": 0},
-    }
-    assert convert_row(datasets["verl"], row, check=lambda item: None) == (talk(("user", "q")),)
-    with pytest.raises(harness.DataError, match=r"the fields of 'verl'.* no message is the assistant's"):
-        choose(str(write_rows(row)), datasets)
+VERL = {
+    "data_source": "gsm", "prompt": ASKED, "ability": "math",
+    "reward_model": {"style": "rule", "ground_truth": "1"}, "extra_info": {"index": 0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "row"), [("verl", VERL), ("prompts", {"question": "q"}), ("prompts", {"prompt": ASKED})]
+)
+def test_prompts_alone_are_refused_with_their_uses_and_read_where_prompts_are_asked_for(
+    name, row, datasets, write_rows
+):
+    assert convert_row(datasets[name], row, check=lambda item: None) == (talk(("user", "q")),)
+    path = str(write_rows(row))
+    with pytest.raises(
+        harness.DataError, match=rf"the fields of '{name}'.* nothing to train on.*seeds of `harness generate FILE`"
+    ):
+        choose(path, datasets)
+    assert list(prompts_of(path, datasets)) == ["q"]
+
+
+def test_the_answers_in_a_prompt_are_not_trained_on(datasets):
+    asked = [*ASKED, {"role": "assistant", "content": "a"}, {"role": "user", "content": "q2"}]
+    with pytest.raises(harness.DataError, match="no message is trained on"):
+        convert_row(datasets["verl"], VERL | {"prompt": asked})
 
 
 def test_two_orders_of_one_file_are_both_named(datasets, write_rows):

@@ -17,6 +17,8 @@ from pathlib import Path
 
 from harness_generation import prompts
 
+from harness.plugins import Plugins
+
 SEEDLING = Path(__file__).resolve().parents[2] / "recipes" / "seedling"
 RECIPE = """\
 name: author
@@ -29,7 +31,7 @@ tune:
   method: {{name: lora, rank: 16, alpha: 32, target_modules: all-linear}}
   learning_rate: 3.0e-3
   epochs: 1
-  batch_tokens: 1024
+  step_tokens: 1024
   warmup_ratio: 0.05
 """
 EXAMPLES = 3  # as many as `--examples` is given
@@ -38,7 +40,7 @@ EXAMPLES = 3  # as many as `--examples` is given
 def tasks() -> list[prompts.Seed]:
     """The questions that seedling is tuned on. Those answered with yes or no are classifications."""
     found = {}
-    for seed in prompts.read_seeds(str(SEEDLING / "data" / "train.alpaca.jsonl")):
+    for seed in prompts.read_seeds(str(SEEDLING / "data" / "train.alpaca.jsonl"), Plugins().datasets):
         label = seed.instances[0][1].endswith((", so yes.", ", so no."))
         if len(seed.instruction.split()) > 3:
             found[seed.instruction] = prompts.Seed(seed.instruction, seed.instances, label)

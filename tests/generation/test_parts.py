@@ -8,6 +8,7 @@ from harness_generation.dataset import convert
 from harness_generation.novelty import NoveltyIndex, words_of
 
 import harness
+from harness.plugins import Plugins
 
 
 def rouge_l(one, other):
@@ -127,7 +128,7 @@ def test_a_seed_task_is_shown_as_it_is_whatever_it_says():
 @pytest.mark.parametrize(
     ("row", "told"),
     [
-        ({"instances": []}, "row 1: the field 'instruction' is missing"),
+        ({"instances": []}, "no dataset fits: row 1 has instances"),
         ({"instruction": " "}, "row 1: the instruction is empty"),
         ({"instruction": "x", "instances": [3]},
          "row 1: instance 1 should be an object with input and output, found 3"),
@@ -137,11 +138,19 @@ def test_a_seed_task_is_shown_as_it_is_whatever_it_says():
 )  # fmt: skip
 def test_a_wrong_seed_task_is_named(write_rows, row, told):
     with pytest.raises(harness.DataError, match=told):
-        prompts.read_seeds(str(write_rows(row)))
+        prompts.read_seeds(str(write_rows(row)), Plugins().datasets)
+
+
+def test_prompts_of_other_data_are_seeds_too(write_rows):
+    asked = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Name a river."}]
+    row = {"data_source": "x", "prompt": asked, "reward_model": {"style": "rule", "ground_truth": "Arle"}}
+    assert prompts.read_seeds(str(write_rows(row)), Plugins().datasets) == [prompts.Seed("Name a river.")]
+    answered = {"question": "Name a lake.", "answer": "Orm"}
+    assert prompts.read_seeds(str(write_rows(answered)), Plugins().datasets) == [prompts.Seed("Name a lake.")]
 
 
 def test_the_published_seed_tasks_are_read(real_data):
-    seeds = prompts.read_seeds(str(real_data / "self-instruct" / "seed_tasks.jsonl"))
+    seeds = prompts.read_seeds(str(real_data / "self-instruct" / "seed_tasks.jsonl"), Plugins().datasets)
     assert len(seeds) == 175 and sum(bool(seed.is_classification) for seed in seeds) == 26
 
 

@@ -6,6 +6,7 @@ one file have few sets of keys, so the outcome for a set of keys is kept, and a 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple
@@ -17,6 +18,8 @@ from harness.nouns import Row
 
 _Fields = tuple[tuple[str, ...], ...]
 MOST_ALIKE = 0.8  # a name that is this much like a known one may be a slip of the pen
+_MARK = re.compile(r"mask|loss|train|learn|supervise", re.IGNORECASE)  # in a name that may say what is trained on
+_MEDIA = re.compile(r"(image|audio|video|picture|photo)(s|_(path|url|file)s?)?|pixel_values", re.IGNORECASE)
 MOST_SHAPES = 4096  # sets of keys that are kept for one object; a file with more has rows of its own kind each
 
 
@@ -54,18 +57,44 @@ def check_accounted(dataset: Dataset, row: Row, options: Any) -> None:
     known = {part for part in reads if part.rpartition(".")[0] == inside}
     near = nearest(name, known) if get_close_matches(name, known, 1, MOST_ALIKE) else ""
     plural, it = ("s", "them") if len(columns) > 1 else ("", "it")
-    if judging := next((name for name, value in unread if is_true_or_false(value)), None):
+    judging = next((name for name, value in unread if is_true_or_false(value)), None)
+    if marking := next((name for name, value in unread if _may_be_a_mark(name, value)), None):
+        way = (
+            f"{marking!r} may say what is not trained on, and without it all would be. The mark that is read is "
+            f"`train` of a message, true or false"
+        )
+    elif any(_MEDIA.fullmatch(name.rpartition(".")[2]) for name in columns):
+        way = "Pictures, sounds and films are not trained on: `on_bad_row: drop` in the source leaves such rows out"
+    elif judging:
         way = (
             f"{judging!r} is true or false: it may say which answers are bad, and without it these would be trained on"
         )
     else:
-        way = f"To train without {it}, say so in the source: `unread: [{', '.join(columns)}]`"
+        names = ", ".join(map(as_yaml, columns))
+        way = (
+            f"To train without {it}, say so in the source: `unread: [{names}]` (of a FILE: `--set 'unread=[{names}]'`)"
+        )
     raise UnreadError(
         f"the column{plural} {listed(map(repr, columns))} would be lost: the dataset {dataset.name!r} does not "
         f"read {it} ({name} is {shown(value)}).{near} {way}",
         columns,
-        may_judge=judging is not None,
+        may_judge=judging is not None and marking is None,
     )
+
+
+def _may_be_a_mark(name: str, value: Any) -> bool:
+    """Return True for a name of marks, and for a key of a message that is true or false."""
+    return bool(_MARK.search(name.rpartition(".")[2])) or ("." in name and is_true_or_false(value))
+
+
+_YAML_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
+
+
+def as_yaml(name: str) -> str:
+    """Return a scalar as YAML; only plain words and paths need no quotes."""
+    plain = name.replace("/", "").replace(".", "").replace("_", "").replace("-", "")
+    is_word = plain.isalnum() and not plain.isdigit() and name[0] not in "-." and name.lower() not in _YAML_WORDS
+    return name if is_word else "'" + name.replace("'", "''") + "'"
 
 
 def without(row: Row, unread: Iterable[str]) -> Row:
@@ -107,6 +136,9 @@ class _Tree:
 
     def add(self, name: str, takes_all: bool) -> None:
         tree = self
+        if name == "*":  # every column that is not named
+            self.children.setdefault("*", _Tree()).takes_all = True
+            return
         *parts, last = name.split(".")
         for part in parts:
             tree = tree.children.setdefault(part, _Tree())

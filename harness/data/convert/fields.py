@@ -24,6 +24,10 @@ _NAMES = {
 }
 
 
+class OtherKindError(DataError):
+    """A row is of another kind than the dataset reads: nothing is wrong with it, and `auto` does not mention it."""
+
+
 class LeftOut(tuple[()]):
     """No item, with the reason: what `convert` returns for a row that it leaves out, or yields for a part of one.
 
@@ -74,7 +78,7 @@ def known_fields(dataset: Dataset, row: Row) -> frozenset[str] | None:
     best: frozenset[str] | None = None
     for alternative in alternatives_of(dataset.fields, dataset.metadata):
         if alternative.needed <= present:
-            names = present & alternative.columns
+            names = alternative.known(present)
             best = names if best is None or len(names) > len(best) else best
     return best
 
@@ -87,13 +91,19 @@ def present_fields(row: Row) -> frozenset[str]:
 class Alternative(NamedTuple):
     """One of the alternatives of a dataset's `fields`: the dotted names that it reads, and those of its metadata.
 
-    `columns` are the columns of a row that it knows, `needed` those that a row must have.
+    `columns` are the columns of a row that it knows, `needed` those that a row must have; with `takes_rest`, declared
+    as `*`, it knows all others too.
     """
 
     reads: tuple[str, ...]
     metadata: tuple[str, ...]
     columns: frozenset[str]
     needed: frozenset[str]
+    takes_rest: bool = False
+
+    def known(self, present: frozenset[str]) -> frozenset[str]:
+        """Return those of a row's columns that it knows."""
+        return present if self.takes_rest else present & self.columns
 
     @classmethod
     def of(cls, names: tuple[str, ...], metadata: tuple[str, ...]) -> Alternative:
@@ -105,7 +115,8 @@ class Alternative(NamedTuple):
             reads,
             metadata,
             frozenset(name.partition(".")[0] for name in (*reads, *metadata)),
-            frozenset(name for name in tops if f"{name}?" not in names),
+            frozenset(name for name in tops if f"{name}?" not in names and name != "*"),
+            "*" in names,
         )
 
 
@@ -131,13 +142,14 @@ class Nearness(NamedTuple):
 def nearest_alternative(dataset: Dataset, row: Row) -> Nearness:
     """Return how near the nearest alternative of a dataset is to a row."""
     present = present_fields(row)
+    similarity = cache(lambda name: 1.0 if name in present else 0.5 if nearest(name, present) else 0.0)
 
     def near(alternative: Alternative) -> tuple[float, int]:
-        similar = sum(name in present or bool(nearest(name, present)) * 0.5 for name in alternative.needed)
-        return similar / max(1, len(alternative.needed)), len(present & alternative.columns)
+        similar = sum(map(similarity, alternative.needed))
+        return similar / max(1, len(alternative.needed)), len(alternative.known(present))
 
     best = max(alternatives_of(dataset.fields, dataset.metadata), key=near)
-    missing, unknown = sorted(best.needed - present), sorted(present - best.columns)
+    missing, unknown = sorted(best.needed - present), sorted(present - best.known(present))
     return Nearness(near(best), dataset.name, tuple(missing), tuple(unknown))
 
 

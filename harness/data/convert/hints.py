@@ -7,41 +7,38 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from difflib import get_close_matches
 from itertools import permutations
+from typing import NamedTuple
 
 from harness.contract import Dataset
-from harness.data.convert.accounting import is_empty
+from harness.data.convert.accounting import MOST_ALIKE, as_yaml, is_empty
 from harness.data.convert.fields import is_true_or_false, nearest_alternative, present_fields
 from harness.data.convert.sample import SampledRows
-from harness.errors import listed, nearest
+from harness.errors import listed
 from harness.nouns import Match, Row
 
 MOST_RENAMED = 2  # columns that are proposed to be renamed
+MOST_UNKNOWN = 6  # columns of which these are chosen
 MOST_HINTS = 4
 NEAR = 0.5  # the share of a dataset's needed fields from which on it is worth a mention
-PASTE = "To paste into a recipe's `data.train`"
+PASTE = "To paste into a recipe's `data.train` (of a FILE, the same as `--dataset NAME --set 'KEY=VALUE'`)"
 
-Try = Callable[[Dataset, Mapping[str, str]], Match]  # a dataset on the sampled rows, with further columns renamed
+Try = Callable[[Dataset, SampledRows], Match]  # a dataset on sampled rows
+Recognised = Callable[[SampledRows], str | None]  # the dataset that fits sampled rows
 
 
 def lines_to_paste(dataset: str, seen: SampledRows, columns: Mapping[str, str] | None = None) -> str:
     """Return the source that reads a file as a dataset, as the lines of a recipe."""
-    lines = [f"- dataset: {dataset}", f"  path: {_quoted(seen.path)}"]
+    lines = [f"- dataset: {dataset}", f"  path: {as_yaml(seen.path)}"]
     if renames := {**seen.columns, **(columns or {})}:
-        lines.append(f"  columns: {{{', '.join(f'{ours}: {_quoted(theirs)}' for ours, theirs in renames.items())}}}")
+        lines.append(f"  columns: {{{', '.join(f'{ours}: {as_yaml(theirs)}' for ours, theirs in renames.items())}}}")
+    if seen.key:
+        lines.append(f"  rows: {as_yaml(seen.key)}")
     if seen.unread:
-        lines.append(f"  unread: [{', '.join(map(_quoted, seen.unread))}]")
+        lines.append(f"  unread: [{', '.join(map(as_yaml, seen.unread))}]")
     return "".join(f"\n    {line}" for line in lines)
-
-
-def _quoted(name: str) -> str:
-    """Return a scalar as YAML; only plain words and paths need no quotes."""
-    plain = name.replace("/", "").replace(".", "").replace("_", "").replace("-", "")
-    is_word = plain.isalnum() and not plain.isdigit() and name[0] not in "-." and name.lower() not in _YAML_WORDS
-    return name if is_word else "'" + name.replace("'", "''") + "'"
-
-
-_YAML_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
 
 
 def several_fit(datasets: Mapping[str, Dataset], rivals: list[Match], seen: SampledRows) -> str:
@@ -57,45 +54,104 @@ def several_fit(datasets: Mapping[str, Dataset], rivals: list[Match], seen: Samp
     )
 
 
-def nothing_fits(matches: list[Match], seen: SampledRows, datasets: Sequence[Dataset], attempt: Try) -> str:
-    """Say what the rows have, and why the nearest datasets do not read them."""
+def nothing_fits(
+    matches: list[Match], seen: SampledRows, datasets: Sequence[Dataset], attempt: Try, recognised: Recognised
+) -> str:
+    """Say what the rows have, why the nearest datasets do not read them, and which lines would make them readable."""
     number, row = seen.rows[0]
-    has = f"row {number} has {listed(present_fields(row), 12) or 'no fields'}"
-    hints = list(_renamings(row, datasets, attempt))
-    if near := [match for match in matches if match.named]:
-        # Of several with these fields: one with marks of its own would have taken the rows; then those that read most.
-        places = {dataset.name: (-dataset.rank, -sum(map(len, dataset.fields))) for dataset in datasets}
-
-        def likelihood(match: Match) -> tuple[int, int]:
-            rank, extent = places[match.dataset]
-            return abs(rank), extent
-
-        most = max(match.named for match in near)
-        top = [match for match in near if match.named == most]
-        if most >= len(present_fields(row)) and not any(match.unread for match in top):
-            losing = [] if any(match.read for match in top) else [match for match in near if match.unread]
-            return _unreadable(sorted(top, key=lambda match: (-match.read, likelihood(match))), seen.path) + (
-                f". Others would lose a column:{_refusals(losing, places).rstrip()}" if losing else ""
-            )
-        message = f"no dataset fits: {has}; none reads that without loss:{_refusals(near, places)}"
+    present = present_fields(row)
+    has = f"row {number} has {listed(present, 12) or 'no fields'}"
+    # Of several with these fields: one with marks of its own would have taken the rows; then those that read most.
+    places = {dataset.name: (-dataset.rank, -sum(map(len, dataset.fields))) for dataset in datasets}
+    near = [match for match in matches if match.named]
+    most = max((match.named for match in near), default=0)
+    top = [match for match in near if match.named == most]
+    if near and most >= len(present) and not any(match.unread for match in top):
+        return _all_known(top, near, seen, places, {dataset.name: dataset.description for dataset in datasets})
+    by_name = {dataset.name: dataset for dataset in datasets}
+    tried = [(match, attempt(by_name[match.dataset], seen.without(match.unread))) for match in near]
+    losing = [match for match, trial in tried if match.unread and trial.read]
+    failing = [replace(match, error=trial.error, unread=()) for match, trial in tried if not trial.read]
+    most_read = max((match.named for match in losing), default=0)
+    reasons = losing + [match for match in failing if match.named > most_read] if losing else failing
+    renamings = list(_renamings(seen, datasets, attempt))
+    if reasons:
+        message = f"no dataset fits: {has}; none reads that without loss:{_refusals(reasons, places)}"
     else:
-        message = f"no dataset fits: {has}.{_not_rows(seen)}"
-        nearness = max((nearest_alternative(dataset, row) for dataset in datasets), default=None)
-        proposed = {dataset.name for dataset, _ in hints}
-        if nearness and nearness.score[0] >= NEAR and (not hints or nearness.dataset in proposed):
-            message += f" The nearest is {nearness.dataset!r}, which also needs {listed(nearness.missing)}"
-    stop = "" if message.endswith("\n") else " " if message.endswith(".") else ". "
-    if hints:
-        shown = "".join(
-            f"\n  if {' and '.join(f'{theirs!r} is its {ours}' for ours, theirs in columns.items())}:"
-            f"{lines_to_paste(dataset.name, seen, columns)}"
-            for dataset, columns in hints
+        message = f"no dataset fits: {has}.{_not_rows(seen, recognised) or _nearest(row, datasets, renamings)}"
+    if pasted := [
+        f"\n  if {_meant(columns)}:{lines_to_paste(name, seen, columns)}"
+        for name, columns, lost in renamings
+        if not lost
+    ]:
+        return f"{_stopped(message)}{PASTE}:{''.join(pasted)}"
+    for name, columns, lost in () if losing else renamings:
+        message = _stopped(message) + (
+            f"If {_meant(columns)}, {name!r} reads the rows, but for {listed(map(repr, lost))}, which would be lost; "
+            f"to train without: {_in_a_line(name, seen, columns, lost)}"
         )
-        return f"{message}{stop}{PASTE}:{shown}"
-    return f"{message}{stop}`harness data list` shows what is known; another format is a plugin of 15 lines"
+    if not reasons and not renamings and (texts := _plain(seen, datasets, attempt)):
+        return f"{_stopped(message)}{PASTE}, by what they mean:{texts}"
+    return f"{_stopped(message)}`harness data list` shows what is known; another format is a plugin of 15 lines"
 
 
-def _unreadable(top: list[Match], path: str) -> str:
+def _stopped(message: str) -> str:
+    return message if message.endswith("\n") else f"{message} " if message.endswith(".") else f"{message}. "
+
+
+def _meant(columns: Mapping[str, str]) -> str:
+    return " and ".join(f"{theirs!r} is its {ours}" for ours, theirs in columns.items())
+
+
+def _in_a_line(dataset: str, seen: SampledRows, columns: Mapping[str, str], lost: Iterable[str]) -> str:
+    """Return a source that renames columns and leaves others out, as one line of a recipe."""
+    renames = ", ".join(f"{ours}: {as_yaml(theirs)}" for ours, theirs in {**seen.columns, **columns}.items())
+    unread = ", ".join(map(as_yaml, (*seen.unread, *lost)))
+    path = as_yaml(seen.path)
+    return f"`- {{dataset: {dataset}, path: {path}, columns: {{{renames}}}, unread: [{unread}]}}`"
+
+
+def _plain(seen: SampledRows, datasets: Iterable[Dataset], attempt: Try) -> str:
+    """Return the lines that read rows of a few texts as the plainest rows of some datasets, in each order."""
+    names = list(dict.fromkeys(name for _, row in seen.rows for name, value in row.items() if not is_empty(value)))
+    if not all(isinstance(row.get(name), str) for _, row in seen.rows for name in names):
+        return ""
+    ways = [
+        (dataset, dict(zip(dataset.plain, theirs, strict=True)))
+        for dataset in datasets
+        if len(dataset.plain) == len(names) <= MOST_RENAMED
+        for theirs in permutations(names)
+    ]
+    return "".join(
+        f"\n  if {_meant(columns)}:{lines_to_paste(dataset.name, seen, columns)}"
+        for dataset, columns in ways
+        if attempt(dataset, seen.under(columns)).read == 1
+    )
+
+
+def _all_known(
+    top: list[Match],
+    near: list[Match],
+    seen: SampledRows,
+    places: Mapping[str, tuple[int, int]],
+    descriptions: Mapping[str, str],
+) -> str:
+    """Say why the datasets that know every field of the rows do not read them, the likeliest first."""
+
+    def likelihood(match: Match) -> tuple[bool, float, int, int]:
+        rank, extent = places[match.dataset]
+        names_another = any(repr(other.dataset) in str(match.error) for other in top)
+        return names_another, -match.read, abs(rank), extent
+
+    losing = [] if any(match.read for match in top) else [match for match in near if match.unread]
+    losing = [match for match in losing if places[match.dataset][0] <= 0]
+    top = [match for match in top if places[match.dataset][0] <= 0] or top
+    return _unreadable(sorted(top, key=likelihood), seen.path, descriptions) + (
+        f". Others would lose a column:{_refusals(losing, places).rstrip()}" if losing else ""
+    )
+
+
+def _unreadable(top: list[Match], path: str, descriptions: Mapping[str, str]) -> str:
     """Say why datasets that know all fields of the rows do not read them, the likeliest first."""
     best, *others = top
     message = (
@@ -104,6 +160,7 @@ def _unreadable(top: list[Match], path: str) -> str:
     )
     if best.read:
         message += "; `on_bad_row: drop` in the source leaves them out and counts them"
+    message += f". {best.dataset!r} is: {descriptions[best.dataset]}"
     if also := [match for match in others if match.read == best.read][: MOST_HINTS - 1]:
         message += ". Other datasets have these fields too:"
         message += "".join(f"\n  {match.dataset}: {match.error}" for match in also)
@@ -124,18 +181,39 @@ def _refusals(near: list[Match], places: Mapping[str, tuple[int, int]]) -> str:
     """
     most = max((match.named for match in near if match.unread), default=0)
     near = [match for match in near if match.unread or match.named >= most]
-    near = [match for match in near if places[match.dataset][0] <= 0] or near
+    proper = max((match.named for match in near if places[match.dataset][0] <= 0), default=0)
+    near = [match for match in near if places[match.dataset][0] <= 0 or match.named > proper]
     near = losing_least(near)
     ordered = sorted(near, key=lambda match: (-match.named, len(match.unread), places[match.dataset]))
     some = [match for match in ordered if match.named >= ordered[0].named - 1][:MOST_HINTS]
     return "".join(f"\n  {match.dataset}: {match.error}" for match in some) + "\n"
 
 
-def _renamings(row: Row, datasets: Iterable[Dataset], attempt: Try) -> Iterator[tuple[Dataset, dict[str, str]]]:
-    """Yield datasets with columns to rename for them.
+def _nearest(row: Row, datasets: Sequence[Dataset], renamings: Sequence[Renaming]) -> str:
+    """Name the dataset whose fields the row comes nearest to, where one of its columns may be what is missing."""
+    near = max((nearest_alternative(dataset, row) for dataset in datasets if not dataset.rank), default=None)
+    proposed = {renaming.dataset for renaming in renamings}
+    if near is None or not near.missing or near.score[0] < NEAR or len(near.unknown) < len(near.missing):
+        return ""
+    if proposed and near.dataset not in proposed:
+        return ""
+    return f" The nearest is {near.dataset!r}, which also needs {listed(near.missing)}."
+
+
+class Renaming(NamedTuple):
+    """A dataset, the columns to rename for it, and the columns that it would lose then."""
+
+    dataset: str
+    columns: dict[str, str]
+    lost: tuple[str, ...]
+
+
+def _renamings(seen: SampledRows, datasets: Iterable[Dataset], attempt: Try) -> Iterator[Renaming]:
+    """Yield datasets with columns to rename for them, those that lose nothing first.
 
     These are names that may be meant, and a trial has shown that the rows fit.
     """
+    row = seen.rows[0][1]
     candidates = []
     for dataset in datasets:
         near = nearest_alternative(dataset, row)
@@ -143,44 +221,58 @@ def _renamings(row: Row, datasets: Iterable[Dataset], attempt: Try) -> Iterator[
         fitting = [
             columns
             for columns in _pairings(near.missing, unknown)
-            if all(_may_be(dataset, ours, theirs, row) for ours, theirs in columns.items())
+            if all(_may_be(dataset, ours, theirs, row, len(columns) == 1) for ours, theirs in columns.items())
         ]
-        if len(fitting) == 1:  # of both orders of two answers, one would prefer the rejected answers
-            candidates.append((len(fitting[0]), dataset.name, dataset, fitting[0]))
+        # Of both orders of two answers, one would prefer the rejected answers.
+        if len(fitting) == 1 and dataset.rank >= 0:
+            lost = tuple(name for name in unknown if name not in fitting[0].values())
+            candidates.append((len(lost), abs(dataset.rank), len(fitting[0]), dataset.name, dataset, fitting[0], lost))
     shown = 0
-    for _, _, dataset, columns in sorted(candidates, key=lambda candidate: candidate[:2]):
-        match = attempt(dataset, columns)
+    for *_, dataset, columns, lost in sorted(candidates, key=lambda candidate: candidate[:4]):
+        match = attempt(dataset, seen.under(columns).without(lost))
         if match.read == 1 and not match.unread:
-            yield dataset, columns
+            yield Renaming(dataset.name, columns, lost)
             shown += 1
-        if shown == MOST_HINTS:
+        if shown == (1 if lost else MOST_HINTS):
             return
 
 
-def _may_be(dataset: Dataset, ours: str, theirs: str, row: Row) -> bool:
-    """Return True for names much alike, for one with further words, and for a column of true and false as the label."""
+def _may_be(dataset: Dataset, ours: str, theirs: str, row: Row, is_alone: bool) -> bool:
+    """Return True for names much alike, for one with further words, and for a column of true and false as the label.
+
+    `is_alone` says that no other column is renamed: then ours may be the one with further words.
+    """
     if ours == dataset.label and is_true_or_false(row[theirs]):
         return True
-    return bool(nearest(ours, [theirs])) or ours in theirs.split("_")
+    return (
+        bool(get_close_matches(ours, [theirs], 1, MOST_ALIKE))
+        or ours in theirs.split("_")
+        or (is_alone and theirs in ours.split("_"))
+    )
 
 
 def _pairings(missing: Iterable[str], unknown: Iterable[str]) -> Iterator[dict[str, str]]:
-    """Yield each way to give every unknown column one of the missing names, where that is few and leaves none over."""
+    """Yield each way to give the missing names to unknown columns, where these names are few."""
     ours, theirs = sorted(missing), sorted(unknown)
-    if 0 < len(ours) == len(theirs) <= MOST_RENAMED:
-        for order in permutations(theirs):
+    if 0 < len(ours) <= MOST_RENAMED and len(ours) <= len(theirs) <= MOST_UNKNOWN:
+        for order in permutations(theirs, len(ours)):
             yield dict(zip(ours, order, strict=True))
 
 
-def _not_rows(seen: SampledRows) -> str:
+def _not_rows(seen: SampledRows, recognised: Recognised) -> str:
     """Say what to do about a row that is more than one row, or less."""
     row = seen.rows[0][1]
     filled = [name for name, value in row.items() if not is_empty(value)]
     lists = [name for name in filled if isinstance(row[name], list) and isinstance(row[name][0], Mapping)]
-    if len(seen.rows) == len(lists) == 1:
-        others = listed(name for name in filled if name != lists[0])
-        how = f"written into a file alone, they are read without {others}" if others else "write it alone into a file"
-        return f" The list {lists[0]!r} may hold the rows: {how}."
+    if len(seen.rows) == 1 and lists and seen.key is None:
+        ways = [
+            f" The list {name!r} may hold the rows: `rows: {as_yaml(name)}` in the source (of a FILE: `--set "
+            f"rows={as_yaml(name)}`) reads {len(row[name])} of them"
+            + (f", as {dataset!r}" if (dataset := recognised(seen.within(name))) else "")
+            + (f", and not {others}." if (others := listed(one for one in filled if one != name)) else ".")
+            for name in lists[:MOST_HINTS]
+        ]
+        return "".join(ways)
     if present_fields(row) >= {"role", "content"}:
         return (
             ' A row with role and content is one message: a row of `messages` is {"messages": [...]}, a conversation.'

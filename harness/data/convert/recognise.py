@@ -7,16 +7,18 @@ words the refusals.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 
 from harness.contract import Dataset
 from harness.data.convert import hints
 from harness.data.convert.accounting import UnreadError, check_accounted
 from harness.data.convert.conversion import convert_row
-from harness.data.convert.fields import LeftOut, known_fields, missing_fields
+from harness.data.convert.fields import LeftOut, OtherKindError, known_fields, missing_fields
 from harness.data.convert.sample import NONE_RENAMED, SampledRows
+from harness.data.convert.validity import check_item
 from harness.errors import DataError, HarnessError, listed
-from harness.nouns import Match
+from harness.nouns import DataItem, Match
 
 # A dataset is chosen if it reads at least this share of the sampled rows. Two are equal if both of the others hold:
 LEAST = 0.5
@@ -29,19 +31,25 @@ def choose(
     datasets: Mapping[str, Dataset],
     columns: Mapping[str, str] = NONE_RENAMED,
     unread: tuple[str, ...] = (),
+    rows: str | None = None,
+    check: Callable[[DataItem], None] = check_item,
 ) -> Match:
-    """Return the one dataset that fits a file. `columns` and `unread` are those of the source.
+    """Return the one dataset that fits a file. `columns`, `unread` and `rows` are those of the source.
+
+    `check` raises DataError for an item that cannot be used.
 
     Raises:
         DataError: where there is nothing to read at `path`; see `best_of` too.
     """
-    seen = SampledRows.of(path, columns, unread)
-    return best_of(recognise(seen, datasets), seen, datasets)
+    seen = SampledRows.of(path, columns, unread, rows=rows)
+    return best_of(recognise(seen, datasets, check), seen, datasets)
 
 
-def recognise(seen: SampledRows, datasets: Mapping[str, Dataset]) -> list[Match]:
+def recognise(
+    seen: SampledRows, datasets: Mapping[str, Dataset], check: Callable[[DataItem], None] = check_item
+) -> list[Match]:
     """Return how well each dataset that declares `fields` fits some rows, the best first."""
-    matches = [match_of(dataset, seen) for dataset in guessable(datasets)]
+    matches = [match_of(dataset, seen, check) for dataset in guessable(datasets)]
     return sorted(matches, key=lambda match: (bool(match.unread), -match.sureness, -match.named, match.dataset))
 
 
@@ -75,9 +83,15 @@ def _equal(one: Match, other: Match) -> bool:
 def _nothing_fits(matches: list[Match], seen: SampledRows, datasets: Mapping[str, Dataset]) -> str:
     if differ := _by_file(seen, datasets):
         return f"its files are of different kinds: {differ}. Give each kind a source of its own"
-    return hints.nothing_fits(
-        matches, seen, guessable(datasets), lambda dataset, columns: match_of(dataset, seen.under(columns))
-    )
+    return hints.nothing_fits(matches, seen, guessable(datasets), match_of, partial(recognised, datasets))
+
+
+def recognised(datasets: Mapping[str, Dataset], seen: SampledRows) -> str | None:
+    """Return the dataset that fits some rows; None where none or several do."""
+    try:
+        return best_of(recognise(seen, datasets), seen, datasets).dataset
+    except DataError:
+        return None
 
 
 def _by_file(seen: SampledRows, datasets: Mapping[str, Dataset]) -> str:
@@ -85,13 +99,13 @@ def _by_file(seen: SampledRows, datasets: Mapping[str, Dataset]) -> str:
     kinds: dict[str, list[str]] = {}
     for file in seen.files if len(seen.files) > 1 else ():
         try:
-            kinds.setdefault(choose(file, datasets, seen.columns, seen.unread).dataset, []).append(file)
+            kinds.setdefault(choose(file, datasets, seen.columns, seen.unread, seen.key).dataset, []).append(file)
         except HarnessError:
             kinds.setdefault("nothing known", []).append(file)
     return "; ".join(f"{listed(names, 2)}: {kind}" for kind, names in kinds.items()) if len(kinds) > 1 else ""
 
 
-def match_of(dataset: Dataset, seen: SampledRows) -> Match:
+def match_of(dataset: Dataset, seen: SampledRows, check: Callable[[DataItem], None] = check_item) -> Match:
     """Return how well a dataset fits some rows."""
     tried = len(seen.rows)
     known = [known_fields(dataset, row) for _, row in seen.rows]
@@ -99,8 +113,10 @@ def match_of(dataset: Dataset, seen: SampledRows) -> Match:
     if not fits:
         missing = ", ".join(sorted(missing_fields(dataset, seen.rows[0][1])))
         return Match(dataset.name, 0.0, f"no row has the fields it needs (missing: {missing})", tried)
-    tally = _Tally()
+    tally = _Tally(check)
     tally.read(dataset, seen, known)
+    if tally.other_kind and not tally.share:
+        return Match(dataset.name, 0.0, f"no row is of its kind ({tally.other_kind})", tried)
     named = sum(map(len, fits)) / len(fits)
     fields = listed(dict.fromkeys(name for names in fits for name in names))
     of_all = f", of which it would lose {listed(tally.unread)}" if tally.unread else ""
@@ -111,8 +127,10 @@ def match_of(dataset: Dataset, seen: SampledRows) -> Match:
 class _Tally:
     """The outcome of trying a dataset on rows: the share it reads, the first refusal, the columns it loses."""
 
-    def __init__(self) -> None:
+    def __init__(self, check: Callable[[DataItem], None]) -> None:
+        self.check = check
         self.share = 0.0
+        self.other_kind = ""
         self.error: str | None = None
         self.unread: dict[str, None] = {}
 
@@ -145,7 +163,7 @@ class _Tally:
                 self.error = self.error or f"row {number}: it lacks {listed(missing_fields(dataset, row))}"
                 continue
             try:
-                items = convert_row(dataset, row, options, is_gathered=dataset.gather is not None)
+                items = convert_row(dataset, row, options, self.check, is_gathered=dataset.gather is not None)
                 converted += sum(not isinstance(item, LeftOut) for item in items)
                 read += 1
             except DataError as problem:
@@ -155,5 +173,7 @@ class _Tally:
         self.error = self.error or (None if converted else "it leaves every row out")
 
     def _note(self, number: int, problem: DataError) -> None:
+        if isinstance(problem, OtherKindError):
+            self.other_kind = self.other_kind or problem.reason
         self.error = self.error or f"row {number}: {problem.reason}"
         self.unread |= dict.fromkeys(problem.columns if isinstance(problem, UnreadError) else ())

@@ -16,6 +16,7 @@ from harness.data.convert.fields import LeftOut, having_fields
 from harness.data.convert.validity import check_item
 from harness.data.read.formats import OnError, raise_error, read_rows
 from harness.data.read.storage import files_of
+from harness.data.read.tables import writes_line_ends
 from harness.data.reports import SourceReport
 from harness.errors import DataError, listed
 from harness.nouns import Conversation, DataItem, Match, Row
@@ -175,6 +176,10 @@ def _named(item: DataItem, id: str, source: str) -> DataItem:
     return replace(item, id=id, source=source)
 
 
+def _rows_of(path: str, source: DataSource, on_error: OnError) -> Iterator[tuple[int, Row]]:
+    return read_rows(path, on_error, unescape_newlines=source.unescape_newlines, key=source.rows)
+
+
 class _RowNumber(int):
     """The number of a row, with the file it is from. `gather` passes it on as the int that it is."""
 
@@ -188,7 +193,8 @@ def _gathered(
 
     def numbered() -> Iterator[tuple[_RowNumber, Row]]:
         for path in files_of(where, source.revision):
-            for row_number, row in read_rows(path, on_error, unescape_newlines=source.unescape_newlines):
+            for row_number, row in _rows_of(path, source, on_error):
+                report.written_ends += not source.unescape_newlines and writes_line_ends(row)
                 try:
                     row = renamed(row, source.columns, source.unread)
                     if dataset.gather is not None:

@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from harness.errors import DataError
-from harness.nouns import Conversation, DataItem, Preference, messages_of
+from harness.nouns import Conversation, DataItem, Message, Preference, messages_of
 
 
 def check_item(item: DataItem) -> None:
@@ -55,7 +55,10 @@ def check_learnable(item: DataItem) -> None:
 
 def _check_conversation(conversation: Conversation) -> None:
     if not any(message.role == "assistant" for message in conversation.messages):
-        raise DataError("no message is the assistant's: there is nothing to learn from it")
+        raise DataError("no message is the assistant's: a prompt without an answer is nothing to train on")
+    if not any(message.is_trained for message in conversation.messages):
+        raise DataError("no message is trained on: each of the assistant's is marked so")
+    _check_asked(conversation.messages)
     for index, message in enumerate(conversation.messages):
         if message.is_trained and not message.content.strip() and not message.tool_calls:
             raise DataError(f"message {index + 1} (assistant) is empty: there is nothing to learn from it")
@@ -63,7 +66,16 @@ def _check_conversation(conversation: Conversation) -> None:
             raise DataError(f"message {index + 1} is a system prompt; only the first message can be one")
 
 
+def _check_asked(messages: tuple[Message, ...]) -> None:
+    """Raise DataError for a question that is empty, where an answer follows it or the messages end with it."""
+    for index, (message, after) in enumerate(zip(messages, (*messages[1:], None), strict=True), 1):
+        is_answered = after is None or after.role == "assistant"
+        if message.role == "user" and is_answered and not message.content.strip():
+            raise DataError(f"message {index} (user) is empty: there is nothing to answer")
+
+
 def _check_preference(preference: Preference) -> None:
+    _check_asked(preference.prompt)
     if not preference.chosen and not preference.rejected:
         raise DataError("there is neither a chosen nor a rejected completion")
     for name, turns in (("chosen", preference.chosen), ("rejected", preference.rejected)):

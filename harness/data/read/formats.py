@@ -16,17 +16,16 @@ from typing import Any, BinaryIO
 
 from harness.data.read.documents import TEXTS, document
 from harness.data.read.jsontext import Parsed, described, json_lines, json_list, json_objects
-from harness.data.read.layouts import as_row
+from harness.data.read.layouts import as_row, rows_under
+from harness.data.read.packed import PACKED, peek
 from harness.data.read.sqlite import MAGIC, sqlite_rows
 from harness.data.read.storage import (
     HUB,
-    PACKED,
     bare_suffix,
     files_of,
     hub_parts,
     is_remote,
     local_path,
-    peek,
     read_bytes,
     reason_of,
 )
@@ -52,7 +51,11 @@ def raise_error(error: DataError) -> None:
 
 
 def read_rows(
-    path: str | Path, on_error: OnError = raise_error, *, unescape_newlines: bool = False
+    path: str | Path,
+    on_error: OnError = raise_error,
+    *,
+    unescape_newlines: bool = False,
+    key: str | None = None,
 ) -> Iterator[tuple[int, Row]]:
     """Yield the rows of one of the files that `files_of` names, with their number.
 
@@ -66,12 +69,13 @@ def read_rows(
     Files may be packed with gzip or zstd. `on_error` gets a DataError naming the file and the row for each row that
     cannot be read, and the default raises it. Where a file is damaged so that nothing after the damage can be read,
     that is one error; the rows before it are still given. `unescape_newlines` turns `\\n` in the text of a column into
-    a line end.
+    a line end. `key` is the one under which a JSON object holds its rows, as a list.
 
     Raises:
         MissingExtraError: for Parquet, zstd, URLs and hub datasets, without the extra `data`.
     """
-    for number, value in _ending_with_the_error(str(path)):
+    values = _ending_with_the_error(str(path))
+    for number, value in values if key is None else rows_under(key, values):
         row = as_row(value)
         if isinstance(row, dict):
             yield number, _unescaped(row) if unescape_newlines else row

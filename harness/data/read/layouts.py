@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from harness.errors import DataError, listed
+from harness.errors import DataError, listed, nearest
 
 
 def rows_within(whole: Mapping[str, Any]) -> list[Any] | None:
     """Return the rows of a JSON object that holds a whole file; None for an object that is a row itself.
 
-    - `{"text": ["a", "b"]}`: lists of one length, one of them of texts alone, as `datasets` writes them;
+    - `{"text": ["a", "b"]}`: lists of one length, one of them of texts or lists of objects, as `datasets` has them;
     - `{"text": {"0": "a", "1": "b"}}`: objects with the keys 0, 1, ..., as pandas writes them;
+    - `{"columns": ["text"], "data": [["a"], ["b"]]}`: names and lists of cells, as pandas writes them with `split`;
     - `{"rows": [{"row_idx": 0, "row": {...}}]}`: an export of the hub's viewer.
     """
     values = list(whole.values())
     rows = whole.get("rows")
     if isinstance(rows, list) and rows and all(isinstance(row, Mapping) and "row" in row for row in rows):
         return [_of_viewer(row) for row in rows]
+    if whole.keys() >= {"columns", "data"} and whole.keys() <= {"columns", "data", "index"}:
+        return _of_split(whole["columns"], whole["data"])
     if not values or not values[0]:
         return None
     if all(isinstance(value, Mapping) for value in values):
@@ -26,10 +29,47 @@ def rows_within(whole: Mapping[str, Any]) -> list[Any] | None:
         if all(list(value) == keys for value in values):
             return [{name: column[key] for name, column in whole.items()} for key in keys]
     if all(isinstance(value, list) and len(value) == len(values[0]) for value in values) and any(
-        all(isinstance(cell, str) for cell in value) for value in values
+        all(map(_is_text, value)) or all(map(_is_list_of_objects, value)) for value in values
     ):
         return [dict(zip(whole, cells, strict=True)) for cells in zip(*values, strict=True)]
     return None
+
+
+def _is_text(cell: Any) -> bool:
+    return isinstance(cell, str)
+
+
+def _is_list_of_objects(cell: Any) -> bool:
+    return isinstance(cell, list) and bool(cell) and all(isinstance(one, Mapping) for one in cell)
+
+
+def _of_split(names: Any, rows: Any) -> list[Any] | None:
+    """Return rows of pandas' `split` layout; None where the names do not fit each list of cells."""
+    if not (isinstance(names, list) and names and all(map(_is_text, names)) and isinstance(rows, list)):
+        return None
+    if not all(isinstance(cells, list) and len(cells) == len(names) for cells in rows):
+        return None
+    return [dict(zip(names, cells, strict=True)) for cells in rows]
+
+
+def rows_under(key: str, values: Iterable[tuple[int, Any]]) -> Iterator[tuple[int, Any]]:
+    """Yield the rows that each object of a file holds as a list under a key, counted from 1."""
+    number = 0
+    for at, value in values:
+        if not isinstance(value, Mapping):
+            yield at, value
+            continue
+        rows = value.get(key)
+        if not isinstance(rows, list):
+            has = ", ".join(map(str, value)) or "nothing"
+            problem = (
+                f"there is no list of rows under `rows: {key}`.{nearest(key, map(str, value))} The object has: {has}"
+            )
+            yield at, DataError(problem)
+            continue
+        for row in rows:
+            number += 1
+            yield number, row
 
 
 def _of_viewer(entry: Mapping[str, Any]) -> Any:

@@ -10,7 +10,8 @@ import csv
 import itertools
 import re
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 from harness.data.read.jsontext import MAX_ROW, Parsed, lines_of, not_utf8
 from harness.errors import DataError, shown
@@ -19,6 +20,9 @@ SAMPLE = 200  # lines that the rules look at
 LONGEST_NAME = 40  # characters of a column's name
 _OPEN = "a quote is opened and not closed"
 WASTED = 1_000_000  # lines read again because of quotes that are never closed, after which a file is given up
+
+# A line end written as two characters, in prose: `\neq`, `C:\new` and the like are none.
+_WRITTEN_END = re.compile(r"(?:[\w.!?:;,)\"'\]]|\\n)\\n(?=\\n|[A-Z0-9\s(*-]|$)")
 
 Line = tuple[int, str | DataError]
 Record = tuple[int, list[str] | DataError]
@@ -69,6 +73,14 @@ def table_rows(chunks: Iterator[bytes], delimiter: str, offset: int = 0) -> Iter
             yield number, dict(zip(names, cells, strict=True))
 
 
+def writes_line_ends(row: Mapping[str, Any]) -> bool:
+    """Return True where a text of a row has line ends written as `\\n`, by all signs: in prose, and no other ones."""
+    return any(
+        isinstance(cell, str) and "\\n" in cell and "\n" not in cell and _WRITTEN_END.search(cell)
+        for cell in row.values()
+    )
+
+
 def looks_like_table(head: str, is_whole: bool) -> str | None:
     """Return the delimiter of text that is a table by all signs: every whole line has as many cells, two at least."""
     lines: list[Line] = list(enumerate(head.split("\n")[:SAMPLE], 1))
@@ -111,6 +123,7 @@ def _header(begun: list[Record]) -> list[str] | None:
     first = begun[0][1] if begun else []
     if isinstance(first, DataError) or not any(first):
         return None
+    first = [cell.strip() for cell in first]
     names = first if first[0] else ["1", *first[1:]]
     if not all(map(_is_name, first if first[0] else first[1:])):
         return None

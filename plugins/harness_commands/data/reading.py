@@ -220,7 +220,7 @@ def _file_source(
     base = _with_sets(any_keys, sets, dataset or "", path)
     if base.dataset:
         return _settled(context, _with_sets(source_model(datasets[base.dataset]), sets, base.dataset, path))
-    match = choose(str(base.path), datasets, base.columns, base.unread)
+    match = choose(str(base.path), datasets, base.columns, base.unread, base.rows)
     _tell(base, match)
     return _with_sets(source_model(datasets[match.dataset]), sets, match.dataset, path), match
 

@@ -29,6 +29,7 @@ def recognise_file(context: Context, path: str, as_json: bool) -> None:
     datasets = context.plugins.datasets
     seen = SampledRows.of(path)
     matches = recognise(seen, datasets)
+    worth_a_look = losing_least([match for match in matches if match.named])
     refusal = None
     try:
         chosen = best_of(matches, seen, datasets).dataset
@@ -36,14 +37,16 @@ def recognise_file(context: Context, path: str, as_json: bool) -> None:
         chosen, refusal = None, error
     if as_json:
         choice = {"path": path, "dataset": chosen, "refused": None if refusal is None else refusal.reason}
-        click.echo(json.dumps(choice | {"matches": [asdict(match) for match in matches]}, indent=2, ensure_ascii=False))
+        click.echo(
+            json.dumps(choice | {"matches": [asdict(match) for match in worth_a_look]}, indent=2, ensure_ascii=False)
+        )
         if refusal:
             raise SystemExit(1)
         return
     from rich.markup import escape
 
     table = context.table("dataset", "sure", "why", "the first row it cannot read")
-    for match in losing_least([match for match in matches if match.named]):
+    for match in worth_a_look:
         style = "bold green" if match.dataset == chosen else "default"
         why, refused = escape(printable(match.why)), escape(printable(match.error or ""))
         table.add_row(f"[{style}]{escape(match.dataset)}[/]", f"{match.sureness:.0%}", why, refused)

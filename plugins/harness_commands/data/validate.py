@@ -104,6 +104,7 @@ class Check:
             "left_out": dict(self.report.left_out),
             "not_read": not_read(self.report.path),
             "left_out_ids": self.report.ids or {},
+            "notes": self.report.notes(),
             "tokens": self.tokens,
             "supervised_tokens": self.supervised,
             "longest": self.longest,
@@ -193,6 +194,8 @@ def _print_check(context: Context, check: Check) -> None:
         ids = (report.ids or {}).get(reason, [])
         rows = f" ({', '.join(ids[:SHOWN_ROWS])}{', …' if len(ids) > SHOWN_ROWS else ''})" if ids else ""
         console.print(f"  {count} left out: {escape(printable(reason + rows))}", soft_wrap=True)
+    for note in report.notes():
+        console.print(f"  [yellow]{escape(printable(note))}[/yellow]", soft_wrap=True)
     if check.tokens:
         share = check.supervised / check.tokens
         console.print(f"  {check.tokens} tokens, {share:.0%} of them trained on; the longest row has {check.longest}")

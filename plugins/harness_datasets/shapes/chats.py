@@ -1,4 +1,4 @@
-"""Rewriting of chats: providers' own forms of messages, logs of chats, and calls in forms of their own.
+"""Rewriting of chats: providers' own forms of messages, and calls in forms of their own. `logs` has the others.
 
 Each function gets a row with the columns that its record in `table` reads, and returns a row of `messages` or
 `sharegpt`, which check roles and texts.
@@ -13,11 +13,10 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import harness
-from harness.data import shown, take
+from harness.data import OtherKindError, shown, take
 from harness.nouns import Row
 from harness_datasets import turns
 
-_LOG_KEYS = ("role", "content")
 ITEM = (  # keys of an item of OpenAI's Responses API
     *(
         "type",
@@ -100,7 +99,7 @@ def bedrock(row: Row) -> Row:
     messages = []
     for number, message in entries(row, "messages"):
         if not isinstance(blocks := message.get("content"), list):
-            raise harness.DataError(f"message {number}: content should be a list of blocks, found {shown(blocks)}")
+            raise OtherKindError(f"message {number}: content should be a list of blocks, found {shown(blocks)}")
         messages.append({"role": message.get("role"), "content": [_block(block, number) for block in blocks]})
     system = [{"type": "text", "text": take(block, "text", str)} for _, block in entries(row, "system", optional=True)]
     tools = [tool["toolSpec"] for tool in row.get("toolConfig", {}).get("tools", ())]
@@ -195,7 +194,7 @@ def _items(row: Row, name: str) -> list[dict[str, Any]]:
             else:
                 messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
         elif kind == "function_call_output":
-            output = as_text(item.get("output"))
+            output = as_text(item["output"])
             messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": output})
         elif kind == "message":
             messages.append({"role": item.get("role"), "content": item.get("content")})
@@ -206,30 +205,6 @@ def _items(row: Row, name: str) -> list[dict[str, Any]]:
     if reasoning:
         raise harness.DataError(f"{name}: the reasoning at its end belongs to no message")
     return messages
-
-
-# Logs
-
-
-def chat_log(row: Row) -> Row:
-    """Rewrite a log of role and content; what else a message has is metadata of the log."""
-    return {"messages": [{key: entry.get(key) for key in _LOG_KEYS} for _, entry in entries(row, "messages")]}
-
-
-def exchanges(row: Row) -> Row:
-    """Rewrite a list of questions and answers, with an optional `system` in the first.
-
-    They are `input` and `output`, or `human` and `assistant`.
-    """
-    messages = []
-    for number, entry in entries(row, "conversation"):
-        question, answer = ("human", "assistant") if "human" in entry else ("input", "output")
-        if system := take(entry, "system", str, ""):
-            messages.append({"role": "system", "content": system})
-        asked = turns.text_of(entry, question, number)
-        messages += [{"role": "user", "content": asked}] if asked else []
-        messages.append({"role": "assistant", "content": turns.text_of(entry, answer, number)})
-    return {"messages": messages}
 
 
 # Calls
@@ -245,7 +220,7 @@ def swift_tools(row: Row) -> Row:
         speaker = speakers.get(role, role) if isinstance(role, str) else role
         conversations.append(marks | {"from": speaker, "value": turns.text_of(message, "content", number)})
     if not any(turn["from"] == "function_call" for turn in conversations):
-        raise harness.DataError("no message has the role tool_call")
+        raise OtherKindError("no message has the role tool_call")
     return {**{key: value for key, value in row.items() if key != "messages"}, "conversations": conversations}
 
 
@@ -253,7 +228,7 @@ def tagged(row: Row) -> Row:
     """Return a row with the tags of Hermes in its texts. Raises DataError for a row without them."""
     texts = [row.get("system"), *(turn.get("value") for _, turn in entries(row, "conversations"))]
     if not any(isinstance(text, str) and _TAG.search(text) for text in texts):
-        raise harness.DataError("no text has <tools> or <tool_call>")
+        raise OtherKindError("no text has <tools> or <tool_call>")
     return row
 
 
@@ -291,7 +266,7 @@ def toolace(row: Row) -> Row:
     """
     system = take(row, "system", str)
     if (mark := _TOOLACE_TOOLS.search(system)) is None:
-        raise harness.DataError("the system prompt has no `list of functions in JSON format`")
+        raise OtherKindError("the system prompt has no `list of functions in JSON format`")
     try:
         tools, _ = json.JSONDecoder().raw_decode(system, mark.end())
     except ValueError as error:

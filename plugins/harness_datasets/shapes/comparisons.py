@@ -19,6 +19,8 @@ from harness_datasets.turns import list_of
 
 TIE = LeftOut("a tie")
 _WINNERS = {"model_a": 0, "model_b": 1, "tie": None, "tie (bothbad)": None, "both_bad": None}
+_TIES = ("tie", "equal", "both", "neither", "none", "draw", "same", *(name for name in _WINNERS if "tie" in name))
+_VERDICT_WORDS = re.compile(r"^(model|response|answer|output|completion|assistant|option)[ _]?")
 _EXTRA_ID = re.compile(r"\n<extra_id_1>(Assistant|User)\n")
 
 
@@ -65,6 +67,22 @@ def arena_texts(row: Row) -> Row | LeftOut:
             [m for q, a in pairs for m in ({"role": "user", "content": q}, {"role": "assistant", "content": a or ""})]
         )
     return _ordered({}, (sides[0], sides[1]), None if verdicts[2] else verdicts.index(1))
+
+
+def by_verdict(row: Row) -> Row | LeftOut:
+    """Rewrite two answers, `a` and `b` (or 1 and 2, or 0 and 1), of which the verdict names the better, or a tie.
+
+    The verdict is the end of a column's name, with a word before it or without: `B`, `response_b`, `model_b`.
+    """
+    names = [name for name in ("a", "b", "0", "1", "2") if name in row]
+    verdict = row["verdict"]
+    word = str(verdict).strip().lower() if isinstance(verdict, str | int) and not isinstance(verdict, bool) else ""
+    if word in _TIES:
+        return TIE
+    better = next((at for at, name in enumerate(names) if _VERDICT_WORDS.sub("", word) == name), None)
+    if better is None:
+        raise harness.DataError(f"the verdict is {shown(verdict)}: expected {names[0]}, {names[1]} or tie")
+    return _ordered(_rest(row, *names, "verdict"), (row[names[0]], row[names[1]]), better)
 
 
 def by_index(row: Row) -> Row | LeftOut:

@@ -1,4 +1,4 @@
-"""Rewriting of exports: from chat pages, tracing and annotation tools.
+"""Rewriting of exports from chat pages and from tracing.
 
 A chat that was edited or regenerated is a tree. Each of its branches becomes a conversation, and an answer that several
 branches share is trained on in the first of them only.
@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import harness
-from harness.data import LeftOut, shown, take
+from harness.data import shown, take, within
 from harness.nouns import Row
 from harness_datasets.shapes.chats import entries, only_call
 
@@ -18,9 +18,61 @@ _LANGCHAIN = {
     "human": "user", "humanmessage": "user", "ai": "assistant", "aimessage": "assistant", "system": "system",
     "systemmessage": "system", "tool": "tool", "toolmessage": "tool", "user": "user", "assistant": "assistant",
 }  # fmt: skip
-_ASKED = ("prompt", "instruction", "question", "input", "query")  # an annotator's field with what is answered
 _ABOUT_THE_PAGE = ("user_editable_context", "model_editable_context", "reasoning_recap")  # the page's, nobody's words
-_GOOD_OR_BAD = ("good", "bad", "yes", "no", "true", "false", "up", "down", "thumbs_up", "thumbs_down", "👍", "👎")
+# The keys inside exports: what is read, and behind `-` what the programs note about it.
+_OF_PARTS = ("content_type", "parts", "text", "thoughts.content")
+CHATGPT_NODE = (
+    *("parent", "-id", "-children", "message.author.role", "message.recipient", "message.weight"),
+    *within("message.content", _OF_PARTS),
+    *("-message.content.thoughts.summary", "-message.content.thoughts.chunks", "-message.content.thoughts.finished"),
+    *(
+        f"-message.content.{name}"
+        for name in (
+            *("language", "response_format_name", "url", "domain", "title", "source_analysis_msg_id"),
+            *(
+                "user_profile",
+                "user_instructions",
+                "model_set_context",
+                "repository",
+                "repo_summary",
+                "structured_context",
+            ),
+        )
+    ),
+    *("-message.content.content", "-message.author.name", "-message.author.metadata"),
+    *(f"-message.{name}" for name in ("id", "create_time", "update_time", "status", "end_turn", "metadata", "channel")),
+)
+CLAUDE_MESSAGE = (
+    *("uuid", "text", "sender", "parent_message_uuid", "-created_at", "-updated_at", "-index", "-truncated"),
+    *within("content", ("type", "text", "thinking", "id", "name", "input.*", "tool_use_id", "content")),
+    *within("content.content", ("type", "text", "-uuid")),
+    *(
+        f"-content.{name}"
+        for name in (
+            *("start_timestamp", "stop_timestamp", "flags", "citations", "summaries", "cut_off", "is_error", "message"),
+            *("alternative_display_type", "integration_name", "integration_icon_url", "context", "display_content"),
+            *("approval_options", "approval_key", "structured_content", "meta"),
+        )
+    ),
+    *within("attachments", ("extracted_content", "-file_name", "-file_size", "-file_type", "-id", "-created_at")),
+    *("files.file_name", "files.*"),
+)
+_LANGCHAIN_MESSAGE = (
+    *("role", "type", "content", "content.type", "content.text", "tool_call_id", "name"),
+    *within("tool_calls", ("id", "type", "name", "args.*", "function.name", "function.arguments.*")),
+    *within("additional_kwargs.tool_calls", ("id", "type", "-index", "function.name", "function.arguments.*")),
+    *(f"-{name}" for name in ("id", "lc", "example", "response_metadata", "usage_metadata", "invalid_tool_calls")),
+    *("-status", "-artifact"),
+)
+LANGSMITH_SIDE = (
+    *_LANGCHAIN_MESSAGE,
+    *within("data", _LANGCHAIN_MESSAGE),
+    *within("kwargs", _LANGCHAIN_MESSAGE),
+    *("text", "-generation_info"),
+    *within("message", _LANGCHAIN_MESSAGE),
+    *within("message.data", _LANGCHAIN_MESSAGE),
+    *within("message.kwargs", _LANGCHAIN_MESSAGE),
+)
 
 
 # Chat pages
@@ -41,6 +93,9 @@ def _chatgpt_message(message: Mapping[str, Any] | None) -> dict[str, Any] | None
     kind, recipient = content.get("content_type"), message.get("recipient") or "all"
     if kind in _ABOUT_THE_PAGE:
         return None
+    read = "thoughts" if kind == "thoughts" else "parts" if kind in ("text", "multimodal_text") else "text"
+    if other := next((name for name in ("parts", "text", "thoughts") if name != read and content.get(name)), None):
+        raise harness.DataError(f"a message of the {role} is {shown(kind)}, and its {other!r} would be lost")
     if kind == "thoughts":
         thoughts = "\n\n".join(take(thought, "content", str) for thought in content["thoughts"])
         return {"role": role, "content": "", "reasoning_content": thoughts}
@@ -51,8 +106,9 @@ def _chatgpt_message(message: Mapping[str, Any] | None) -> dict[str, Any] | None
     else:
         raise harness.DataError(f"a message of the {role} holds {shown(kind)}, which is no text: {shown(content)}")
     if role == "assistant" and recipient != "all":
-        return {"role": role, "content": "", "tool_calls": [only_call(recipient, {"input": text})]}
-    return {"role": role, "content": text} if text.strip() else None
+        calls = [only_call(recipient, {"input": text})]
+        return {"role": role, "content": "", "tool_calls": calls, "weight": message.get("weight")}
+    return {"role": role, "content": text, "weight": message.get("weight")} if text.strip() else None
 
 
 def claude(row: Row) -> Iterator[Row]:
@@ -75,9 +131,18 @@ def _claude_message(message: Mapping[str, Any], number: int) -> dict[str, Any] |
     attached = [take(file, "extracted_content", str) for file in message.get("attachments") or ()]
     if message.get("files"):
         raise harness.DataError(f"message {number} has files, which the export does not hold")
+    own = take(message, "text", str, "")
+    if content and all(part.get("type") == "text" for part in content):
+        rest = own
+        for part in content:
+            rest = rest.replace(take(part, "text", str).strip(), "", 1)
+        if rest.strip():
+            raise harness.DataError(
+                f"message {number}: the key 'text' would be lost: its content is another: {shown(own)}"
+            )
     texts = [{"type": "text", "text": f"{text}\n\n"} for text in attached]
     if not content:
-        content = [{"type": "text", "text": take(message, "text", str, "")}]
+        content = [{"type": "text", "text": own}]
     return {"role": role, "content": [*texts, *content]} if texts or any(map(_says, content)) else None
 
 
@@ -134,11 +199,28 @@ def _side(values: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
     while isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):  # batches of one
         value = value[0]
     if key == "generations" and isinstance(value, list):
-        value = [one.get("message") or one["text"] for one in value]
+        value = [_generated(one) for one in value]
         value = value[0] if len(value) == 1 and isinstance(value[0], str) else value
     if isinstance(value, str):
         return [{"role": "user" if name == "inputs" else "assistant", "content": value}]
     return [_langchain(message) for message in (value if isinstance(value, list) else [value])]
+
+
+def _generated(one: Mapping[str, Any]) -> Any:
+    """Return the message of a generation, or its text where it has no message."""
+    _refuse_others(one, "content", "name", "tool_calls", "tool_call_id", "additional_kwargs", "kwargs", "data")
+    message, text = one.get("message"), take(one, "text", str, "")
+    if message is None:
+        return text
+    if text and text != (content := _langchain(message)["content"]):
+        raise harness.DataError(f"a generation has the text {shown(text)} and a message that says {shown(content)}")
+    return message
+
+
+def _refuse_others(message: Mapping[str, Any], *names: str) -> None:
+    """Raise DataError for a message with one of these keys, which have no place beside its others."""
+    if other := next((name for name in names if message.get(name)), None):
+        raise harness.DataError(f"the key {other!r} of a message would be lost: {shown(message)}")
 
 
 def _langchain(message: Any) -> dict[str, Any]:
@@ -148,120 +230,19 @@ def _langchain(message: Any) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise harness.DataError(f"a message should be an object or a pair, found {shown(message)}")
     kind = message.get("role") or message.get("type")
-    if kind == "constructor":
-        kind, message = message["id"][-1], message["kwargs"]
-    message = message.get("data", message) if isinstance(message.get("data"), Mapping) else message
+    inner = message.get("kwargs") if kind == "constructor" else message.get("data")
+    kind = message["id"][-1] if kind == "constructor" else kind
+    if isinstance(inner, Mapping):
+        _refuse_others(message, "content", "text", "message", "tool_calls", "tool_call_id", "additional_kwargs", "name")
+        message = inner
+    _refuse_others(message, "text", "message", "kwargs", "data")
     role = _LANGCHAIN.get(str(kind).lower().removesuffix("chunk"))
     if role is None:
         raise harness.DataError(f"a message has the type {shown(kind)}: expected human, ai, system or tool")
-    calls = message.get("tool_calls") or ()
-    read = {"role": role, "content": message.get("content"), "tool_call_id": message.get("tool_call_id")}
+    calls = message.get("tool_calls") or (message.get("additional_kwargs") or {}).get("tool_calls") or ()
+    read = {name: message.get(name) for name in ("content", "tool_call_id", "name")} | {"role": role}
     if calls:
         read["tool_calls"] = [
             call if "function" in call else only_call(call["name"], call["args"], call.get("id")) for call in calls
         ]
     return read
-
-
-# Annotation
-
-
-def argilla_text(row: Row) -> Iterator[Row] | LeftOut:
-    """Yield a conversation for each submitted answer to the one question of a record."""
-    prompt = _asked(take(row, "fields", dict))
-    answers = [answer["value"] for answer in _submitted(row)]
-    if any(not isinstance(answer, str) for answer in answers):
-        raise harness.DataError(f"the answers should be texts, found {shown(answers)}")
-    if not answers:
-        return LeftOut("no submitted answer")
-    return ({"prompt": prompt, "completion": answer, "id": row.get("id")} for answer in answers)
-
-
-def argilla_ranking(row: Row) -> Iterator[Row] | LeftOut:
-    """Yield a ranking for each submitted answer to a question that ranks the record's fields."""
-    fields = dict(take(row, "fields", dict))
-    rankings = [answer["value"] for answer in _submitted(row)]
-    if not rankings:
-        return LeftOut("no submitted answer")
-    ranked = []
-    for ranking in rankings:
-        if not isinstance(ranking, list) or not all(isinstance(one, Mapping) and "rank" in one for one in ranking):
-            raise harness.DataError(f"the answers should be rankings, lists of value and rank; found {shown(ranking)}")
-        named = {one["value"]: one["rank"] for one in ranking}
-        completions = [{"text": take(fields, name, str), "rank": rank} for name, rank in named.items()]
-        ranked.append((completions, {name: text for name, text in fields.items() if name not in named}))
-    return ({"prompt": _asked(rest), "completions": completions} for completions, rest in ranked)
-
-
-def _submitted(row: Row) -> list[Mapping[str, Any]]:
-    """Return the submitted answers of a record, which has answers to one question."""
-    questions = {name: answers for name, answers in take(row, "responses", dict).items() if answers}
-    if len(questions) > 1:
-        raise harness.DataError(f"the record answers several questions, {', '.join(questions)}: export one of them")
-    answers = next(iter(questions.values()), [])
-    return [answer for answer in answers if answer.get("status", "submitted") == "submitted"]
-
-
-def _asked(fields: Mapping[str, Any]) -> Any:
-    """Return the one field of a record that is answered."""
-    filled = {name: value for name, value in fields.items() if value}
-    if len(filled) != 1:
-        raise harness.DataError(
-            f"one field should be what is answered, found {', '.join(filled) or 'none'}: the others would be lost"
-        )
-    return next(iter(filled.values()))
-
-
-def label_studio_answers(row: Row) -> Iterator[Row] | LeftOut:
-    """Yield a conversation for each text that an annotator wrote about the one field of a task."""
-    prompt, values = _asked(take(row, "data", dict)), _annotated(row, "textarea")
-    answers = ["\n".join(value["text"]) if isinstance(value["text"], list) else value["text"] for value in values]
-    return ({"prompt": prompt, "completion": answer} for answer in answers) if answers else LeftOut("not annotated")
-
-
-def label_studio_feedback(row: Row) -> Iterator[Row] | LeftOut:
-    """Yield a completion with its label for each annotation of a prompt and an answer as good or bad."""
-    data = take(row, "data", dict)
-    prompt = next((name for name in _ASKED if data.get(name)), None)
-    if prompt is None or len(rest := [name for name in data if name != prompt and data[name]]) != 1:
-        raise harness.DataError(f"a task should have a prompt and one answer, found {', '.join(data)}")
-    labels = [choice for value in _annotated(row, "choices") for choice in value["choices"]]
-    if wrong := [label for label in labels if str(label).lower() not in _GOOD_OR_BAD]:
-        raise harness.DataError(f"the choice {wrong[0]!r} does not say whether the answer is good or bad")
-    rows = ({"prompt": data[prompt], "completion": data[rest[0]], "label": label} for label in labels)
-    return rows if labels else LeftOut("not annotated")
-
-
-def label_studio_labels(row: Row) -> Iterator[Row] | LeftOut:
-    """Yield the one field of a task with each label that was chosen for it."""
-    text = _asked(take(row, "data", dict))
-    labels = [choice for value in _annotated(row, "choices") for choice in value["choices"]]
-    return ({"text": text, "label": label} for label in labels) if labels else LeftOut("not annotated")
-
-
-def label_studio_pairs(row: Row) -> Iterator[Row] | LeftOut:
-    """Yield a preference for each pairwise choice between the two answers of a task."""
-    data = dict(take(row, "data", dict))
-    results = [result for result in _results(row) if result.get("type") == "pairwise"]
-    if not results:
-        return LeftOut("not annotated")
-    names = [name for name in data if name not in _ASKED]
-    if len(names) != 2 or len(data) != 3:
-        raise harness.DataError(f"a task should have a prompt and two answers, found {', '.join(data)}")
-    prompt = next(data[name] for name in data if name in _ASKED)
-    sides = {"left": 0, "right": 1}
-    chosen = [sides[result["value"]["selected"]] for result in results]
-    return ({"prompt": prompt, "chosen": data[names[at]], "rejected": data[names[1 - at]]} for at in chosen)
-
-
-def _annotated(row: Row, kind: str) -> list[Mapping[str, Any]]:
-    """Return the values of the annotations of a kind. Raises DataError where a task has annotations of another."""
-    results = _results(row)
-    if others := {result.get("type") for result in results} - {kind}:
-        raise harness.DataError(f"the annotations are {', '.join(map(str, others))}, expected {kind}")
-    return [result["value"] for result in results]
-
-
-def _results(row: Row) -> list[Mapping[str, Any]]:
-    annotations = [one for _, one in entries(row, "annotations") if not one.get("was_cancelled")]
-    return [result for one in annotations for result in one.get("result") or ()]

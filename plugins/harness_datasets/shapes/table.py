@@ -7,12 +7,11 @@ is that of the docs, which are generated from it.
 
 from __future__ import annotations
 
-import itertools
-
 from harness import Shape
 from harness.data import within
 from harness_datasets.keys import MARKED, MESSAGE, METADATA
-from harness_datasets.shapes import answers, chats, comparisons, exports
+from harness_datasets.shapes import annotated, answers, chats, exports, logs
+from harness_datasets.shapes.judged import COMPARISONS
 
 _TOOLS = ("tools?", "tools.*")
 _CALLED = ("functionCall.name", "functionCall.args.*", "-functionCall.id")  # Gemini's parts
@@ -26,34 +25,28 @@ _BLOCKS = (  # Bedrock's
     *("toolResult.content.json.*", "-toolResult.status", "reasoningContent.reasoningText.text"),
     "-reasoningContent.reasoningText.signature",
 )
-_SWIFT = (*within("messages", MESSAGE), "system?", *_TOOLS, "id?")
-_PAIRS = (  # usual names of a question and its answer, besides those that `prompt_completion` and `alpaca` read
-    *itertools.product(("problem",), ("answer", "response", "output", "completion", "solution")),
-    *(("question", "solution"), ("input", "target"), ("prompt", "target"), ("instruction", "target")),
-    *(("text_input", "output"), ("user", "assistant"), ("human", "assistant"), ("human", "bot")),
-    *(("Question", "Answer"), ("Instruction", "Response"), ("Q", "A"), ("q", "a")),
+_PROMPT = "prompt|question|query|instruction|problem"
+# usual names of a question and its answer, besides those that `prompt_completion` and `alpaca` read
+_ASKED = f"{_PROMPT}|input|user|human|text_input|input_text|user_input|Question|Instruction|Prompt|Input|Query|Q|q"
+_REPLIED = (
+    "response|answer|completion|output|solution|target|assistant|bot|gpt|output_text|text_output|model_output|reply"
+    "|expected|expected_output|expected_answer|ideal|reference|reference_answer|ground_truth|gold_answer"
+    "|Answer|Response|Completion|Output|Solution|A|a"
 )
+_THOUGHTS = "thinking|thoughts|think|reasoning_content|reasoning_trace|chain_of_thought|cot"
+_SYSTEM = "system|system_prompt|system_message|System?"
+_TURNS = "conversation|conversations|turns|dialogue|dialog"
 _LOG = ("country", "hashed_ip", "header", "language", "redacted", "state", "timestamp", "toxic", "turn_identifier")
-_ARENA_TURN = ("role", "content", "-num_tokens", "-user", "-id")
-_PKU = tuple(
-    f"-{name}"
-    for side in "01"
-    for name in (
-        *(f"is_response_{side}_safe", f"response_{side}_source", f"response_{side}_harm_category"),
-        *(f"response_{side}_severity_level", f"response_{side}_sha256"),
-    )
-)
-_ANNOTATED = (
-    *("data.*", "annotations.was_cancelled", "annotations.result.*", "-annotations.*", "-id", "-predictions", "-meta"),
+_TASK = (
+    *("data.*.role", "data.*.content", *within("annotations", annotated.ANNOTATION), "-id", "-predictions", "-meta"),
     *("-created_at", "-updated_at", "-project", "-inner_id", "-total_annotations", "-cancelled_annotations"),
     *("-total_predictions", "-comment_count", "-unresolved_comment_count", "-last_comment_updated_at"),
     *("-updated_by", "-comment_authors", "-file_upload", "-drafts", "-agreement", "-allow_skip"),
 )
 _RECORD = (
-    *("fields.*", "responses.*", "id?", "-status", "-_server_id", "-inserted_at", "-updated_at", "-metadata"),
-    *("-suggestions", "-vectors", "-external_id"),
+    *("fields.*.role", "fields.*.content", *within("responses.*", annotated.ANSWER), "id?", "-status", "-_server_id"),
+    *("-inserted_at", "-updated_at", "-metadata", "-suggestions", "-vectors", "-external_id"),
 )
-_FEEDBACK = ("-correctness", "-coherence", "-complexity", "-verbosity")
 
 # fmt: off
 CHATS = (
@@ -96,18 +89,43 @@ CHATS = (
         metadata=(
             *("conversation_id", "conversation_hash", "model", "turn", "openai_moderation", "detoxify_moderation"),
             *("source", "id", *_LOG),
-        ), rewrite=chats.chat_log,
+        ), rewrite=logs.chat_log,
     ),
     Shape(
-        "exchanges", "`conversation` of `input` and `output`, or `human` and `assistant`: Capybara, xtuner, Firefly",
+        "exchanges", "questions with their answers in a list, `input` and `output`, ...: Capybara, xtuner, Firefly",
         "messages",
-        (
-            (*within("conversation", ("input", "output", "system")), "-source", "-id"),
+        tuple(
             (
-                *within("conversation", ("human", "assistant", "system")),
-                *("-conversation_id", "-category", "-dataset", "-source", "-id"),
-            ),
-        ), rewrite=chats.exchanges,
+                *within(column, (asked, answered, "system")), "id?",
+                *("-conversation_id", "-category", "-dataset", "-source"),
+            )
+            for column in (f"conversation={_TURNS}",)
+            for asked, answered in logs.EXCHANGES
+        ), rewrite=logs.exchanges,
+    ),
+    Shape(
+        "spoken", "turns of `speaker` and `text` and the like in a list", "messages",
+        ((
+            *within(
+                f"conversation=messages|chat|{_TURNS}",
+                (*logs.SPEAKER_KEYS, *logs.SAID_KEYS, *MARKED, *METADATA),
+            ), f"system={_SYSTEM}", "id?",
+        ),
+        (*within("conversation=messages", ("author", "content")), "system=context?")), rewrite=logs.spoken,
+    ),
+    Shape(
+        "transcript", "a chat in one text: ChatML, `[INST]`, `### Human:`, `[USER]`, or `User:` at line beginnings",
+        "messages",
+        ((f"conversation=text|transcript|chat|{_TURNS}", "id?", "-source"),),
+        rewrite=logs.transcript, rank=1,
+    ),
+    Shape(
+        "ultrachat", "UltraChat's texts in turn: the user's, the assistant's, ...", "messages",
+        (("conversation=data", "id"),), rewrite=logs.in_turns,
+    ),
+    Shape(
+        "segments", "Axolotl's `segments` of text, each with a `label` that says if it is trained on; for `plain`",
+        "messages", (("segments", *within("segments", ("label", "text")), "id?"),), rewrite=logs.segments,
     ),
     Shape(
         "hermes", "`conversations` with `<tools>` and `<tool_call>` in their texts, without `category`", "tools",
@@ -129,17 +147,27 @@ CHATS = (
         (("system", *within("conversations", ("from", "value"))),), rewrite=chats.toolace, rank=1,
     ),
     Shape(
-        "verl", "verl's prompts and what rewards their answers: prompts alone, nothing to train on as they stand",
+        "prompts", "prompts without an answer: nothing to train on, but seeds of `harness generate FILE` and examples "
+        "of `harness serve --examples FILE`", "messages",
+        ((f"prompt={_PROMPT}", *within(f"prompt={_PROMPT}", ("role", "content")), _SYSTEM, "id?"),),
+        rewrite=logs.prompts, rank=-1,
+    ),
+    Shape(
+        "verl", "verl's prompts and what rewards their answers: nothing to train on, but seeds of "
+        "`harness generate FILE` and examples of `harness serve --examples FILE`",
         "messages",
-        (("messages=prompt", *within("prompt", ("role", "content")), "reward_model", "reward_model.*", "data_source"),),
-        metadata=("ability", "extra_info", "agent_name"),
+        (("prompt", *within("prompt", ("role", "content")), "reward_model", "reward_model.*", "data_source"),),
+        metadata=("ability", "extra_info", "agent_name"), rewrite=logs.prompts,
     ),
 )
 
 EXPORTS = (
     Shape(
         "chatgpt_export", "`conversations.json` of ChatGPT's export, each branch a conversation", "messages",
-        (("mapping.*", "id?", "-title", "-create_time", "-update_time", "-current_node"),),
+        ((
+            *within("mapping.*", exports.CHATGPT_NODE),
+            *("id?", "-title", "-create_time", "-update_time", "-current_node"),
+        ),),
         metadata=(
             *("conversation_id", "moderation_results", "plugin_ids", "conversation_template_id", "gizmo_id"),
             *("gizmo_type", "is_archived", "is_starred", "safe_urls", "blocked_urls", "default_model_slug"),
@@ -152,15 +180,12 @@ EXPORTS = (
         "claude_export", "`conversations.json` of Claude's export, each branch a conversation", "messages",
         ((
             "messages=chat_messages", "id=uuid?", "-name", "-summary", "-created_at", "-updated_at", "-account",
-            *within("chat_messages", (
-                *("uuid", "text", "content.*", "sender", "attachments.*", "files.*", "parent_message_uuid"),
-                *("-created_at", "-updated_at"),
-            )),
+            *within("chat_messages", exports.CLAUDE_MESSAGE),
         ),), rewrite=exports.claude,
     ),
     Shape(
         "langsmith", "LangSmith's examples and runs: `inputs` and `outputs`, messages or one text each", "messages",
-        (("inputs.*", "outputs.*", "id?"),),
+        ((*within("inputs.*", exports.LANGSMITH_SIDE), *within("outputs.*", exports.LANGSMITH_SIDE), "id?"),),
         metadata=(
             *("name", "metadata", "created_at", "modified_at", "dataset_id", "source_run_id", "split", "run_type"),
             *("start_time", "end_time", "extra", "trace_id", "session_id", "status", "tags", "feedback_stats"),
@@ -168,45 +193,70 @@ EXPORTS = (
     ),
     Shape(
         "argilla_answers", "Argilla's records with a question that is answered in writing", "prompt_completion",
-        (_RECORD,), rewrite=exports.argilla_text,
+        (_RECORD,), rewrite=annotated.argilla_text,
     ),
     Shape(
         "argilla_rankings", "Argilla's records with a question that ranks the record's fields", "instructgpt",
-        (_RECORD,), rewrite=exports.argilla_ranking,
+        (_RECORD,), rewrite=annotated.argilla_ranking,
+    ),
+    Shape(
+        "argilla_flat_answers", "Argilla's records, flattened, with a question that is answered in writing",
+        "prompt_completion", (("_server_id", "status", "id?", "*"), ("metadata", "id?", "*")),
+        rewrite=annotated.argilla_flat_text,
+    ),
+    Shape(
+        "argilla_flat_rankings", "Argilla's records, flattened, with a question that ranks the record's fields",
+        "instructgpt", (("_server_id", "status", "id?", "*"), ("metadata", "id?", "*")),
+        rewrite=annotated.argilla_flat_ranking,
     ),
     Shape(
         "label_studio_answers", "Label Studio's tasks answered in a text area", "prompt_completion",
-        (_ANNOTATED,), rewrite=exports.label_studio_answers,
+        (_TASK,), rewrite=annotated.label_studio_answers,
     ),
     Shape(
         "label_studio_feedback", "Label Studio's tasks of a prompt and an answer, chosen to be good or bad", "feedback",
-        (_ANNOTATED,), rewrite=exports.label_studio_feedback,
+        (_TASK,), rewrite=annotated.label_studio_feedback,
     ),
     Shape(
         "label_studio_labels", "Label Studio's tasks of one text, with labels chosen for it", "flan",
-        (_ANNOTATED,), rewrite=exports.label_studio_labels,
+        (_TASK,), rewrite=annotated.label_studio_labels,
     ),
     Shape(
         "label_studio_pairs", "Label Studio's pairwise choices between two answers", "preferences",
-        (_ANNOTATED,), rewrite=exports.label_studio_pairs,
+        (_TASK,), rewrite=annotated.label_studio_pairs,
+    ),
+    Shape(
+        "label_studio_min_answers", "Label Studio's JSON_MIN or CSV: what is answered, and the answer in a text area",
+        "prompt_completion", (("annotation_id", "lead_time", "*"),),
+        rewrite=annotated.minimal_answers,
+    ),
+    Shape(
+        "label_studio_min_labels", "Label Studio's JSON_MIN or CSV: a text, and labels chosen for it",
+        "flan", (("annotation_id", "lead_time", "*"),),
+        rewrite=annotated.minimal_labels,
+    ),
+    Shape(
+        "label_studio_min_feedback", "Label Studio's JSON_MIN or CSV: a prompt, an answer, and if it is good or bad",
+        "feedback", (("annotation_id", "lead_time", "*"),),
+        rewrite=annotated.minimal_feedback,
     ),
 )
 
 ANSWERS = (
     Shape(
         "question_answer", "a question and its answer under further usual names", "prompt_completion",
-        tuple(
-            (f"prompt={asked}", f"completion={answered}", f"system={system}?", "id?")
-            for asked, answered in _PAIRS for system in ("system", "system_prompt")
-        ),
+        ((f"prompt={_ASKED}", f"completion={_REPLIED}", f"system={_SYSTEM}", "history?", "id?"),), rank=-1,
+    ),
+    Shape(
+        "thoughtful", "a question, thoughts about it, and its answer", "messages",
+        ((f"question={_PROMPT}", f"reasoning={_THOUGHTS}", "answer=response|answer|completion|output|solution", "id?"),
+         (f"question={_PROMPT}", "reasoning", "answer=response|completion|output", "id?")),
+        rewrite=answers.reasoned,
     ),
     Shape(
         "worked", "a question, its worked `solution` and its result", "prompt_completion",
-        tuple(
-            (f"prompt={asked}", f"working={working}", "result=answer", "id?")
-            for asked in ("question", "problem")
-            for working in ("solution", "explanation", "rationale", "reasoning")
-        ), rewrite=answers.worked,
+        (("prompt=question|problem", "working=solution|explanation|rationale|reasoning", "result=answer", "id?"),),
+        rewrite=answers.worked,
     ),
     Shape(
         "metamath", "MetaMathQA", "prompt_completion",
@@ -252,108 +302,6 @@ ANSWERS = (
     Shape("firefly", "Firefly", "prompt_completion", (("prompt=input", "completion=target", "kind"),)),
 )
 
-COMPARISONS = (
-    Shape(
-        "arena", "Chatbot Arena: `conversation_a`, `conversation_b` and the `winner`", "preferences",
-        ((
-            *within("conversation_a", _ARENA_TURN), *within("conversation_b", _ARENA_TURN), "winner",
-            *(f"-{name}" for name in ("question_id", "model_a", "model_b", "judge", "turn", "anony", "language")),
-        ),),
-        metadata=(
-            *("tstamp", "openai_moderation", "toxic_chat_tag", "is_code", "is_refusal", "dedup_tag", "category_tag"),
-            *("judge_hash", "timestamp", "id", "evaluation_session_id", "evaluation_order", "conv_metadata"),
-        ), rewrite=comparisons.arena,
-    ),
-    Shape(
-        "arena_55k", "Arena's 55k preferences: prompts and answers as lists of texts", "preferences",
-        ((
-            *("prompt", "response_a", "response_b", "winner_model_a", "winner_model_b", "winner_tie"),
-            *("-id", "-model_a", "-model_b"),
-        ),), rewrite=comparisons.arena_texts,
-    ),
-    Shape(
-        "helpsteer2", "HelpSteer 2: answers to a prompt ranked by `helpfulness`", "instructgpt",
-        (
-            ("prompt", "response", "helpfulness", *_FEEDBACK),
-            ("prompt", *within("answers", ("response", "helpfulness", *_FEEDBACK))),
-        ), rewrite=comparisons.by_helpfulness, gather=comparisons.gather_by_prompt,
-    ),
-    Shape(
-        "helpsteer2_preference", "HelpSteer 2's preferences, with their strength as margin", "preferences",
-        ((
-            *("prompt", "first=response_1", "second=response_2", "strength=preference_strength", "-split"),
-            *("-preference_statement", "-preference_elaboration", "-three_most_similar_preferences"),
-            "-all_preferences_unprocessed",
-        ),), rewrite=comparisons.by_strength,
-    ),
-    Shape(
-        "helpsteer3", "HelpSteer 3's preferences, with their strength as margin", "preferences",
-        ((
-            *("prompt=context", *within("context", ("role", "content")), "first=response1", "second=response2"),
-            *("strength=overall_preference", "-individual_preference", "-domain", "-language"),
-        ),), rewrite=comparisons.by_strength,
-    ),
-    Shape(
-        "nectar", "Nectar: a transcript and ranked `answers`", "instructgpt",
-        ((
-            *("prompt", *within("answers", ("answer", "rank", "-model")), "-turns", "-num_responses", "-source"),
-            "-good_natured",
-        ),), rewrite=comparisons.nectar,
-    ),
-    Shape(
-        "shp", "Stanford Human Preferences", "preferences",
-        ((
-            *("prompt=history", "first=human_ref_A", "second=human_ref_B", "better=labels", "-post_id", "-domain"),
-            *("-upvote_ratio", "-c_root_id_A", "-c_root_id_B", "-created_at_utc_A", "-created_at_utc_B"),
-            *("-score_A", "-score_B", "-seconds_difference", "-score_ratio"),
-        ),), rewrite=comparisons.by_first_is_better,
-    ),
-    Shape(
-        "pku_helpful", "PKU-SafeRLHF: the more helpful of two answers is chosen", "preferences",
-        ((
-            *("prompt", "first=response_0", "second=response_1", "better=better_response_id", "-safer_response_id"),
-            *("-prompt_source", *_PKU),
-        ),), rewrite=comparisons.by_index,
-    ),
-    Shape(
-        "pku_harmless", "PKU-SafeRLHF: the safer of two answers is chosen", "preferences",
-        ((
-            *("prompt", "first=response_0", "second=response_1", "better=safer_response_id", "-better_response_id"),
-            *("-prompt_source", *_PKU),
-        ),), rewrite=comparisons.by_index,
-    ),
-    Shape(
-        "tldr", "comparisons of summaries (summarize from feedback): posts, and articles of CNN/DM", "preferences",
-        ((
-            *within("info", ("subreddit", "title", "post", "article", "-id", "-site")),
-            *(*within("summaries", ("text", "-policy", "-note")), "better=choice", "-worker", "-batch", "-split"),
-            "-extra",
-        ),), rewrite=comparisons.tldr,
-    ),
-    Shape(
-        "stack_exchange_pairs", "stack-exchange-paired: `response_j` is preferred to `response_k`", "preferences",
-        (("prompt=question", "chosen=response_j", "rejected=response_k", "-qid", "-date", "-metadata"),),
-    ),
-    Shape(
-        "stack_exchange_scores", "stack-exchange-preferences: answers ranked by `pm_score`", "instructgpt",
-        ((
-            "prompt=question", *within("answers", (
-                "text", "pm_score", "-answer_id", "-author", "-author_id", "-author_profile", "-selected",
-            )), "-qid", "-date", "-metadata",
-        ),), rewrite=comparisons.by_score,
-    ),
-    Shape(
-        "swift_rejected", "ms-swift: messages and a `rejected_response`, or `rejected_messages`", "preferences",
-        (
-            (*_SWIFT, "rejected=rejected_response"),
-            (*_SWIFT, "rejected=rejected_messages", *within("rejected_messages", MESSAGE)),
-        ), rewrite=comparisons.rejected_turns,
-    ),
-    Shape(
-        "swift_rejected_query", "ms-swift: `query`, `response` and a `rejected_response`", "preferences",
-        (("prompt=query", "chosen=response", "rejected=rejected_response", "system?", "history?"),),
-    ),
-)
 # fmt: on
 
 SHAPES = (*CHATS, *EXPORTS, *ANSWERS, *COMPARISONS)

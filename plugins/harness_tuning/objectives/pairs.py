@@ -83,3 +83,21 @@ def smoothed(margin: Tensor, smoothing: float) -> Tensor:
 def log_sigmoid(figures: Tensor) -> Tensor:
     """Return log(1 / (1 + exp(-x))) of each figure, without overflow."""
     return -(-figures).logaddexp(figures.new_zeros(()))
+
+
+def chosen_nll(batch: Batch, logprobs: Tensor, weight: float = 1.0) -> harness.Term:
+    """Return the negative log-likelihood of the chosen completions' tokens, of log-probabilities of targets [n]."""
+    return harness.Term(-(logprobs * _chosen_weights(batch)).sum(), weight)
+
+
+def chosen_tokens(batch: Batch) -> float:
+    """Return the number of tokens of the chosen completions, each by the weight of its pair."""
+    return float(_chosen_weights(batch).sum())
+
+
+def _chosen_weights(batch: Batch) -> Tensor:
+    """Return the weight of the pair for each target of a chosen completion, 0 for the others, [n]."""
+    weight, chosen = batch.figures("weight", 1.0), Pairs.of(batch).chosen
+    of_documents = weight.new_zeros(len(weight))
+    of_documents[chosen] = weight[chosen]
+    return of_documents[batch.targets.document]
