@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from transformers import GenerationConfig
 
 from harness.errors import ModelError
 from harness.extras import require
@@ -73,7 +74,7 @@ def merge(variant: Variant, probes: Sequence[Sequence[int]], target: Path) -> Me
 def _save(model: Any, variant: Variant, folder: Path, changed: Merged) -> None:
     assert variant.adapter is not None and variant.chat_folder is not None
     model.config.use_cache = True
-    model.generation_config = None  # the run's own is beside it
+    model.generation_config = GenerationConfig()  # the run's own takes its place
     model.save_pretrained(str(folder), safe_serialization=True)
     for path in variant.chat_folder.iterdir():  # tokenizer, chat template and generation defaults
         if path.is_file():
