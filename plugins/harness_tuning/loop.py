@@ -23,7 +23,7 @@ from harness.data import EncodedData
 from harness.data.encode.trained import keep_trained_rows
 from harness.files import append_json_line
 from harness.model.forward import causal_lm, check_forward
-from harness.model.load import attention_of, load_model
+from harness.model.load import fastest_attention, load_model
 from harness.model.templates import added_tokens
 from harness.plugins import Plugins
 from harness.run import Events, Run
@@ -38,6 +38,7 @@ from harness_tuning.checkpoint import (
 )
 from harness_tuning.fit import check_data, computing, record_identity
 from harness_tuning.flops import Work, measured_peak
+from harness_tuning.fused import fuse_adapters
 from harness_tuning.gates import check_start, check_unchanged, without_trace
 from harness_tuning.layout import choose_layout
 from harness_tuning.learner import Figures, Launched, Learner
@@ -102,7 +103,7 @@ class Tuner:
         check_data(base, self.template, self.recipe, {part: data.examples for part, data in parts.items() if data})
         self.parameters = sum(weight.numel() for weight in base.parameters())
         self.size_bytes = sum(weight.numel() * weight.element_size() for weight in base.parameters())
-        self.attention = attention_of(base)
+        self.attention = fastest_attention(base)
         if self.spec.gradient_checkpointing is True:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
@@ -113,6 +114,7 @@ class Tuner:
             self.probes_of_base = measure_probes(base, self.probes)
         with self._computing(f"the method {self.method.name}"):
             self.model = self.method.apply(base, self.spec.method).train()
+            fuse_adapters(self.model)
             check_unchanged(
                 self.probes_of_base[:1], measure_probes(self.model, self.probes[:1]), self.model, self.method.name
             )

@@ -9,6 +9,7 @@ import harness
 from harness.data import LeftOut, OtherKindError, shown, take, within
 from harness.nouns import Row
 from harness_datasets.shapes.chats import entries
+from harness_datasets.turns import decoded
 
 NOT_SUBMITTED = LeftOut("an answer that was not submitted")
 _ASKED = ("prompt", "instruction", "question", "input", "query")  # an annotator's field with what is answered
@@ -245,6 +246,8 @@ def _columns_of(row: Row, count: int) -> list[tuple[str, Any]]:
 
 def _texts(value: Any, key: str) -> list[str]:
     """Return the texts or choices of an annotation: one text, a list, or a list in an object."""
+    if isinstance(value, str) and value.startswith(("[", "{")):  # in a CSV
+        value = decoded(value, f"an annotation of {key}")
     if isinstance(value, Mapping) and value.keys() == {key}:
         value = value[key]
     texts = [value] if isinstance(value, str) else value
