@@ -56,33 +56,48 @@ SOAK = (pytest.mark.soak, pytest.mark.timeout(3600))
 
 
 @pytest.mark.parametrize(
-    ("objective", "often"), [("sft", 2), pytest.param("sft", 100, marks=SOAK), pytest.param("dpo", 50, marks=SOAK)]
+    ("objective", "often"), [("sft", 2), pytest.param("sft", 50, marks=SOAK), pytest.param("dpo", 50, marks=SOAK)]
 )
 def test_a_run_killed_at_random_moments_ends_with_the_same_adapter_bytes(
-    tmp_path, recipe, preferences, wait_until, objective, often
+    tmp_path, recipe, preferences, wait_until, pytestconfig, objective, often
 ):
     write = recipe if objective == "sft" else preferences
     path = write(objective=objective, steps=20 * often, checkpoint_every=2)
     assert tune(tmp_path, path, "--run", "whole")[0] == 0
-    rng, run, kills = random.Random(int(os.environ.get("HARNESS_TEST_SEED", "0"))), tmp_path / "runs" / "killed", 0
+    rng, run, kills = random.Random(int(os.environ.get("HARNESS_TEST_SEED", "0"))), tmp_path / "runs" / "killed", []
     process = start(tmp_path, "tune", path, "--run", "killed")
     while True:
-        if kills < often:
+        if len(kills) < often:
             wanted = steps_done(run) + rng.randint(0, 6)
             wait_until(lambda wanted=wanted, process=process: steps_done(run) >= wanted or process.poll() is not None)
             time.sleep(rng.random() * 0.03)  # anywhere in a step or in what is written after it
             process.kill()
-            kills += 1
+            kills.append(steps_done(run))
         out, err = process.communicate(timeout=300)
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL, out + err
         arguments = ("--resume", "killed") if (run / "manifest.json").exists() else (path, "--run", "killed")
         process = start(tmp_path, "tune", *arguments)
-    assert kills == often
+    assert len(kills) == often
     assert fingerprint(run) == fingerprint(tmp_path / "runs/whole")
     assert losses(run) == losses(tmp_path / "runs/whole")
     assert not list(run.glob(".*.*/")), "what a killed write left is cleared away"
+    if pytestconfig.option.record_soak is not None:
+        record(pytestconfig.option.record_soak / "kills.json", objective, kills, run)
+
+
+def record(path: Path, objective: str, kills: list[int], run: Path) -> None:
+    """Keep after how many lines of metrics.jsonl the run was killed, and the bytes that it ended with all the same."""
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    kept[objective] = {
+        "kills": len(kills),
+        "lines_written_at_each": kills,
+        "steps": max(json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()),
+        "adapter_sha256_killed_and_whole": fingerprint(run),
+        "versions": json.loads((run / "manifest.json").read_text())["sessions"][-1]["versions"],
+    }
+    path.write_text(json.dumps(kept, indent=2) + "\n")
 
 
 def test_changed_data_refuses_to_resume(tmp_path, recipe, rows):
