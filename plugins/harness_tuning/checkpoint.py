@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 import harness
 from harness.errors import listed
 from harness.files import replacing
 from harness.hashing import read_sha256
+from harness.model.safetensors_files import read_header
 from harness.run import Run
 from harness_tuning.watch import Best
 
@@ -80,7 +80,7 @@ def read_progress(folder: Path) -> Progress:
     return Progress(**{key: saved[key] for key in Progress.__dataclass_fields__ if key in saved}, best=best)
 
 
-def load_checkpoint(run: Run, data_sha256: str) -> tuple[Progress, dict[str, torch.Tensor]] | None:
+def load_checkpoint(run: Run, data_sha256: str) -> tuple[Progress, Mapping[str, torch.Tensor]] | None:
     """Return the newest whole checkpoint and its tensors, and restore torch's random state; None where there is none.
 
     One that the disk has damaged is reported and removed, and the one before it is taken.
@@ -94,9 +94,9 @@ def load_checkpoint(run: Run, data_sha256: str) -> tuple[Progress, dict[str, tor
             if saved["state_sha256"] != read_sha256(folder / "state.safetensors"):
                 raise ValueError("state.safetensors is not as it was written")
             data_before, progress = saved["data_sha256"], read_progress(folder)
-            tensors = load_file(folder / "state.safetensors")
+            tensors = StateFile(folder / "state.safetensors")
             break
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             click.echo(f"warning: the checkpoint {folder} is damaged ({error}); going back to the one before", err=True)
             shutil.rmtree(folder, ignore_errors=True)
     else:
@@ -108,24 +108,47 @@ def load_checkpoint(run: Run, data_sha256: str) -> tuple[Progress, dict[str, tor
             f"this run began; an exact resume is not possible. Put it back, or start a new run: "
             f"`harness tune {run.folder / 'recipe.yaml'} --run NAME`"
         )
-    restore_random({name: tensors.pop(name) for name in list(tensors) if name.startswith(RANDOM)})
+    restore_random({name: tensors[name] for name in tensors if name.startswith(RANDOM)})
     return progress, tensors
 
 
-def best_checkpoint(run: Run, step: int) -> dict[str, torch.Tensor]:
+def best_checkpoint(run: Run, step: int) -> Mapping[str, torch.Tensor]:
     """Return the tensors of the checkpoint of `step`, whole. Raises RunError where it is damaged or gone."""
     folder = _folder(run, step)
     try:
         saved = json.loads((folder / "progress.json").read_text())
         if saved["state_sha256"] != read_sha256(folder / "state.safetensors"):
             raise ValueError("state.safetensors is not as it was written")
-        tensors: dict[str, torch.Tensor] = load_file(folder / "state.safetensors")
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+        return StateFile(folder / "state.safetensors")
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise harness.RunError(
             f"{folder}: the checkpoint of the lowest validation loss is damaged ({error}). Set tune.keep: last in "
             f"{run.folder / 'recipe.yaml'} to keep the last weights, and `harness tune --resume {run.folder}`"
         ) from None
-    return {name: tensor for name, tensor in tensors.items() if not name.startswith(RANDOM)}
+
+
+DTYPES = {"F32": torch.float32, "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BF16": torch.bfloat16}
+
+
+class StateFile(Mapping[str, torch.Tensor]):
+    """The tensors of a checkpoint, each read when it is asked for: all of them at once would take the memory twice."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._stored = path, read_header(path)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        stored = self._stored[name]
+        tensor = torch.empty(stored.shape, dtype=DTYPES[stored.dtype])
+        with self._path.open("rb") as file:
+            file.seek(stored.start)
+            file.readinto(memoryview(tensor.view(-1).view(torch.uint8).numpy()))
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
 
 
 def random_state() -> dict[str, torch.Tensor]:

@@ -136,7 +136,7 @@ class Tuner:
         if saved is not None:
             self.progress, tensors = saved
             self.source.restore(self.progress.source)
-            self.optimizer.load({name: tensor.to(self.device) for name, tensor in tensors.items()})
+            self.optimizer.load(tensors)
         adapted = hasattr(self.spec.method, "target_modules")
         hint = (
             "Without the adapter it computes: name layers that can be adapted in tune.method.target_modules"

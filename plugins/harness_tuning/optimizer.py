@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -103,29 +103,28 @@ class MasterAdamW:
                 tensors[f"{key}/{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
         return tensors
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `state` gave. Raises KeyError where the weights are not the same ones."""
-        moments: dict[str, dict[str, Tensor]] = {name: {} for name in self.masters}
-        for key, value in tensors.items():
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `state` gave, one tensor at a time. Raises KeyError where the weights are not the same ones."""
+        kinds: dict[str, list[str]] = {name: [] for name in self.masters}
+        for key in tensors:
             kind, _, name = key.partition("/")
-            if kind != "master":
-                moments[name][kind] = value
+            if name in kinds and kind != "master":  # else the random state
+                kinds[name].append(kind)
         with torch.no_grad():
             for name, master in self.masters.items():
                 master.copy_(tensors[f"master/{name}"])
-                if not moments[name]:  # no batch has reached it yet
-                    continue
-                self.adamw.state[master] = {
-                    key: self._as_it_was(key, value, master.device) for key, value in moments[name].items()
-                }
+                if kinds[name]:  # else no batch has reached it yet
+                    self.adamw.state[master] = {
+                        kind: self._as_it_was(kind, tensors[f"{kind}/{name}"], master.device) for kind in kinds[name]
+                    }
         self.publish()
 
-    def _as_it_was(self, key: str, value: Tensor, device: torch.device) -> Tensor | int:
-        if key != "step":
-            return value.clone().to(device)
+    def _as_it_was(self, kind: str, value: Tensor, device: torch.device) -> Tensor | int:
+        if kind != "step":
+            return value.to(device)
         if not isinstance(self.adamw, torch.optim.AdamW):  # bitsandbytes counts in Python
             return int(value)
-        return value.clone().to(device if self.adamw.defaults["fused"] else "cpu")
+        return value.to(device if self.adamw.defaults["fused"] else "cpu")
 
 
 OPTIMIZERS_8BIT = {"adamw_8bit": "AdamW8bit", "paged_adamw_8bit": "PagedAdamW8bit"}

@@ -256,3 +256,26 @@ def test_a_flipped_byte_in_a_checkpoint_is_noticed_and_the_one_before_is_taken(s
     assert done.code == 0, done.err
     assert "is damaged (state.safetensors is not as it was written)" in done.err
     assert "from step 2" in done.out
+
+
+@pytest.mark.soak
+def test_resuming_full_tuning_takes_no_more_memory_than_the_run(tmp_path, rows):
+    """Every weight moves, so that a checkpoint is larger than anything else; its tensors are read one by one."""
+    from harness.testing.models import tiny_model
+
+    heads = {"num_attention_heads": 12, "num_key_value_heads": 12}
+    model = tiny_model(tmp_path / "wide", hidden_size=768, intermediate_size=3072, **heads)
+    path = tmp_path / "full.yaml"
+    path.write_text(
+        f"name: full\nmodel: {{path: {model}}}\ntemplate: chatml\n"
+        f"data: {{max_tokens: 256, train: [{{dataset: alpaca, path: {rows}}}]}}\n"
+        "tune: {method: full, steps: 6, step_tokens: 512, learning_rate: 0.001, checkpoint_every: 2}\n"
+    )
+    assert tune(tmp_path, path, "--run", "whole")[0] == 0
+    start(tmp_path, "tune", path, "--run", "stopped", signal_at=(3, signal.SIGINT)).communicate(timeout=300)
+    assert tune(tmp_path, "--resume", "stopped")[0] == 0
+    whole, resumed = (
+        max(json.loads(line).get("peak_memory_bytes", 0) for line in (run / "metrics.jsonl").read_text().splitlines())
+        for run in (tmp_path / "runs/whole", tmp_path / "runs/stopped")
+    )
+    assert resumed <= 1.02 * whole, f"{resumed / 2**20:.0f} MiB against {whole / 2**20:.0f} MiB"
