@@ -137,6 +137,8 @@ class Hub(BaseHTTPRequestHandler):
         server.asked.append((self.path, self.headers.get("Authorization"), body))
         if self.path == "/api/repos/create":
             server.reply(self, {"url": f"{server.url}/somebody/tiny"})
+        elif self.path == "/api/validate-yaml":
+            server.reply(self, {"errors": [], "warnings": []})
         elif self.path.endswith("/preupload/main"):
             files = json.loads(body)["files"]
             server.reply(
@@ -230,4 +232,4 @@ def test_a_plugin_adds_a_command_to_the_group(command, harness_command, tmp_path
     assert "Count the runs." in harness_command("--plugin", plugin, "runs", "--help").out
     assert harness_command("--plugin", plugin, "count").code == 2, "under its group alone"
     plugin.write_text(plugin.read_text().replace("under='runs'", "under='nonsense'"))
-    assert "the group 'nonsense'" in harness_command("--plugin", plugin, "runs", "list").err
+    assert "the group 'nonsense'" in harness_command("--plugin", plugin, "runs", "--help").err
