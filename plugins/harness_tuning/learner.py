@@ -42,7 +42,7 @@ class Launched:
 
     step: int
     figures: Callable[[], Figures]
-    norm: Tensor
+    norm: Callable[[], list[float]]
     learning_rate: float
     random: Mapping[str, Tensor]
 
@@ -83,7 +83,7 @@ class Learner:
             return None
         assert added is not None
         self.world.add_gradients(list(self.optimizer.masters.values()))
-        return partial(self._figures, *added)
+        return self._read_later(*added)
 
     def _added(self, batches: Sequence[Batch]) -> tuple[dict[str, float], _Sums] | None:
         """Add this process's share of the gradient; return the step's units and sums, None where memory ran out."""
@@ -113,7 +113,7 @@ class Learner:
                 sums.add(batch, self.loss(batch))
                 units.update(self.objective.units(batch))
         self.model.train()
-        return self._figures(self.world.sum(units, self.device), sums)
+        return self._read_later(self.world.sum(units, self.device), sums)()
 
     def loss(self, batch: Batch) -> Loss:
         """Return the objective's loss of a batch. Raises HarnessError where its terms are not those of `units`."""
@@ -171,12 +171,20 @@ class Learner:
             counts.update(self.objective.units(batch))
         return self.world.sum(counts, self.device)
 
-    def _figures(self, units: Mapping[str, float], sums: _Sums) -> Figures:
-        own = {f"term/{name}": float(total) for name, total in sums.terms.items()}
-        own |= {f"sum/{name}": float(total) for name, total in sums.metrics.items()}
+    def _read_later(self, units: Mapping[str, float], sums: _Sums) -> Callable[[], Figures]:
+        """Send the sums to the host, behind the work that is queued, and return the function that reads them."""
+        tensors = {f"term/{name}": total for name, total in sums.terms.items()}
+        tensors |= {f"sum/{name}": total for name, total in sums.metrics.items()}
+        tensors |= {"pairs": sums.pairs}
+        values = on_its_way(torch.stack([total.double() for total in tensors.values()]))
+        return partial(self._figures, units, sums, tuple(tensors), values)
+
+    def _figures(
+        self, units: Mapping[str, float], sums: _Sums, names: Sequence[str], values: Callable[[], list[float]]
+    ) -> Figures:
+        own = dict(zip(names, values(), strict=True))
         own |= {f"count/{name}": float(count) for name, count in sums.counts.items()}
         own |= {"tokens": sums.tokens, "supervised": sums.supervised, "padded": sums.padded}
-        own |= {"pairs": float(sums.pairs)}
         every = self.world.sum(own, self.device)
         terms = {name: every[f"term/{name}"] / (units[name] or 1) for name in sums.terms}
         metrics = {name: every[f"sum/{name}"] / (every[f"count/{name}"] or 1) for name in sums.metrics}
@@ -188,6 +196,27 @@ class Learner:
             padded=int(every["padded"]),
             pairs=every["pairs"],
         )
+
+
+def on_its_way(values: Tensor) -> Callable[[], list[float]]:
+    """Begin to copy numbers [n] to the host, and return the function that waits for them and returns them.
+
+    It waits for what was queued before the copy, and not for what is queued behind it.
+    """
+    if values.device.type == "cpu":
+        read: Callable[[], list[float]] = values.tolist
+        return read
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    copied = torch.Event(values.device)
+    copied.record()
+
+    def wait_and_read() -> list[float]:
+        copied.synchronize()
+        numbers: list[float] = host.tolist()
+        return numbers
+
+    return wait_and_read
 
 
 def is_out_of_memory(error: BaseException) -> bool:

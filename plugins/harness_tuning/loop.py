@@ -41,7 +41,7 @@ from harness_tuning.flops import Work, measured_peak
 from harness_tuning.fused import fuse_adapters
 from harness_tuning.gates import check_start, check_unchanged, without_trace
 from harness_tuning.layout import choose_layout
-from harness_tuning.learner import Figures, Launched, Learner
+from harness_tuning.learner import Figures, Launched, Learner, on_its_way
 from harness_tuning.optimizer import MasterAdamW, check_optimizer, learning_rate_at
 from harness_tuning.pace import Pace
 from harness_tuning.policy import ModelPolicy
@@ -271,7 +271,7 @@ class Tuner:
         learning_rate = learning_rate_at(step, self.total_steps, self.spec)
         norm = self.optimizer.step(learning_rate, self.spec.max_grad_norm)
         self.source.refresh(self.learner.policy)
-        return Launched(step, figures, norm, learning_rate, random)
+        return Launched(step, figures, on_its_way(norm[None]), learning_rate, random)
 
     def _settled(self, under_way: deque[Launched], leave: int) -> Iterator[dict[str, float]]:
         """Yield the metrics of the oldest steps that are under way, all but `leave` of them."""
@@ -282,7 +282,7 @@ class Tuner:
 
     def _settle(self, launched: Launched) -> dict[str, float]:
         """Read a step's figures, which waits for the device, and return its metrics."""
-        step, figures, norm = launched.step, launched.figures(), float(launched.norm)
+        step, figures, norm = launched.step, launched.figures(), launched.norm()[0]
         if not math.isfinite(figures.loss) or not math.isfinite(norm):
             raise self._not_finite(launched, figures.loss, norm)
         seconds, pace = self.pace.of_step(figures)
