@@ -146,7 +146,10 @@ class Hub(BaseHTTPRequestHandler):
                 {"files": [{"path": file["path"], "uploadMode": "regular", "shouldIgnore": False} for file in files]},
             )
         elif self.path.endswith("/commit/main"):
-            server.reply(self, {"commitUrl": f"{server.url}/c", "commitOid": "0" * 40, "hookOutput": ""})
+            server.reply(
+                self,
+                {"commitUrl": f"{server.url}/somebody/tiny/commit/{0:040}", "commitOid": "0" * 40, "hookOutput": ""},
+            )
         else:
             self.send_error(404)
 
@@ -232,4 +235,4 @@ def test_a_plugin_adds_a_command_to_the_group(command, harness_command, tmp_path
     assert "Count the runs." in harness_command("--plugin", plugin, "runs", "--help").out
     assert harness_command("--plugin", plugin, "count").code == 2, "under its group alone"
     plugin.write_text(plugin.read_text().replace("under='runs'", "under='nonsense'"))
-    assert "the group 'nonsense'" in harness_command("--plugin", plugin, "runs", "--help").err
+    assert "to be under 'nonsense'" in harness_command("--plugin", plugin, "runs", "--help").err
