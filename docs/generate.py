@@ -116,15 +116,37 @@ MEANINGS = {
     "tune.gradient_checkpointing": "less memory for some 30 % more time",
     "tune.seed": "of the adapter's first weights, the order of the data and dropout",
     "tune.checkpoint_every": "optimizer steps between checkpoints to resume from; always one at an interruption",
+    "tune.samples": "prompts of the validation data that are answered at each validation, or a list of prompts",
+    "tune.keep": "the weights that are the result: the `last` ones, or those of the lowest validation loss (`best`)",
+    "tune.early_stopping": "`{patience, min_delta}`: ends the run after so many validations that bring nothing new",
+    "tune.on_spike": "what a loss that jumps does: `warn` names its rows, `stop` stops the run, `ignore`",
     "tune.validate_every": "optimizer steps between measurements of `data.validation`; always one before and after",
+    "sft.neftune_alpha": "noise on the embeddings while training (NEFTune), 5 to 15; 0 is none",
     "dpo.beta": "how far the model may move from the reference: the higher, the less",
     "dpo.loss": "`sigmoid`; `ipo`, on mean log-probabilities a token; or `robust`, for labels of which some are wrong",
     "dpo.label_smoothing": "the share of labels that are taken to be wrong",
+    "kto.beta": "as of `dpo`",
+    "kto.desirable_weight": "of good completions",
+    "kto.undesirable_weight": "of bad ones",
+    "orpo.beta": "weight of the odds ratio beside the supervised loss (the paper's lambda)",
+    "simpo.beta": "how much a reward is of a mean log-probability",
+    "simpo.gamma_beta_ratio": "the margin wanted between the mean log-probabilities",
+    "simpo.label_smoothing": "the share of labels that are taken to be wrong",
+    "simpo.nll_weight": "weight of the supervised loss of the chosen completion",
+    "reward.margins": "pairs are to be apart by their `margin`, where the data have one",
+    "reward.center": "weight that keeps scores near 0",
     "lora.rank": "the adapter's rank",
     "lora.alpha": "its scale: the adapter is added `alpha / rank` times",
     "lora.dropout": "dropout before the adapter",
-    "lora.target_modules": "`all-linear`, or a list of layer names such as `[q_proj, v_proj]`",
+    "lora.target_modules": "`all-linear`, names' ends as `[q_proj, v_proj]`, or a regular expression for whole names",
+    "lora.experts": "with `all-linear`: adapt the experts that a model keeps in one tensor a layer, too",
     "lora.rslora": "scale by `alpha / sqrt(rank)` instead",
+    "lora.init": "`default`, `gaussian`, `orthogonal`, `mica`, `pissa` or `olora`; the last two save twice the rank",
+    "lora.b_rate_ratio": "LoRA+: the learning rate of B over that of A",
+    "lora.train_also": "`[embeddings, head]`, or one of them: trained beside the adapter; the run saves a whole model",
+    "qlora.double_quant": "keep the scales of the 4-bit blocks in 8 bits",
+    "from_run.path": "the folder of the run (relative to the recipe) whose adapter is trained on",
+    "from_run.b_rate_ratio": "LoRA+: the learning rate of B over that of A",
     # evaluate
     "evaluate.evaluation": "a registered evaluation",
     "lm_eval.tasks": "names of lm-evaluation-harness tasks",
@@ -252,6 +274,8 @@ def _table(section: str, model: Any, **defaults: str) -> str:
     rows = ["| key | default | what it is |", "|---|---|---|"]
     for key, field in model.model_fields.items():
         meaning = MEANINGS.get(f"{section}.{key}" if section else key)
+        if meaning is None and section in ("dora", "qlora"):  # LoRA's
+            meaning = MEANINGS.get(f"lora.{key}")
         if meaning is None:
             raise SystemExit(f"docs/generate.py: say in MEANINGS what {section}.{key} means")
         choices = _choices(field.annotation)

@@ -6,13 +6,12 @@ the bytes that N+M steps give on a CPU; the result is on disk before the run is 
 
 from __future__ import annotations
 
-import json
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import torch
@@ -29,32 +28,28 @@ from harness.plugins import Plugins
 from harness.run import Events, Run
 from harness.template import BoundTemplate, fingerprint
 from harness_tuning.checkpoint import (
-    Progress,
-    checkpoints,
-    load_checkpoint,
-    random_state,
-    restore_random,
-    save_checkpoint,
-)
-from harness_tuning.fit import check_data, computing, record_identity
+    Progress, checkpoints, load_checkpoint, random_state, restore_random, save_checkpoint,
+)  # fmt: skip
+from harness_tuning.fit import asking_as_tuned, check_data, computing, record_identity
 from harness_tuning.flops import Work, measured_peak
 from harness_tuning.fused import fuse_adapters
-from harness_tuning.gates import check_start, check_unchanged, without_trace
+from harness_tuning.gates import check_applied, check_start, without_trace
 from harness_tuning.layout import choose_layout
 from harness_tuning.learner import Figures, Launched, Learner, on_its_way
 from harness_tuning.optimizer import MasterAdamW, check_optimizer, learning_rate_at
 from harness_tuning.pace import Pace
 from harness_tuning.policy import ModelPolicy
 from harness_tuning.prepared import Beside, Preparation, load_prepared, save_prepared, start_key
-from harness_tuning.probes import choose_probes, measure_probes
+from harness_tuning.probes import choose_probes, mean_difference, measure_probes
 from harness_tuning.rows import trained_rows
 from harness_tuning.samples import Sampler, choose_prompts
 from harness_tuning.sources import Epochs
 from harness_tuning.step_rows import rows_of_step
 from harness_tuning.trial import Estimate, Stretch, estimate, small_part
-from harness_tuning.watch import Spikes
+from harness_tuning.watch import Spikes, rewound
 from harness_tuning.world import World
 
+T = TypeVar("T")
 ARCHITECTURE_HINT = "This architecture cannot be tuned here, or its configuration is not that of its weights"
 
 
@@ -67,7 +62,7 @@ class TuningData:
 
 
 class Tuner:
-    """One run's tuning. `start` loads and restores, `steps` trains."""
+    """One run's tuning. `start` loads and restores, `steps` trains; `save_result` leaves the result on disk."""
 
     def __init__(
         self,
@@ -79,15 +74,18 @@ class Tuner:
         events: Events | None = None,
         world: World | None = None,
     ) -> None:
-        self.run, self.template, self.data, self.device = run, template, data, device
-        self.events = events or Events()
+        self.run, self.plugins, self.data, self.device = run, plugins, data, device
+        self.template = asking_as_tuned(template, data.train.reports, run.recipe.data.reasoning)
+        self.events, self.world = events or Events(), world or World()
         self.recipe, self.spec = run.recipe, run.recipe.tune
         self.objective = plugins.objectives[self.spec.objective.name]
         self.method = plugins.methods[self.spec.method.name]
         self.added = added_tokens(template, self.recipe.model) if self.recipe.template.add_tokens else {}
-        self.merges = bool(self.added) and self.method.produces == "adapter"  # which cannot carry embeddings
+        self.whole = "an adapter cannot carry embeddings" if self.added else self._asked(self.method.whole)
+        self.merges = self.whole is not None and self.method.produces == "adapter"
+        self.changes_base = self._asked(self.method.changes_base)
+        self.quantizing_changed: float | None = None  # log-probabilities of the probes, in nats, on average
         self.progress = Progress()
-        self.world = world or World()
         self.behind = 0 if device.type == "cpu" else 1  # steps whose figures are not read yet while the next begins
         self.spikes = Spikes()
         self.is_spike = False  # that stops the run
@@ -96,35 +94,44 @@ class Tuner:
         """Load the model, measure the probes on it as it is, and put back the newest checkpoint if there is one."""
         check_optimizer(self.spec, self.device)
         torch.manual_seed(self.spec.seed)
-        base = load_model(self.recipe.model, for_tuning=True, added_ids=tuple(self.added.values())).to(self.device)
+        base = load_model(self.recipe.model, for_tuning=True, added_ids=tuple(self.added.values()))
+        if self.method.quantize is None:  # else it may not fit there before
+            base = base.to(self.device)
         if self.world.is_main:  # here: files of a hub id are there when it is loaded
-            record_identity(self.run, fingerprint(self.template))
+            record_identity(self.run, fingerprint(self.template), self._asked(self.method.starts_from))
         parts = {"train": self.data.train, "validation": self.data.validation}
         check_data(base, self.template, self.recipe, {part: data.examples for part, data in parts.items() if data})
         self.parameters = sum(weight.numel() for weight in base.parameters())
         self.size_bytes = sum(weight.numel() * weight.element_size() for weight in base.parameters())
-        self.attention = fastest_attention(base)
         if self.spec.gradient_checkpointing is True:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
         with self._computing("the check of a few tokens"):
-            first = torch.tensor([list(self.data.train.examples[0].input_ids)], device=self.device)
+            self.attention = fastest_attention(base)
+            first = torch.tensor([list(self.data.train.examples[0].input_ids)], device=base.device)
             check_forward(base, first)
-            self.probes = choose_probes((self.data.validation or self.data.train).sample, self.template)
+            self.probes = choose_probes(self.data.validation or self.data.train, self.template, self.recipe.data)
             self.probes_of_base = measure_probes(base, self.probes)
         with self._computing(f"the method {self.method.name}"):
+            before = self.probes_of_base
+            if self.method.quantize is not None:
+                base = self.method.quantize(base, self.spec.method, self.device)
+                before = measure_probes(base, self.probes)
+                self.quantizing_changed = mean_difference(before, self.probes_of_base)
             self.model = self.method.apply(base, self.spec.method).train()
             fuse_adapters(self.model)
-            check_unchanged(
-                self.probes_of_base[:1], measure_probes(self.model, self.probes[:1]), self.model, self.method.name
-            )
+            start = self._asked(self.method.starts_from)
+            check_applied(self.model, self.method.name, before, self.probes, start)
         ids, path = tuple(self.added.values()), self.recipe.model.path
         self.rows = trained_rows(self.model, ids, self.probes, path) if ids else None
         self._plan_batches()
         self.head = None
         if self.objective.head is not None:
             self.head = self.objective.head(causal_lm(self.model).config.get_text_config().hidden_size).to(self.device)
-        self.optimizer = MasterAdamW(self.model, self.spec, head=self.head)
+        factor = self.method.rate_factor
+        self.optimizer = MasterAdamW(
+            self.model, self.spec, lambda name: 1.0 if factor is None else factor(name, self.spec.method), self.head
+        )
         self.learner = Learner(
             ModelPolicy(self.model, self.head), self.objective, self.spec.objective, self.optimizer, self.device,
             self.world, is_adapter=self.method.produces == "adapter",
@@ -160,8 +167,12 @@ class Tuner:
             self.sampler = Sampler(self.run, self.learner, self.template, self.events, prompts)
             self.sampler.rewind(self.progress.step)
         if self.world.is_main:
-            self._rewind_metrics()
+            self.spikes = rewound(self.run.metrics_path, self.progress.metrics_bytes)
             keep_trained_rows(self.run.trained_rows_path, self.data.train.examples)
+
+    def _asked(self, function: Callable[[Any], T] | None) -> T | None:
+        """Return what an optional function of the method says of the recipe's options."""
+        return None if function is None else function(self.spec.method)
 
     def _plan_batches(self) -> None:
         """Choose the layout of the batches, once for a run, and plan its steps."""
@@ -258,11 +269,8 @@ class Tuner:
             self.pace.go_on()
 
     def _pauses_after(self, step: int) -> bool:
-        return (
-            step == self.total_steps
-            or _is_due(step, self.spec.validate_every)
-            or _is_due(step, self.spec.checkpoint_every)
-        )
+        dues = (self.total_steps, self.spec.validate_every, self.spec.checkpoint_every)
+        return any(_is_due(step, every) for every in dues)
 
     def _launch(self, step: int) -> Launched:
         """Give the device the work of a step: the gradient of its batches, and the move of the weights."""
@@ -383,14 +391,6 @@ class Tuner:
         if self.world.is_main:
             append_json_line(self.run.metrics_path, metrics)
             self.events.send(event)
-
-    def _rewind_metrics(self) -> None:
-        """Forget the metrics of steps that came after the checkpoint: these steps are done again."""
-        if self.run.metrics_path.exists():
-            with self.run.metrics_path.open("r+b") as file:
-                file.truncate(self.progress.metrics_bytes)
-            lines = map(json.loads, self.run.metrics_path.read_text(encoding="utf-8").splitlines())
-            self.spikes = Spikes.after(line["loss"] for line in lines if "loss" in line)
 
 
 def _is_due(step: int, every: int | None) -> bool:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import statistics
 from collections import deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 WINDOW = 64  # losses that a new one is compared with
 FEWEST = 16  # with fewer, nothing is called a spike
@@ -58,3 +60,16 @@ class Best:
         if self.reference is None or loss < self.reference - min_delta:
             return Best(*lowest, reference=loss)
         return Best(*lowest, reference=self.reference, stale=self.stale + 1)
+
+
+def rewound(metrics: Path, size_bytes: int) -> Spikes:
+    """Cut metrics.jsonl at the length it had at the checkpoint: the steps behind it are done again.
+
+    Return the state of the watch over the losses that stay.
+    """
+    if not metrics.exists():
+        return Spikes()
+    with metrics.open("r+b") as file:
+        file.truncate(size_bytes)
+    lines = map(json.loads, metrics.read_text(encoding="utf-8").splitlines())
+    return Spikes.after(line["loss"] for line in lines if "loss" in line)

@@ -16,9 +16,12 @@ import harness
 from harness.client.asking import EndpointError, post
 from harness.contract import Endpoint
 from harness.contract.backends import Capability
+from harness.errors import ModelError
 from harness.recipe import ModelSpec
 from harness.variants import Variant
+from harness_serve.adapters import read_adapter, require_fits
 from harness_serve.arguments import (
+    default_variables,
     environment,
     fitting_parsers,
     settings,
@@ -63,14 +66,23 @@ def start(
         parser = tool_parser(chat_folder, options, parsers["tools"])
         reasoning = options.reasoning_parser or parsers["reasoning"]
         reasoning = None if reasoning == "none" else reasoning
+        variables = default_variables(chat_folder)
         arguments = vllm_arguments(
-            plan, chat_folder, options, on_cpu=on_cpu, tool_parser=parser, reasoning_parser=reasoning
+            plan,
+            chat_folder,
+            options,
+            on_cpu=on_cpu,
+            tool_parser=parser,
+            reasoning_parser=reasoning,
+            variables=variables,
         )
         report(f"vLLM to load (its log: {log_path})")
         engine = stack.enter_context(kept(arguments, environment(plan, options, on_cpu=on_cpu), log_path))
         key = options.api_key.get_secret_value() if options.api_key else None
         shown = settings(plan, options, on_cpu=on_cpu) | {"tool_parser": parser or "none"}
-        shown |= ({"reasoning_parser": reasoning} if reasoning else {}) | {"log": log_path}
+        shown |= {"reasoning_parser": reasoning} if reasoning else {}
+        shown |= variables
+        shown |= {"log": log_path}
         endpoint = Endpoint(f"http://{url_host(options.host)}:{options.port}/v1", plan.names, key, shown, CAPABILITIES)
         wait_until_healthy(endpoint, engine, log_path, options, report)
         with _telling(log_path):
@@ -121,6 +133,23 @@ def _require_free_port(options: VllmOptions) -> None:
         raise harness.HarnessError(f"{error}, or choose another with --port") from None
 
 
+def refuses(variant: Variant) -> str | None:
+    """Return why vLLM would not serve the variant's adapter, or None."""
+    if variant.adapter is None:
+        return None
+    try:
+        require_fits(variant.name, read_adapter(variant.name, variant.adapter), variant.model)
+    except ModelError as error:
+        return str(error).removeprefix(f"{variant.name}: ").partition(". `harness evaluate")[0]
+    return None
+
+
 ENGINE = harness.Engine(
-    "vllm", "vLLM: the base model and every adapter in one engine, on GPU or CPU", VllmOptions, start, default=True
+    "vllm",
+    "vLLM: the base model and every adapter in one engine, on GPU or CPU",
+    VllmOptions,
+    start,
+    default=True,
+    parsers=lambda chat_folder: fitting_parsers(chat_folder, VllmOptions()),
+    refuses=refuses,
 )

@@ -206,7 +206,7 @@ def test_push_uploads_what_was_exported(runs, harness, hub, tmp_path):
     assert done.code == 0, done.err
     assert f"pushed to {hub.url}/somebody/tiny" in done.out
     path, token, body = hub.asked[0]
-    assert path == "/api/repos/create" and token == "Bearer hf_secret" and json.loads(body)["private"] is True
+    assert path == "/api/repos/create" and token == "Bearer hf_secret" and json.loads(body)["visibility"] == "private"
     (commit,) = [body for path, _, body in hub.asked if path.endswith("/commit/main")]
     files = {
         line["value"]["path"]: line["value"]["content"]

@@ -19,7 +19,7 @@ SHAPE = {
     "vocab_size": 256, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "head_dim": 32, "max_position_embeddings": 128, "pad_token_id": 0, "num_experts": 4,
     "num_local_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
-    "shared_expert_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1,
 }  # fmt: skip
 OTHERWISE = (  # None: as the architecture has it. Latent attention has as many key heads as query heads.
     {}, {"head_dim": None}, {"num_key_value_heads": None}, {"num_key_value_heads": None, "head_dim": None},
@@ -71,6 +71,49 @@ def measured(model: Any) -> dict[str, Any]:
         "differs_from_eager": float((chosen - own).norm() / own.norm()),
         "differs_when_padded": float((chosen - right).norm() / chosen.norm()),
     }
+
+
+DOZEN = (
+    "llama", "qwen3", "gpt2", "gemma2", "gpt_oss", "mamba", "falcon_h1", "jamba", "qwen2_moe", "deepseek_v3",
+    "granitemoe", "qwen3_next",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", DOZEN)
+def test_an_adapter_gets_a_gradient_everywhere_is_read_back_and_merges_into_the_same_logits(tmp_path, architecture):
+    import peft
+    from harness_tuning.methods.lora import LoraOptions, apply_lora, save_lora
+
+    model = small(architecture)
+    if why_not_sdpa(model):
+        model.set_attn_implementation("eager")
+    attention = model.config._attn_implementation
+    ids = torch.randint(3, 250, (1, 24), generator=torch.Generator().manual_seed(0))
+
+    def logits(each: Any) -> Any:
+        return each(input_ids=ids, use_cache=False).logits
+
+    with torch.no_grad():
+        base = logits(model)
+    model.save_pretrained(tmp_path / "base")
+    adapted = apply_lora(model, LoraOptions(rank=4)).eval()
+    torch.testing.assert_close(logits(adapted), base, rtol=1e-5, atol=1e-6)
+    torch.manual_seed(1)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    tuned = logits(adapted)
+    tuned.log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None]).sum().backward()
+    assert [n for n, w in adapted.named_parameters() if w.requires_grad and (w.grad is None or not w.grad.any())] == []
+    save_lora(adapted, tmp_path / "adapter")
+    again = type(model).from_pretrained(tmp_path / "base", dtype=torch.float32, attn_implementation=attention)
+    again = peft.PeftModel.from_pretrained(again, str(tmp_path / "adapter"), autocast_adapter_dtype=False).eval()
+    with torch.no_grad():
+        scale = float(tuned.abs().max())
+        assert float((logits(again) - tuned).abs().max()) < 1e-5 * scale
+        assert float((logits(adapted.merge_and_unload(safe_merge=True)) - tuned).abs().max()) < 1e-5 * scale
+        assert float((tuned - base).abs().max()) > 0.01
 
 
 @pytest.mark.soak

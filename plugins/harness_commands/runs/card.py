@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import click
-from ruamel.yaml import YAML
 
 from harness.cli.context import Context
 from harness.cli.runs import find_run
@@ -43,6 +42,8 @@ def card_of(run: Run, plugins: Plugins, base: str | None = None, *, is_merged: b
         base: the hub id of the base model, where the recipe names a folder.
         is_merged: the card is for the merged model.
     """
+    from ruamel.yaml import YAML
+
     run.require_finished()
     recipe = recipe_of(run)
     own_name, is_hub_id = base_name(recipe)
@@ -145,6 +146,8 @@ def _merging(run: Run) -> str:
 
 
 def _recipe(recipe: dict[str, Any], base: str) -> str:
+    from ruamel.yaml import YAML
+
     shown_recipe = _without_folders({key: value for key, value in recipe.items() if key not in ("track", "serve")})
     shown_recipe["model"]["path"] = base
     out = io.StringIO()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,11 +14,12 @@ from harness.cli.runs import find_run
 from harness.errors import HarnessError, first_line
 from harness.extras import require
 from harness.files import read_json, replacing, write_json
-from harness.recipe import HUB_ID
 from harness.run import Run
-from harness.variants import Variant, tuned_of
 from harness_commands.runs.card import card_of
 from harness_commands.runs.facts import base_name, probe_ids, recipe_of
+
+if TYPE_CHECKING:
+    from harness.variants import Variant
 
 
 @click.command(name="export")
@@ -38,6 +39,9 @@ def export(
     harness runs export demo demo-adapter --base Qwen/Qwen3-0.6B
     harness runs export demo demo-model --merged --push somebody/demo
     """
+    from harness.recipe import HUB_ID
+    from harness.variants import tuned_of
+
     run = find_run(context, name)
     variant = tuned_of(run)
     if folder.exists():

@@ -7,8 +7,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ruamel.yaml import YAML
-
 from harness.errors import HarnessError
 from harness.files import read_json
 from harness.run import Run
@@ -16,6 +14,8 @@ from harness.run import Run
 
 def recipe_of(run: Run) -> dict[str, Any]:
     """Return the run's resolved recipe as plain data. Raises HarnessError where it cannot be read."""
+    from ruamel.yaml import YAML
+
     path = run.folder / "recipe.yaml"
     try:
         recipe = YAML(typ="safe").load(path.read_text(encoding="utf-8"))

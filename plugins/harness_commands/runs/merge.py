@@ -12,7 +12,6 @@ from harness.cli.runs import find_run
 from harness.errors import HarnessError
 from harness.extras import require
 from harness.hashing import sha256_of_files
-from harness.variants import tuned_of
 from harness_commands.runs.facts import probe_ids
 
 
@@ -31,6 +30,8 @@ def merge(context: Context, name: str, target: Path | None) -> None:
     harness runs merge demo
     harness serve runs/demo/merged
     """
+    from harness.variants import tuned_of
+
     require("torch", "tuning")
     run = find_run(context, name)
     variant = tuned_of(run)

@@ -174,7 +174,9 @@ def _probes(subject: Subject, template: BoundTemplate) -> Check:
     for number, probe in enumerate(probes, 1):
         try:
             prompt = template.prompt_ids(
-                [Message.from_dict(raw) for raw in probe["messages"]], probe.get("tools") or ()
+                [Message.from_dict(raw) for raw in probe["messages"]],
+                probe.get("tools") or (),
+                thinks=probe.get("thinks"),
             )
         except TemplateError as error:
             check.failures.append(f"probe {number} of {subject.run.name}: {error}")
@@ -219,7 +221,7 @@ def _fixed(template: BoundTemplate, train_on: TrainOn, taken: list[ProbeConversa
 
 
 def _text_is_text(template: BoundTemplate, taken: Sequence[ProbeConversation]) -> Check:
-    """Control-token strings that people say stay text."""
+    """Check that control-token strings in messages stay text."""
     from harness.template.samples import require_text
 
     check = Check("text is text")
@@ -297,7 +299,7 @@ def _installed(context: Context, saved: BoundTemplate, recipe: DataRecipe) -> Ch
 
 
 def _differences(saved: BoundTemplate, current: BoundTemplate) -> list[str]:
-    """Between two bound templates, in words."""
+    """Return the differences between two bound templates, in words."""
     out = [
         f"{what}: saved {ours!r}, installed {theirs!r}"
         for what in ("stop_tokens", "takes_system", "takes_tools", "takes_turns", "tool_parser")
