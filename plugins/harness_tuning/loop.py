@@ -28,7 +28,12 @@ from harness.plugins import Plugins
 from harness.run import Events, Run
 from harness.template import BoundTemplate, fingerprint
 from harness_tuning.checkpoint import (
-    Progress, checkpoints, load_checkpoint, random_state, restore_random, save_checkpoint,
+    Progress,
+    checkpoints,
+    load_checkpoint,
+    random_state,
+    restore_random,
+    save_checkpoint,
 )  # fmt: skip
 from harness_tuning.fit import asking_as_tuned, check_data, computing, record_identity
 from harness_tuning.flops import Work, measured_peak
