@@ -38,9 +38,10 @@ from harness_tuning.checkpoint import (
 from harness_tuning.fit import asking_as_tuned, check_data, computing, record_identity
 from harness_tuning.flops import Work, measured_peak
 from harness_tuning.fused import fuse_adapters
-from harness_tuning.gates import check_applied, check_start, without_trace
+from harness_tuning.gates import check_applied, without_trace
 from harness_tuning.layout import choose_layout
 from harness_tuning.learner import Figures, Launched, Learner, on_its_way
+from harness_tuning.memory import fit
 from harness_tuning.optimizer import MasterAdamW, check_optimizer, learning_rate_at
 from harness_tuning.pace import Pace
 from harness_tuning.policy import ModelPolicy
@@ -50,7 +51,7 @@ from harness_tuning.rows import trained_rows
 from harness_tuning.samples import Sampler, choose_prompts
 from harness_tuning.sources import Epochs
 from harness_tuning.step_rows import rows_of_step
-from harness_tuning.trial import Estimate, Stretch, estimate, small_part
+from harness_tuning.trial import Stretch, tried
 from harness_tuning.watch import Spikes, rewound
 from harness_tuning.world import World
 
@@ -108,9 +109,6 @@ class Tuner:
         check_data(base, self.template, self.recipe, {part: data.examples for part, data in parts.items() if data})
         self.parameters = sum(weight.numel() for weight in base.parameters())
         self.size_bytes = sum(weight.numel() * weight.element_size() for weight in base.parameters())
-        if self.spec.gradient_checkpointing is True:
-            base.gradient_checkpointing_enable({"use_reentrant": False})
-            base.enable_input_require_grads()
         with self._computing("the check of a few tokens"):
             self.attention = fastest_attention(base)
             first = torch.tensor([list(self.data.train.examples[0].input_ids)], device=base.device)
@@ -149,6 +147,9 @@ class Tuner:
             self.progress, tensors = saved
             self.source.restore(self.progress.source)
             self.optimizer.load(tensors)
+        begun = self.run.manifest.get("checkpointed") if saved is not None else None
+        with without_trace(self.learner):
+            self.fit = fit(self.learner, self.source, self.spec, begun)
         adapted = hasattr(self.spec.method, "target_modules")
         hint = (
             "Without the adapter it computes: name layers that can be adapted in tune.method.target_modules"
@@ -156,15 +157,11 @@ class Tuner:
             else ""
         )
         with self._computing(f"a batch of the plan with {self.method.name}", hint or ARCHITECTURE_HINT):
-            self.estimate = self._tried()
+            stretch = Stretch(self.learner, self.source, self.validation, self.spec, self.progress.step)
+            self.estimate = tried(stretch, self._say)
         peak = measured_peak(self.device, getattr(torch, self.recipe.model.dtype)) if self.world.is_main else 1.0
-        self.pace = Pace(
-            Work.of(self.model),
-            peak * self.world.size,
-            self.estimate,
-            self.total_steps - self.progress.step,
-            self.device,
-        )
+        left = self.total_steps - self.progress.step
+        self.pace = Pace(Work.of(self.model), peak * self.world.size, self.estimate, left, self.device)
         self.sampler: Sampler | None = None
         if self.spec.samples and self.world.is_main:
             conversations = (self.data.validation or self.data.train).sample
@@ -214,15 +211,6 @@ class Tuner:
                     source.prepared = preparation.of(source.items, source.beside)
                 if self.world.is_main:
                     save_prepared(path, key, source.prepared)
-
-    def _tried(self) -> Estimate:
-        """Pass the gates before step 1, and try some batches for time and memory."""
-        stretch = Stretch(self.learner, self.source, self.validation, self.spec, self.progress.step)
-        with without_trace(self.learner):
-            if self.progress.step == 0:
-                check_start(self.learner, self.source.batch(small_part(stretch)))
-        with without_trace(self.learner):
-            return estimate(stretch)
 
     def _computing(self, what: str, hint: str = ARCHITECTURE_HINT) -> AbstractContextManager[None]:
         return computing(self.recipe.model.path, what, hint)
@@ -355,6 +343,7 @@ class Tuner:
         """Return the figures of the validation data: the mean loss over their units, and metrics."""
         assert self.validation is not None
         source, world = self.validation, self.world
+        source.split = self.source.split  # what fits with a gradient fits without
         steps = range(1, source.total_steps + 1)
         return self.learner.measure(batch for step in steps for batch in source.step(step, world.rank, world.size))
 

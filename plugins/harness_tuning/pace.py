@@ -6,9 +6,10 @@ import time
 
 import torch
 
+from harness_tuning.device import peak_memory_bytes
 from harness_tuning.flops import Work
 from harness_tuning.learner import Figures
-from harness_tuning.trial import Estimate, peak_memory_bytes
+from harness_tuning.trial import Estimate
 
 MEASURED_STEPS = 5  # that the trial before the first step counts for in the time that is left
 

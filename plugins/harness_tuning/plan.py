@@ -18,6 +18,7 @@ from rich.text import Text
 from harness.model.forward import causal_lm
 from harness.variants import Variant
 from harness_tuning.batching import Schedule
+from harness_tuning.memory import OPTIMIZER_BYTES
 from harness_tuning.targets import left_out, moving_and_resting
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ def _steps(tuner: Tuner) -> Iterator[Row]:
         f"{spec.learning_rate:g}, {spec.schedule} after {spec.warmup_ratio:.0%} warm-up; seed {spec.seed}",
     )
     yield "batches", f"{tuner.layout}; {tuner.estimate.fill:.1%} full"
-    yield "", f"at most {tuner.source.split.positions:,} positions at once; the split does not change the gradient"
+    yield "", f"{tuner.fit}; the split of a step does not change its gradient"
     if tuner.progress.step:
         yield "goes on", f"from step {tuner.progress.step:,}"
     if tuner.total_steps < FEW_STEPS and spec.steps is None:
@@ -243,19 +244,16 @@ def _cost(tuner: Tuner) -> Iterator[Row]:
         f"step{'s' if left > 1 else ''} of {duration(cost.step_seconds)}){until}",
     )
     free = "" if cost.free_bytes is None else f", of {gib(cost.free_bytes)}"
-    if cost.peak_bytes is None:
-        yield (
-            "memory",
-            f"not measured: the widest batch of {cost.widest_tokens:,} tokens takes long"
-            + (free and f"; there are {gib(cost.free_bytes or 0)}"),
-        )
-        return
-    yield (
-        "memory",
-        f"about {gib(cost.peak_bytes)} at its peak (measured at the widest batch of {cost.widest_tokens:,} "
-        f"tokens){free}",
-    )
-    if cost.free_bytes is not None and cost.peak_bytes > cost.free_bytes:
+    growth, widest = tuner.fit.growth_bytes, f"the widest batch of {cost.widest_tokens:,} tokens"
+    if cost.peak_bytes is not None:
+        yield "memory", f"about {gib(cost.peak_bytes)} at its peak (measured at {widest}){free}"
+    else:
+        yield "memory", f"not measured: {widest} takes long" + (free and f"; there are {gib(cost.free_bytes or 0)}")
+    if growth is not None:
+        own = OPTIMIZER_BYTES * tuner.trainable
+        parts = f"{gib(tuner.size_bytes)} of weights, {gib(own)} for what moves, {gib(growth - own)} for {widest}"
+        yield "", f"estimated: {parts}"
+    if cost.free_bytes is not None and (cost.peak_bytes or 0) > cost.free_bytes:
         yield (
             "warning",
             f"that is more memory than {tuner.device} has free ({gib(cost.free_bytes)}): lower "
@@ -274,8 +272,10 @@ def duration(seconds: float) -> str:
 
 
 def gib(size_bytes: float) -> str:
-    """Return a size in GiB, with a decimal where it is small."""
+    """Return a size in GiB, with a decimal where it is small, or in MiB."""
     size = size_bytes / 2**30
+    if size < 0.1:
+        return f"{size * 1024:.1f} MiB"
     return f"{size:.0f} GiB" if size >= 10 else f"{size:.1f} GiB"
 
 

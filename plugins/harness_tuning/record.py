@@ -18,6 +18,7 @@ def record(tuner: Tuner) -> None:
         attention={"name": tuner.attention.name, "reason": tuner.attention.reason},
         layout=asdict(tuner.layout),
         split=asdict(tuner.source.split),
+        checkpointed=tuner.fit.checkpointed,
         estimate=asdict(tuner.estimate),
         measured_flops=tuner.pace.peak_flops,
         template={
