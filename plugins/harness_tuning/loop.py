@@ -33,11 +33,12 @@ from harness.template import BoundTemplate, fingerprint, source_fingerprint
 from harness_tuning.batching import Sizes
 from harness_tuning.checkpoint import Progress, checkpoints, load_checkpoint, save_checkpoint
 from harness_tuning.fit import check_data, computing, record_identity
-from harness_tuning.gates import check_start, check_unchanged, without_trace
+from harness_tuning.gates import Gate, check_start, check_unchanged, without_trace
 from harness_tuning.learner import Figures, Learner
 from harness_tuning.methods.full import save_model
 from harness_tuning.optimizer import MasterAdamW, check_optimizer, learning_rate_at
 from harness_tuning.policy import ModelPolicy
+from harness_tuning.precision import in_float32
 from harness_tuning.prepared import Beside, Preparation, digest_of_weights, load_prepared, save_prepared
 from harness_tuning.probes import choose_probes, mean_difference, measure_probes
 from harness_tuning.rows import TrainedRows
@@ -79,6 +80,7 @@ class Tuner:
         self.added = added_tokens(template, self.recipe.model) if self.recipe.template.add_tokens else {}
         self.merges = bool(self.added) and self.method.produces == "adapter"  # which cannot carry embeddings
         self.progress = Progress()
+        self.gate: Gate | None = None  # of a run that begins
         self.world = world or World()
         spec, pad_id = self.spec, template.pad_id
         self.source = Epochs(
@@ -117,11 +119,12 @@ class Tuner:
             check_forward(base, first)
             self.probes = choose_probes((self.data.validation or self.data.train).sample, self.template)
             self.probes_of_base = measure_probes(base, self.probes)
+            with in_float32():
+                exact = measure_probes(base, self.probes[:1])
         with self._computing(f"the method {self.method.name}"):
             self.model = self.method.apply(base, self.spec.method).train()
-            check_unchanged(
-                self.probes_of_base[:1], measure_probes(self.model, self.probes[:1]), self.model, self.method.name
-            )
+            with in_float32():
+                check_unchanged(exact, measure_probes(self.model, self.probes[:1]), self.method.name)
         self.rows = self._train_rows() if self.added else None
         self.head = None
         if self.objective.head is not None:
@@ -188,7 +191,7 @@ class Tuner:
         stretch = Stretch(self.learner, self.source, self.validation, self.spec, self.progress.step)
         with without_trace(self.learner):
             if self.progress.step == 0:
-                check_start(self.learner, self.source.batch(small_part(stretch)))
+                self.gate = check_start(self.learner, self.source.batch(small_part(stretch)))
         with without_trace(self.learner):
             return estimate(stretch)
 

@@ -17,6 +17,7 @@ from harness_tuning.batching import Schedule, Sizes
 if TYPE_CHECKING:
     from harness.data.reports import SourceReport
     from harness.recipe import MethodSpec, ObjectiveSpec
+    from harness_tuning.gates import Gate
     from harness_tuning.loop import Tuner
 
 Row = tuple[str, str]
@@ -132,10 +133,27 @@ def _steps(tuner: Tuner) -> Iterator[Row]:
         f"{tuner.total_steps:,} of at most {spec.batch_tokens:,} x {spec.accumulate} tokens; learning rate "
         f"{spec.learning_rate:g}, {spec.schedule} after {spec.warmup_ratio:.0%} warm-up; seed {spec.seed}",
     )
+    yield from _gate(tuner.gate)
     if tuner.progress.step:
         yield "goes on", f"from step {tuner.progress.step:,}"
     if tuner.total_steps < FEW_STEPS and spec.steps is None:
         yield "warning", _few_steps(tuner)
+
+
+def _gate(gate: Gate | None) -> Iterator[Row]:
+    """Say which checks before the first step were passed, and which experts they did not reach."""
+    if gate is None:
+        return
+    start = "" if gate.at_start is None else f"; the loss begins at {gate.at_start:.4f}, as it should"
+    layers = f"; a gradient in each of {gate.layers} layers" if gate.layers else ""
+    yield (
+        "tried",
+        f"{gate.supervised} supervised tokens: the loss is that of plain logits in float32, within "
+        f"{gate.difference:.0e} nats{layers}{start}",
+    )
+    if gate.unseen:
+        few = listed(gate.unseen[:3])
+        yield "", f"{len(gate.unseen)} experts saw no token of it, and get their gradient when one reaches them: {few}"
 
 
 def _options(part: ObjectiveSpec | MethodSpec) -> str:

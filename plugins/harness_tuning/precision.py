@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 HALVES = (torch.bfloat16, torch.float16)
 
 
-class _Upcast(TorchFunctionMode):
+class _Upcast(TorchFunctionMode):  # type: ignore[misc]
     """Every function of torch gets float32 for what is half of it: tensors, and the types that are asked for.
 
     A weight is upcast where it is used and let go again, so that no second copy of the model is needed.
