@@ -1,12 +1,15 @@
-"""Our loop against TRL's SFTTrainer: same model, adapter, rows and batch tokens, in one run.
+"""Our loop against TRL's SFTTrainer and LLaMA-Factory: same model, adapter, rows and batch tokens, in one run.
 
-    python bench/tuning.py --trl-python .venv-trl/bin/python
+    python bench/tuning.py --trl-python .venv-trl/bin/python --lf-python .venv-lf/bin/python --rows ROWS.json
+    python bench/tuning.py --shape 135M
+    python bench/tuning.py --device cuda
 
 The limit. A LoRA step moves about 4 FLOPs a base weight and token through the decoder (forward 2, gradient of the input
-2; the frozen weights need no gradient), and 6 for the head where there is something to learn. Each side runs in a
-process of its own, one after the other, and reports tokens that are no padding per second and its peak memory,
-libraries and all. Ours also says what share of the time the machine's own bf16 matrix product would have needed for
-those FLOPs.
+2; the frozen weights need no gradient), and 6 for the head where there is something to learn. Two figures say how near
+ours comes: the time that the step's own matrix products need when run alone over the step's time, and the model's
+FLOP/s over those of a plain large bf16 product. Each side runs in a process of its own, one after the other, and
+reports tokens that are no padding per second, and how much its memory grows while it trains. With `--device cuda`,
+random weights in the shapes of Qwen3 and Llama 3 (see bench/_accelerator.py).
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import argparse
 import json
 import os
 import resource
+import shutil
 import sys
 import tempfile
 import time
@@ -23,10 +27,34 @@ from typing import Any
 
 from _sides import in_process
 
-BATCH_TOKENS = 4096
+ROOT = Path(__file__).resolve().parents[1]
 RANK = 16
 LEARNING_RATE = 1e-3
-ROWS = 300
+# Rows, tokens of a batch, and the sizes of a Qwen2 with random weights; None: the real model.
+SHAPES: dict[str, dict[str, Any]] = {
+    "2M": {
+        "rows": 300,
+        "batch_tokens": 4096,
+        "vocab": 4096,
+        "hidden": 128,
+        "inner": 384,
+        "layers": 6,
+        "heads": 4,
+        "shared": 2,
+    },
+    "20M": {
+        "rows": 300,
+        "batch_tokens": 4096,
+        "vocab": 16384,
+        "hidden": 384,
+        "inner": 1024,
+        "layers": 8,
+        "heads": 6,
+        "shared": 2,
+    },
+    "135M": {"rows": 60, "batch_tokens": 2048, "vocab": None},
+}
+REAL_MODEL = ROOT / ".models" / "SmolLM2-135M-Instruct"
 CHATML = (
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}<|im_end|>{% endgeneration %}"
@@ -36,64 +64,81 @@ CHATML = (
 
 
 def main() -> None:
-    """Make the model and the rows, run both sides, print the ratios, write bench/results/tuning-DEVICE.json."""
+    """Make the models and the rows, run the sides, print the ratios, write bench/results/tuning-DEVICE.json."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--trl-python", default=".venv-trl/bin/python", help="the Python of TRL's own environment")
+    parser.add_argument("--lf-python", default=".venv-lf/bin/python", help="that of LLaMA-Factory's, if it is there")
     parser.add_argument("--rows", type=Path, help="an alpaca-type JSON file [default: rows made from the seedling's]")
-    parser.add_argument("--side", choices=("ours", "trl"), help=argparse.SUPPRESS)
+    parser.add_argument("--shape", choices=SHAPES, action="append", help="one or more of them [default: all]")
+    parser.add_argument(
+        "--device", choices=("cpu", "cuda"), default="cpu", help="cuda: random weights in larger shapes"
+    )
+    parser.add_argument("--small", action="store_true", help="with --device cuda: tiny shapes, on the CPU")
+    parser.add_argument("--side", choices=SIDES, help=argparse.SUPPRESS)
     parser.add_argument("--folder", type=Path, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.side:
-        print(json.dumps((ours if arguments.side == "ours" else trl)(arguments.folder)))
+        print(json.dumps(SIDES[arguments.side](arguments.folder)))
         return
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        make_inputs(folder, arguments.rows)
-        sides = {
-            "ours": in_process(sys.executable, __file__, "ours", folder),
-            "trl": in_process(arguments.trl_python, __file__, "trl", folder),
-        }
-    report(sides)
+    if arguments.device == "cuda":
+        from _accelerator import measure
+
+        measure(small=arguments.small)
+        return
+    pythons = {"ours": sys.executable, "trl": arguments.trl_python}
+    if Path(arguments.lf_python).exists():
+        pythons["llamafactory"] = arguments.lf_python
+    for shape in arguments.shape or SHAPES:
+        if SHAPES[shape]["vocab"] is None and not REAL_MODEL.exists():
+            print(f"{shape}: {REAL_MODEL} is not there: `make real-model` fetches it", file=sys.stderr)
+            continue
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary)
+            make_inputs(folder, shape, arguments.rows)
+            report(shape, {side: in_process(python, __file__, side, folder) for side, python in pythons.items()})
 
 
-def make_inputs(folder: Path, rows_path: Path | None) -> None:
-    """A 20 M-parameter Qwen2 with a 16k vocabulary, random weights, and 300 alpaca-type rows."""
+def make_inputs(folder: Path, shape: str, rows_path: Path | None) -> None:
+    """Write a model, with random weights or the real one, and alpaca-type rows of fewer than 900 tokens."""
     import torch
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast, Qwen2Config, Qwen2ForCausalLM
 
-    rows = _alpaca_rows(rows_path)
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=16384,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-    )
-    tokenizer.train_from_iterator((f"{row['instruction']} {row['input']} {row['output']}" for row in rows), trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+    sizes, rows = SHAPES[shape], _alpaca_rows(rows_path)
+    if sizes["vocab"] is None:
+        shutil.copytree(REAL_MODEL, folder / "model")
+        (folder / "model" / "chat_template.jinja").unlink(missing_ok=True)
+        fast = AutoTokenizer.from_pretrained(folder / "model")
+        fast.pad_token = "<|endoftext|>"
+    else:
+        tokenizer = Tokenizer(models.BPE())
+        tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+        tokenizer.decoder = decoders.ByteLevel()
+        trainer = trainers.BpeTrainer(
+            vocab_size=sizes["vocab"], special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False,
+        )  # fmt: skip
+        tokenizer.train_from_iterator((f"{row['instruction']} {row['input']} {row['output']}" for row in rows), trainer)
+        fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|im_end|>", pad_token="<|endoftext|>")
+        torch.manual_seed(0)
+        config = Qwen2Config(
+            vocab_size=sizes["vocab"], hidden_size=sizes["hidden"], intermediate_size=sizes["inner"],
+            num_hidden_layers=sizes["layers"], num_attention_heads=sizes["heads"], num_key_value_heads=sizes["shared"],
+            tie_word_embeddings=True, max_position_embeddings=2048, eos_token_id=fast.eos_token_id,
+            pad_token_id=fast.pad_token_id, bos_token_id=None,
+        )  # fmt: skip
+        Qwen2ForCausalLM(config).to(torch.bfloat16).save_pretrained(folder / "model")
     fast.chat_template = CHATML
-    torch.manual_seed(0)
-    config = Qwen2Config(
-        vocab_size=16384, hidden_size=384, intermediate_size=1024, num_hidden_layers=8, num_attention_heads=6,
-        num_key_value_heads=2, tie_word_embeddings=True, max_position_embeddings=2048,
-        eos_token_id=fast.eos_token_id, pad_token_id=fast.pad_token_id, bos_token_id=None,
-    )  # fmt: skip
-    model = Qwen2ForCausalLM(config).to(torch.bfloat16)
-    model.save_pretrained(folder / "model")
     fast.save_pretrained(folder / "model")
-    rows = [row for row in rows if len(fast.encode(row["instruction"] + row["input"] + row["output"])) < 900][:ROWS]
-    (folder / "rows.json").write_text(json.dumps(rows))
-    print(
-        f"model: {sum(p.numel() for p in model.parameters()) / 1e6:.1f} M parameters; {len(rows)} rows", file=sys.stderr
-    )
+    short = [row for row in rows if len(fast.encode(row["instruction"] + row["input"] + row["output"])) < 900]
+    (folder / "rows.json").write_text(json.dumps(short[: sizes["rows"]]))
+    (folder / "batch_tokens").write_text(str(sizes["batch_tokens"]))
 
 
 def ours(folder: Path) -> dict[str, Any]:
     """The harness's own loop, through its own public parts."""
+    import torch
+    from _products import Products, large_flops_per_s
     from harness_tuning.loop import Tuner, TuningData
 
     from harness.data import encode_sources
@@ -103,11 +148,12 @@ def ours(folder: Path) -> dict[str, Any]:
     from harness.recipe import load_recipe
     from harness.run import Run
 
+    batch_tokens = int((folder / "batch_tokens").read_text())
     (folder / "ours.yaml").write_text(
         f"name: ours\nmodel: {{path: {folder / 'model'}}}\ntemplate: chatml\n"
         f"data: {{max_tokens: 1024, train: [{{dataset: alpaca, path: {folder / 'rows.json'}}}]}}\n"
         f"tune: {{method: {{name: lora, rank: {RANK}, alpha: 32}}, learning_rate: {LEARNING_RATE}, "
-        f"batch_tokens: {BATCH_TOKENS}, epochs: 1, warmup_ratio: 0}}\n"
+        f"step_tokens: {batch_tokens}, epochs: 1, warmup_ratio: 0}}\n"
     )
     plugins, device = Plugins(), pick_device()
     recipe = load_recipe(folder / "ours.yaml", plugins)
@@ -115,36 +161,42 @@ def ours(folder: Path) -> dict[str, Any]:
     train = encode_sources(recipe.data.train, recipe.data, plugins.datasets, template)
     run = Run.create(folder / "run", recipe, plugins)
     tuner = Tuner(run, plugins, template, TuningData(train, None), device)
+    before_start = _memory_bytes(device)
     tuner.start()
-    loss = tuner.learner.measure([tuner.source.batch(range(trl_batch_size(train.tokens)))]).loss
-    before = _memory_bytes(device)
+    first = range(rows_of_a_batch(folder, train.tokens))
+    loss = tuner.learner.measure([tuner.source.batch(tuner.source.part(first))]).loss
     began = time.perf_counter()
-    metrics = list(tuner.steps(lambda: False))
+    steps = len(list(tuner.steps(lambda: False)))
     seconds = time.perf_counter() - began
-    head = tuner.model.get_output_embeddings().weight.numel()
+    grown = _memory_bytes(device) - before_start - tuner.size_bytes  # the others' model is loaded when they begin
+    learner, source = tuner.learner, tuner.source
+    chosen = range(1, tuner.total_steps + 1, max(1, tuner.total_steps // 5))
+
+    def step(number: int) -> None:
+        learner.backward(source.step(number))
+        learner.optimizer.adamw.zero_grad(set_to_none=True)
+
+    began = time.perf_counter()
+    for number in chosen:
+        step(number)
+    alone = time.perf_counter() - began
+    with Products() as products:
+        for number in chosen:
+            step(number)
+    head = learner.model.get_output_embeddings().weight.numel()
     needed = 4 * (tuner.parameters - head) * train.tokens + 6 * head * train.supervised
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
+        step(1)
+    spent = sorted(profile.key_averages(), key=lambda event: -event.self_cpu_time_total)[:16]
+    total = sum(event.self_cpu_time_total for event in profile.key_averages())
     return {
-        "tokens": train.tokens, "supervised": train.supervised, "seconds": seconds, "steps": len(metrics),
+        "tokens": train.tokens, "supervised": train.supervised, "seconds": seconds, "steps": steps,
         "loss_step_1": loss, "tokens_per_s": train.tokens / seconds, "peak_bytes": _memory_bytes(device),
-        "grown_bytes": _memory_bytes(device) - before, "device": str(device),
-        "share_of_limit": needed / matmul_flops_per_s(device) / seconds,
+        "grown_bytes": grown, "device": str(device), "attention": str(tuner.attention),
+        "products_over_step": products.seconds(device) / alone, "product_calls": len(products.calls),
+        "flops_over_large_product": needed / seconds / large_flops_per_s(device),
+        "profile": {event.key: round(event.self_cpu_time_total / total, 4) for event in spent},
     }  # fmt: skip
-
-
-def matmul_flops_per_s(device: Any, seconds: float = 2.0) -> float:
-    """Measure a bf16 matrix product of the model's shapes here: [4096, 384] by [384, 1024]."""
-    import torch
-
-    a = torch.randn(BATCH_TOKENS, 384, dtype=torch.bfloat16, device=device)
-    b = torch.randn(384, 1024, dtype=torch.bfloat16, device=device)
-    done, began = 0, time.perf_counter()
-    while time.perf_counter() - began < seconds:
-        for _ in range(20):
-            a @ b
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        done += 20
-    return done * 2 * BATCH_TOKENS * 384 * 1024 / (time.perf_counter() - began)
 
 
 def trl(folder: Path) -> dict[str, Any]:
@@ -171,7 +223,8 @@ def trl(folder: Path) -> dict[str, Any]:
         for c in conversations
     ]
     config = SFTConfig(
-        output_dir=str(folder / "trl"), per_device_train_batch_size=trl_batch_size(sum(lengths)), num_train_epochs=1,
+        output_dir=str(folder / "trl"), num_train_epochs=1,
+        per_device_train_batch_size=rows_of_a_batch(folder, sum(lengths)),
         learning_rate=LEARNING_RATE, lr_scheduler_type="cosine", max_length=1024, gradient_checkpointing=False,
         logging_steps=1,
         save_strategy="no", report_to="none", model_init_kwargs={"dtype": "bfloat16"}, completion_only_loss=True,
@@ -196,37 +249,98 @@ def trl(folder: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def report(sides: dict[str, dict[str, Any]]) -> None:
-    """Print the figures and the ratios, and keep them."""
-    mine, theirs = sides["ours"], sides["trl"]
-    figures = {
-        "tokens_per_s_ratio": mine["tokens_per_s"] / theirs["tokens_per_s"],
-        "peak_memory_ratio": mine["peak_bytes"] / theirs["peak_bytes"],
-        "loss_step_1_difference": abs(mine["loss_step_1"] / theirs["loss_step_1"] - 1),
-    }
+def llamafactory(folder: Path) -> dict[str, Any]:
+    """LLaMA-Factory's own training of the same, in bf16, without gradient checkpointing."""
+    from llamafactory.train.tuner import run_exp
+    from transformers import AutoTokenizer, TrainerCallback
+
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    rows = json.loads((folder / "rows.json").read_text())
+    conversations = [
+        [
+            {"role": "user", "content": row["instruction"] + ("\n" + row["input"] if row["input"] else "")},
+            {"role": "assistant", "content": row["output"]},
+        ]
+        for row in rows
+    ]
+    lengths = [len(tokenizer.apply_chat_template(each, tokenize=True)["input_ids"]) for each in conversations]
+    (folder / "dataset_info.json").write_text(json.dumps({"rows": {"file_name": "rows.json"}}))
+    marks: dict[str, Any] = {}
+
+    class Marks(TrainerCallback):  # type: ignore[misc]
+        """Time and memory when training begins and ends."""
+
+        def on_train_begin(self, *given: Any, **more: Any) -> None:
+            marks.update(began=time.perf_counter(), before=_memory_bytes("cpu"))
+
+        def on_train_end(self, arguments: Any, state: Any, *given: Any, **more: Any) -> None:
+            marks.update(seconds=time.perf_counter() - marks["began"], state=state)
+
+    out = sys.stdout
+    sys.stdout = sys.stderr  # it prints; the last line of this side is its result
+    run_exp(
+        {
+            "stage": "sft", "do_train": True, "model_name_or_path": str(folder / "model"), "finetuning_type": "lora",
+            "lora_rank": RANK, "lora_alpha": 32, "lora_dropout": 0.0, "lora_target": "all", "template": "chatml",
+            "dataset": "rows", "dataset_dir": str(folder), "cutoff_len": 1024, "output_dir": str(folder / "lf"),
+            "per_device_train_batch_size": rows_of_a_batch(folder, sum(lengths)), "gradient_accumulation_steps": 1,
+            "num_train_epochs": 1.0, "learning_rate": LEARNING_RATE, "lr_scheduler_type": "cosine", "bf16": True,
+            "use_cpu": True, "disable_gradient_checkpointing": True, "disable_shuffling": True, "logging_steps": 1,
+            "save_strategy": "no", "report_to": "none", "overwrite_cache": True, "preprocessing_num_workers": 1,
+            "seed": 0,
+        },
+        callbacks=[Marks()],
+    )  # fmt: skip
+    sys.stdout = out
+    logged = [entry for entry in marks["state"].log_history if "loss" in entry]
+    return {
+        "tokens": sum(lengths), "seconds": marks["seconds"], "steps": marks["state"].global_step,
+        "loss_step_1": logged[0]["loss"], "tokens_per_s": sum(lengths) / marks["seconds"],
+        "peak_bytes": _memory_bytes("cpu"), "grown_bytes": _memory_bytes("cpu") - marks["before"], "device": "cpu",
+    }  # fmt: skip
+
+
+SIDES = {"ours": ours, "trl": trl, "llamafactory": llamafactory}
+
+
+def report(shape: str, sides: dict[str, dict[str, Any]]) -> None:
+    """Print the figures and the ratios, and keep them beside those of the other shapes."""
+    mine = sides["ours"]
+    figures: dict[str, Any] = {"products_over_step": mine["products_over_step"]}
+    figures["flops_over_large_product"] = mine["flops_over_large_product"]
+    print(f"\n{shape}, attention {mine['attention']}")
     for name, side in sides.items():
         print(
-            f"{name:5} {side['tokens_per_s']:>9,.0f} tokens/s   peak {side['peak_bytes'] / 2**20:>7,.0f} MiB "
-            f"({side['grown_bytes'] / 2**20:,.0f} while training)   "
-            f"loss at step 1 {side['loss_step_1']:.4f}   {side['steps']} steps"
+            f"{name:12} {side['tokens_per_s']:>9,.0f} tokens/s   peak {side['peak_bytes'] / 2**20:>7,.0f} MiB "
+            f"({side['grown_bytes'] / 2**20:,.0f} while training)   loss at step 1 {side['loss_step_1']:.4f}   "
+            f"{side['steps']} steps"
         )
+        if name != "ours":
+            figures[name] = ratios = {
+                "tokens_per_s_ratio": mine["tokens_per_s"] / side["tokens_per_s"],
+                "grown_memory_ratio": mine["grown_bytes"] / side["grown_bytes"],
+                "peak_memory_ratio": mine["peak_bytes"] / side["peak_bytes"],
+                "loss_step_1_difference": abs(mine["loss_step_1"] / side["loss_step_1"] - 1),
+            }
+            print(
+                f"  ours/{name}: {ratios['tokens_per_s_ratio']:.2f} x tokens/s, {ratios['grown_memory_ratio']:.2f} x "
+                f"memory while training, loss at step 1 differs by {ratios['loss_step_1_difference']:.2%}"
+            )
     print(
-        f"ratio {figures['tokens_per_s_ratio']:>8.2f} x tokens/s   {figures['peak_memory_ratio']:.2f} x peak memory   "
-        f"loss at step 1 differs by {figures['loss_step_1_difference']:.2%}"
+        f"  limit: its matrix products alone take {mine['products_over_step']:.0%} of a step; "
+        f"{mine['flops_over_large_product']:.2f} of the FLOP/s of a large product"
     )
-    print(
-        f"limit {mine['share_of_limit']:>8.0%} of the time is what the products alone need at this machine's bf16 rate"
-    )
-    device = mine["device"].split(":")[0]
-    target = Path(__file__).with_name("results") / f"tuning-{device}.json"
-    target.parent.mkdir(exist_ok=True)
-    target.write_text(json.dumps({"cores": os.cpu_count(), **figures, **sides}, indent=2) + "\n")
-    print(f"written to {target}")
+    target = Path(__file__).with_name("results") / f"tuning-{mine['device'].split(':')[0]}.json"
+    before = json.loads(target.read_text()) if target.exists() else {}
+    shapes = before.get("shapes", {}) | {shape: figures | {"sides": sides}}
+    target.write_text(json.dumps({"cores": os.cpu_count(), "shapes": shapes}, indent=2) + "\n")
+    print(f"  written to {target}")
 
 
-def trl_batch_size(total_tokens: int) -> int:
-    """Rows in a batch, so that a batch holds as many tokens as ours does on average."""
-    return max(1, round(BATCH_TOKENS / (total_tokens / ROWS)))
+def rows_of_a_batch(folder: Path, total_tokens: int) -> int:
+    """Return the rows of a batch, so that it holds as many tokens as one of ours does on average."""
+    rows = len(json.loads((folder / "rows.json").read_text()))
+    return max(1, round(int((folder / "batch_tokens").read_text()) / (total_tokens / rows)))
 
 
 def _alpaca_rows(path: Path | None) -> list[dict[str, str]]:
@@ -236,7 +350,7 @@ def _alpaca_rows(path: Path | None) -> list[dict[str, str]]:
     short = [json.loads(line) for line in source.read_text().splitlines()]
     # Real rows are of very different lengths; join 1 to 40 short ones.
     rows, position = [], 0
-    while len(rows) < ROWS + 50:
+    while len(rows) < 350:
         count = 1 + (len(rows) * 7) % 40
         some = [short[(position + i) % len(short)] for i in range(count)]
         position += count

@@ -166,7 +166,7 @@ def tuned_on_rows(tmp_path: Path, tiny_model: Path) -> Callable[..., list[Passed
         )  # fmt: skip
         with followed() as passed:
             train, _ = cached_data(resolved.data, loaded, template, [("1", "an item of another kind entirely")])
-            source = Epochs(train.items, template.pad_id, "cpu", batch_tokens=2048, epochs=1)
+            source = Epochs(train.items, template.pad_id, "cpu", step_tokens=2048, epochs=1)
             learner.backward(source.step(1))
         return passed
 

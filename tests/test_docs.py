@@ -5,7 +5,7 @@ import pkgutil
 import re
 import shlex
 from collections.abc import Callable
-from dataclasses import fields
+from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import get_args
@@ -29,6 +29,17 @@ def test_every_hook_and_event_has_a_heading_with_its_exact_signature():
     hooks = [*(f"{kind.hook}(register)" for kind in KINDS), "diagnose()"]
     events = [f"{event.__name__}({', '.join(field.name for field in fields(event))})" for event in get_args(Event)]
     assert re.findall(r"^### `(.+)`$", text, re.MULTILINE) == hooks + events
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if is_dataclass(kind.item)], ids=lambda kind: kind.name)
+def test_every_field_of_a_declaration_is_explained(kind):
+    """`default` is for first-party plugins only."""
+    section = (ROOT / "docs" / "plugins.md").read_text().split(f"### `{kind.hook}(register)`")[1].split("\n### ")[0]
+    prose = re.sub(r"```.*?```", "", section, flags=re.DOTALL)
+    assert [field.name for field in fields(kind.item) if not re.search(rf"\b{field.name}\b", prose)] in (
+        [],
+        ["default"],
+    )
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,27 @@ class Targets:
 
 
 @dataclass(frozen=True, slots=True)
+class Sequences:
+    """The documents of packed rows as sequences for variable-length attention, in the order of `Documents`.
+
+    Args:
+        query: int64 [q], the positions among all b*s that ask, a document's own behind each other; no padding.
+        key: int64 [k], those that they see: of each document its ancestors' positions, then its own.
+        query_ends: int32 [d + 1], where each document begins and ends among the queries.
+        key_ends: int32 [d + 1], the same among the keys.
+        query_lengths: the number of queries of each document, on the host.
+        key_lengths: the number of keys of each document, on the host.
+    """
+
+    query: Tensor
+    key: Tensor
+    query_ends: Tensor
+    key_ends: Tensor
+    query_lengths: tuple[int, ...]
+    key_lengths: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Batch:
     """Tensors of one forward pass.
 
@@ -54,6 +75,7 @@ class Batch:
         tokens: how many of the b*s positions are no padding.
         position_ids: int64 [b, s]; None where each row is one document, padded on the right.
         extras: figures by name, [d] or [n] each, such as a preference's margin.
+        sequences: the documents of packed rows, for variable-length attention; None for padded rows.
         observed: batches that `Objective.observe` looks at beside this one; they are not trained on.
     """
 
@@ -65,6 +87,7 @@ class Batch:
     tokens: int
     position_ids: Tensor | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
+    sequences: Sequences | None = None
     observed: tuple[Batch, ...] = ()
 
     @property

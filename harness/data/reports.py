@@ -21,7 +21,7 @@ class SourceReport:
     how often the kept items are used in all, since a mixture may repeat them; `tokens` and `supervised` count the
     tokens of that use. `escaped` counts the items that hold a control token's string, which stays text.
     `with_thoughts` counts the items that have thoughts; `one_an_answer` those that are one example an answer, and
-    `examples` all examples of that use. `written_ends` counts the rows of a table that have line ends written as `\\n`,
+    `examples` all examples of that use. `written_ends` counts the rows whose texts have line ends written as `\\n`,
     which stay as they are. `ids` are the ids of what was left out by reason, recorded by whoever sets it
     to a dict.
     """
@@ -54,7 +54,7 @@ class SourceReport:
             return []
         rows = f"{self.written_ends:,} row{' has' if self.written_ends == 1 else 's have'}"
         return [
-            f"{Path(self.path).name}: {rows} `\\n` in a cell, which stays these two characters. Where it means a line "
+            f"{Path(self.path).name}: {rows} `\\n` in a text, which stays these two characters. Where it means a line "
             f"end, as in FLAN's files, say so in the source: `unescape_newlines: true` "
             f"(of a FILE: `--set unescape_newlines=true`)"
         ]

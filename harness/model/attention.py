@@ -1,4 +1,4 @@
-"""Choice of a model's attention: PyTorch's fused `sdpa` if it computes the same function, else the model's own.
+"""Choice of a model's attention: the fastest that computes the model's own function, else the model's own.
 
 A model's definition is its `eager` attention. `sdpa` is several times faster and silently leaves out what it does not
 know: a soft-cap of the scores (Gemma 2), sinks. So it is not looked up in a list of names but tried on the model at
@@ -8,6 +8,7 @@ hand, on a few tokens.
 from __future__ import annotations
 
 import inspect
+import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +17,8 @@ from typing import Any
 
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from harness.model import block_attention
 
 TOKENS = 8
 # Scores of a real text can be large while those of these few tokens are small: a cap of 50 must show all the same.
@@ -47,13 +50,43 @@ def why_not_sdpa(model: Any) -> str | None:
     model.eval()
     try:
         with torch.no_grad():
-            with _comparing() as trial:
+            sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
+            with _comparing("sdpa", sdpa, go_on_with=sdpa) as trial:
                 logits = model(input_ids=ids, use_cache=False).logits
             if trial.largest > LARGEST_DIFFERENCE:
                 return _reason(trial)
             return None if trial.compared else _compare_logits(model, ids, logits)
     finally:
         model.train(was_training)
+
+
+def compute_by_blocks(model: Any) -> bool:
+    """Let a model on a CPU compute its `sdpa` by blocks of plain products; return True where it does.
+
+    It does in bfloat16, on a processor that multiplies it, if a trial shows that it is the model's own function.
+    """
+    weight = next(model.parameters())
+    if model.config._attn_implementation != "sdpa" or not model._can_set_attn_implementation():
+        return False
+    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16 or not block_attention.has_bfloat16_products():
+        return False
+    ids = torch.arange(TOKENS)[None] % model.get_input_embeddings().weight.shape[0]
+    was_training = model.training
+    model.eval()
+    try:
+        with torch.no_grad():
+            expected = model(input_ids=ids, use_cache=False).logits
+            model.set_attn_implementation(block_attention.NAME)
+            sdpa = ALL_ATTENTION_FUNCTIONS["sdpa"]
+            with _comparing(block_attention.NAME, block_attention.by_blocks, go_on_with=sdpa) as trial:
+                logits = model(input_ids=ids, use_cache=False).logits
+    finally:
+        model.train(was_training)
+    # The same bits: a model that does otherwise under another name than sdpa is left alone.
+    if trial.compared and trial.largest <= LARGEST_DIFFERENCE and torch.equal(logits, expected):
+        return True
+    model.set_attn_implementation("sdpa")
+    return False
 
 
 def _reason(trial: _Trial) -> str:
@@ -78,31 +111,33 @@ def _compare_logits(model: Any, ids: Any, logits: Any) -> str | None:
 
 
 @contextmanager
-def _comparing() -> Iterator[_Trial]:
-    """Make every call of `sdpa` inside the block with the model's own attention too."""
-    functions = ALL_ATTENTION_FUNCTIONS
-    sdpa, trial = functions["sdpa"], _Trial()
+def _comparing(name: str, function: Callable[..., Any], *, go_on_with: Callable[..., Any]) -> Iterator[_Trial]:
+    """Compare `function` with the model's own attention, at every call of the attention `name` inside the block.
+
+    The model computes on with the result of `go_on_with`.
+    """
+    functions, trial = ALL_ATTENTION_FUNCTIONS, _Trial()
 
     def both(module: Any, *args: Any, **kwargs: Any) -> Any:
         own = getattr(sys.modules[type(module).__module__], "eager_attention_forward", None)
         if own is not None:
             for spread in SCORE_SPREADS:
-                difference = _difference(sdpa, own, spread, module, *args, **kwargs)
+                difference = _difference(function, own, spread, module, *args, **kwargs)
                 trial.compared += 1
                 trial.largest = max(trial.largest, difference)
                 if difference > LARGEST_DIFFERENCE:
-                    trial.arguments |= _unnamed(sdpa, kwargs)
-        return sdpa(module, *args, **kwargs)
+                    trial.arguments |= _unnamed(function, kwargs)
+        return go_on_with(module, *args, **kwargs)
 
-    functions["sdpa"] = both
+    functions[name] = both
     try:
         yield trial
     finally:
-        del functions["sdpa"]
+        del functions[name]
 
 
 def _difference(
-    sdpa: Callable[..., Any], own: Callable[..., Any], spread: float | None,
+    function: Callable[..., Any], own: Callable[..., Any], spread: float | None,
     module: Any, query: Any, key: Any, value: Any, attention_mask: Any = None, **kwargs: Any,
 ) -> float:  # fmt: skip
     """Return the largest difference of the two attentions, relative to the largest output.
@@ -118,9 +153,10 @@ def _difference(
     mask = attention_mask
     if mask is not None and mask.is_floating_point():
         mask = mask.float()
-    fused = sdpa(module, query, key, value, mask, **kwargs)[0]
+    fused = function(module, query, key, value, mask, **kwargs)[0]
     plain = own(module, query, key, value, _additive(mask, query, key, module, kwargs), **kwargs)[0]
-    return float((fused - plain).abs().max() / plain.abs().max().clamp_min(1e-9))
+    difference = float((fused - plain).abs().max() / plain.abs().max().clamp_min(1e-9))
+    return difference if math.isfinite(difference) else math.inf
 
 
 def _additive(mask: Any, query: Any, key: Any, module: Any, kwargs: dict[str, Any]) -> Any:
@@ -135,8 +171,8 @@ def _additive(mask: Any, query: Any, key: Any, module: Any, kwargs: dict[str, An
     return mask
 
 
-def _unnamed(sdpa: Callable[..., Any], kwargs: dict[str, Any]) -> set[str]:
-    """Return the arguments that were given a value and that `sdpa` only swallows."""
+def _unnamed(function: Callable[..., Any], kwargs: dict[str, Any]) -> set[str]:
+    """Return the arguments that were given a value and that the function only swallows."""
     plain = {
         "sliding_window",
         "output_attentions",
@@ -145,5 +181,5 @@ def _unnamed(sdpa: Callable[..., Any], kwargs: dict[str, Any]) -> set[str]:
         "cache_position",
         "position_embeddings",
     }
-    known = {*inspect.signature(sdpa).parameters, *plain}
+    known = {*inspect.signature(function).parameters, *plain}
     return {name for name, value in kwargs.items() if value is not None and name not in known}

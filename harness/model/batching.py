@@ -1,25 +1,26 @@
-"""Layouts of a batch: padded rows, packed rows, and prompts that several answers share.
+"""Layouts of a batch: padded rows, and packed rows in which the examples of an item share their prompt.
 
-Worked example, the two sides of a preference, `P` the prompt's ids, `c` and `r` the completions':
+Worked example, the two sides of a preference, `P` the prompt's ids, `c` and `r` the completions, and an answer `a`:
 
-    padded          row 0   P P P c c         row 1   P P P r .        two documents, two groups' sides
-    packed          row 0   P P P c c P P P r                          the same two documents in one row
-    shared prompt   row 0   P P P c c r                                three documents; the prompt is the others' parent
+    padded   row 0   P P P c c    row 1   P P P r .    row 2   a a a . .    a document each
+    packed   row 0   P P P c c r a a a         four documents; the prompt is the parent of `c c` and of `r`
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from harness.contract.batches import Batch, Documents, Targets
+from harness.contract.batches import Batch, Documents, Sequences, Targets
 from harness.nouns import Example, Item
 
 NO_PARENT = -1
+SHARED = "prompt"  # the role of a document that others continue
 
 
 def padded(items: Sequence[Item], pad_id: int, device: torch.device | str) -> Batch:
@@ -32,34 +33,78 @@ def padded(items: Sequence[Item], pad_id: int, device: torch.device | str) -> Ba
 
 
 def packed(items: Sequence[Item], rows: Sequence[Sequence[int]], pad_id: int, device: torch.device | str) -> Batch:
-    """Lay out several examples behind each other. `rows` are the examples of each row, counted over all items."""
-    examples = [
-        (*pair, group, number)
-        for group, item in enumerate(items)
-        for number, pair in enumerate(zip(item.examples, item.roles, strict=True))
-    ]
+    """Lay out several items behind each other; what examples of an item begin with alike is there once.
+
+    Args:
+        rows: the items of each row, by their place in `items`.
+    """
     order = [index for row in rows for index in row]
-    if sorted(order) != list(range(len(examples))):
-        raise ValueError(f"the rows hold the examples {sorted(order)}, expected each of 0..{len(examples) - 1} once")
+    if sorted(order) != list(range(len(items))):
+        raise ValueError(f"the rows hold the items {sorted(order)}, expected each of 0..{len(items) - 1} once")
     layout = _Layout()
     for row, indices in enumerate(rows):
         for index in indices:
-            example, role, group, number = examples[index]
-            layout.document(example.input_ids, example.loss_mask, group, role, row=row, example=number)
+            item, numbers = items[index], list[int]()
+            for part in parts_of(item.examples):
+                example = item.examples[part.example]
+                ids, mask = example.input_ids[part.start : part.end], example.loss_mask[part.start : part.end]
+                role = SHARED if part.is_shared else item.roles[part.example]
+                parent = NO_PARENT if part.parent == NO_PARENT else numbers[part.parent]
+                numbers.append(layout.document(ids, mask, index, role, row=row, parent=parent, example=part.example))
     return layout.batch(items, pad_id, device, is_padded=False)
 
 
-def with_shared_prompts(items: Sequence[Item], pad_id: int, device: torch.device | str) -> Batch:
-    """Lay out each item as one row: the ids that all its examples begin with once, then what follows in each."""
-    layout = _Layout()
-    for row, item in enumerate(items):
-        shared = _shared_prefix(item.examples)
-        first = item.examples[0]
-        prompt = layout.document(first.input_ids[:shared], first.loss_mask[:shared], row, "prompt", row=row)
-        for number, (example, role) in enumerate(zip(item.examples, item.roles, strict=True)):
-            rest = example.input_ids[shared:], example.loss_mask[shared:]
-            layout.document(*rest, row, role, row=row, parent=prompt, example=number)
-    return layout.batch(items, pad_id, device, is_padded=False)
+class Part(NamedTuple):
+    """A stretch of an example's ids: what several examples share, or the rest of one; `parent` is a part before it."""
+
+    example: int
+    start: int
+    end: int
+    parent: int
+    is_shared: bool
+
+
+def parts_of(examples: Sequence[Example]) -> list[Part]:
+    """Return the parts of an item's examples as a tree: what examples begin with alike is one part, a parent.
+
+    Only what none of them trains on is shared, so that each trained token has a document of its own.
+    """
+    parts: list[Part] = []
+    _add_parts(examples, range(len(examples)), 0, NO_PARENT, parts)
+    return parts
+
+
+def packed_length(examples: Sequence[Example]) -> int:
+    """Return the positions that an item takes in packed rows."""
+    return sum(part.end - part.start for part in parts_of(examples))
+
+
+def _add_parts(examples: Sequence[Example], among: Sequence[int], start: int, parent: int, parts: list[Part]) -> None:
+    """Add the parts of the examples `among`, which agree before `start`."""
+    if len(among) == 1:
+        parts.append(Part(among[0], start, len(examples[among[0]]), parent, False))
+        return
+    end = _shared_until(examples, among, start)
+    if end > start:
+        parts.append(Part(among[0], start, end, parent, True))
+        parent = len(parts) - 1
+    alike: dict[object, list[int]] = {}
+    for index in among:
+        example = examples[index]
+        is_alone = end == len(example) or example.loss_mask[end]
+        alike.setdefault((index,) if is_alone else example.input_ids[end], []).append(index)
+    for group in alike.values():
+        _add_parts(examples, group, end, parent, parts)
+
+
+def _shared_until(examples: Sequence[Example], among: Sequence[int], start: int) -> int:
+    """Return where the first token stands in which the examples differ, or that one of them trains on."""
+    first = examples[among[0]].input_ids
+    shortest = min(len(examples[index]) for index in among)
+    for at in range(start, shortest):
+        if any(examples[index].input_ids[at] != first[at] or examples[index].loss_mask[at] for index in among):
+            return at
+    return shortest
 
 
 def rows_with_targets(
@@ -72,7 +117,7 @@ def rows_with_targets(
     """
     layout = _Layout()
     for row, ids in enumerate(rows):
-        layout.document(ids, [False] * len(ids), row, "prompt", row=row)
+        layout.document(ids, [False] * len(ids), row, SHARED, row=row)
     layout.targets += [(row, column, token, row) for row, column, token in targets]
     return layout.batch([], pad_id, device, is_padded=True)
 
@@ -88,28 +133,17 @@ def attention_mask(batch: Batch, dtype: torch.dtype) -> Tensor | None:
 
     It says nothing to recurrent layers, and overrules a sliding window: such models take padded rows only.
     """
-    if batch.is_padded:
+    if batch.sequences is None:
         return None
-    assert batch.position_ids is not None
-    b, s = batch.input_ids.shape
-    documents = batch.documents
-    owner = torch.full((b, s), -1, device=batch.input_ids.device)
-    for index in range(len(documents.row)):
-        begin = int(documents.start[index])
-        owner[int(documents.row[index]), begin : begin + int(documents.length[index])] = index
-    related = torch.eye(len(documents.row), dtype=torch.bool, device=owner.device)  # [d, d]: its own and its ancestors
-    parents = documents.parent.tolist()
-    for index, above in enumerate(parents):
-        while above != NO_PARENT:
-            related[index, above] = True
-            above = parents[above]
-    sees = related[owner.clamp(min=0)[:, :, None], owner.clamp(min=0)[:, None, :]]
-    sees &= (owner >= 0)[:, :, None] & (owner >= 0)[:, None, :]
-    sees &= torch.ones(s, s, dtype=torch.bool, device=owner.device).tril()
-    sees |= torch.eye(s, dtype=torch.bool, device=owner.device)  # padding looks at itself: no row without a number
-    return torch.zeros((b, 1, s, s), dtype=dtype, device=owner.device).masked_fill_(
-        ~sees[:, None], torch.finfo(dtype).min
-    )
+    (b, s), sequences, device = batch.input_ids.shape, batch.sequences, batch.input_ids.device
+    sees = torch.zeros(b * s, s, dtype=torch.bool, device=device)
+    for query, key in zip(
+        sequences.query.split(sequences.query_lengths), sequences.key.split(sequences.key_lengths), strict=True
+    ):
+        sees[query[:, None], key[None] % s] = True
+    sees = sees.view(b, s, s) & torch.ones(s, s, dtype=torch.bool, device=device).tril()
+    sees |= torch.eye(s, dtype=torch.bool, device=device)  # padding looks at itself: no row without a number
+    return torch.zeros((b, 1, s, s), dtype=dtype, device=device).masked_fill_(~sees[:, None], torch.finfo(dtype).min)
 
 
 @dataclass
@@ -131,7 +165,7 @@ class _Layout:
     def document(
         self,
         ids: Sequence[int],
-        mask: Sequence[bool],
+        mask: Sequence[bool] | bytes,
         group: int,
         role: str,
         *,
@@ -149,7 +183,7 @@ class _Layout:
         if parent != NO_PARENT:
             _, parent_start, parent_length, _ = self.documents[parent]
             before = parent_start + parent_length - 1
-            offset = self.positions[row][before] + 1 if parent_length else 0
+            offset = self.positions[row][before] + 1
         for at in itertools.compress(range(len(ids)), mask):
             source = start + at - 1 if at else before
             if source >= 0:
@@ -163,6 +197,12 @@ class _Layout:
         return number
 
     def batch(self, items: Sequence[Item], pad_id: int, device: torch.device | str, *, is_padded: bool) -> Batch:
+        """Return the tensors, on the device: copied there from pinned memory, without waiting, where it has its own."""
+        is_pinned = torch.device(device).type == "cuda"
+
+        def on_device(tensor: Tensor) -> Tensor:
+            return (tensor.pin_memory() if is_pinned else tensor).to(device, non_blocking=True)
+
         width = max(1, *map(len, self.tokens))
         input_ids = torch.full((self.rows, width), pad_id, dtype=torch.long)
         for row, tokens in enumerate(self.tokens):
@@ -172,26 +212,51 @@ class _Layout:
             position_ids = torch.zeros((self.rows, width), dtype=torch.long)
             for row, positions in enumerate(self.positions):
                 position_ids[row, : len(positions)] = torch.tensor(positions, dtype=torch.long)
-        columns = torch.tensor(self.documents, dtype=torch.long).reshape(-1, 4).to(device).unbind(1)
+            position_ids = on_device(position_ids)
+        columns = on_device(torch.tensor(self.documents, dtype=torch.long).reshape(-1, 4)).unbind(1)
         targets = [(row * width + column, token, document) for row, column, token, document in self.targets]
-        source, token_id, document = torch.tensor(targets, dtype=torch.long).reshape(-1, 3).to(device).unbind(1)
-        groups = torch.tensor(self.groups, dtype=torch.long, device=device)
+        source, token_id, document = on_device(torch.tensor(targets, dtype=torch.long).reshape(-1, 3)).unbind(1)
         names = {name for item in items for name in item.extras}
         places = list(zip(self.groups, self.examples, strict=True))
         extras = {
-            name: torch.tensor([_figure(items[group], name, number) for group, number in places], device=device)
+            name: on_device(torch.tensor([_figure(items[group], name, number) for group, number in places]))
             for name in sorted(names)
         }
         return Batch(
-            input_ids.to(device, non_blocking=True),
+            on_device(input_ids),
             Documents(*columns),
             Targets(source, token_id, document),
-            groups,
+            on_device(torch.tensor(self.groups, dtype=torch.long)),
             tuple(self.roles),
             tokens=sum(map(len, self.tokens)),
-            position_ids=None if position_ids is None else position_ids.to(device, non_blocking=True),
+            position_ids=position_ids,
             extras=extras,
+            sequences=None if is_padded else self._sequences(width, on_device),
         )
+
+    def _lengths(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Return the number of queries and of keys of each document."""
+        queries = tuple(length for _, _, length, _ in self.documents)
+        keys = (sum(self.documents[one][2] for one in self._lineage(number)) for number in range(len(self.documents)))
+        return queries, tuple(keys)
+
+    def _sequences(self, width: int, on_device: Callable[[Tensor], Tensor]) -> Sequences:
+        """Return the documents as sequences of queries and keys."""
+        positions = [
+            torch.arange(row * width + start, row * width + start + length) for row, start, length, _ in self.documents
+        ]
+        keys = [positions[one] for number in range(len(positions)) for one in self._lineage(number)]
+        lengths = self._lengths()
+        query_ends, key_ends = (torch.tensor([0, *itertools.accumulate(some)], dtype=torch.int32) for some in lengths)
+        tensors = (torch.cat(positions), torch.cat(keys), query_ends, key_ends)
+        return Sequences(*map(on_device, tensors), *lengths)  # type: ignore[call-arg]  # four tensors
+
+    def _lineage(self, number: int) -> list[int]:
+        """Return a document behind its ancestors."""
+        lineage = [number]
+        while (parent := self.documents[lineage[0]][3]) != NO_PARENT:
+            lineage.insert(0, parent)
+        return lineage
 
 
 def _figure(item: Item, name: str, example: int | None) -> float:
@@ -200,12 +265,3 @@ def _figure(item: Item, name: str, example: int | None) -> float:
     if not isinstance(figure, tuple):
         return figure
     return 0.0 if example is None else figure[example]
-
-
-def _shared_prefix(examples: Sequence[Example]) -> int:
-    """Return how many ids all the examples begin with, before the first that is trained on in any of them."""
-    shortest = min(examples, key=len)
-    for at, token in enumerate(shortest.input_ids):
-        if any(example.input_ids[at] != token or example.loss_mask[at] for example in examples):
-            return at
-    return len(shortest)

@@ -11,6 +11,7 @@ from torch import Tensor
 from harness.contract.batches import Batch
 from harness.errors import ModelError
 from harness.model.batching import attention_mask
+from harness.model.varlen import is_by_document
 
 
 def causal_lm(model: Any) -> Any:
@@ -33,12 +34,15 @@ def plain_logits(model: Any, batch: Batch) -> Tensor:
     return lm(use_cache=False, **_inputs(lm, batch)).logits
 
 
-def _inputs(module: Any, batch: Batch) -> dict[str, Tensor]:
+def _inputs(module: Any, batch: Batch) -> dict[str, Any]:
+    """Return the arguments of a forward pass; packed rows go with their documents, or with a mask that tells them."""
     if batch.is_padded:
         return {"input_ids": batch.input_ids}
-    mask, positions = attention_mask(batch, next(module.parameters()).dtype), batch.position_ids
-    assert mask is not None and positions is not None
-    return {"input_ids": batch.input_ids, "attention_mask": mask, "position_ids": positions}
+    packed = {"input_ids": batch.input_ids, "position_ids": batch.position_ids}
+    if is_by_document(module.config._attn_implementation):
+        # Four dimensions, so that transformers takes it as it is; the attention by document does not look at it.
+        return packed | {"attention_mask": batch.input_ids.new_empty((0, 1, 1, 1)), "sequences": batch.sequences}
+    return packed | {"attention_mask": attention_mask(batch, next(module.parameters()).dtype)}
 
 
 def decoder_of(lm: Any) -> Any:

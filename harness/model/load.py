@@ -13,7 +13,7 @@ import transformers
 
 from harness.errors import ModelError, first_line
 from harness.extras import require
-from harness.model.attention import why_not_sdpa
+from harness.model.attention import compute_by_blocks, why_not_sdpa
 from harness.model.folders import check_folder
 from harness.model.forward import causal_lm, check_forward
 from harness.model.heads import load_head
@@ -93,6 +93,13 @@ def attention_of(model: Any) -> Attention:
     """Return the attention that `load_model` chose for a model, wrapped by PEFT or not."""
     chosen: Attention = causal_lm(model).chosen_attention
     return chosen
+
+
+def fastest_attention(model: Any) -> Attention:
+    """Let a model on its device compute with the fastest attention that is its own function, and return it."""
+    if compute_by_blocks(model):
+        model.chosen_attention = Attention("sdpa", "computed in blocks of products, faster on this CPU")
+    return attention_of(model)
 
 
 def positions_of(model: Any) -> int | None:

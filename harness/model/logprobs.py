@@ -15,11 +15,13 @@ from torch import Tensor
 
 from harness.contract.batches import Batch
 from harness.model.batching import padded
+from harness.model.buffers import Buffers
 from harness.model.forward import causal_lm, last_hidden, output_head
 from harness.nouns import Example, Item
 
-# 4 MiB in float32 on a CPU, which its cache holds; 512 MiB on an accelerator, which wants larger products.
-LOGITS_AT_ONCE = {"cpu": 2**20, "other": 2**27}
+# 16 MiB in float32 on a CPU, near its caches; 512 MiB on an accelerator, which wants larger products.
+LOGITS_AT_ONCE = {"cpu": 2**22, "other": 2**27}
+LEAST_ROWS = 128  # below, a product takes more time for a row: its weights are read for few
 
 Logits = Callable[[Tensor], Tensor]
 
@@ -93,13 +95,27 @@ def chosen_logprobs(hidden: Tensor, token_id: Tensor, logits: Logits, head: torc
 
 def _chunks(hidden: Tensor, head: torch.nn.Module) -> list[slice]:
     """Return the parts of `hidden` [n, h] whose logits may exist at once."""
-    size = max(1, LOGITS_AT_ONCE["cpu" if hidden.device.type == "cpu" else "other"] // head.weight.shape[0])
+    at_once = LOGITS_AT_ONCE["cpu" if hidden.device.type == "cpu" else "other"]
+    size = max(LEAST_ROWS, at_once // head.weight.shape[0])
     return [slice(start, start + size) for start in range(0, len(hidden), size)]
 
 
 def _logprobs(logits: Tensor, token_id: Tensor) -> Tensor:
     """Return log softmax(logits [n, v])[token_id], float32 [n]."""
     return -F.cross_entropy(logits.float(), token_id, reduction="none")
+
+
+_buffers = Buffers()
+
+
+def _with_gradient(logits: Tensor, token_id: Tensor) -> tuple[Tensor, Tensor]:
+    """Return log softmax(logits [n, v])[token_id] in float32 [n], and minus its gradient in the logits' dtype."""
+    device = logits.device
+    exact, logs = (_buffers.get(name, torch.float32, *logits.shape, device=device) for name in ("logits", "logprobs"))
+    torch.log_softmax(exact.copy_(logits), -1, out=logs)
+    chosen = logs.gather(1, token_id[:, None])
+    logs.exp_().scatter_add_(1, token_id[:, None], -torch.ones_like(chosen))
+    return chosen[:, 0], _buffers.get("gradient", logits.dtype, *logits.shape, device=device).copy_(logs)
 
 
 class ChunkedLogprobs(torch.autograd.Function):  # type: ignore[misc]
@@ -120,12 +136,12 @@ class ChunkedLogprobs(torch.autograd.Function):  # type: ignore[misc]
         for rows in chunks:
             part = hidden[rows].detach().requires_grad_()
             with torch.enable_grad():
-                logprobs = _logprobs(logits(part), token_id[rows])
-                total = logprobs.sum()
-            out[rows] = logprobs.detach()
-            gradient[rows], *parts = torch.autograd.grad(total, (part, *trained))
+                of_part = logits(part)
+            out[rows], minus = _with_gradient(of_part.detach(), token_id[rows])
+            gradient[rows], *parts = torch.autograd.grad(of_part, (part, *trained), minus)
             for summed, more in zip(sums, parts, strict=True):
-                summed += more
+                summed -= more
+        gradient.neg_()
         ctx.logits, ctx.chunks = logits, chunks
         sums = [total.to(parameter.dtype) for total, parameter in zip(sums, trained, strict=True)]
         ctx.save_for_backward(gradient, token_id, *((hidden, *trained, *sums) if trained else ()))

@@ -17,7 +17,7 @@ class Example:
     """
 
     input_ids: Sequence[int]
-    loss_mask: Sequence[bool]
+    loss_mask: Sequence[bool] | bytes
     id: str = ""
     escaped: tuple[str, ...] = ()
 

@@ -24,7 +24,11 @@ def explain(error: pydantic.ValidationError, document: Document, where: tuple[An
         # Of a choice between types pydantic names the type as if it were a key: `target_modules.tuple[str, ...]`.
         location = (
             *where,
-            *(part for part in problem["loc"] if part not in ("str", "constrained-int") and "[" not in str(part)),
+            *(
+                part
+                for part in problem["loc"]
+                if part not in ("str", "bool", "constrained-int") and "[" not in str(part)
+            ),
         )
         key = ".".join(str(part) for part in location)
         about = f"{document.place(*location)}: "

@@ -10,8 +10,9 @@ import hashlib
 import io
 import os
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeVar
 
 import pydantic
 from pydantic import Field
@@ -159,8 +160,9 @@ class TuneSpec(Options):
     learning_rate: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 2e-4
     epochs: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     steps: Positive | None = None
-    batch_tokens: Positive = 4096
-    accumulate: Positive = 1
+    step_tokens: Positive = 4096
+    microbatch_tokens: Positive | Literal["auto"] = "auto"
+    layout: Literal["auto", "padded", "packed"] = "auto"
     warmup_ratio: Share = 0.03
     schedule: Literal["cosine", "linear", "constant"] = "cosine"
     min_learning_rate_ratio: Share = 0.0
@@ -168,10 +170,24 @@ class TuneSpec(Options):
     beta1: Annotated[float, Field(ge=0, lt=1)] = 0.9
     beta2: Annotated[float, Field(ge=0, lt=1)] = 0.999
     max_grad_norm: Annotated[float, Field(gt=0)] | None = 1.0
-    gradient_checkpointing: bool = False
+    gradient_checkpointing: bool | Literal["auto"] = "auto"
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] = 0  # what torch takes
     checkpoint_every: Positive | None = None
     validate_every: Positive | None = None
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _of_version_0_1(cls, values: Any) -> Any:
+        """Read `batch_tokens` and `accumulate`, whose product was the tokens of a step."""
+        if not isinstance(values, Mapping) or not (former := {"batch_tokens", "accumulate"} & values.keys()):
+            return values
+        if "step_tokens" in values:
+            raise ValueError(f"{' and '.join(sorted(former))} became `step_tokens`, which is given too: leave it alone")
+        rest = {key: value for key, value in values.items() if key not in former}
+        counts = values.get("batch_tokens", 4096), values.get("accumulate", 1)
+        if not all(type(count) is int and count > 0 for count in counts):
+            raise ValueError(f"batch_tokens and accumulate became `step_tokens`, their product: {counts} have none")
+        return rest | {"step_tokens": counts[0] * counts[1]}
 
 
 class EvaluateSpec(Options):

@@ -65,7 +65,7 @@ class Run:
 
         recipe = qualified(recipe, plugins)
         write_text(folder / "recipe.yaml", recipe.as_yaml())
-        manifest = {"id": secrets.token_hex(6), "name": folder.name, "recipe_sha256": recipe.sha256}
+        manifest: dict[str, Any] = {"id": secrets.token_hex(6), "name": folder.name, "recipe_sha256": recipe.sha256}
         manifest |= {"outcome": "started", "sessions": []}
         run = cls(folder, manifest, plugins)
         run.manifest |= {"seed": recipe.tune.seed, "model": recipe.model.model_dump(mode="json")}

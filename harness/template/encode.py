@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
 from harness.errors import TemplateError
-from harness.files import explain_full_disk, read_json, replacing, write_json
 from harness.nouns import Conversation, Example, Message, without_thoughts
+from harness.template import saved
 from harness.template.answers import Answers
 from harness.template.differences import aligned
 from harness.template.escape import control_tokens, escaped
@@ -26,7 +26,6 @@ from harness.template.verify import Verification
 
 TrainOn = Literal["all", "last", "marked"]
 Reasoning = Literal["learn", "context", "drop"]
-SAVED = "template.json"  # the fields of a template that no file of the tokenizer holds
 
 # Example: of ("user", "Hello"), ("assistant", "Hi"), the model is trained on `Hi` and its stop token.
 #
@@ -60,61 +59,11 @@ class BoundTemplate:
         Raises:
             HarnessError: if the folder was not written by `save`, or is damaged.
         """
-        from harness.model.tokenizer import load_tokenizer
-
-        for name in (SAVED, "tokenizer.json", "chat_template.jinja"):
-            if not (folder / name).is_file():
-                raise TemplateError(f"{folder}: there is no saved chat template here: {name} is missing")
-        saved = read_json(path := folder / SAVED)
-        try:
-            stop_ids = tuple(saved["stop_ids"])
-            places = {key: saved[key] for key in ("takes_system", "takes_tools", "takes_turns")}
-            named = str(saved["name"]), list(saved["stop_tokens"]), saved["tool_parser"]
-            # Runs of before thoughts had a place have neither.
-            habits = Habits.from_dict(saved["habits"]) if "habits" in saved else Habits()
-            thinking: Thinking = saved.get("thinking", "auto")
-        except (KeyError, TypeError) as error:
-            lacks = f"it lacks {error}" if isinstance(error, KeyError) else "it is not a JSON object of that form"
-            raise TemplateError(
-                f"{path}: this is not the file that a run saves with its template: {lacks}. The run has to be tuned "
-                "again"
-            ) from None
-        tokenizer = load_tokenizer(str(folder))
-        name, stop_tokens, tool_parser = named
-        if not stop_ids or [tokenizer.convert_tokens_to_ids(token) for token in stop_tokens] != list(stop_ids):
-            raise TemplateError(
-                f"{path}: the stop tokens {stop_tokens} are not the ids {list(stop_ids)} of its tokenizer"
-            )
-        return cls(name, tokenizer, stop_ids, **places, tool_parser=tool_parser, thinking=thinking, habits=habits)
+        return cls(**saved.read(folder))
 
     def save(self, folder: Path) -> None:
         """Write tokenizer, chat template and generation defaults: the files that evaluation and serving load."""
-        with explain_full_disk(folder), replacing(folder) as temporary:
-            self.tokenizer.save_pretrained(temporary)
-            write_json(
-                temporary / SAVED,
-                {
-                    "name": self.name,
-                    "stop_ids": list(self.stop_ids),
-                    "stop_tokens": self.stop_tokens,
-                    "takes_system": self.takes_system,
-                    "takes_tools": self.takes_tools,
-                    "takes_turns": self.takes_turns,
-                    "tool_parser": self.tool_parser,
-                    "thinking": self.thinking,
-                    "habits": self.habits.as_dict(),
-                },
-            )
-            # Greedy unless a request asks for something else. vLLM ends an answer at the stop tokens.
-            write_json(
-                temporary / "generation_config.json",
-                {
-                    "eos_token_id": list(self.stop_ids),
-                    "pad_token_id": self.pad_id,
-                    "do_sample": False,
-                    "temperature": 0.0,
-                },
-            )
+        saved.write(folder, {field.name: getattr(self, field.name) for field in fields(self)}, self.pad_id)
 
     @functools.cached_property
     def stop_tokens(self) -> list[str]:

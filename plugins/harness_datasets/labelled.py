@@ -226,8 +226,9 @@ def known_labels(meanings: Mapping[str, str]) -> dict[str, str]:
 
 
 def _classifies(task: Task) -> bool:
-    """Return True if the answers of a task are labels that it does not list itself: a phrasing lists them."""
-    return not task.choices and any(phrasing.places & set(OPTION_PLACES) for phrasing in task.phrasings)
+    """Return True if the answers of a task are labels that it does not list itself, by name or in a phrasing."""
+    lists = any(phrasing.places & set(OPTION_PLACES) for phrasing in task.phrasings)
+    return not task.choices and (task.answer[0] == "label" or lists)
 
 
 def known_columns(row: Row, task: Task, options: Any) -> int:

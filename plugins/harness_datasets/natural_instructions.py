@@ -14,6 +14,7 @@ from pydantic import Field
 import harness
 from harness.data import LeftOut, shown, take
 from harness.nouns import Row
+from harness_datasets.turns import list_of
 
 
 class NaturalInstructionsOptions(harness.Options):
@@ -68,6 +69,8 @@ def pair(instance: Any, what: str) -> tuple[str, list[str]]:
 
 def _definition(row: Row, name: str) -> str:
     value = row.get(name)
+    if isinstance(value, str) and value.startswith(('["', "['")):  # in a CSV
+        value = list_of(row, name)
     if isinstance(value, list) and value and all(isinstance(part, str) for part in value):
         return "\n".join(value)
     return take(row, name, str)

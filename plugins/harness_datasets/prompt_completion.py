@@ -33,6 +33,11 @@ def convert(row: Row, options: object) -> harness.Conversation:
             f"{answered!r} has its result after '####': rows with working and result are the dataset 'flan'. "
             f"To train on it as it stands: `columns: {{prompt: {asked}, completion: {answered}}}`"
         )
+    if isinstance(row[answered], int | float) and not isinstance(row[answered], bool):
+        raise harness.DataError(
+            f"the field {answered!r} should be text or a list of messages, found the number {row[answered]}. A task of "
+            f"`flan` writes numbers as text: `dataset: flan` with `task: question_answering`"
+        )
     system = _only(row, SYSTEMS) if any(row.get(name) for name in SYSTEMS) else "system"
     parts = {"system": row.get(system), "history": row.get("history"), "input": row.get("input")}
     prompt = must_ask(read_prompt({asked if asked == "instruction" else "prompt": row[asked], **parts}))

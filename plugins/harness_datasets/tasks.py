@@ -140,9 +140,7 @@ def _recognised(row: Row, options: Any) -> Use:
     fitting = {
         name: count + bool(file.tasks[name].options)
         for name, count in known.items()
-        if not file.tasks[name].only_named
-        and says_its_label(row, file.tasks[name], options)
-        and not _is_numbered(row, file.tasks[name])
+        if not file.tasks[name].only_named and says_its_label(row, file.tasks[name], options)
     }
     best = [name for name, count in fitting.items() if count == max(fitting.values())]
     if len(best) == 1:
@@ -165,11 +163,6 @@ def _label(row: Row, form: Form) -> str:
     answers = _task_for(form).answer
     theirs = next((theirs for theirs, ours in form.reads.items() if ours in answers), "")
     return str(plain_text(row.get(theirs))).strip()
-
-
-def _is_numbered(row: Row, task: Task) -> bool:
-    """Return True if the answer is a number where the task wants the words of a label."""
-    return task.answer[0] == "label" and not task.choices and not task.options and _is_number(str(row.get("label")))
 
 
 def _is_number(label: str) -> bool:

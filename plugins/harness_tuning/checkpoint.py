@@ -20,6 +20,7 @@ from harness.files import replacing
 from harness.hashing import read_sha256
 from harness.run import Run
 
+RANDOM = "rng/"
 KEPT = 2  # the newest ones; the older of them is there in case the disk lost the newer
 
 
@@ -40,13 +41,11 @@ def save_checkpoint(run: Run, progress: Progress, tensors: dict[str, torch.Tenso
     folder = run.checkpoints_folder / f"step-{progress.step:07d}"
     if folder.exists():
         return folder
-    rng = {"rng/cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
-        rng["rng/cuda"] = torch.cuda.get_rng_state()
     with replacing(folder) as temporary:
         temporary.mkdir()
         save_file(
-            {name: tensor.contiguous() for name, tensor in (tensors | rng).items()}, temporary / "state.safetensors"
+            {name: tensor.contiguous() for name, tensor in (tensors | random_state()).items()},
+            temporary / "state.safetensors",
         )
         about = {"data_sha256": data_sha256, "state_sha256": read_sha256(temporary / "state.safetensors")}
         (temporary / "progress.json").write_text(json.dumps(asdict(progress) | about))
@@ -83,10 +82,23 @@ def load_checkpoint(run: Run, data_sha256: str) -> tuple[Progress, dict[str, tor
             f"this run began; an exact resume is not possible. Put it back, or start a new run: "
             f"`harness tune {run.folder / 'recipe.yaml'} --run NAME`"
         )
-    torch.set_rng_state(tensors.pop("rng/cpu"))
-    if (cuda := tensors.pop("rng/cuda", None)) is not None and torch.cuda.is_available():
-        torch.cuda.set_rng_state(cuda)
+    restore_random({name: tensors.pop(name) for name in list(tensors) if name.startswith(RANDOM)})
     return progress, tensors
+
+
+def random_state() -> dict[str, torch.Tensor]:
+    """Return torch's random state, by device."""
+    state = {RANDOM + "cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        state[RANDOM + "cuda"] = torch.cuda.get_rng_state()
+    return state
+
+
+def restore_random(state: Mapping[str, torch.Tensor]) -> None:
+    """Put back what `random_state` returned; of a device that is gone, nothing."""
+    torch.set_rng_state(state[RANDOM + "cpu"])
+    if RANDOM + "cuda" in state and torch.cuda.is_available():
+        torch.cuda.set_rng_state(state[RANDOM + "cuda"])
 
 
 def checkpoints(run: Run) -> list[Path]:

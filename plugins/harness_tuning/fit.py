@@ -16,6 +16,7 @@ from harness.model.load import positions_of
 from harness.recipe import Recipe
 from harness.run import Run
 from harness.template import BoundTemplate
+from harness_tuning.learner import is_out_of_memory
 
 if TYPE_CHECKING:
     from harness.data.encode.storage import Examples
@@ -25,16 +26,16 @@ FREE_KEYS = {"name", "evaluate", "track", "serve", "data.processes", "tune.check
 
 
 @contextmanager
-def computing(model: str, what: str, batch_tokens: int, hint: str) -> Iterator[None]:
+def computing(model: str, what: str, hint: str) -> Iterator[None]:
     """Turn what a model raises inside the block into a ModelError that names it; `what` is computed there."""
     try:
         yield
     except (harness.HarnessError, KeyboardInterrupt):
         raise
     except Exception as error:
-        if type(error).__name__ == "OutOfMemoryError" or "can't allocate memory" in str(error):
+        if is_out_of_memory(error):
             raise harness.HarnessError(
-                f"{what} does not fit into memory: lower tune.batch_tokens (now {batch_tokens:,}), or set "
+                f"{what} does not fit into memory: lower tune.microbatch_tokens or data.max_tokens, or set "
                 f"tune.gradient_checkpointing: true"
             ) from error
         raise harness.ModelError(
@@ -122,6 +123,8 @@ def in_sections(began: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, A
         if isinstance(name := settings[section], str):
             flat = [key for key in now[section] if f"tune.{key}" in settings]
             settings[section] = {"name": name} | {key: settings.pop(f"tune.{key}") for key in flat}
+    if "tune.batch_tokens" in settings:
+        settings["tune.step_tokens"] = settings.pop("tune.batch_tokens") * settings.pop("tune.accumulate", 1)
     if settings.get("data.train_on") == "none-but-marked":
         settings["data.train_on"] = "marked"
     filled: dict[str, Any] = _with_new_keys(settings, now)

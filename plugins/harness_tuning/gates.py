@@ -13,13 +13,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import torch
 from torch import Tensor
 
 import harness
 from harness.contract.batches import Batch
 from harness.errors import listed
 from harness.model.forward import causal_lm, plain_logits
+from harness_tuning.checkpoint import random_state, restore_random
 from harness_tuning.learner import Learner
 from harness_tuning.precision import in_float32
 
@@ -46,17 +46,14 @@ class Gate:
 @contextmanager
 def without_trace(learner: Learner) -> Iterator[None]:
     """Put random state, gradients and mode back as they were."""
-    cpu = torch.get_rng_state()
-    cuda = torch.cuda.get_rng_state() if torch.cuda.is_available() else None
+    random = random_state()
     try:
         yield
     finally:
         learner.model.zero_grad(set_to_none=True)
         learner.optimizer.adamw.zero_grad(set_to_none=True)
         learner.model.train()
-        torch.set_rng_state(cpu)
-        if cuda is not None:
-            torch.cuda.set_rng_state(cuda)
+        restore_random(random)
 
 
 def check_start(learner: Learner, batch: Batch) -> Gate:

@@ -14,6 +14,7 @@ from torch import Tensor
 import harness
 from harness.contract.batches import Batch
 from harness.contract.objectives import Loss
+from harness.model.load import free_memory
 from harness_tuning.optimizer import MasterAdamW
 from harness_tuning.policy import ModelPolicy
 from harness_tuning.world import World
@@ -54,19 +55,39 @@ class Learner:
         """Return the number of weights that move."""
         return sum(weight.numel() for weight in self.optimizer.weights.values())
 
-    def backward(self, batches: Sequence[Batch]) -> Figures:
-        """Add the gradient of the batches' loss to the master weights' gradients."""
+    def backward(self, batches: Sequence[Batch]) -> Figures | None:
+        """Add the gradient of the batches' loss to the master weights' gradients.
+
+        Returns None, and leaves no gradient, where a process has run out of memory: all of them agree on it.
+        """
+        figures = self._added(batches)
+        if self.world.any(figures is None, self.device):
+            self.optimizer.adamw.zero_grad(set_to_none=True)
+            self.model.zero_grad(set_to_none=True)
+            free_memory()
+            return None
+        assert figures is not None
+        units, sums = figures
+        self.world.add_gradients(list(self.optimizer.masters.values()))
+        return self._figures(units, sums)
+
+    def _added(self, batches: Sequence[Batch]) -> tuple[dict[str, float], _Sums] | None:
+        """Add this process's share of the gradient; return the step's units and sums, None where memory ran out."""
         units = self._units(batches)
         sums = _Sums(self.device)
         scale = gradient_scale(units) if self.optimizer.is_half else 1.0
-        for batch in self.observed(batches):
-            loss = self.loss(batch)
-            (self.mean(loss, units) * scale).backward()
-            sums.add(batch, loss)
+        try:
+            for batch in self.observed(batches):
+                loss = self.loss(batch)
+                (self.mean(loss, units) * scale).backward()
+                sums.add(batch, loss)
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
         if scale != 1.0:
             self.optimizer.divide_gradients(scale)
-        self.world.add_gradients(list(self.optimizer.masters.values()))
-        return self._figures(units, sums)
+        return units, sums
 
     def measure(self, batches: Iterable[Batch]) -> Figures:
         """Return the figures of the batches in the model's mode for evaluation, without a gradient."""
@@ -150,6 +171,11 @@ class Learner:
             tokens=int(every["tokens"]),
             supervised=int(every["supervised"]),
         )
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Return whether an error says that a tensor did not fit into memory: an accelerator's own, or a CPU's."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def gradient_scale(units: Mapping[str, float]) -> float:

@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import click
 import torch
 
 import harness
@@ -21,25 +22,31 @@ from harness.contract.events import Artefact, Event, Step, Validation
 from harness.data import EncodedData
 from harness.data.encode.trained import keep_trained_rows
 from harness.files import append_json_line, read_json, replacing, write_json
-from harness.measure.weights import hashes_of_model
-from harness.model.folders import folder_of
 from harness.model.forward import causal_lm, check_forward
 from harness.model.heads import save_head
-from harness.model.load import attention_of, load_model
+from harness.model.load import fastest_attention, load_model
 from harness.model.templates import added_tokens
 from harness.plugins import Plugins
 from harness.run import Events, Run
 from harness.template import BoundTemplate, fingerprint, source_fingerprint
-from harness_tuning.batching import Sizes
-from harness_tuning.checkpoint import Progress, checkpoints, load_checkpoint, save_checkpoint
+from harness_tuning.checkpoint import (
+    Progress,
+    checkpoints,
+    load_checkpoint,
+    random_state,
+    restore_random,
+    save_checkpoint,
+)  # fmt: skip
 from harness_tuning.fit import check_data, computing, record_identity
+from harness_tuning.fused import fuse_adapters
 from harness_tuning.gates import Gate, check_start, check_unchanged, without_trace
+from harness_tuning.layout import choose_layout
 from harness_tuning.learner import Figures, Learner
 from harness_tuning.methods.full import save_model
 from harness_tuning.optimizer import MasterAdamW, check_optimizer, learning_rate_at
 from harness_tuning.policy import ModelPolicy
 from harness_tuning.precision import in_float32
-from harness_tuning.prepared import Beside, Preparation, digest_of_weights, load_prepared, save_prepared
+from harness_tuning.prepared import Beside, Preparation, load_prepared, save_prepared, start_key
 from harness_tuning.probes import choose_probes, mean_difference, measure_probes
 from harness_tuning.rows import TrainedRows
 from harness_tuning.sources import Epochs
@@ -82,22 +89,6 @@ class Tuner:
         self.progress = Progress()
         self.gate: Gate | None = None  # of a run that begins
         self.world = world or World()
-        spec, pad_id = self.spec, template.pad_id
-        self.source = Epochs(
-            data.train.items, pad_id, device, batch_tokens=spec.batch_tokens, accumulate=spec.accumulate,
-            seed=spec.seed, epochs=spec.epochs, steps=spec.steps, beside=self._beside(data.train),
-        )  # fmt: skip
-        self.total_steps = self.source.total_steps
-        self.validation: Epochs | None = None
-        if data.validation is not None:
-            budget = max(spec.batch_tokens, Sizes.of(data.validation.items).widest())
-            self.validation = Epochs(
-                data.validation.items, pad_id, device, batch_tokens=budget, accumulate=self.world.size,
-                beside=self._beside(data.validation),
-            )  # fmt: skip
-
-    def _beside(self, data: EncodedData) -> Beside | None:
-        return None if self.objective.beside is None else Beside(data.items, self.objective, self.spec.objective)
 
     def start(self) -> None:
         """Load the model, measure the probes on it as it is, and put back the newest checkpoint if there is one."""
@@ -110,8 +101,8 @@ class Tuner:
         check_data(base, self.template, self.recipe, {part: data.examples for part, data in parts.items() if data})
         self.parameters = sum(weight.numel() for weight in base.parameters())
         self.size_bytes = sum(weight.numel() * weight.element_size() for weight in base.parameters())
-        self.attention = attention_of(base)
-        if self.spec.gradient_checkpointing:
+        self.attention = fastest_attention(base)
+        if self.spec.gradient_checkpointing is True:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
         with self._computing("the check of a few tokens"):
@@ -123,9 +114,11 @@ class Tuner:
                 exact = measure_probes(base, self.probes[:1])
         with self._computing(f"the method {self.method.name}"):
             self.model = self.method.apply(base, self.spec.method).train()
+            fuse_adapters(self.model)
             with in_float32():
                 check_unchanged(exact, measure_probes(self.model, self.probes[:1]), self.method.name)
         self.rows = self._train_rows() if self.added else None
+        self._plan_batches()
         self.head = None
         if self.objective.head is not None:
             self.head = self.objective.head(causal_lm(self.model).config.get_text_config().hidden_size).to(self.device)
@@ -155,11 +148,29 @@ class Tuner:
             keep_trained_rows(self.run.trained_rows_path, self.data.train.examples)
             self._record()
 
+    def _plan_batches(self) -> None:
+        """Choose the layout of the batches, once for a run, and plan its steps."""
+        begun = self.run.manifest.get("layout") if checkpoints(self.run) else None
+        items, wanted = self.data.train.items, self.spec.layout
+        self.layout = choose_layout(self.model, items, self.device, wanted, begun)
+        self.source = self._epochs(self.data.train, epochs=self.spec.epochs, steps=self.spec.steps)
+        self.source.split = self.layout.split(self.spec, self.source.sizes)
+        self.total_steps = self.source.total_steps
+        self.validation = None if self.data.validation is None else self._epochs(self.data.validation)
+
+    def _epochs(self, data: EncodedData, **settings: Any) -> Epochs:
+        beside = None if self.objective.beside is None else Beside(data.items, self.objective, self.spec.objective)
+        return Epochs(
+            data.items, self.template.pad_id, self.device, step_tokens=self.spec.step_tokens, beside=beside,
+            layout=self.layout.layout, seed=self.spec.seed, **settings,
+        )  # fmt: skip
+
     def prepare(self) -> None:
         """Have the objective's figures of the starting state, from the run or computed now: before the first step."""
         if self.objective.prepare is None or self.source.prepared is not None:
             return
-        key = self._start_key()
+        moving = self.optimizer.weights if self.method.produces == "adapter" else {}  # else the base's files say it all
+        key = start_key(self.recipe, moving, [data.sha256 for data in (self.data.train, self.data.validation) if data])
         for part, source in (("train", self.source), ("validation", self.validation)):
             if source is None:
                 continue
@@ -167,24 +178,11 @@ class Tuner:
             with self.world.main_first():
                 source.prepared = load_prepared(path, key, source.items)
             if self.world.any(source.prepared is None, self.device):
-                preparation = Preparation(self.learner, self.template.pad_id, self.spec.batch_tokens)
+                preparation = Preparation(self.learner, self.template.pad_id, self.source.split.positions)
                 with without_trace(self.learner), self._computing("the reference"):
                     source.prepared = preparation.of(source.items, source.beside)
                 if self.world.is_main:
                     save_prepared(path, key, source.prepared)
-
-    def _start_key(self) -> dict[str, Any]:
-        """Return what figures of the starting state depend on: weights, ids, dtype and objective."""
-        folder, validation = folder_of(self.recipe.model), self.data.validation
-        assert folder is not None  # `record_identity` has refused it
-        moving = self.optimizer.weights if self.method.produces == "adapter" else {}  # else the base's files say it all
-        return {
-            **hashes_of_model(folder),
-            "weights_sha256": digest_of_weights(moving),
-            "data_sha256": [self.data.train.sha256, validation.sha256 if validation else None],
-            "dtype": self.recipe.model.dtype,
-            "objective": self.spec.objective.model_dump(mode="json"),
-        }
 
     def _tried(self) -> Estimate:
         """Pass the gates before step 1, and try some batches for time and memory."""
@@ -196,13 +194,15 @@ class Tuner:
             return estimate(stretch)
 
     def _computing(self, what: str, hint: str = ARCHITECTURE_HINT) -> AbstractContextManager[None]:
-        return computing(self.recipe.model.path, what, self.spec.batch_tokens, hint)
+        return computing(self.recipe.model.path, what, hint)
 
     def _record(self) -> None:
         """Write into the manifest what the data, the template and the model turned out to be."""
         self.run.update(
             data_sha256=self.data.train.sha256,
             attention={"name": self.attention.name, "reason": self.attention.reason},
+            layout=asdict(self.layout),
+            split=asdict(self.source.split),
             estimate=asdict(self.estimate),
             template={
                 "name": self.template.name,
@@ -275,9 +275,9 @@ class Tuner:
                 return
 
     def _step(self, step: int) -> dict[str, float]:
-        """Do one optimizer step over `accumulate` batches (fewer at the end of an epoch)."""
+        """Do one optimizer step over the step's batches."""
         began = time.perf_counter()
-        figures = self.learner.backward(self.source.step(step, self.world.rank, self.world.size))
+        figures = self._backward(step)
         learning_rate = learning_rate_at(step, self.total_steps, self.spec)
         norm = self.optimizer.step(learning_rate, self.spec.max_grad_norm)
         self.source.refresh(self.learner.policy)
@@ -307,6 +307,18 @@ class Tuner:
             "tokens_per_s": round(figures.tokens / seconds, 1),
             "seconds": round(self.progress.seconds, 3),
         }
+
+    def _backward(self, step: int) -> Figures:
+        """Take the gradient of a step; where memory does not suffice, of the same step in smaller batches."""
+        while True:
+            random = random_state()
+            figures = self.learner.backward(self.source.step(step, self.world.rank, self.world.size))
+            if figures is not None:
+                return figures
+            restore_random(random)
+            self._say(self.source.halve(step))
+            if self.world.is_main:
+                self.run.update(split=asdict(self.source.split))
 
     def validation_figures(self) -> Figures:
         """Return the figures of the validation data: the mean loss over their units, and metrics."""
@@ -373,6 +385,11 @@ class Tuner:
         metrics = {"step": self.progress.step, "validation_loss": figures.loss, **own}
         self._log(metrics, Validation(self.run.name, self.progress.step, metrics))
         yield metrics
+
+    def _say(self, what: str) -> None:
+        """Warn, from the main process."""
+        if self.world.is_main:
+            click.echo(f"warning: {what}", err=True)
 
     def _log(self, metrics: dict[str, float], event: Event) -> None:
         if self.world.is_main:

@@ -12,7 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.errors import listed
-from harness_tuning.batching import Schedule, Sizes
+from harness_tuning.batching import Schedule
 
 if TYPE_CHECKING:
     from harness.data.reports import SourceReport
@@ -130,10 +130,12 @@ def _steps(tuner: Tuner) -> Iterator[Row]:
         yield "", f"{len(left_out)} linear layers get no adapter: {names} (they compute in a way of their own)"
     yield (
         "steps",
-        f"{tuner.total_steps:,} of at most {spec.batch_tokens:,} x {spec.accumulate} tokens; learning rate "
+        f"{tuner.total_steps:,} of at most {spec.step_tokens:,} tokens; learning rate "
         f"{spec.learning_rate:g}, {spec.schedule} after {spec.warmup_ratio:.0%} warm-up; seed {spec.seed}",
     )
     yield from _gate(tuner.gate)
+    yield "batches", f"{tuner.layout}; {tuner.estimate.fill:.1%} full"
+    yield "", f"at most {tuner.source.split.positions:,} positions at once; the split does not change the gradient"
     if tuner.progress.step:
         yield "goes on", f"from step {tuner.progress.step:,}"
     if tuner.total_steps < FEW_STEPS and spec.steps is None:
@@ -145,11 +147,11 @@ def _gate(gate: Gate | None) -> Iterator[Row]:
     if gate is None:
         return
     start = "" if gate.at_start is None else f"; the loss begins at {gate.at_start:.4f}, as it should"
+    within = f"within {gate.difference:.0e} nats" if gate.difference else "to the bit"
     layers = f"; a gradient in each of {gate.layers} layers" if gate.layers else ""
     yield (
         "tried",
-        f"{gate.supervised} supervised tokens: the loss is that of plain logits in float32, within "
-        f"{gate.difference:.0e} nats{layers}{start}",
+        f"{gate.supervised} supervised tokens: the loss is that of plain logits in float32 ({within}){layers}{start}",
     )
     if gate.unseen:
         few = listed(gate.unseen[:3])
@@ -162,14 +164,12 @@ def _options(part: ObjectiveSpec | MethodSpec) -> str:
 
 def _few_steps(tuner: Tuner) -> str:
     """Say that there are few steps, and with which values there would be enough."""
-    spec, sizes = tuner.spec, Sizes.of(tuner.data.train.items)
+    spec, sizes = tuner.spec, tuner.source.sizes
     total = tuner.total_steps
     enough = f"tune.epochs={math.ceil(spec.epochs * WISHED_STEPS / total)}"
-    wished = sizes.total() * spec.epochs / WISHED_STEPS / spec.accumulate
-    batch_tokens = max(sizes.widest(), 2 ** round(math.log2(max(wished, 1))))  # a batch holds the largest item
-    smaller = Schedule(sizes, batch_tokens, spec.accumulate, spec.seed).total_steps(spec.epochs)
-    if smaller >= WISHED_STEPS / 2:
-        enough = f"tune.batch_tokens={batch_tokens} or {enough}"
+    step_tokens = 2 ** round(math.log2(max(sum(sizes.tokens) * spec.epochs / WISHED_STEPS, 1)))
+    if Schedule(sizes, step_tokens, spec.seed).total_steps(spec.epochs) >= WISHED_STEPS / 2:
+        enough = f"tune.step_tokens={step_tokens} or {enough}"
     steps = f"{total} step{'s' if total > 1 else ''}"
     return f"only {steps}: they hardly change the model. For about {WISHED_STEPS}: --set {enough}"
 
@@ -199,8 +199,8 @@ def _cost(tuner: Tuner) -> Iterator[Row]:
     if cost.free_bytes is not None and cost.peak_bytes > cost.free_bytes:
         yield (
             "warning",
-            f"that is more memory than {tuner.device} has free ({gib(cost.free_bytes)}): lower tune.batch_tokens, or "
-            f"set tune.gradient_checkpointing: true",
+            f"that is more memory than {tuner.device} has free ({gib(cost.free_bytes)}): lower "
+            f"tune.microbatch_tokens, or set tune.gradient_checkpointing: true",
         )
 
 

@@ -13,7 +13,7 @@ from torch.utils._pytree import tree_map
 HALVES = (torch.bfloat16, torch.float16)
 
 
-class _Upcast(TorchFunctionMode):  # type: ignore[misc]
+class _Upcast(TorchFunctionMode):  # type: ignore[misc]  # torch declares no type for it
     """Every function of torch gets float32 for what is half of it: tensors, and the types that are asked for.
 
     A weight is upcast where it is used and let go again, so that no second copy of the model is needed.

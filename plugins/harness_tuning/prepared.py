@@ -22,9 +22,12 @@ from torch import Tensor
 import harness
 from harness.data.encode.storage import Items
 from harness.files import replacing
+from harness.measure.weights import hashes_of_model
 from harness.model.batching import nothing, padded
+from harness.model.folders import folder_of
 from harness.nouns import Item
-from harness_tuning.batching import Sizes, batches_within
+from harness.recipe import Recipe
+from harness_tuning.batching import Sizes, Split, split_step
 from harness_tuning.learner import Learner
 
 OBSERVED = "observed/"  # before the names of figures that belong to the items beside
@@ -75,7 +78,7 @@ class Preparation:
 
     learner: Learner
     pad_id: int
-    batch_tokens: int
+    positions: int  # of a batch, at most, where no example alone has more
 
     def of(self, items: Items, beside: Sequence[Item] | None) -> Prepared:
         """Ask the objective for the figures of every example, each process for its share of the batches."""
@@ -91,10 +94,10 @@ class Preparation:
             for name in learner.prepare(nothing(self.pad_id, learner.device))
         }
         for prefix, source in sources:
-            plan = batches_within(Sizes.of_items(source), range(len(source)), self.batch_tokens)
-            for indices in plan[learner.world.rank :: learner.world.size]:
-                places = [place for index in indices for place in range(firsts[index], firsts[index + 1])]
-                batch = padded([source[index] for index in indices], self.pad_id, learner.device)
+            plan = split_step(Sizes.of_items(source), range(len(source)), Split(self.positions))
+            for part in plan[learner.world.rank :: learner.world.size]:
+                places = [place for index in part.items for place in range(firsts[index], firsts[index + 1])]
+                batch = padded([source[index] for index in part.items], self.pad_id, learner.device)
                 for name, values in learner.prepare(batch).items():
                     figures[prefix + name][places] = values.float().cpu()
         learner.model.train()
@@ -121,6 +124,19 @@ def save_prepared(path: Path, key: Mapping[str, Any], prepared: Prepared) -> Non
     about = json.dumps({"key": dict(key), "sha256": _digest(prepared.figures)})
     with replacing(path) as temporary:
         save_file(dict(prepared.figures), temporary, {"about": about})
+
+
+def start_key(recipe: Recipe, moving: Mapping[str, Tensor], data: Sequence[str]) -> dict[str, Any]:
+    """Return what figures of the starting state depend on: weights, hashes of the data, dtype, objective."""
+    folder = folder_of(recipe.model)
+    assert folder is not None  # `record_identity` has refused it
+    return {
+        **hashes_of_model(folder),
+        "weights_sha256": digest_of_weights(moving),
+        "data_sha256": data,
+        "dtype": recipe.model.dtype,
+        "objective": recipe.tune.objective.model_dump(mode="json"),
+    }
 
 
 def digest_of_weights(weights: Mapping[str, Tensor]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import torch
@@ -11,16 +11,17 @@ import torch
 from harness.contract.batches import Batch
 from harness.contract.objectives import Policy
 from harness.data.encode.storage import Items
-from harness.model.batching import nothing, padded
+from harness.errors import HarnessError
+from harness.model.batching import nothing, packed, padded
 from harness.nouns import Item
-from harness_tuning.batching import Schedule, Sizes, batches_within
+from harness_tuning.batching import Layout, Part, Schedule, Sizes, Split, split_step
 from harness_tuning.prepared import OBSERVED, Prepared
 
 
 class Epochs:
     """A BatchSource over encoded items, each once an epoch, in an order fixed by the seed.
 
-    A step is `accumulate` batches (fewer at the end of an epoch), however many processes share them.
+    A step has the same items however it is split into batches, and however many processes share them.
     """
 
     def __init__(
@@ -29,8 +30,9 @@ class Epochs:
         pad_id: int,
         device: torch.device | str,
         *,
-        batch_tokens: int,
-        accumulate: int = 1,
+        step_tokens: int,
+        split: Split | None = None,
+        layout: Layout = "padded",
         seed: int = 0,
         epochs: float = 1.0,
         steps: int | None = None,
@@ -39,40 +41,74 @@ class Epochs:
         self.items, self.pad_id, self.device = items, pad_id, device
         self.beside = beside
         self.prepared: Prepared | None = None
-        self.sizes = Sizes.of(items)
-        self.schedule = Schedule(self.sizes, batch_tokens, accumulate, seed)
+        self.sizes, self.split = Sizes.of(items, layout), split or Split.whole(step_tokens)
+        self.schedule = Schedule(self.sizes, step_tokens, seed)
         self.total_steps: int = steps or self.schedule.total_steps(epochs)
 
     def step(self, number: int, rank: int = 0, size: int = 1) -> list[Batch]:
         """Return the batches of a step for process `rank` of `size`: every `size`-th, or one without documents."""
-        _, batches = self.schedule.batches_of(number)
-        mine = [self.batch(indices) for indices in batches[rank::size]]
-        most = len(batches[0::size])
+        parts = self.parts(number, size)
+        mine = [self.batch(part) for part in parts[rank::size]]
+        most = len(parts[0::size])
         return mine + [nothing(self.pad_id, self.device)] * (most - len(mine))
+
+    def parts(self, number: int, size: int = 1) -> list[Part]:
+        """Return the plan of the batches of a step that `size` processes share, the largest first."""
+        return split_step(self.sizes, self.schedule.items_of(number)[1], self.split, size)
+
+    def part(self, items: Sequence[int]) -> Part:
+        """Return the plan of one batch of these items."""
+        rows = (tuple(items),) if self.sizes.layout == "packed" else tuple((index,) for index in items)
+        return Part(rows, self.sizes.positions(rows))
+
+    def batch(self, part: Part) -> Batch:
+        """Return the batch of a part; what is observed beside it is padded."""
+        items = [self._item(self.items, index) for index in part.items]
+        if self.sizes.layout == "padded":
+            batch = padded(items, self.pad_id, self.device)
+        else:
+            numbers = iter(range(len(items)))
+            batch = packed(items, [[next(numbers) for _ in row] for row in part.rows], self.pad_id, self.device)
+        if self.beside is None:
+            return batch
+        others = [self._item(self.beside, index, OBSERVED) for index in part.items]
+        parts = split_step(Sizes.of_items(others), range(len(others)), self.split)
+        rows = ([others[index] for index in part.items] for part in parts)
+        return replace(batch, observed=tuple(padded(some, self.pad_id, self.device) for some in rows))
 
     def progress(self, number: int) -> dict[str, float]:
         """Return how many epochs are done after a step."""
-        return {"epoch": round(self.schedule.batches_of(number)[0], 4)}
+        return {"epoch": round(self.schedule.items_of(number)[0], 4)}
 
-    def batch(self, indices: Sequence[int]) -> Batch:
-        """Return the batch of these items."""
-        batch = padded([self._item(self.items, index) for index in indices], self.pad_id, self.device)
-        if self.beside is None:
-            return batch
-        others = [self._item(self.beside, index, OBSERVED) for index in indices]
-        within = batches_within(Sizes.of_items(others), range(len(others)), self.schedule.batch_tokens)
-        parts = ([others[index] for index in part] for part in within)
-        return replace(batch, observed=tuple(padded(part, self.pad_id, self.device) for part in parts))
+    def halve(self, step: int) -> str:
+        """Split steps into batches of half as many positions, after `step` took too much memory. Return what to say.
+
+        Raises:
+            HarnessError: where the largest item allows no smaller batches.
+        """
+        before, least = self.split.positions, self.sizes.widest()
+        if before <= least:
+            raise HarnessError(
+                f"step {step}: out of memory with batches of {before:,} positions, and the largest item has {least:,}: "
+                f"lower data.max_tokens, or set tune.gradient_checkpointing: true"
+            )
+        self.split = replace(self.split, positions=max(before // 2, least))
+        return (
+            f"step {step}: out of memory with batches of {before:,} positions. It is done again in batches of "
+            f"{self.split.positions:,}, and so are the steps after it; the gradient is the same"
+        )
 
     def _item(self, items: Sequence[Item], index: int, prefix: str = "") -> Item:
         return items[index] if self.prepared is None else self.prepared.item(items, index, prefix)
 
     def state(self) -> dict[str, Any]:
-        """Return nothing: a step's batches follow from its number."""
-        return {}
+        """Return the split: a step's batches follow from its number and that."""
+        return {"split": asdict(self.split)}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        """Do nothing: a step's batches follow from its number."""
+        """Split steps as they were."""
+        if "split" in state:  # 0.1 had none
+            self.split = Split(**state["split"])
 
     def refresh(self, policy: Policy) -> None:
         """Do nothing: the data do not depend on the policy."""

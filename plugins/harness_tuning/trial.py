@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import resource
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
 from harness.recipe import TuneSpec
+from harness_tuning.batching import Part
 from harness_tuning.learner import Learner
 from harness_tuning.optimizer import MasterAdamW
 from harness_tuning.sources import Epochs
@@ -38,6 +38,7 @@ class Estimate:
     peak_bytes: int | None
     free_bytes: int | None  # of the accelerator or the machine, what this process has taken included
     widest_tokens: int  # with padding
+    fill: float  # the share of the positions that are no padding
     trial_seconds: float
 
 
@@ -61,73 +62,74 @@ def estimate(stretch: Stretch) -> Estimate:
     """Run a few batches of the plan, in `without_trace`, and return what the run will take."""
     began = time.perf_counter()
     sizes, learner = stretch.train.sizes, stretch.learner
-    batches = _first_batches(stretch)
+    steps = _first_steps(stretch)
+    every = [part for parts in steps for part in parts]
     left = stretch.steps_left
-    padded = sum(sizes.padded_tokens(batch) for step in batches for batch in step) / len(batches) * left
-    lengths = stretch.train.items.lengths()
-    tokens = sum(lengths[index] for step in batches for batch in step for index in batch) / len(batches) * left
-    every = [batch for step in batches for batch in step]
-    widest = max(every, key=lambda batch: (sizes.padded_tokens(batch), sizes.lengths[batch[-1]]))
+    positions = sum(part.positions for part in every) / len(steps) * left
+    tokens = sum(sizes.tokens[index] for part in every for index in part.items) / len(steps) * left
+    widest = max(every, key=lambda part: (part.positions, sizes.longest[part.items[0]]))
 
     small = small_part(stretch)
-    _timed(stretch, small[:1])  # buffers and kernels of the first use
-    small_s, small_tokens = _timed(stretch, small), sizes.padded_tokens(small)
+    _timed(stretch, stretch.train.part(small.items[:1]))  # buffers and kernels of the first use
+    small_s = _timed(stretch, small)
     forward_share = _timed(stretch, small, backward=False) / small_s
-    per_token = small_s / small_tokens
+    per_token = small_s / small.positions
     optimizer_s = _optimizer_seconds(stretch)
 
     peak = None
-    if sizes.padded_tokens(widest) * per_token <= max(MOST_S, SHARE * padded * per_token):
-        tried, seconds = sizes.padded_tokens(widest), _timed(stretch, widest)
+    if widest.positions * per_token <= max(MOST_S, SHARE * positions * per_token):
+        tried, seconds = widest.positions, _timed(stretch, widest)
         peak = _peak_bytes(learner)
         per_token = seconds / tried
-        for batch in _spread(every, MOST_BATCHES):
+        for part in _spread(every, MOST_BATCHES):
             spent = time.perf_counter() - began
-            if spent + sizes.padded_tokens(batch) * per_token > max(LEAST_S, SHARE * padded * per_token):
+            if spent + part.positions * per_token > max(LEAST_S, SHARE * positions * per_token):
                 break
-            seconds += _timed(stretch, batch)
-            tried += sizes.padded_tokens(batch)
+            seconds += _timed(stretch, part)
+            tried += part.positions
             per_token = seconds / tried
     per_token /= learner.world.size  # the batches of a step are shared out
-    step_s = padded / left * per_token + optimizer_s
+    step_s = positions / left * per_token + optimizer_s
     return Estimate(
-        seconds=left * step_s + _forward_only_tokens(stretch) * per_token * forward_share,
+        seconds=left * step_s + _forward_only_positions(stretch) * per_token * forward_share,
         step_seconds=step_s,
         tokens_per_s=tokens / left / step_s,
         peak_bytes=peak,
         free_bytes=free_memory_bytes(learner.device),
-        widest_tokens=sizes.padded_tokens(widest),
+        widest_tokens=widest.positions,
+        fill=tokens / positions,
         trial_seconds=time.perf_counter() - began,
     )
 
 
-def small_part(stretch: Stretch) -> list[int]:
-    """Return the first items of the next batch, as many as have at most SMALL_TOKENS with padding, at least one."""
-    batch = stretch.train.schedule.batches_of(stretch.step + 1)[1][0]
-    items = batch[:1]
-    for index in batch[1:]:
-        if stretch.train.sizes.padded_tokens([*items, index]) > SMALL_TOKENS:
+def small_part(stretch: Stretch) -> Part:
+    """Return the first items of the next step, as many as have at most SMALL_TOKENS with padding, at least one."""
+    source = stretch.train
+    first, *rest = source.parts(stretch.step + 1)[-1].items  # the smallest batch
+    part = source.part([first])
+    for index in rest:
+        if (more := source.part([*part.items, index])).positions > SMALL_TOKENS:
             break
-        items.append(index)
-    return items
+        part = more
+    return part
 
 
-def _first_batches(stretch: Stretch) -> list[list[list[int]]]:
+def _first_steps(stretch: Stretch) -> list[list[Part]]:
     """Return the batches of each step that is left, at most an epoch of them: the next epochs are like it."""
-    schedule = stretch.train.schedule
-    first, last = stretch.step + 1, stretch.train.total_steps
-    last = min(last, first + schedule.total_steps(1) - 1)
-    return [schedule.batches_of(step)[1] for step in range(first, last + 1)]
+    source = stretch.train
+    first, last = stretch.step + 1, source.total_steps
+    last = min(last, first + source.schedule.total_steps(1) - 1)
+    return [source.parts(step, stretch.learner.world.size) for step in range(first, last + 1)]
 
 
-def _spread(batches: list[list[int]], count: int) -> list[list[int]]:
-    return batches[:: max(1, len(batches) // count)][:count]
+def _spread(parts: list[Part], count: int) -> list[Part]:
+    return parts[:: max(1, len(parts) // count)][:count]
 
 
-def _timed(stretch: Stretch, indices: Sequence[int], backward: bool = True) -> float:
+def _timed(stretch: Stretch, part: Part, backward: bool = True) -> float:
     """Return the seconds of one batch, from the items to the gradients, or to the loss alone."""
     learner = stretch.learner
-    batch = stretch.train.batch(indices)
+    batch = stretch.train.batch(part)
     if stretch.train.prepared is None:
         batch = learner.prepared(batch)
     began = time.perf_counter()
@@ -163,14 +165,14 @@ def _optimizer_seconds(stretch: Stretch) -> float:
     return step() * stretch.learner.trainable / copied
 
 
-def _forward_only_tokens(stretch: Stretch) -> int:
-    """Return the tokens, with padding, of the validation passes that are left, and of the starting state's figures."""
+def _forward_only_positions(stretch: Stretch) -> int:
+    """Return the positions of the validation passes that are left, and of the figures of the starting state."""
     prepare = 0
     if stretch.learner.objective.prepare is not None and stretch.train.prepared is None:
-        prepare = _tokens_of_an_epoch(stretch.train)
+        prepare = _positions_of_an_epoch(stretch.train)
     if stretch.validation is None:
         return prepare
-    one = _tokens_of_an_epoch(stretch.validation)
+    one = _positions_of_an_epoch(stretch.validation)
     total, every = stretch.train.total_steps, stretch.spec.validate_every
     passes = {total} | ({0} if stretch.step == 0 else set())
     if every:
@@ -178,12 +180,9 @@ def _forward_only_tokens(stretch: Stretch) -> int:
     return one * (len(passes) + bool(prepare)) + prepare
 
 
-def _tokens_of_an_epoch(source: Epochs) -> int:
-    return sum(
-        source.sizes.padded_tokens(batch)
-        for step in range(1, source.schedule.total_steps(1) + 1)
-        for batch in source.schedule.batches_of(step)[1]
-    )
+def _positions_of_an_epoch(source: Epochs) -> int:
+    steps = range(1, source.schedule.total_steps(1) + 1)
+    return sum(part.positions for step in steps for part in source.parts(step))
 
 
 def _peak_bytes(learner: Learner) -> int:

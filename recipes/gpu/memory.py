@@ -86,7 +86,7 @@ class Held(TorchDispatchMode):
 
 
 def memory(recipe: dict[str, Any]) -> Memory:
-    """Return the memory of a step by `recipe`: `tune.batch_tokens` supervised tokens in rows of `data.max_tokens`."""
+    """Return the memory of a step by `recipe`: `tune.step_tokens` supervised tokens in rows of `data.max_tokens`."""
     architecture, shape = SHAPES[recipe["model"]["path"]]
     tune, width = recipe["tune"], recipe["data"]["max_tokens"]
     config = architecture(**shape)
@@ -118,7 +118,7 @@ def memory(recipe: dict[str, Any]) -> Memory:
             for weight in model.parameters():
                 held.add(weight)
             weights, base = held.now, model.get_base_model()
-            ids = torch.zeros((tune["batch_tokens"] // width, width), dtype=torch.long)
+            ids = torch.zeros((tune["step_tokens"] // width, width), dtype=torch.long)
             hidden = base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)
             head = base.get_output_embeddings()
             logprobs.chosen_logprobs(hidden, ids.flatten(), output_head(base), head).sum().neg().backward()

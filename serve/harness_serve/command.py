@@ -136,7 +136,7 @@ def _serve(
         except harness.HarnessError as error:
             raise harness.HarnessError(f"the page: {error}, or choose another with --ui-port, or --no-ui") from None
         require_usable(settings["votes"])
-        examples = _read_examples(settings["examples"], context.plugins.datasets)
+        examples = read_examples(settings["examples"], context.plugins.datasets)
     with contextlib.ExitStack() as stack:
         needed_later = ("transformers", "gradio") if settings["ui"] else ("transformers",)
         began = time.monotonic()
@@ -233,7 +233,7 @@ def _value(text: str) -> Any:
         raise harness.HarnessError(f"--set: {text!r} is not valid YAML: {error}") from None
 
 
-def _read_examples(path: Path | None, datasets: Registry[harness.Dataset]) -> list[str] | None:
+def read_examples(path: Path | None, datasets: Registry[harness.Dataset]) -> list[str] | None:
     """Return the texts of a JSON list, or the first question of each of the first rows of a file of data."""
     from harness.data.convert.prompts import prompts_of
 

@@ -48,7 +48,7 @@ data:
   decontaminate: {{action: drop}}
 evaluate:
   - {{evaluation: quiz}}
-tune: {{method: {{name: lora, rank: 4, alpha: 8}}, batch_tokens: 256, steps: 2}}
+tune: {{method: {{name: lora, rank: 4, alpha: 8}}, step_tokens: 256, steps: 2}}
 """
 
 

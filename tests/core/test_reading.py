@@ -17,6 +17,7 @@ import harness
 from harness.data import load_source, read_rows
 from harness.data.read import jsontext, storage, tables
 from harness.data.read.storage import files_of
+from harness.data.read.tables import writes_line_ends
 from harness.errors import MissingExtraError
 from harness.plugins import Plugins
 from harness.recipe import DataSource
@@ -770,3 +771,45 @@ def test_json_that_python_cannot_hold_is_told_in_plain_words(text, told, tmp_pat
         errors = []
         list(read_rows(str(path), errors.append))
         assert told in str(errors[0])
+
+
+def test_rows_under_a_key_of_an_object_are_read_where_the_source_says_so(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps({"version": 1, "data": [{"q": "a"}, {"q": "b"}], "no": {}}, indent=1))
+    assert list(read_rows(path, key="data")) == [(1, {"q": "a"}), (2, {"q": "b"})]
+    with pytest.raises(harness.DataError, match=r"no list of rows under `rows: dta`\. Did you mean 'data'\?"):
+        list(read_rows(path, key="dta"))
+
+
+def test_the_split_layout_of_pandas_is_read(tmp_path):
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps({"columns": ["q", "n"], "index": [0, 1], "data": [["a", 1], ["b", 2]]}))
+    assert [row for _, row in read_rows(path)] == [{"q": "a", "n": 1}, {"q": "b", "n": 2}]
+
+
+def test_columns_of_message_lists_are_rows(tmp_path):
+    chats = [[{"role": "user", "content": text}] for text in "ab"]
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps({"messages": chats}))
+    assert [row for _, row in read_rows(path)] == [{"messages": chat} for chat in chats]
+
+
+def test_blanks_around_the_names_of_columns_are_none_of_theirs(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_text("question, answer\nWhat is it?, A thing.\n")
+    assert [row for _, row in read_rows(path)] == [{"question": "What is it?", "answer": " A thing."}]
+
+
+@pytest.mark.parametrize(
+    ("text", "is_written"),
+    [
+        (r"Read this.\nOptions:\n- yes\n- no", True),
+        (r"The end.\n\nWho?", True),
+        (r"Is $a \neq b$ where $\nabla f = \nu$?", False),
+        (r"C:\new\notes.txt", False),
+        ("print('a\\n')\nprint('B.\\n')", False),
+        ("one\ntwo", False),
+    ],
+)
+def test_line_ends_written_as_two_characters_are_told_from_other_backslashes(text, is_written):
+    assert writes_line_ends({"id": 1, "text": text}) is is_written

@@ -5,6 +5,7 @@ import json
 import re
 
 import pytest
+from ruamel.yaml import YAML
 
 import harness
 from harness.data import SourceReport, load_source, read_rows
@@ -15,7 +16,7 @@ from harness.data.convert.sources import resolved
 from harness.nouns import Match
 from harness.options import Options
 from harness.plugins import Plugins
-from harness.recipe import DataSource
+from harness.recipe import DataSource, source_model
 from tests.following import follow
 
 
@@ -372,3 +373,61 @@ def test_compressed_rows_are_recognised_too(tmp_path, datasets):
 def test_what_is_more_or_less_than_a_row_is_told(row, told, write_rows):
     with pytest.raises(harness.DataError, match=told):
         choose(str(write_rows(row)), Plugins().datasets)
+
+
+# Hints
+
+
+def refusal(write_rows, *rows) -> str:
+    with pytest.raises(harness.DataError) as caught:
+        recognising.choose(str(write_rows(*rows)), Plugins().datasets)
+    return str(caught.value)
+
+
+def test_a_further_column_does_not_hide_the_one_to_rename(write_rows):
+    told = refusal(write_rows, {"instrction": "Say hi", "outpt": "Hi", "topic": "x"})
+    (line,) = re.findall(r"`- (\{dataset: .*\})`", told)
+    source = YAML(typ="safe").load(line)
+    assert source["columns"] == {"instruction": "instrction", "output": "outpt"} and source["unread"] == ["topic"]
+    assert "'topic', which would be lost" in told
+    model = source_model(Plugins().datasets[source["dataset"]])
+    (item,) = load_source(model(**source), Plugins().datasets)
+    assert [message.content for message in item.messages] == ["Say hi", "Hi"]
+
+
+def test_two_texts_under_other_names_are_proposed_in_each_order(write_rows):
+    told = refusal(write_rows, {"tweet": "I am sad", "emotion": "sadness"}, {"tweet": "I am glad", "emotion": "joy"})
+    proposed = re.findall(r"- dataset: (\w+)\n.*\n +columns: (.*)", told)
+    assert ("flan", "{text: tweet, label: emotion}") in proposed
+    assert ("prompt_completion", "{prompt: tweet, completion: emotion}") in proposed
+    assert follow(told, Plugins().datasets) == len(proposed) == 4
+
+
+def test_the_reason_that_counts_comes_first_and_other_kinds_are_not_mentioned(write_rows):
+    talk = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a"}]
+    told = refusal(write_rows, {"messages": talk, "summary": "They talk."})
+    assert re.search(r"without loss:\n  messages: row 1: the column 'summary' would be lost", told)
+    assert not re.search("bedrock|swift_tools|cohere|hermes", told)
+    told = refusal(
+        write_rows, {"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "a", "loss": 3}]}
+    )
+    assert "the rows have the fields of 'sharegpt', which reads 0% of them: row 1: turn 2: the loss should be" in told
+
+
+def test_to_leave_a_column_out_is_proposed_only_where_that_makes_rows_readable(write_rows):
+    told = refusal(write_rows, {"messages": [{"role": "user", "content": "q"}], "reference": "4"})
+    assert "a prompt without an answer is nothing to train on" in told and "unread:" not in told
+
+
+@pytest.mark.parametrize("name", ["images", "audio", "video_path", "image_url"])
+def test_pictures_and_sounds_are_not_proposed_to_be_left_out(name, write_rows):
+    talk = [{"role": "user", "content": "<image>q"}, {"role": "assistant", "content": "a"}]
+    told = refusal(write_rows, {"messages": talk, name: ["lamp.jpg"]})
+    assert "`on_bad_row: drop`" in told and "unread:" not in told
+
+
+@pytest.mark.parametrize("mark", [{"mask": 1}, {"learn": False}, {"ignore_loss": True}])
+def test_a_mark_under_another_name_is_not_proposed_to_be_left_out(mark, write_rows):
+    talk = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", **mark}]
+    told = refusal(write_rows, {"messages": talk})
+    assert "may say what is not trained on" in told and "`train` of a message" in told and "unread:" not in told

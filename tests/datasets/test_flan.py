@@ -654,3 +654,12 @@ def test_real_seed_tasks_lose_no_row(real_data, load):
         items = load(real_data / "self-instruct" / f"{name}.jsonl", "seed_tasks")
         lines = (real_data / "self-instruct" / f"{name}.jsonl").read_text(encoding="utf-8").splitlines()
         assert len(items) == rows and [item.id for item in items] == [json.loads(line)["id"] for line in lines]
+
+
+@pytest.mark.parametrize("task", ["label", "topic"])
+def test_a_number_is_no_answer_of_a_task_of_labels_until_something_says_what_it_means(task):
+    row = {"text": "Win a prize!", "label": 1}
+    with pytest.raises(harness.DataError, match=r"is the number 1: say what the numbers mean, `labels: \{1: WORDS"):
+        convert_row(flan.DATASET, row, flan.FlanOptions(task=task))
+    (item,) = convert_row(flan.DATASET, row, flan.FlanOptions(task=task, labels={"0": "ham", "1": "spam"}))
+    assert "spam" in item.messages[1].content

@@ -310,7 +310,8 @@ ROWS: list[tuple[str, Any, Any]] = [
                               "answer-suggestion": None, "external_id": None, "metadata": "{}"}, QA),
     ("argilla_flat_rankings", {"id": "1", "status": "completed", "_server_id": "s", "prompt": "q", "response-1": "a",
                                "response-2": "b", "best.responses": [[
-                                   {"value": "response-2", "rank": 1}, {"value": "response-1", "rank": 2}]]},
+                                   {"value": "response-2", "rank": 1}, {"value": "response-1", "rank": 2}]],
+                               "best.responses.status": ["submitted"]},
      prefer("q", "b", "a", margin=1.0)),
     ("label_studio_min_answers", {**MINIMAL, "question": "q", "reply": "a"}, QA),
     ("label_studio_min_labels", {**MINIMAL, "text": "I loved it.", "mood": {"choices": ["Positive"]}},

@@ -31,7 +31,7 @@ tune:
   method: {{name: lora, rank: 16, alpha: 32, target_modules: all-linear}}
   learning_rate: 3.0e-3
   epochs: 1
-  batch_tokens: 1024
+  step_tokens: 1024
   warmup_ratio: 0.05
 """
 EXAMPLES = 3  # as many as `--examples` is given

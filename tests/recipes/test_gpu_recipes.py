@@ -59,7 +59,7 @@ def test_the_memory_that_is_stated_is_what_a_step_is_computed_to_hold(path: Path
 def test_a_step_holds_less_with_gradient_checkpointing_and_more_with_more_tokens(memory: ModuleType) -> None:
     recipe: dict[str, Any] = YAML(typ="safe").load(GPU / "qwen2.5-0.5b.yaml")
     plain = memory.memory(recipe).peak_gib
-    recipe["tune"]["batch_tokens"] *= 2
+    recipe["tune"]["step_tokens"] *= 2
     doubled = memory.memory(recipe).peak_gib
     recipe["tune"]["gradient_checkpointing"] = True
     assert memory.memory(recipe).peak_gib < plain < doubled < 2 * plain

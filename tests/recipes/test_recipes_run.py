@@ -53,7 +53,7 @@ def miniature(tmp_path_factory):
 @pytest.mark.parametrize("recipe", RECIPES, ids=name_of)
 def test_the_recipe_tunes_a_miniature(recipe, miniature, harness_here, tmp_path):
     text = recipe.read_text()
-    sets = [f"model.path={miniature(recipe)}", "tune.steps=2", "tune.batch_tokens=16384", "data.max_tokens=8192"]
+    sets = [f"model.path={miniature(recipe)}", "tune.steps=2", "tune.step_tokens=16384", "data.max_tokens=8192"]
     for part in ("train", "validation"):
         sets += [f"data.{part}.0.limit=20"] if f"{part}:" in text else []
     sets += ["data.validation_share=0.5"] if "validation_share" in text else []

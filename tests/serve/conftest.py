@@ -64,7 +64,7 @@ def runs_folder(served_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
         f"model: {{path: {served_model}}}\ntemplate: chatml\n"
         f"data: {{max_tokens: 256, train: [{{dataset: alpaca, path: {rows}}}], "
         f"validation: [{{dataset: alpaca, path: {rows}, limit: 6}}]}}\n"
-        "tune: {method: {name: lora, rank: 4, alpha: 8}, batch_tokens: 512, learning_rate: 0.01, steps: 12}\n"
+        "tune: {method: {name: lora, rank: 4, alpha: 8}, step_tokens: 512, learning_rate: 0.01, steps: 12}\n"
     )
     runs = folder / "runs"
     for seed, name in enumerate(("alpha", "beta"), 1):
@@ -111,7 +111,7 @@ def real_runs(real_model: Path, tmp_path_factory: pytest.TempPathFactory) -> Pat
             f"model: {{path: {real_model}}}\ntemplate: model\n"
             f"data: {{max_tokens: 128, train: [{{dataset: alpaca, path: {rows}}}], "
             f"validation: [{{dataset: alpaca, path: {rows}}}]}}\n"
-            f"tune: {{method: {{name: lora, {method}}}, batch_tokens: 128, learning_rate: 0.01, steps: 8}}\n"
+            f"tune: {{method: {{name: lora, {method}}}, step_tokens: 128, learning_rate: 0.01, steps: 8}}\n"
         )
         _tune(folder / "runs", recipe, name)
     return folder / "runs"

@@ -66,7 +66,7 @@ def served(
     (folder / "r.yaml").write_text(
         f"model: {{path: {model}, dtype: float32}}\ntemplate: {name}\n"
         "data: {train: [{dataset: messages, path: rows.jsonl}]}\n"
-        "tune: {method: full, learning_rate: 0.002, epochs: 14, batch_tokens: 2048}\n"
+        "tune: {method: full, learning_rate: 0.002, epochs: 14, step_tokens: 2048}\n"
     )
     done = run("--runs", folder / "runs", "tune", folder / "r.yaml", "--run", "thinks", cwd=folder)
     assert done.code == 0, done.out + done.err

@@ -46,7 +46,7 @@ def recipe(tmp_path: Path, tiny_model: Path, rows: Path) -> Callable[..., Path]:
         own |= {key: tune.pop(key) for key in LORA if key in tune}
         settings = {
             "method": {"name": method, **own},
-            "batch_tokens": 256,
+            "step_tokens": 256,
             "learning_rate": 0.01,
             "steps": 8,
             "warmup_ratio": 0.1,

@@ -293,7 +293,7 @@ def test_a_stopped_run_with_added_tokens_goes_on_to_the_same_model_bytes(tmp_pat
     from tests.tuning.processes import start, tune
     from tests.tuning.test_resume import losses
 
-    path = bare_recipe(bare_model(tied=False), steps=20, accumulate=2, method=method, learning_rate=1e-3)
+    path = bare_recipe(bare_model(tied=False), steps=20, step_tokens=512, method=method, learning_rate=1e-3)
     assert tune(tmp_path, path, "--run", "whole")[0] == 0
     process = start(tmp_path, "tune", path, "--run", "stopped", signal_at=(10, signal.SIGINT))
     out, err = process.communicate(timeout=120)

@@ -67,13 +67,14 @@ def test_chunks_of_logits_change_neither_loss_nor_gradient(model, monkeypatch, c
     gradients = {name: weight.grad.clone() for name, weight in model.named_parameters()}
     model.zero_grad()
     chunks = []
-    original = logprobs._logprobs
+    original = logprobs._with_gradient
     monkeypatch.setattr(
         logprobs,
-        "_logprobs",
+        "_with_gradient",
         lambda logits, targets: chunks.append(len(targets)) or original(logits, targets),
     )
     monkeypatch.setattr(logprobs, "LOGITS_AT_ONCE", {"cpu": chunk_logits, "other": chunk_logits})
+    monkeypatch.setattr(logprobs, "LEAST_ROWS", 1)
     loss_of(model, examples(6)).backward()
     assert (len(chunks) > 1) == (chunk_logits < 10**6)
     for name, weight in model.named_parameters():

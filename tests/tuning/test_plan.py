@@ -13,7 +13,7 @@ pytest.importorskip("torch")
 
 import torch
 from harness_tuning import loop, plan, trial
-from harness_tuning.batching import Schedule, Sizes, plan_epoch
+from harness_tuning.batching import Schedule, Sizes, Split, plan_epoch, split_step
 from harness_tuning.optimizer import learning_rate_at
 
 from harness.recipe import TuneSpec
@@ -26,9 +26,9 @@ def fingerprint(run: Path) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_the_trial_changes_no_byte_of_the_adapter(tmp_path, recipe, harness, monkeypatch, dtype):
-    path = recipe(dtype, steps=4, dropout=0.2, accumulate=2)  # dropout draws from the random state
+    path = recipe(dtype, steps=4, dropout=0.2)  # dropout draws from the random state
     assert harness("tune", path, "--run", "tried").code == 0
-    nothing = trial.Estimate(1.0, 1.0, 1.0, None, None, 1, 0.0)
+    nothing = trial.Estimate(1.0, 1.0, 1.0, None, None, 1, 1.0, 0.0)
     monkeypatch.setattr(loop, "estimate", lambda stretch: nothing)
     assert harness("tune", path, "--run", "untried").code == 0
     assert fingerprint(tmp_path / "runs/tried") == fingerprint(tmp_path / "runs/untried")
@@ -57,7 +57,13 @@ def test_the_trial_leaves_no_gradient_no_optimizer_state_and_the_random_state_as
 def test_plan_shows_steps_time_and_memory_and_leaves_no_run_behind(tmp_path, recipe, harness):
     done = harness("tune", recipe(), "--plan", "--run", "later")
     assert done.code == 0, done.err
-    for told in ("later", "8 of at most 256 x 1 tokens", "tokens/s measured; 8 steps of", "at its peak (measured at"):
+    for told in (
+        "later",
+        "8 of at most 256 tokens",
+        "rows of similar length",
+        "tokens/s measured; 8 steps of",
+        "at its peak (measured at",
+    ):
         assert told in done.out
     assert not (tmp_path / "runs").exists() and "validation loss" not in done.out
 
@@ -71,7 +77,7 @@ def test_the_plan_has_a_row_each_for_objective_and_method_with_their_own_options
 def test_plan_as_json_has_the_figures(recipe, harness):
     done = harness("tune", recipe(), "--plan", "--json")
     told = json.loads(done.out)
-    assert told["steps"] == 8 and told["estimate"]["seconds"] > 0 and told["estimate"]["widest_tokens"] <= 256
+    assert told["steps"] == 8 and told["estimate"]["seconds"] > 0 and told["estimate"]["widest_tokens"] <= 276
     assert any(label == "time" for label, _ in told["plan"])
 
 
@@ -85,8 +91,8 @@ def cost_of(monkeypatch, recipe, harness, per_token_s: float, **tune: object) ->
     """The estimate on a machine that needs `per_token_s` for a token of a batch, and nothing for anything else."""
     clock = [0.0]
 
-    def timed(stretch, indices, backward=True):
-        seconds = per_token_s * stretch.train.sizes.padded_tokens(indices) * (1 if backward else 0.5)
+    def timed(stretch, part, backward=True):
+        seconds = per_token_s * part.positions * (1 if backward else 0.5)
         clock[0] += seconds
         return seconds
 
@@ -106,12 +112,15 @@ def test_the_estimate_counts_padding_and_each_validation(monkeypatch, recipe, ha
 
     spec = load_recipe(recipe(), Plugins())
     train, validation = cached_data(spec.data, Plugins(), bind_template(spec.template, spec.model, Plugins()))
-    sizes = Sizes.of(train.items)
-    schedule = Schedule(sizes, 256, 1, 0)
-    per_epoch = schedule.total_steps(1)
-    padded = sum(sizes.padded_tokens(b) for step in range(1, per_epoch + 1) for b in schedule.batches_of(step)[1])
-    held = Sizes.of(validation.items)
-    one = sum(held.padded_tokens(batch) for batch in plan_epoch(held, 256, 0, 0))
+    padded, one = (
+        sum(
+            part.positions
+            for items in plan_epoch(sizes, 256, 0, 0)
+            for part in split_step(sizes, items, Split.whole(256))
+        )
+        for sizes in (Sizes.of(train.items), Sizes.of(validation.items))
+    )
+    per_epoch = Schedule(Sizes.of(train.items), 256, 0).total_steps(1)
 
     cost = cost_of(monkeypatch, recipe, harness, 0.001, steps=per_epoch)
     assert cost["seconds"] == pytest.approx(0.001 * (padded + 0.5 * 2 * one))
@@ -134,31 +143,30 @@ def test_the_trial_is_a_small_part_of_a_long_run_and_leaves_out_a_batch_that_alo
 def test_more_memory_than_is_free_is_warned_of(monkeypatch, recipe, harness):
     monkeypatch.setattr(trial, "free_memory_bytes", lambda device: 2**20)
     told = " ".join(harness("tune", recipe(), "--plan").out.split())
-    assert "warning that is more memory than cpu has free (0.0 GiB): lower tune.batch_tokens" in told
+    assert "warning that is more memory than cpu has free (0.0 GiB): lower tune.microbatch_tokens" in told
 
 
 @pytest.mark.slow
 def test_a_run_of_few_steps_is_said_with_what_to_set(recipe, harness):
-    path = recipe(batch_tokens=4096)
+    path = recipe(step_tokens=4096)
     path.write_text(path.read_text().replace(', "steps": 8', ""))
     told = " ".join(harness("tune", path, "--plan").out.split())
-    assert "warning only 1 step: they hardly change the model. For about 50: --set tune.batch_tokens=" in told
+    assert "warning only 1 step: they hardly change the model. For about 50: --set tune.step_tokens=" in told
     assert "or tune.epochs=50" in told
     done = harness("tune", path, "--plan", "--set", "tune.epochs=50")
     assert "hardly anything" not in done.out and "50 of at most" in done.out
 
 
-@pytest.mark.parametrize(("rows", "batches_help"), [(12, False), (400, True)])
-def test_smaller_batches_are_named_only_where_they_help(rows, batches_help):
+@pytest.mark.parametrize(("rows", "smaller_help"), [(12, False), (400, True)])
+def test_smaller_steps_are_named_only_where_they_help(rows, smaller_help):
     lengths = [100 + number % 20 for number in range(rows)]
     spec = TuneSpec.model_validate(
-        {"objective": {"name": "sft"}, "method": {"name": "lora"}, "epochs": 1, "batch_tokens": 16384}
+        {"objective": {"name": "sft"}, "method": {"name": "lora"}, "epochs": 1, "step_tokens": 16384}
     )
-    items = SimpleNamespace(lengths=lambda: lengths, example_counts=lambda: [1] * rows)
-    total = Schedule(Sizes.of_single(lengths), spec.batch_tokens, spec.accumulate, spec.seed).total_steps(spec.epochs)
-    data = SimpleNamespace(train=SimpleNamespace(items=items))
-    told = plan._few_steps(SimpleNamespace(spec=spec, data=data, total_steps=total))
-    assert ("tune.batch_tokens=" in told) == batches_help and "tune.epochs=" in told
+    sizes = Sizes.of_single(lengths)
+    total = Schedule(sizes, spec.step_tokens, spec.seed).total_steps(spec.epochs)
+    told = plan._few_steps(SimpleNamespace(spec=spec, source=SimpleNamespace(sizes=sizes), total_steps=total))
+    assert ("tune.step_tokens=" in told) == smaller_help and "tune.epochs=" in told
 
 
 @pytest.mark.slow

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 
 
 def test_a_stopped_dpo_run_goes_on_to_the_same_bytes_with_its_reference_or_without(tmp_path, preferences):
-    path = preferences(objective={"name": "dpo", "beta": 0.2}, steps=6, accumulate=2)
+    path = preferences(objective={"name": "dpo", "beta": 0.2}, steps=6, step_tokens=512)
     code, told = tune(tmp_path, path, "--run", "whole")
     assert code == 0, told
     whole = tmp_path / "runs/whole"

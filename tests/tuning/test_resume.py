@@ -33,7 +33,7 @@ def steps_done(run: Path) -> int:
 
 
 def test_ctrl_c_saves_says_how_to_go_on_and_resume_gives_the_same_adapter_bytes(tmp_path, recipe):
-    path = recipe(steps=20, dropout=0.1, accumulate=2)
+    path = recipe(steps=20, dropout=0.1, step_tokens=512)
     code, told = tune(tmp_path, path, "--run", "whole")
     assert code == 0, told
 

@@ -59,7 +59,7 @@ def metrics_of(run: Path) -> tuple[list[dict[str, float]], list[float]]:
 
 
 def test_an_objective_over_preferences_is_one_file(tmp_path, plugin, preferences, harness):
-    path = preferences(objective={"name": "pairwise", "beta": 0.2}, steps=8, learning_rate=0.01, batch_tokens=512)
+    path = preferences(objective={"name": "pairwise", "beta": 0.2}, steps=8, learning_rate=0.01, step_tokens=512)
     done = harness("--plugin", plugin(PAIRWISE), "tune", path)
     assert done.code == 0, done.out + done.err
     assert re.search(r"^objective +pairwise: beta 0\.2 *\nmethod +lora: .*rank 4", done.out, re.MULTILINE)

@@ -9,8 +9,9 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from harness_tuning.batching import Sizes, plan_epoch  # noqa: E402
+from harness_tuning.batching import Sizes, Split, plan_epoch, split_step  # noqa: E402
 from harness_tuning.objectives import sft  # noqa: E402
+from harness_tuning.policy import ModelPolicy  # noqa: E402
 from harness_tuning.sources import Epochs  # noqa: E402
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
@@ -46,8 +47,8 @@ def pairs(count: int) -> Kept:
     )
 
 
-def epochs(of: Any, accumulate: int = 3) -> Epochs:
-    return Epochs(of, 0, "cpu", batch_tokens=48, accumulate=accumulate, seed=1)
+def epochs(of: Any, layout: Any = "padded") -> Epochs:
+    return Epochs(of, 0, "cpu", step_tokens=144, split=Split(48), layout=layout, seed=1)
 
 
 def contents(batches: list[Any]) -> list[tuple[int, ...]]:
@@ -58,9 +59,10 @@ def contents(batches: list[Any]) -> list[tuple[int, ...]]:
     return sorted(tuple(batch.input_ids[row, start : start + length].tolist()) for batch, (row, start, length) in rows)
 
 
+@pytest.mark.parametrize("layout", ["padded", "packed"])
 @pytest.mark.parametrize("size", [1, 2, 3, 5])
-def test_all_processes_get_equally_many_batches_and_together_the_whole_step(size):
-    source = epochs(items(40))
+def test_all_processes_get_equally_many_batches_and_together_the_whole_step(size, layout):
+    source = epochs(items(40), layout)
     for step in range(1, source.total_steps + 1):
         shares = [source.step(step, rank, size) for rank in range(size)]
         assert len({len(share) for share in shares}) == 1
@@ -73,8 +75,6 @@ def test_the_shares_of_two_processes_have_the_gradient_of_one(tiny_model):
 
     def gradient(shares: list[list[Any]]) -> Any:
         """What each process adds, with the units that they have exchanged before the first backward pass."""
-        from harness_tuning.policy import ModelPolicy
-
         model.zero_grad()
         units = sum(sft.units(batch)["nll"] for share in shares for batch in share)
         for share in shares:
@@ -82,20 +82,56 @@ def test_the_shares_of_two_processes_have_the_gradient_of_one(tiny_model):
                 (sft.loss(ModelPolicy(model), batch, sft.SftOptions()).terms["nll"].sum / units).backward()
         return torch.cat([weight.grad.flatten() for weight in model.parameters()])
 
-    last = source.total_steps  # of fewer batches than the others
-    assert len(source.step(last)) != len(source.step(1))
-    for step in (1, last):
+    assert len(source.step(1)) > 2 and len(source.step(source.total_steps)) == 1
+    for step in (1, source.total_steps):
         one = gradient([source.step(step)])
         assert one.norm() > 0
         torch.testing.assert_close(gradient([source.step(step, rank, 2) for rank in (0, 1)]), one, rtol=1e-5, atol=1e-6)
 
 
+def test_no_split_and_no_layout_changes_the_gradient_of_a_step(tiny_model):
+    """One batch, several, one item each: the same gradient to 1e-6, relative, in float32; and so in packed rows."""
+    model = load_model(ModelSpec(path=str(tiny_model), dtype="float32"), for_tuning=True)
+    source = epochs(items(40))
+    chosen = source.schedule.items_of(1)[1]
+
+    def gradient(layout: Any, split: Split) -> Any:
+        other = Epochs(source.items, 0, "cpu", step_tokens=144, layout=layout, seed=1)
+        batches = [other.batch(part) for part in split_step(other.sizes, chosen, split)]
+        model.zero_grad()
+        units = sum(sft.units(batch)["nll"] for batch in batches)
+        for batch in batches:
+            (sft.loss(ModelPolicy(model), batch, sft.SftOptions()).terms["nll"].sum / units).backward()
+        return len(batches), torch.cat([weight.grad.flatten().double() for weight in model.parameters()])
+
+    _, whole = gradient("padded", Split(1000))
+    counts = []
+    for layout in ("padded", "packed"):
+        for split in (Split(1000), Split(60), Split(1), Split(1000, row_tokens=50)):
+            count, other = gradient(layout, split)
+            counts.append(count)
+            assert float((other - whole).norm() / whole.norm()) < 1e-6, (layout, split)
+    assert len(set(counts)) >= 3
+
+
 @given(st.lists(st.tuples(st.integers(1, 12), st.integers(1, 2)), min_size=1, max_size=60))
-def test_a_pair_is_never_split_and_its_rows_count_in_the_budget(shape):
-    sizes = Sizes([length for length, _ in shape], [rows for _, rows in shape])
-    batches = plan_epoch(sizes, 48, 0, 0)
-    assert sorted(index for batch in batches for index in batch) == list(range(len(shape)))
-    assert all(sizes.padded_tokens(batch) <= 48 for batch in batches)
+def test_a_pair_is_never_split_and_its_rows_count_in_the_bound(shape):
+    lengths, rows = [length for length, _ in shape], [count for _, count in shape]
+    sizes = Sizes([length * count for length, count in shape], rows, lengths)
+    steps = plan_epoch(sizes, 96, 0, 0)
+    assert sorted(index for step in steps for index in step) == list(range(len(shape)))
+    parts = [part for step in steps for part in split_step(sizes, step, Split(48))]
+    assert sorted(index for part in parts for index in part.items) == list(range(len(shape)))
+    assert all(part.positions <= 48 for part in parts)
+
+
+def test_what_the_sides_of_a_pair_begin_with_is_there_once_in_packed_rows():
+    prompt = list(range(3, 23))
+    sides = [Example([*prompt, *more], [False] * 20 + [True] * len(more)) for more in ([30, 31], [40, 41, 42])]
+    source = epochs(Kept([Item(tuple(sides), ("chosen", "rejected"))]), "packed")
+    (batch,) = source.step(1)
+    assert batch.tokens == 25 and sorted(batch.roles) == ["chosen", "prompt", "rejected"]
+    assert epochs(source.items).step(1)[0].tokens == 45
 
 
 def test_both_sides_of_a_pair_are_in_one_batch():

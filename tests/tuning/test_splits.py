@@ -61,25 +61,27 @@ def learner_of(model: Any, objective: Any) -> Learner:
 
 
 @pytest.mark.parametrize("module", [sft, dpo, kto, orpo, simpo, reward], ids=lambda module: module.OBJECTIVE.name)
-def test_every_split_of_a_step_has_the_same_gradient_and_metrics(base, module):
+def test_every_split_and_layout_of_a_step_has_the_same_gradient_and_metrics(base, module):
     objective = module.OBJECTIVE
     data = items(objective.reads)
     learner = learner_of(base.train(), objective)
     beside = Beside(data, objective, learner.options) if objective.beside else None
-    source = Epochs(data, 0, "cpu", batch_tokens=64, beside=beside)
+    source, packed = (
+        Epochs(data, 0, "cpu", step_tokens=64, layout=layout, beside=beside) for layout in ("padded", "packed")
+    )
     with torch.no_grad():
         for name, weight in base.named_parameters():
             if "lora_B" in name:
                 weight.zero_()
-    source.prepared = Preparation(learner, 0, 64).of(data, beside)
+    source.prepared = packed.prepared = Preparation(learner, 0, 64).of(data, beside)
     generator = torch.Generator().manual_seed(2)
     with torch.no_grad():  # the policy moves, the reference stays
         for name, weight in base.named_parameters():
             if "lora_B" in name:
                 weight.normal_(std=0.01, generator=generator)
     results = []
-    for split in SPLITS:
-        figures = learner.backward([source.batch(indices) for indices in split])
+    for layout, split in [(source, split) for split in SPLITS] + [(packed, SPLITS[0]), (packed, SPLITS[-1])]:
+        figures = learner.backward([layout.batch(layout.part(indices)) for indices in split])
         gradient = torch.cat([master.grad.flatten() for master in learner.optimizer.masters.values()])
         results.append((figures, gradient))
         learner.optimizer.adamw.zero_grad()
@@ -95,7 +97,8 @@ def test_every_split_of_a_step_has_the_same_gradient_and_metrics(base, module):
 
 def test_noise_on_embeddings_is_measured_by_each_document_and_only_in_training(base):
     learner = learner_of(base, sft.OBJECTIVE)
-    batch = Epochs(items("conversations"), 0, "cpu", batch_tokens=512).batch(range(6))
+    source = Epochs(items("conversations"), 0, "cpu", step_tokens=512)
+    batch = source.batch(source.part(range(6)))
     embeddings = base.get_base_model().get_input_embeddings()
     for training in (False, True):
         base.train(training)

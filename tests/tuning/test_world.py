@@ -25,7 +25,7 @@ def adapter_of(runs: Path, name: str) -> dict[str, torch.Tensor]:
 
 def test_two_processes_reach_the_adapter_of_one(tmp_path: Path, recipe: Callable[..., Path]) -> None:
     """Three batches a step: the second process has one of them, and an empty one."""
-    path = recipe("float32", accumulate=3, steps=4, validate_every=2, checkpoint_every=2)
+    path = recipe("float32", step_tokens=768, microbatch_tokens=256, steps=4, validate_every=2, checkpoint_every=2)
     code, output = tune(tmp_path, path, "--run", "alone")
     assert code == 0, output
     ends = together(tmp_path, "tune", path, "--run", "shared")
@@ -50,7 +50,7 @@ def test_two_processes_reach_the_adapter_of_one(tmp_path: Path, recipe: Callable
 
 
 def test_an_interrupted_run_goes_on_in_two_processes(tmp_path: Path, recipe: Callable[..., Path]) -> None:
-    path = recipe("float32", accumulate=2, steps=4, checkpoint_every=2)
+    path = recipe("float32", step_tokens=512, steps=4, checkpoint_every=2)
     code, output = tune(tmp_path, path, "--run", "alone")
     assert code == 0, output
     ends = together(tmp_path, "tune", path, "--run", "shared", signal_at=2)

@@ -7,6 +7,7 @@ from typing import Any
 
 from harness.contract import Dataset
 from harness.data.convert.accounting import check_accounted, is_empty, without
+from harness.data.convert.cells import with_objects
 from harness.data.convert.fields import LeftOut
 from harness.data.convert.validity import check_item
 from harness.errors import ENDINGS, DataError, nearest, shown
@@ -36,6 +37,7 @@ def convert_row(
         from harness.recipe import source_model
 
         options = source_model(dataset)(dataset=dataset.name)
+    row = with_objects(dataset, row)
     try:
         converted = dataset.convert(row, options)
         if isinstance(converted, LeftOut):

@@ -23,7 +23,7 @@ MOST_RENAMED = 2  # columns that are proposed to be renamed
 MOST_UNKNOWN = 6  # columns of which these are chosen
 MOST_HINTS = 4
 NEAR = 0.5  # the share of a dataset's needed fields from which on it is worth a mention
-PASTE = "To paste into a recipe's `data.train`"
+PASTE = "To paste into a recipe's `data.train` (of a FILE, the same as `--dataset NAME --set 'KEY=VALUE'`)"
 
 Try = Callable[[Dataset, SampledRows], Match]  # a dataset on sampled rows
 Recognised = Callable[[SampledRows], str | None]  # the dataset that fits sampled rows
@@ -85,7 +85,7 @@ def nothing_fits(
         if not lost
     ]:
         return f"{_stopped(message)}{PASTE}:{''.join(pasted)}"
-    for name, columns, lost in renamings:
+    for name, columns, lost in () if losing else renamings:
         message = _stopped(message) + (
             f"If {_meant(columns)}, {name!r} reads the rows, but for {listed(map(repr, lost))}, which would be lost; "
             f"to train without: {_in_a_line(name, seen, columns, lost)}"
@@ -181,7 +181,8 @@ def _refusals(near: list[Match], places: Mapping[str, tuple[int, int]]) -> str:
     """
     most = max((match.named for match in near if match.unread), default=0)
     near = [match for match in near if match.unread or match.named >= most]
-    near = [match for match in near if places[match.dataset][0] <= 0] or near
+    proper = max((match.named for match in near if places[match.dataset][0] <= 0), default=0)
+    near = [match for match in near if places[match.dataset][0] <= 0 or match.named > proper]
     near = losing_least(near)
     ordered = sorted(near, key=lambda match: (-match.named, len(match.unread), places[match.dataset]))
     some = [match for match in ordered if match.named >= ordered[0].named - 1][:MOST_HINTS]
@@ -192,7 +193,7 @@ def _nearest(row: Row, datasets: Sequence[Dataset], renamings: Sequence[Renaming
     """Name the dataset whose fields the row comes nearest to, where one of its columns may be what is missing."""
     near = max((nearest_alternative(dataset, row) for dataset in datasets if not dataset.rank), default=None)
     proposed = {renaming.dataset for renaming in renamings}
-    if near is None or near.score[0] < NEAR or len(near.unknown) < len(near.missing):
+    if near is None or not near.missing or near.score[0] < NEAR or len(near.unknown) < len(near.missing):
         return ""
     if proposed and near.dataset not in proposed:
         return ""

@@ -14,8 +14,8 @@ from harness.data.convert.accounting import UnreadError, check_accounted
 from harness.data.convert.conversion import convert_row, renamed
 from harness.data.convert.fields import LeftOut, having_fields
 from harness.data.convert.validity import check_item
-from harness.data.read.formats import TABLES, OnError, raise_error, read_rows
-from harness.data.read.storage import bare_suffix, files_of
+from harness.data.read.formats import OnError, raise_error, read_rows
+from harness.data.read.storage import files_of
 from harness.data.read.tables import writes_line_ends
 from harness.data.reports import SourceReport
 from harness.errors import DataError, listed
@@ -193,9 +193,8 @@ def _gathered(
 
     def numbered() -> Iterator[tuple[_RowNumber, Row]]:
         for path in files_of(where, source.revision):
-            is_table = bare_suffix(path) in TABLES and not source.unescape_newlines
             for row_number, row in _rows_of(path, source, on_error):
-                report.written_ends += is_table and writes_line_ends(row)
+                report.written_ends += not source.unescape_newlines and writes_line_ends(row)
                 try:
                     row = renamed(row, source.columns, source.unread)
                     if dataset.gather is not None:

@@ -17,16 +17,15 @@ from typing import Any, BinaryIO
 from harness.data.read.documents import TEXTS, document
 from harness.data.read.jsontext import Parsed, described, json_lines, json_list, json_objects
 from harness.data.read.layouts import as_row, rows_under
+from harness.data.read.packed import PACKED, peek
 from harness.data.read.sqlite import MAGIC, sqlite_rows
 from harness.data.read.storage import (
     HUB,
-    PACKED,
     bare_suffix,
     files_of,
     hub_parts,
     is_remote,
     local_path,
-    peek,
     read_bytes,
     reason_of,
 )
@@ -43,7 +42,7 @@ _BOM = b"\xef\xbb\xbf"
 _PARQUET = b"PAR1"
 _SPACE = " \t\r\n"
 _LINES = (".jsonl", ".ndjson")
-TABLES = {".csv": ",", ".tsv": "\t"}
+_TABLES = {".csv": ",", ".tsv": "\t"}
 
 
 def raise_error(error: DataError) -> None:
@@ -133,12 +132,12 @@ def _text(head: bytes, path: str, chunks: Iterator[bytes], offset: int) -> Itera
     first, _, rest = text.lstrip(_SPACE).partition("\n")
     first = first.rstrip(_SPACE)
     one_line = is_whole and not rest.strip(_SPACE)
-    if suffix in (*TABLES, *_LINES) and "\r" in first and "\n" not in text:
+    if suffix in (*_TABLES, *_LINES) and "\r" in first and "\n" not in text:
         raise DataError(
             "its lines end with a carriage return alone, as on old Macs: convert it, as with `tr '\\r' '\\n'`"
         )
-    if suffix in TABLES and not (first in ("[", "{") or (first[:1] in ("[", "{") and _is_json(first))):
-        return table_rows(chunks, TABLES[suffix], offset)
+    if suffix in _TABLES and not (first in ("[", "{") or (first[:1] in ("[", "{") and _is_json(first))):
+        return table_rows(chunks, _TABLES[suffix], offset)
     if suffix in TEXTS and (suffix == ".md" or not _is_table_or_json(text, first, is_whole)):
         return document(chunks, offset)
     if first.startswith("["):

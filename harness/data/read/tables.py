@@ -74,8 +74,11 @@ def table_rows(chunks: Iterator[bytes], delimiter: str, offset: int = 0) -> Iter
 
 
 def writes_line_ends(row: Mapping[str, Any]) -> bool:
-    """Return True where a cell of a row has line ends written as `\\n`, as FLAN's files have them, by all signs."""
-    return any(isinstance(cell, str) and "\\n" in cell and _WRITTEN_END.search(cell) for cell in row.values())
+    """Return True where a text of a row has line ends written as `\\n`, by all signs: in prose, and no other ones."""
+    return any(
+        isinstance(cell, str) and "\\n" in cell and "\n" not in cell and _WRITTEN_END.search(cell)
+        for cell in row.values()
+    )
 
 
 def looks_like_table(head: str, is_whole: bool) -> str | None:
@@ -120,6 +123,7 @@ def _header(begun: list[Record]) -> list[str] | None:
     first = begun[0][1] if begun else []
     if isinstance(first, DataError) or not any(first):
         return None
+    first = [cell.strip() for cell in first]
     names = first if first[0] else ["1", *first[1:]]
     if not all(map(_is_name, first if first[0] else first[1:])):
         return None

@@ -22,7 +22,7 @@ from harness_commands.data.reading import (
     template_options,
     what_to_read,
 )  # fmt: skip
-from harness_commands.data.showing import print_item, print_tokens, shown_tokens
+from harness_commands.data.showing import print_item, print_tokens, printable, shown_tokens
 
 SHOWN = 100_000  # characters of a message; --json has them all
 
@@ -63,6 +63,7 @@ def preview(
     harness data preview rows.jsonl --tokens --model Qwen/Qwen2.5-0.5B --template chatml
     """
     from harness.data import load_source
+    from harness.data.convert.sources import reports_of
     from harness.data.encode.items import sequences_of
 
     reading = what_to_read(context, path, dataset, part, sets)
@@ -72,7 +73,8 @@ def preview(
         if bound is None:
             raise HarnessError(missing or "to show the tokens of a file, say whose: --model FOLDER --template NAME")
     for source in reading.sources:
-        for item in itertools.islice(load_source(source, context.plugins.datasets), count):
+        (report,) = reports_of((source,), context.plugins.datasets)
+        for item in itertools.islice(load_source(source, context.plugins.datasets, report), count):
             sequences = sequences_of(item) if bound else []
             train_on = reading.train_on(item)
             examples = bound.encode_batch(sequences, train_on, reading.reasoning) if bound else []
@@ -87,6 +89,8 @@ def preview(
             for id, shown in encoded:
                 side = id.rpartition(" ")[2]
                 print_tokens(context, shown, f"tokens of {side}" if side in {"chosen", "rejected"} else "tokens")
+        for note in report.notes():
+            click.secho(printable(note), dim=True, err=True)
 
 
 def _shortened(item: Conversation | Preference) -> Conversation | Preference:

@@ -80,7 +80,7 @@ def shown_tokens(example: Example, template: BoundTemplate) -> list[ShownToken]:
     for position, id in enumerate(example.input_ids):
         ids.append(id)
         # Nothing comes before the first token to predict it from.
-        supervised = example.loss_mask[position] and position > 0
+        supervised = bool(example.loss_mask[position]) and position > 0
         # A template's start token may stand beside text that is trained on: control tokens and the edges of the mask
         # end a group.
         last = position + 1 == len(example)

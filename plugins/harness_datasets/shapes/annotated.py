@@ -9,6 +9,7 @@ import harness
 from harness.data import LeftOut, OtherKindError, shown, take, within
 from harness.nouns import Row
 from harness_datasets.shapes.chats import entries
+from harness_datasets.turns import decoded
 
 NOT_SUBMITTED = LeftOut("an answer that was not submitted")
 _ASKED = ("prompt", "instruction", "question", "input", "query")  # an annotator's field with what is answered
@@ -60,6 +61,8 @@ def argilla_ranking(row: Row) -> Iterator[Row | LeftOut] | LeftOut:
             continue
         if not isinstance(ranking, list) or not all(isinstance(one, Mapping) and "rank" in one for one in ranking):
             raise harness.DataError(f"the answers should be rankings, lists of value and rank; found {shown(ranking)}")
+        if others := [key for one in ranking for key in one if key not in ("value", "rank") and one[key]]:
+            raise harness.DataError(f"the key {others[0]!r} of a ranking would be lost: {shown(ranking)}")
         named = {one["value"]: one["rank"] for one in ranking}
         completions = [{"text": take(fields, name, str), "rank": rank} for name, rank in named.items()]
         rest = {name: text for name, text in fields.items() if name not in named}
@@ -73,9 +76,7 @@ def _submitted(row: Row) -> list[Any]:
     if len(questions) > 1:
         raise harness.DataError(f"the record answers several questions, {', '.join(questions)}: export one of them")
     answers = next(iter(questions.values()), [])
-    return [
-        answer["value"] if answer.get("status", "submitted") == "submitted" else NOT_SUBMITTED for answer in answers
-    ]
+    return [answer["value"] if take(answer, "status", str) == "submitted" else NOT_SUBMITTED for answer in answers]
 
 
 _ARGILLA_NOTES = ("metadata", "status", "_server_id", "inserted_at", "updated_at", "vectors", "external_id")
@@ -105,12 +106,16 @@ def _unflattened(row: Row) -> Row:
     responses: dict[str, list[Any]] = {}
     for name in (name for name in row if name.endswith(_OF_RESPONSE[0])):
         values, question = row[name] or [], name.removesuffix(_OF_RESPONSE[0])
-        states = row.get(f"{name}.status") or ["submitted"] * len(values)
+        states = take(row, f"{name}.status", list)
         if len(states) != len(values):
             raise harness.DataError(f"{name} has {len(values)} answers and {len(states)} states")
         responses[question] = [{"value": v, "status": s} for v, s in zip(values, states, strict=True)]
     for name, value in row.items():  # as earlier versions write them
         if isinstance(value, list) and value and all(isinstance(one, Mapping) and "value" in one for one in value):
+            if others := [
+                key for one in value for key in one if key not in ("value", "status", "user_id") and one[key]
+            ]:
+                raise harness.DataError(f"the key {others[0]!r} of an answer would be lost: {shown(value)}")
             responses[name] = value
     if orphans := [
         name for name in row if name.endswith(".responses.status") and name.removesuffix(".status") not in row
@@ -181,12 +186,19 @@ def label_studio_pairs(row: Row) -> Iterator[Row] | LeftOut:
     return ({"prompt": prompt, "chosen": data[names[at]], "rejected": data[names[1 - at]]} for at in chosen)
 
 
+_KEYS = {"textarea": "text", "choices": "choices", "pairwise": "selected"}  # of a value, by the kind of annotation
+
+
 def _annotated(row: Row, kind: str) -> list[Mapping[str, Any]]:
     """Return the values of the annotations of a kind. Raises DataError where a task has annotations of another."""
     results = _results(row)
     if others := {result.get("type") for result in results} - {kind}:
         raise harness.DataError(f"the annotations are {', '.join(map(str, others))}, expected {kind}")
-    return [result["value"] for result in results]
+    values = [result["value"] for result in results]
+    for value in values:
+        if other := next((key for key in _KEYS.values() if key != _KEYS[kind] and value.get(key)), None):
+            raise harness.DataError(f"the key {other!r} of a {kind} annotation would be lost: {shown(value)}")
+    return values
 
 
 def _results(row: Row) -> list[Mapping[str, Any]]:
@@ -234,6 +246,8 @@ def _columns_of(row: Row, count: int) -> list[tuple[str, Any]]:
 
 def _texts(value: Any, key: str) -> list[str]:
     """Return the texts or choices of an annotation: one text, a list, or a list in an object."""
+    if isinstance(value, str) and value.startswith(("[", "{")):  # in a CSV
+        value = decoded(value, f"an annotation of {key}")
     if isinstance(value, Mapping) and value.keys() == {key}:
         value = value[key]
     texts = [value] if isinstance(value, str) else value

@@ -8,6 +8,7 @@ from typing import Any
 import harness
 from harness.data import LeftOut, take
 from harness.nouns import Row
+from harness_datasets.turns import list_of
 
 
 def worked(row: Row) -> Row:
@@ -24,7 +25,8 @@ def _as_written(result: Any) -> str:
 def reasoned(row: Row) -> Row:
     """Return a question whose answer begins with its reasoning."""
     thoughts = row["reasoning"]
-    texts = [thoughts] if isinstance(thoughts, str) else thoughts
+    is_list = isinstance(thoughts, list) or thoughts.lstrip().startswith(('["', "['"))
+    texts = list_of(row, "reasoning") if is_list else [thoughts]
     answer = {"role": "assistant", "content": take(row, "answer", str), "reasoning_content": "\n\n".join(texts)}
     return {"messages": [{"role": "user", "content": take(row, "question", str)}, answer]}
 

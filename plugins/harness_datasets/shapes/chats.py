@@ -194,7 +194,7 @@ def _items(row: Row, name: str) -> list[dict[str, Any]]:
             else:
                 messages.append({"role": "assistant", "content": "", "tool_calls": [call]})
         elif kind == "function_call_output":
-            output = as_text(item.get("output"))
+            output = as_text(item["output"])
             messages.append({"role": "tool", "tool_call_id": item.get("call_id"), "content": output})
         elif kind == "message":
             messages.append({"role": item.get("role"), "content": item.get("content")})

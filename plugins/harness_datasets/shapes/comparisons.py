@@ -33,10 +33,18 @@ def _ordered(row: Row, sides: tuple[Any, Any], better: int | None) -> Row | Left
 
 def _index(row: Row, name: str) -> int:
     """Return 0 or 1 from a field that names one of two answers."""
-    value = take(row, name, int)
+    value = _whole(row, name)
     if value not in (0, 1):
         raise harness.DataError(f"the field {name!r} should be 0 or 1, found {shown(value)}")
     return value
+
+
+def _whole(row: Row, name: str) -> int:
+    """Return a whole number, which a CSV has as text."""
+    value = row.get(name)
+    if isinstance(value, str) and re.fullmatch(r"[-+]?\d{1,18}", value.strip()):
+        return int(value)
+    return take(row, name, int)
 
 
 def _rest(row: Row, *names: str) -> Row:
@@ -56,7 +64,7 @@ def arena(row: Row) -> Row | LeftOut:
 
 def arena_texts(row: Row) -> Row | LeftOut:
     """Rewrite the rows whose prompts and answers are lists of turns, with a column for each verdict."""
-    verdicts = [take(row, f"winner_{name}", int) for name in ("model_a", "model_b", "tie")]
+    verdicts = [_whole(row, f"winner_{name}") for name in ("model_a", "model_b", "tie")]
     if sorted(verdicts) != [0, 0, 1]:
         raise harness.DataError(f"one of the three verdicts should be 1, found {verdicts}")
     asked = list_of(row, "prompt")
@@ -98,7 +106,7 @@ def by_first_is_better(row: Row) -> Row | LeftOut:
 
 def by_strength(row: Row) -> Row | LeftOut:
     """Rewrite two answers and a strength: below 0 the first is better, above 0 the second (HelpSteer 2 and 3)."""
-    strength = take(row, "strength", int)
+    strength = _whole(row, "strength")
     rest = {**_rest(row, "first", "second", "strength"), "margin": abs(strength)}
     rest["prompt"] = _prompt(row["prompt"])
     return _ordered(rest, (row["first"], row["second"]), None if strength == 0 else int(strength > 0))
@@ -123,9 +131,7 @@ def gather_by_prompt(rows: Iterable[tuple[int, Row]], options: object) -> Iterat
 
 def by_helpfulness(row: Row) -> Row | LeftOut:
     """Rewrite the answers to one prompt, ranked by their helpfulness."""
-    answers = [
-        (take(answer, "response", str), take(answer, "helpfulness", int)) for _, answer in entries(row, "answers")
-    ]
+    answers = [(take(answer, "response", str), _whole(answer, "helpfulness")) for _, answer in entries(row, "answers")]
     if len({score for _, score in answers}) < 2:
         return LeftOut("no two answers of different helpfulness")
     completions = [{"text": text, "rank": -score} for text, score in answers]
@@ -141,7 +147,7 @@ def nectar(row: Row) -> Row:
 
 def by_score(row: Row) -> Row | LeftOut:
     """Rewrite a question and answers with a score each, the highest the best (Stack Exchange)."""
-    answers = [(take(one, "text", str), take(one, "pm_score", int)) for _, one in entries(row, "answers")]
+    answers = [(take(one, "text", str), _whole(one, "pm_score")) for _, one in entries(row, "answers")]
     if len({score for _, score in answers}) < 2:
         return LeftOut("no two answers of different scores")
     return {"prompt": row["prompt"], "completions": [{"text": text, "rank": -score} for text, score in answers]}

@@ -208,12 +208,19 @@ def _side(values: Mapping[str, Any], name: str) -> list[dict[str, Any]]:
 
 def _generated(one: Mapping[str, Any]) -> Any:
     """Return the message of a generation, or its text where it has no message."""
+    _refuse_others(one, "content", "name", "tool_calls", "tool_call_id", "additional_kwargs", "kwargs", "data")
     message, text = one.get("message"), take(one, "text", str, "")
     if message is None:
         return text
     if text and text != (content := _langchain(message)["content"]):
         raise harness.DataError(f"a generation has the text {shown(text)} and a message that says {shown(content)}")
     return message
+
+
+def _refuse_others(message: Mapping[str, Any], *names: str) -> None:
+    """Raise DataError for a message with one of these keys, which have no place beside its others."""
+    if other := next((name for name in names if message.get(name)), None):
+        raise harness.DataError(f"the key {other!r} of a message would be lost: {shown(message)}")
 
 
 def _langchain(message: Any) -> dict[str, Any]:
@@ -223,12 +230,12 @@ def _langchain(message: Any) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise harness.DataError(f"a message should be an object or a pair, found {shown(message)}")
     kind = message.get("role") or message.get("type")
-    if kind == "constructor":
-        kind, message = message["id"][-1], message["kwargs"]
-    if isinstance(inner := message.get("data"), Mapping):
-        if message.get("content"):
-            raise harness.DataError(f"a message has a content beside its data: {shown(message)}")
+    inner = message.get("kwargs") if kind == "constructor" else message.get("data")
+    kind = message["id"][-1] if kind == "constructor" else kind
+    if isinstance(inner, Mapping):
+        _refuse_others(message, "content", "text", "message", "tool_calls", "tool_call_id", "additional_kwargs", "name")
         message = inner
+    _refuse_others(message, "text", "message", "kwargs", "data")
     role = _LANGCHAIN.get(str(kind).lower().removesuffix("chunk"))
     if role is None:
         raise harness.DataError(f"a message has the type {shown(kind)}: expected human, ai, system or tool")

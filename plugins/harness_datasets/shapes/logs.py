@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import harness
@@ -33,7 +34,9 @@ _SPEAKERS = turns.SPEAKERS | {
 _CHATML = re.compile(r"<\|im_start\|>\s*(\w+)\n(.*?)(?:<\|im_end\|>\n?|(?=<\|im_start\|>)|\Z)", re.DOTALL)
 _INST = re.compile(r"\s*(?:<s>)?\s*\[INST\](.*?)\[/INST\](.*?)(?:</s>|(?=\[INST\])|(?=<s>)|\Z)", re.DOTALL)
 _LLAMA_SYSTEM = re.compile(r"\s*<<SYS>>\s*(.*?)\s*<</SYS>>\s*", re.DOTALL)
+_END = re.compile(r"(<\|endoftext\|>|<\|end\|>|</s>)\s*\Z")
 _LINES = (  # the speaker that begins a turn, as dumps write it
+    re.compile(r"(?:^|\s*)<\|(system|user|assistant)\|>\s*"),
     re.compile(r"(?:^|\s*)###\s*(Human|User|Assistant|System|Instruction|Response|Question|Answer)\s*:\s*"),
     re.compile(r"(?:^|\s*\n)\s*\[(USER|ASSISTANT|SYSTEM|HUMAN|BOT|AI)\]:?[ \t]*"),
     re.compile(r"(?:^|\s*\n)\s*<(user|assistant|system|human|bot)>:?[ \t]*"),
@@ -52,7 +55,7 @@ def exchanges(row: Row) -> Row:
     The first may have a `system` prompt.
     """
     messages = []
-    for number, entry in entries(row, "conversation"):
+    for number, entry in _objects(row):
         pairs = [pair for pair in EXCHANGES if pair[1] in entry and pair[0] in entry]
         if not pairs:
             raise OtherKindError(f"entry {number} has no question with its answer. It has: {', '.join(entry)}")
@@ -67,10 +70,20 @@ def exchanges(row: Row) -> Row:
     return {"messages": messages, "id": row.get("id")}
 
 
+def _objects(row: Row) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield (number, entry) of the turns. Raises OtherKindError for turns of which one is no object."""
+    listed = row["conversation"]
+    if not isinstance(listed, str | list) or (
+        isinstance(listed, list) and not all(isinstance(one, Mapping) for one in listed)
+    ):
+        raise OtherKindError("the turns are not objects")
+    return entries(row, "conversation")
+
+
 def spoken(row: Row) -> Row:
     """Rewrite a list of turns that name their speaker and the text in other ways than role and content."""
     messages = []
-    for number, entry in entries(row, "conversation"):
+    for number, entry in _objects(row):
         names = [[key for key in keys if entry.get(key) is not None] for keys in (SPEAKER_KEYS, SAID_KEYS)]
         if not all(names) or entry.keys() >= {"role", "content"} or entry.keys() >= {"from", "value"}:
             raise OtherKindError(f"entry {number} has no speaker with a text. It has: {', '.join(entry)}")
@@ -99,7 +112,8 @@ def transcript(row: Row) -> Row:
     Raises:
         OtherKindError: for a text that does not begin with a speaker, and for one without an answer.
     """
-    text = take(row, "conversation", str)
+    if not isinstance(text := row["conversation"], str):
+        raise OtherKindError("the chat is no text")
     read = _rendered(text) or _by_lines(text)
     if not read or not any(role == "assistant" for role, _ in read):
         raise OtherKindError("the text is no chat: it has no speaker at its beginning, or no answer")
@@ -132,7 +146,7 @@ def _by_lines(text: str) -> list[tuple[str, str]]:
         if pattern.match(text):
             _, *parts = pattern.split(text)
             pairs = zip(parts[::2], parts[1::2], strict=True)
-            read = [(_role(name, number), words.strip()) for number, (name, words) in enumerate(pairs, 1)]
+            read = [(_role(name, number), _END.sub("", words).strip()) for number, (name, words) in enumerate(pairs, 1)]
             first = int(read[0][0] == "system")
             roles = [role for role, _ in read[first:]]
             return read if roles == [("user", "assistant")[number % 2] for number in range(len(roles))] else []

@@ -30,6 +30,7 @@ _PROMPT = "prompt|question|query|instruction|problem"
 _ASKED = f"{_PROMPT}|input|user|human|text_input|input_text|user_input|Question|Instruction|Prompt|Input|Query|Q|q"
 _REPLIED = (
     "response|answer|completion|output|solution|target|assistant|bot|gpt|output_text|text_output|model_output|reply"
+    "|expected|expected_output|expected_answer|ideal|reference|reference_answer|ground_truth|gold_answer"
     "|Answer|Response|Completion|Output|Solution|A|a"
 )
 _THOUGHTS = "thinking|thoughts|think|reasoning_content|reasoning_trace|chain_of_thought|cot"

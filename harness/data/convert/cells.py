@@ -1,0 +1,78 @@
+"""Objects and lists that stand as text in a cell, as in CSV and some Parquet files, decoded where they are meant.
+
+A dataset declares the keys inside such a column. A column that may be text as well (a prompt, or its messages) is
+decoded only if it holds objects of these keys with a role, a speaker or a type.
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import warnings
+from collections.abc import Mapping
+from typing import Any
+
+from harness.contract import Dataset
+from harness.data.read.jsontext import loads
+from harness.nouns import Row
+
+_Fields = tuple[tuple[str, ...], ...]
+_Columns = tuple[tuple[str, frozenset[str] | None], ...]
+_KNOWN: dict[int, tuple[_Fields, _Columns]] = {}  # by the id of the fields, which are held
+MOST_KNOWN = 1024
+_KINDS = ("role", "from", "type")  # keys that say what an object is
+
+
+def with_objects(dataset: Dataset, row: Row) -> Row:
+    """Return the row with the columns decoded that hold objects as JSON, or as Python writes them."""
+    decoded: dict[str, Any] = {}
+    for name, keys in _columns_of_objects(dataset.fields):
+        value = row.get(name)
+        if isinstance(value, str) and value.lstrip()[:1] in ("[", "{"):
+            inner = _decoded(value)
+            if isinstance(inner, list | dict) and (keys is None or _are_objects(inner, keys)):
+                decoded[name] = inner
+    return {**row, **decoded} if decoded else row
+
+
+def _are_objects(value: Any, keys: frozenset[str]) -> bool:
+    entries = value if isinstance(value, list) else [value]
+    return bool(entries) and all(
+        isinstance(one, Mapping) and one.keys() <= keys and any(kind in one for kind in _KINDS) for one in entries
+    )
+
+
+def _columns_of_objects(fields: _Fields) -> _Columns:
+    """Return the columns that have declared keys inside, with these keys where the column may be text as well."""
+    known = _KNOWN.get(id(fields))  # to hash the fields takes longer than to look at a row
+    if known is None or known[0] is not fields:
+        if len(_KNOWN) >= MOST_KNOWN:
+            _KNOWN.clear()
+        known = _KNOWN[id(fields)] = fields, _declared(fields)
+    return known[1]
+
+
+def _declared(fields: _Fields) -> _Columns:
+    inside: dict[str, set[str]] = {}
+    bare: set[str] = set()
+    for name in (name for alternative in fields for name in alternative):
+        column, _, rest = name.lstrip("-").removesuffix("?").partition(".")
+        if not rest:
+            bare.add(column)
+        elif rest != "*":
+            inside.setdefault(column, set()).add(rest.partition(".")[0])
+    return tuple((column, frozenset(keys) if column in bare else None) for column, keys in inside.items())
+
+
+def _decoded(text: str) -> Any:
+    """Return the value of JSON text or of a Python literal; None for any other text."""
+    try:
+        return loads(text)
+    except (ValueError, RecursionError):
+        pass
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # about escapes such as "\\d" in the text
+            return json.loads(json.dumps(ast.literal_eval(text.strip())))
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return None
