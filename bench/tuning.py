@@ -4,6 +4,10 @@
     python bench/tuning.py --shape 135M
     python bench/tuning.py --device cuda
 
+LLaMA-Factory's environment: `pip install torch==2.13.0 llamafactory==0.9.5`. Where torchvision and torchaudio are not
+built for that torch, uninstall the first and remove the second's `lib/*.so`: text needs neither. Without that Python,
+the side is left out.
+
 The limit. A LoRA step moves about 4 FLOPs a base weight and token through the decoder (forward 2, gradient of the input
 2; the frozen weights need no gradient), and 6 for the head where there is something to learn. Two figures say how near
 ours comes: the time that the step's own matrix products need when run alone over the step's time, and the model's
@@ -33,7 +37,7 @@ LEARNING_RATE = 1e-3
 # Rows, tokens of a batch, and the sizes of a Qwen2 with random weights; None: the real model.
 SHAPES: dict[str, dict[str, Any]] = {
     "2M": {
-        "rows": 300,
+        "rows": 150,
         "batch_tokens": 4096,
         "vocab": 4096,
         "hidden": 128,
@@ -43,7 +47,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "shared": 2,
     },
     "20M": {
-        "rows": 300,
+        "rows": 120,
         "batch_tokens": 4096,
         "vocab": 16384,
         "hidden": 384,
@@ -52,7 +56,7 @@ SHAPES: dict[str, dict[str, Any]] = {
         "heads": 6,
         "shared": 2,
     },
-    "135M": {"rows": 60, "batch_tokens": 2048, "vocab": None},
+    "135M": {"rows": 36, "batch_tokens": 2048, "vocab": None},
 }
 REAL_MODEL = ROOT / ".models" / "SmolLM2-135M-Instruct"
 CHATML = (
@@ -170,7 +174,7 @@ def ours(folder: Path) -> dict[str, Any]:
     seconds = time.perf_counter() - began
     grown = _memory_bytes(device) - before_start - tuner.size_bytes  # the others' model is loaded when they begin
     learner, source = tuner.learner, tuner.source
-    chosen = range(1, tuner.total_steps + 1, max(1, tuner.total_steps // 5))
+    chosen = range(1, tuner.total_steps + 1, max(1, tuner.total_steps // 3))
 
     def step(number: int) -> None:
         learner.backward(source.step(number))

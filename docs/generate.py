@@ -120,8 +120,15 @@ MEANINGS = {
     "lora.rank": "the adapter's rank",
     "lora.alpha": "its scale: the adapter is added `alpha / rank` times",
     "lora.dropout": "dropout before the adapter",
-    "lora.target_modules": "`all-linear`, or a list of layer names such as `[q_proj, v_proj]`",
+    "lora.target_modules": "`all-linear`, names' ends as `[q_proj, v_proj]`, or a regular expression for whole names",
+    "lora.experts": "with `all-linear`: adapt the experts that a model keeps in one tensor a layer, too",
     "lora.rslora": "scale by `alpha / sqrt(rank)` instead",
+    "lora.init": "`default`, `gaussian`, `orthogonal`, `mica`, `pissa` or `olora`; the last two save twice the rank",
+    "lora.b_rate_ratio": "LoRA+: the learning rate of B over that of A",
+    "lora.train_also": "`[embeddings, head]`, or one of them: trained beside the adapter; the run saves a whole model",
+    "qlora.double_quant": "keep the scales of the 4-bit blocks in 8 bits",
+    "from_run.path": "the folder of the run (relative to the recipe) whose adapter is trained on",
+    "from_run.b_rate_ratio": "LoRA+: the learning rate of B over that of A",
     # evaluate
     "evaluate.evaluation": "a registered evaluation",
     "lm_eval.tasks": "names of lm-evaluation-harness tasks",
@@ -266,6 +273,8 @@ def _table(section: str, model: Any, **defaults: str) -> str:
     rows = ["| key | default | what it is |", "|---|---|---|"]
     for key, field in model.model_fields.items():
         meaning = MEANINGS.get(f"{section}.{key}" if section else key)
+        if meaning is None and section in ("dora", "qlora"):  # LoRA's
+            meaning = MEANINGS.get(f"lora.{key}")
         if meaning is None:
             raise SystemExit(f"docs/generate.py: say in MEANINGS what {section}.{key} means")
         choices = _choices(field.annotation)

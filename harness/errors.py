@@ -70,9 +70,9 @@ ENDINGS = (KeyboardInterrupt, Ended)  # these are not failures of the code that 
 
 
 def first_line(error: BaseException) -> str:
-    """Return the first line of a library's message, or the whole message if the first line ends with a colon."""
+    """Return the first line of a library's message without its full stop; the whole one if a colon ends the line."""
     lines = str(error).strip().splitlines() or [type(error).__name__]
-    return " ".join(line.strip() for line in lines) if lines[0].endswith(":") else lines[0]
+    return " ".join(line.strip() for line in lines) if lines[0].endswith(":") else lines[0].removesuffix(".")
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

@@ -65,7 +65,7 @@ class Variant:
 def resolve_variants(
     names: tuple[str, ...], runs_folder: Path, plugins: Plugins, template: str | None = None
 ) -> tuple[Variant, ...]:
-    """The named variants, in order; of two folders with one name, each is named with the folder that it is in.
+    """Return the named variants, in order; of two folders with one name, each is named with the folder that it is in.
 
     Raises HarnessError where a name is neither a run nor a model, or a variant is given twice.
     """
@@ -78,13 +78,13 @@ def resolve_variants(
 
 
 def _place(variant: Variant) -> tuple[str, ...]:
-    """The parts of the path (or hub id) of a variant, the last one with its `@base`."""
+    """Return the parts of the path (or hub id) of a variant, the last one with its `@base`."""
     where = Path(variant.adapter or variant.model.path) if variant.run is None else variant.run.folder
     return (*where.parts[:-1], variant.name)
 
 
 def _told_apart(places: Sequence[tuple[str, ...]]) -> list[str]:
-    """The last part of each place, with as many before it as tell it from the others of that name."""
+    """Return the last part of each place, with as many before it as tell it from the others of that name."""
     names = []
     for place in places:
         others = [other for other in places if other != place]
@@ -95,7 +95,7 @@ def _told_apart(places: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def resolve_variant(name: str, runs_folder: Path, plugins: Plugins, template: str | None = None) -> Variant:
-    """The variant called `name`. Raises HarnessError where there is none."""
+    """Return the variant called `name`. Raises HarnessError where there is none."""
     if name.startswith(SCHEME):
         return _remote(name, template)
     run_name, at, suffix = name.partition("@")
@@ -202,7 +202,7 @@ def tuned_of(run: Run) -> Variant:
 
 
 def base_of(run: Run) -> Variant:
-    """The base model of the run, asked through the run's own template."""
+    """Return the base model of the run, asked through the run's own template."""
     run.require_finished()
     added_ids = tuple(run.added_tokens.values())
     return replace(tuned_of(run), name=f"{run.name}@base", model=run.recipe.model, adapter=None, added_ids=added_ids)
@@ -216,7 +216,7 @@ def _run_folder(name: str, runs_folder: Path) -> Path | None:
 
 
 def _expanded(name: str) -> Path:
-    """`~` filled in; Path.expanduser raises for an unknown user, where there is just no such folder."""
+    """Return a path with `~` filled in; Path.expanduser raises for an unknown user, who just has no such folder."""
     return Path(os.path.expanduser(name))  # noqa: PTH111
 
 

@@ -13,6 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 WIDTH, MODULE_LINES, FUNCTION_LINES = 120, 400, 80
 REPEATED_LINES = 12
 QUESTION = re.compile(r"(What|Whether|Which|Where|How)\b")
+NOUN = re.compile(r"(A|An|The|True|False|Why)\b")  # where a function's docstring begins with its verb
 PASSED_OVER = re.compile(r"#|import |from \S+ import ")
 VAGUE = {"told", "said", "found", "made"}
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
@@ -41,6 +42,11 @@ def vague_names(source: str) -> Iterator[tuple[int, str]]:
             yield getattr(node, "lineno", 1), f"a thing named {name!r}"
 
 
+def is_thing(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    """Return whether a function is used as a thing: a property, or a fixture."""
+    return any(re.search("property|fixture", ast.unparse(decorator)) for decorator in function.decorator_list)
+
+
 def offences(source: str) -> Iterator[tuple[int, str]]:
     """Yield the line and the reason of each offence against the style."""
     if (size := len(source.splitlines())) > MODULE_LINES:
@@ -55,6 +61,8 @@ def offences(source: str) -> Iterator[tuple[int, str]]:
             text = ast.get_docstring(node) or ""
             if QUESTION.match(text):
                 yield number, f"a docstring begins with {text.split()[0]!r}"
+            elif isinstance(node, FUNCTIONS) and not is_thing(node) and NOUN.match(text):
+                yield number, f"the docstring of a function begins with {text.split()[0]!r}, not with a verb"
 
 
 def _reported(path: str, *checks: Callable[[str], Iterator[tuple[int, str]]]) -> list[str]:
@@ -102,6 +110,10 @@ def test_a_repeated_run_is_reported_with_both_places():
     ("source", "reason"),
     [
         ('"""Whether it fits."""', "a docstring begins with 'Whether'"),
+        (
+            'def f():\n    """The thing."""',
+            "the docstring of a function begins with 'The', not with a verb",
+        ),
         ("def f(told):\n    pass", "a thing named 'told'"),
         ("found = 1", "a thing named 'found'"),
         ("f(said=1)", "a thing named 'said'"),

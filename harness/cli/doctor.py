@@ -192,7 +192,7 @@ def _gpus() -> list[str]:
 
 
 def _torch_build() -> str | None:
-    """`CPU`, `CUDA 13.0` or `ROCm ...`: what torch was built for, read from its version file."""
+    """Return `CPU`, `CUDA 13.0` or `ROCm ...`: what torch was built for, read from its version file."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return None

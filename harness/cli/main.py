@@ -40,7 +40,7 @@ class HarnessGroup(LazyGroup):
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Ends the command on Ctrl-C as on any other signal; click would make it a status of 1, as of a mistake."""
+    """End the command on Ctrl-C as on any other signal; click would make it a status of 1, as of a mistake."""
     try:
         yield
     except KeyboardInterrupt:
@@ -116,5 +116,5 @@ def main(arguments: list[str] | None = None) -> Any:
 
 
 def _end(number: int, frame: object) -> None:
-    """Ends the command as Ctrl-C does, with what it began to write taken away."""
+    """End the command as Ctrl-C does, with what it began to write taken away."""
     raise Ended(number)

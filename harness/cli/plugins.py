@@ -49,22 +49,24 @@ def list_plugins(context: Context, as_json: bool, verbose: bool) -> None:
 
 def _print_tables(context: Context, verbose: bool) -> None:
     from rich.markup import escape
+    from rich.padding import Padding
 
-    plugins = context.plugins
-    table = context.table("plugin", "owner", "version", "registers", "source")
+    plugins, console = context.plugins, context.console
     for info in plugins.loaded.values():
+        heading = f"[bold]{escape(info.name)}[/bold] {info.version}  [dim]owner {escape(info.owner)}, from[/dim] "
+        console.print(heading + escape(info.path), soft_wrap=True)
         registers = plugins.registered_by(info.name)
-        registered = "\n".join(f"[dim]{kind}[/dim] {escape(', '.join(registers[kind]))}" for kind in registers)
-        table.add_row(
-            f"[bold]{escape(info.name)}[/bold]",
-            escape(info.owner),
-            info.version,
-            registered or "[dim]nothing[/dim]",
-            escape(info.path),
-        )
-    context.console.print(table)
+        shapes = set(registers.get("shapes", ()))  # a shape is registered as a dataset too, and is named once here
+        table = context.table("", "")
+        table.show_header = False
+        for kind, names in registers.items():
+            shown = [name for name in names if kind != "datasets" or name not in shapes]
+            if shown:
+                table.add_row(f"[dim]{kind}[/dim]", escape(", ".join(shown)))
+        console.print(Padding(table if table.row_count else "[dim]nothing[/dim]", (0, 0, 0, 2)))
     for info in plugins.failed.values():
-        context.console.print(
-            f"\n[bold red]failed[/bold red]  [bold]{escape(info.name)}[/bold] {info.version}  {escape(info.path)}"
+        console.print(
+            f"\n[bold red]failed[/bold red]  [bold]{escape(info.name)}[/bold] {info.version}  {escape(info.path)}",
+            soft_wrap=True,
         )
-        context.console.print(f"        {escape(info.details if verbose else info.error or '')}")
+        console.print(Padding(escape(info.details if verbose else info.error or ""), (0, 0, 0, 8)))

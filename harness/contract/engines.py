@@ -38,6 +38,8 @@ class Engine:
     `report(text)` is called with a description of the current step of the start. Leaving the context stops every
     process that the engine started. The options have `host`, `port`, `api_key` (a SecretStr or None) and `allow_hosts`,
     host names to accept besides the machine's own. `default` selects it in recipes that name none; first-party only.
+    `refuses(variant)` says why the engine would not serve a variant's adapter, or None: `harness tune` asks before it
+    trains one.
     """
 
     name: str
@@ -45,11 +47,14 @@ class Engine:
     options: type[Options]
     start: Callable[[tuple[Any, ...], Any, Callable[[str], None]], AbstractContextManager[Endpoint]]
     default: bool = False
+    refuses: Callable[[Any], str | None] | None = None
 
 
 def check_engine(engine: Engine) -> None:
     """Raise PluginError for a declaration that would fail when a recipe uses it."""
     require_functions(engine, start="variants, options, report")
+    if engine.refuses is not None:
+        require_functions(engine, refuses="variant")
     require_options(engine)
     require_texts(engine, "description")
     set_by_serve = ("host", "port", "api_key", "allow_hosts")

@@ -74,6 +74,9 @@ def load_model(spec: ModelSpec, *, for_tuning: bool = False, added_ids: Sequence
     """
     if spec.is_local:
         check_folder(Path(spec.path))
+    if spec.dtype == "float32":  # an environment may have switched TF32 on, which keeps 10 bits of 23
+        torch.set_float32_matmul_precision("highest")
+        torch.backends.cudnn.allow_tf32 = False
     model = _from_pretrained(spec)
     _check_finite(spec, model)
     attention = _attention_for(spec, model)
@@ -124,20 +127,24 @@ def load_variant(variant: Variant, plugins: Plugins, device: torch.device | None
         ModelError: where the adapter does not fit, or the log-probabilities of this architecture cannot be computed.
     """
     require_here(variant, "loaded")
-    model = load_model(variant.model, added_ids=variant.added_ids)
-    if variant.adapter is not None:
-        peft = require("peft", "tuning")
-        try:
-            model = peft.PeftModel.from_pretrained(model, str(variant.adapter), autocast_adapter_dtype=False)
-        except Exception as error:
-            raise ModelError(
-                f"{variant.adapter}: the adapter does not fit {variant.model.path}: {first_line(error)}"
-            ) from error
+    model = load_adapted(variant.model, variant.adapter, variant.added_ids)
     device = device or pick_device()
     model = model.to(device).eval()
     check_forward(model, torch.arange(16, device=device)[None] % model.get_input_embeddings().weight.shape[0])
     head = None if variant.head is None else load_head(variant.head).to(device)
     return LoadedVariant(variant, model, load_template(variant, plugins), device, head)
+
+
+def load_adapted(spec: ModelSpec, adapter: Path | None, added_ids: Sequence[int] = ()) -> Any:
+    """Load the model of `spec` with an adapter in PEFT's format on it. Raises ModelError where it does not fit."""
+    model = load_model(spec, added_ids=added_ids)
+    if adapter is None:
+        return model
+    peft = require("peft", "tuning")
+    try:
+        return peft.PeftModel.from_pretrained(model, str(adapter), autocast_adapter_dtype=False)
+    except Exception as error:
+        raise ModelError(f"{adapter}: the adapter does not fit {spec.path}: {first_line(error)}") from error
 
 
 def _begin_embeddings(model: Any, ids: list[int]) -> None:

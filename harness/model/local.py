@@ -196,7 +196,7 @@ class StopAtText(StoppingCriteria):  # type: ignore[misc]
         self.done: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **kwargs: Any) -> torch.Tensor:
-        """bool [b], True where a row is done. input_ids: int64 [b, prompt_width + answer so far]."""
+        """Return bool [b], True where a row is done. input_ids: int64 [b, prompt_width + answer so far]."""
         if self.done is None:
             self.done = torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
         going = (~self.done).nonzero()[:, 0]

@@ -247,6 +247,14 @@ class Plugins:
             hook = options.get("specname") or name
             if hook not in HOOKS:
                 raise PluginError(f"there is no hook {hook!r}.{nearest(hook, HOOKS)} Hooks: {known_names(HOOKS)}")
+            given = getattr(self._manager.hook, hook).spec.argnames
+            takes = inspect.signature(getattr(plugin, name)).parameters.values()
+            needs = [one.name for one in takes if one.kind is one.POSITIONAL_OR_KEYWORD and one.default is one.empty]
+            if unknown := [argument for argument in needs if argument not in given]:
+                raise PluginError(
+                    f"{name} takes {unknown[0]!r}, which the hook does not give: "
+                    f"write `def {name}({', '.join(given)}):`"
+                )
         if not hooks:
             raise PluginError(f"it has no hook: mark a function with @harness.hookimpl. Hooks: {known_names(HOOKS)}")
 

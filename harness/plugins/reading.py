@@ -63,12 +63,12 @@ def reading() -> Iterator[Reads]:
 
 
 def is_installed(path: str) -> bool:
-    """True for a file of Python's own library or of an installed package, which change with their versions only."""
+    """Return True for a file of Python's library or of an installed package, which change with their versions."""
     return any(part in path for part in _INSTALLED) or path.startswith(_STDLIB)
 
 
 def loaded_modules() -> frozenset[tuple[str, str | None]]:
-    """Names and files of the modules that are loaded: another file under the same name is another module."""
+    """Return names and files of the modules that are loaded: another file under the same name is another module."""
     return frozenset(
         (name, getattr(module, "__dict__", {}).get("__file__")) for name, module in list(sys.modules.items())
     )
@@ -96,7 +96,7 @@ def _heard(event: str, arguments: tuple[Any, ...]) -> None:
 
 
 def _is_a_plugin_s(frame: FrameType | None) -> bool:
-    """True while a plugin reads: the core called code of others, or the thread does not belong to the core."""
+    """Return True while a plugin reads: the core called code of others, or the thread does not belong to the core."""
     if frame is not None and frame.f_code.co_filename.startswith("<frozen importlib"):
         return False
     below, ours = "", False  # the code that the frame called, and whether the core was met

@@ -219,7 +219,7 @@ class _Reader:
             raise RecipeError("\n".join(problems))
 
     def _data(self, data: dict[str, Any]) -> dict[str, Any]:
-        """Sources and cleaning steps as their plugins' sections; what is not of that form is left to `Recipe`."""
+        """Return sources and cleaning steps as their plugins' sections; any other form is left to `Recipe`."""
         out = dict(data)
         for part in ("train", "validation"):
             if isinstance(data.get(part), list):

@@ -260,7 +260,7 @@ def id_of(folder: Path) -> str:
 
 
 def environment() -> dict[str, Any]:
-    """Package versions, Python, platform and the git commit of the working directory."""
+    """Return package versions, Python, platform and the git commit of the working directory."""
     import platform
 
     return {

@@ -117,7 +117,7 @@ class SharedLines:
 
 
 def ngrams(words: Sequence[str], length: int) -> list[str]:
-    """All runs of `length` words; all words as one where there are fewer."""
+    """Return all runs of `length` words; all words as one where there are fewer."""
     if len(words) <= length:
         return [" ".join(words)] if words else []
     return [" ".join(words[start : start + length]) for start in range(len(words) - length + 1)]

@@ -78,7 +78,7 @@ def plot_loss(metrics: Path, target: Path, title: str) -> None:
 
 
 def _smoothed(values: list[float], keep: float = 0.9) -> list[float]:
-    """Exponential moving average, corrected for its start (Kingma & Ba 2015, section 3)."""
+    """Return the exponential moving average, corrected for its start (Kingma & Ba 2015, section 3)."""
     out, average = [], 0.0
     for step, value in enumerate(values, 1):
         average = keep * average + (1 - keep) * value

@@ -21,10 +21,13 @@ def register_objectives(register: Callable[[harness.Objective], None]) -> None:
 
 @harness.hookimpl
 def register_methods(register: Callable[[harness.Method], None]) -> None:
-    from harness_tuning.methods import full, lora
+    from harness_tuning.methods import dora, from_run, full, lora, qlora
 
     register(lora.LORA)
+    register(dora.DORA)
+    register(qlora.QLORA)
     register(full.FULL)
+    register(from_run.FROM_RUN)
 
 
 @harness.hookimpl

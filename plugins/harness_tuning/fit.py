@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 import harness
 from harness.errors import first_line, listed
+from harness.hashing import read_sha256
 from harness.measure.weights import hashes_of_model
 from harness.model.folders import folder_of
 from harness.model.load import positions_of
@@ -65,8 +67,10 @@ def check_data(base: Any, template: BoundTemplate, recipe: Recipe, parts: dict[s
             )
 
 
-def record_identity(run: Run, template_sha256: str) -> None:
+def record_identity(run: Run, template_sha256: str, starts_from: Path | None = None) -> None:
     """Write into the manifest what a resumed run must have unchanged, or compare with what is there.
+
+    `starts_from` is the folder of the adapter that is trained on.
 
     Raises:
         RunError: naming what changed: base weights, template or tokenizer, keys of the recipe.
@@ -75,6 +79,8 @@ def record_identity(run: Run, template_sha256: str) -> None:
         raise harness.ModelError(f"{run.recipe.model.path}: its files are not in the hub's cache folder")
     model = hashes_of_model(folder)
     now: dict[str, Any] = model | {"template_sha256": template_sha256, "settings": settings_of(run.recipe)}
+    if starts_from is not None:
+        now["start_sha256"] = read_sha256(starts_from / "adapter_model.safetensors")
     began = run.manifest.get("identity")
     if began is None:
         run.update(identity=now)
@@ -88,6 +94,8 @@ def record_identity(run: Run, template_sha256: str) -> None:
     changed = []
     if any(began[key] != model[key] for key in model):
         changed.append(f"the base model's files ({run.recipe.model.path})")
+    if began.get("start_sha256") != now.get("start_sha256"):
+        changed.append(f"the adapter that it starts from ({starts_from})")
     if began["template_sha256"] != template_sha256:
         changed.append("the template or the tokenizer")
     settings = in_sections(began["settings"], now["settings"])

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -25,6 +25,7 @@ from harness_tuning.precision import in_float32
 
 # Mean absolute difference of log-probabilities in nats, both computed in float32.
 LARGEST_DIFFERENCE = 1e-3
+ROUNDING = {"float32": 1e-3, "other": 0.05}  # the same where each is computed in the model's own dtype
 LARGEST_DIFFERENCE_AT_START = 1e-4  # of the loss, relative to its value where that is above 1
 
 
@@ -156,6 +157,31 @@ def check_unchanged(before: list[list[float]], after: list[list[float]], method:
             f"by {difference:.3g} nats on average, expected at most {LARGEST_DIFFERENCE:g} in float32. An adapter "
             f"begins with a difference of zero (in LoRA, B = 0)"
         )
+
+
+def check_goes_on(saved: Mapping[str, Any], now: list[list[float]], model: Any, run: str) -> None:
+    """Raise HarnessError where a model with a run's adapter does not say what it said when that run ended.
+
+    Args:
+        saved: the run's probes.json.
+        now: the log-probabilities of its probes, measured now.
+    """
+    expected = [probe["tuned"] for probe in saved["probes"]]
+    pairs = [pair for one, other in zip(expected, now, strict=True) for pair in zip(one, other, strict=True)]
+    difference = sum(abs(one - other) for one, other in pairs) / max(len(pairs), 1)
+    dtype = str(causal_lm(model).get_input_embeddings().weight.dtype).removeprefix("torch.")
+    allowed = allowed_difference(model) if saved["dtype"] == dtype else ROUNDING["other"]
+    if not difference <= allowed:
+        raise harness.HarnessError(
+            f"the adapter of {run} does not give what it gave when that run ended: log-probabilities of its probes "
+            f"differ by {difference:.3g} nats on average, expected at most {allowed:g}. Its files have changed"
+        )
+
+
+def allowed_difference(model: Any) -> float:
+    """Return the largest mean difference of log-probabilities that rounding in a model's dtype explains, in nats."""
+    dtype = str(causal_lm(model).get_input_embeddings().weight.dtype).removeprefix("torch.")
+    return ROUNDING.get(dtype, ROUNDING["other"])
 
 
 def plain_logprobs(model: Any, batch: Batch) -> Tensor:

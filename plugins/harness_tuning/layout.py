@@ -21,9 +21,8 @@ from harness.model.varlen import by_document
 from harness.nouns import Example, Item
 from harness.recipe import TuneSpec
 from harness_tuning import batching
+from harness_tuning.gates import allowed_difference
 
-# Mean absolute difference of log-probabilities a token, in nats: kernels round otherwise.
-LARGEST_DIFFERENCE = {"float32": 1e-3, "other": 0.05}
 TRIED_ITEMS = 3
 TRIED_TOKENS = 64  # of each example, at most
 
@@ -130,8 +129,7 @@ def _first_difference(model: Any, items: Sequence[Item], device: torch.device) -
                 return "changing a document changes the logits of its neighbours: its layers see past their documents"
     alone, together = (_by_item(model, batch) for batch in (padded(items, 0, device), rows))
     difference = (alone - together).abs().mean().item()
-    dtype = str(causal_lm(model).get_input_embeddings().weight.dtype).removeprefix("torch.")
-    if not difference <= LARGEST_DIFFERENCE.get(dtype, LARGEST_DIFFERENCE["other"]):
+    if not difference <= allowed_difference(model):
         return f"packed, log-probabilities differ by {difference:.3g} nats from those of rows of their own"
     return None
 

@@ -7,12 +7,11 @@ the bytes that N+M steps give on a CPU; the result is on disk before the run is 
 from __future__ import annotations
 
 import math
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 import torch
@@ -21,9 +20,8 @@ import harness
 from harness.contract.events import Artefact, Event, Step, Validation
 from harness.data import EncodedData
 from harness.data.encode.trained import keep_trained_rows
-from harness.files import append_json_line, read_json, replacing, write_json
+from harness.files import append_json_line, read_json
 from harness.model.forward import causal_lm, check_forward
-from harness.model.heads import save_head
 from harness.model.load import fastest_attention, load_model
 from harness.model.templates import added_tokens
 from harness.plugins import Plugins
@@ -39,10 +37,9 @@ from harness_tuning.checkpoint import (
 )  # fmt: skip
 from harness_tuning.fit import check_data, computing, record_identity
 from harness_tuning.fused import fuse_adapters
-from harness_tuning.gates import Gate, check_start, check_unchanged, without_trace
+from harness_tuning.gates import Gate, check_goes_on, check_start, check_unchanged, without_trace
 from harness_tuning.layout import choose_layout
 from harness_tuning.learner import Figures, Learner
-from harness_tuning.methods.full import save_model
 from harness_tuning.optimizer import MasterAdamW, check_optimizer, learning_rate_at
 from harness_tuning.policy import ModelPolicy
 from harness_tuning.precision import in_float32
@@ -55,6 +52,7 @@ from harness_tuning.world import World
 
 # In nats, on average. The rows of the head are a product of their own, which may round otherwise than the whole head's.
 LARGEST_DIFFERENCE_OF_ROWS = 0.02
+T = TypeVar("T")
 ARCHITECTURE_HINT = "This architecture cannot be tuned here, or its configuration is not that of its weights"
 
 
@@ -67,7 +65,7 @@ class TuningData:
 
 
 class Tuner:
-    """One run's tuning. `start` loads and restores, `steps` trains, `finish` leaves the result on disk."""
+    """One run's tuning. `start` loads and restores, `steps` trains; `save_result` leaves the result on disk."""
 
     def __init__(
         self,
@@ -80,12 +78,16 @@ class Tuner:
         world: World | None = None,
     ) -> None:
         self.run, self.template, self.data, self.device = run, template, data, device
+        self.plugins = plugins
         self.events = events or Events()
         self.recipe, self.spec = run.recipe, run.recipe.tune
         self.objective = plugins.objectives[self.spec.objective.name]
         self.method = plugins.methods[self.spec.method.name]
         self.added = added_tokens(template, self.recipe.model) if self.recipe.template.add_tokens else {}
-        self.merges = bool(self.added) and self.method.produces == "adapter"  # which cannot carry embeddings
+        self.whole = "an adapter cannot carry embeddings" if self.added else self._asked(self.method.whole)
+        self.merges = self.whole is not None and self.method.produces == "adapter"
+        self.changes_base = self._asked(self.method.changes_base)
+        self.quantizing_changed: float | None = None  # log-probabilities of the probes, in nats, on average
         self.progress = Progress()
         self.gate: Gate | None = None  # of a run that begins
         self.world = world or World()
@@ -94,9 +96,11 @@ class Tuner:
         """Load the model, measure the probes on it as it is, and put back the newest checkpoint if there is one."""
         check_optimizer(self.spec, self.device)
         torch.manual_seed(self.spec.seed)
-        base = load_model(self.recipe.model, for_tuning=True, added_ids=tuple(self.added.values())).to(self.device)
+        base = load_model(self.recipe.model, for_tuning=True, added_ids=tuple(self.added.values()))
+        if self.method.quantize is None:  # else it may not fit there before
+            base = base.to(self.device)
         if self.world.is_main:  # here: files of a hub id are there when it is loaded
-            record_identity(self.run, fingerprint(self.template))
+            record_identity(self.run, fingerprint(self.template), self._asked(self.method.starts_from))
         parts = {"train": self.data.train, "validation": self.data.validation}
         check_data(base, self.template, self.recipe, {part: data.examples for part, data in parts.items() if data})
         self.parameters = sum(weight.numel() for weight in base.parameters())
@@ -106,23 +110,28 @@ class Tuner:
             base.gradient_checkpointing_enable({"use_reentrant": False})
             base.enable_input_require_grads()
         with self._computing("the check of a few tokens"):
-            first = torch.tensor([list(self.data.train.examples[0].input_ids)], device=self.device)
+            first = torch.tensor([list(self.data.train.examples[0].input_ids)], device=base.device)
             check_forward(base, first)
             self.probes = choose_probes((self.data.validation or self.data.train).sample, self.template)
             self.probes_of_base = measure_probes(base, self.probes)
+        with self._computing(f"the method {self.method.name}"):
+            if self.method.quantize is not None:
+                base = self.method.quantize(base, self.spec.method, self.device)
+                self.quantizing_changed = mean_difference(measure_probes(base, self.probes), self.probes_of_base)
             with in_float32():
                 exact = measure_probes(base, self.probes[:1])
-        with self._computing(f"the method {self.method.name}"):
             self.model = self.method.apply(base, self.spec.method).train()
             fuse_adapters(self.model)
-            with in_float32():
-                check_unchanged(exact, measure_probes(self.model, self.probes[:1]), self.method.name)
+            self._check_applied(exact)
         self.rows = self._train_rows() if self.added else None
         self._plan_batches()
         self.head = None
         if self.objective.head is not None:
             self.head = self.objective.head(causal_lm(self.model).config.get_text_config().hidden_size).to(self.device)
-        self.optimizer = MasterAdamW(self.model, self.spec, head=self.head)
+        factor = self.method.rate_factor
+        self.optimizer = MasterAdamW(
+            self.model, self.spec, lambda name: 1.0 if factor is None else factor(name, self.spec.method), self.head
+        )
         self.learner = Learner(
             ModelPolicy(self.model, self.head), self.objective, self.spec.objective, self.optimizer, self.device,
             self.world, is_adapter=self.method.produces == "adapter",
@@ -147,6 +156,21 @@ class Tuner:
             self._rewind_metrics()
             keep_trained_rows(self.run.trained_rows_path, self.data.train.examples)
             self._record()
+
+    def _asked(self, function: Callable[[Any], T] | None) -> T | None:
+        """Return what an optional function of the method says of the recipe's options."""
+        return None if function is None else function(self.spec.method)
+
+    def _check_applied(self, before: list[list[float]]) -> None:
+        """Raise HarnessError where the model does not say what it said before, or what the run it starts from says."""
+        start = self._asked(self.method.starts_from)
+        if start is None:
+            with in_float32():
+                check_unchanged(before, measure_probes(self.model, self.probes[:1]), self.method.name)
+        elif (probes := start.parent / "probes.json").is_file():
+            saved = read_json(probes)
+            now = measure_probes(self.model, saved["probes"])
+            check_goes_on(saved, now, self.model, start.parent.name)
 
     def _plan_batches(self) -> None:
         """Choose the layout of the batches, once for a run, and plan its steps."""
@@ -336,46 +360,6 @@ class Tuner:
         )
         folder = save_checkpoint(self.run, progress, self.optimizer.state(), self.data.train.sha256)
         self.events.send(Artefact(self.run.name, "checkpoint", folder))
-
-    def finish(self) -> None:
-        """Leave adapter (or model), template and probes on disk, in the main process, and let the checkpoints go."""
-        if not self.world.is_main:
-            return
-        whole = self.merges or self.method.produces == "model"
-        target = self.run.model_folder if whole else self.run.adapter_folder
-        for leftover in (target, self.run.chat_folder):  # of an attempt that was killed after it had saved this much
-            shutil.rmtree(leftover, ignore_errors=True)
-        self.template.save(self.run.chat_folder)
-        if self.merges:
-            self._merge()
-        with replacing(target) as temporary:
-            temporary.mkdir()
-            (save_model if self.merges else self.method.save)(self.model, temporary)
-            if whole:  # so that the folder can be used by itself
-                self.template.tokenizer.save_pretrained(temporary)
-                defaults = read_json(self.run.chat_folder / "generation_config.json")
-                del defaults["temperature"]  # transformers warns of it beside do_sample: false
-                write_json(temporary / "generation_config.json", defaults)
-        if self.head is not None:
-            with replacing(self.run.head_path) as temporary:
-                save_head(self.head, temporary)
-        tuned = measure_probes(self.model, self.probes)
-        measured = [
-            probe | {"base": base, "tuned": after}
-            for probe, base, after in zip(self.probes, self.probes_of_base, tuned, strict=True)
-        ]
-        write_json(self.run.probes_path, {"dtype": self.recipe.model.dtype, "probes": measured})
-        self.events.send(Artefact(self.run.name, "model" if whole else "adapter", target))
-        for to_go_on_from in (self.run.checkpoints_folder, self.run.prepared_folder):
-            shutil.rmtree(to_go_on_from, ignore_errors=True)
-
-    def _merge(self) -> None:
-        """Merge base, adapter and rows into one model. The change by rounding to its dtype goes into the manifest."""
-        before = measure_probes(self.model, self.probes)
-        assert self.rows is not None
-        self.rows.fold()
-        self.model = self.model.merge_and_unload(safe_merge=True)
-        self.run.update(merging_changed_nats=mean_difference(measure_probes(self.model, self.probes), before))
 
     def _validated(self) -> Iterator[dict[str, float]]:
         if self.data.validation is None:

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 import datetime
 import math
+import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import asdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
 
-from harness.errors import listed
+from harness.model.forward import causal_lm
+from harness.variants import Variant
 from harness_tuning.batching import Schedule
+from harness_tuning.targets import left_out, moving_and_resting
 
 if TYPE_CHECKING:
     from harness.data.reports import SourceReport
@@ -64,11 +69,12 @@ def _model(tuner: Tuner) -> Iterator[Row]:
     first = min(tuner.added.values())
     yield "added tokens", f"{named}: their embeddings begin as the mean of the {first:,} before them, and are trained"
     if tuner.merges:
-        size = f"{tuner.size_bytes / 1e9:,.1f} GB" if tuner.size_bytes >= 1e9 else f"{tuner.size_bytes / 1e6:,.1f} MB"
-        yield (
-            "",
-            f"the run saves a whole model ({size}), the adapter merged into it: an adapter cannot carry embeddings",
-        )
+        yield "", f"the run saves a whole model ({_size(tuner)}), the adapter merged into it: {tuner.whole}"
+
+
+def _size(tuner: Tuner) -> str:
+    size = tuner.size_bytes
+    return f"{size / 1e9:,.1f} GB" if size >= 1e9 else f"{size / 1e6:,.1f} MB"
 
 
 def _data(tuner: Tuner) -> Iterator[Row]:
@@ -121,13 +127,7 @@ def _steps(tuner: Tuner) -> Iterator[Row]:
     spec = tuner.spec
     own = _options(spec.objective)
     yield "objective", tuner.objective.name + (f": {own}" if own else "")
-    own = _options(spec.method)
-    share = f"{tuner.trainable:,} weights move ({tuner.trainable / tuner.parameters:.1%})"
-    yield "method", f"{tuner.method.name}: {share}" + (f"; {own}" if own else "")
-    adapter = getattr(tuner.model, "peft_config", {}).get("default")
-    if left_out := getattr(adapter, "exclude_modules", None):
-        names = listed({name.rsplit(".", 1)[-1] for name in left_out})
-        yield "", f"{len(left_out)} linear layers get no adapter: {names} (they compute in a way of their own)"
+    yield from _method(tuner)
     yield (
         "steps",
         f"{tuner.total_steps:,} of at most {spec.step_tokens:,} tokens; learning rate "
@@ -158,8 +158,81 @@ def _gate(gate: Gate | None) -> Iterator[Row]:
         yield "", f"{len(gate.unseen)} experts saw no token of it, and get their gradient when one reaches them: {few}"
 
 
+def _method(tuner: Tuner) -> Iterator[Row]:
+    """Say which layers move and which do not, what the method does to the base, and what becomes of the result."""
+    own = _options(tuner.spec.method)
+    share = f"{tuner.trainable:,} weights move ({tuner.trainable / tuner.parameters:.1%})"
+    yield "method", f"{tuner.method.name}: {share}" + (f"; {own}" if own else "")
+    moving, resting = moving_and_resting(tuner.model)
+    yield "layers", "that move: " + (_counted(moving) or "none")
+    if resting:
+        reasons = Counter(f"{name.rsplit('.', 1)[-1]} ({reason})" for name, reason in left_out(tuner.model).items())
+        why = f"; of these get no adapter: {_counted(reasons)}" if reasons and tuner.learner.is_adapter else ""
+        yield "", f"that stay: {_counted(resting)}{why}"
+    if tuner.quantizing_changed is not None:
+        yield (
+            "base",
+            f"{tuner.changes_base}: log-probabilities change by {tuner.quantizing_changed:.2g} nats on average. Probes "
+            f"are measured on the base that serving loads ({tuner.recipe.model.dtype})",
+        )
+    elif tuner.changes_base is not None:
+        yield "base", tuner.changes_base
+    if tuner.whole is not None and not tuner.added:
+        yield "", f"the run saves a whole model ({_size(tuner)}), the adapter merged into it: {tuner.whole}"
+    elif (refusal := refused_by_engine(tuner)) is not None:
+        yield "warning", refusal
+    if tuner.objective.name == "sft" and tuner.method.name in ("lora", "qlora"):
+        yield from published_rate(causal_lm(tuner.model).config, tuner.spec.learning_rate)
+
+
+def _counted(kinds: Counter[str]) -> str:
+    return ", ".join(f"{kind} {count}" for kind, count in kinds.items())
+
+
+def refused_by_engine(tuner: Tuner) -> str | None:
+    """Return why the engine of the recipe would not serve the adapter, and the way out; None where it would."""
+    engines = tuner.plugins.engines
+    serve = tuner.recipe.serve
+    if not tuner.learner.is_adapter or (serve is None and not engines.defaults):
+        return None
+    engine = engines[serve.engine if serve is not None else engines.default]
+    if engine.refuses is None:
+        return None
+    with tempfile.TemporaryDirectory(prefix="harness-adapter-") as folder:
+        tuner.method.save(tuner.model, Path(folder))
+        reason = engine.refuses(Variant(tuner.run.name, tuner.recipe.model, Path(folder)))
+    if reason is None:
+        return None
+    return (
+        f"the engine {engine.name} will not serve this adapter: {reason}. The run can be tuned and evaluated; "
+        f"`harness runs merge {tuner.run.name}` makes a model of it, which is served"
+    )
+
+
+# 5e-4 * (2000 / hidden size)^P for LoRA on SFT, as tinker-cookbook (Thinking Machines, 2025) fitted it.
+RATE_POWERS = {"qwen": 0.0775, "llama": 0.781}
+
+
+def published_rate(config: Any, now: float) -> Iterator[Row]:
+    """Yield the learning rate of a published formula for LoRA, for the families that it was fitted to."""
+    text = config.get_text_config()
+    for family, power in RATE_POWERS.items():
+        if text.model_type.startswith(family):
+            rate = 5e-4 * (2000 / text.hidden_size) ** power
+            yield (
+                "learning rate",
+                f"{now:g}; a published formula for LoRA on {family.capitalize()} models, 5e-4 x (2000 / "
+                f"{text.hidden_size:,})^{power:g}, gives {rate:.2g} (--set tune.learning_rate={rate:.2g})",
+            )
+
+
 def _options(part: ObjectiveSpec | MethodSpec) -> str:
-    return ", ".join(f"{key} {value}" for key, value in part.model_dump(exclude={"name"}).items())
+    """Return a section's own options; one that is off, as by default, is left out."""
+    off = {key for key, field in type(part).model_fields.items() if field.default in (False, (), None, "default")}
+    shown = part.model_dump(exclude={"name"})
+    return ", ".join(
+        f"{key} {value}" for key, value in shown.items() if not (key in off and value in (False, (), None, "default"))
+    )
 
 
 def _few_steps(tuner: Tuner) -> str:

@@ -45,7 +45,7 @@ class TrainedRows:
             self._hooks.append(module.register_forward_hook(self._embed if module is embeddings else self._score))
 
     def _embed(self, module: Any, args: tuple[Any, ...], output: Any) -> Any:
-        """Embeddings [b, s, h] of ids [b, s], with the trained rows where an id is an added one."""
+        """Return embeddings [b, s, h] of ids [b, s], with the trained rows where an id is an added one."""
         is_row = args[0][..., None] == self._ids  # [b, s, k]
         rows = F.embedding(is_row.int().argmax(-1), module.added_rows)
         scale = getattr(module, "embed_scale", None)  # Gemma 3
@@ -53,7 +53,7 @@ class TrainedRows:
         return torch.where(is_row.any(-1, keepdim=True), rows, output)
 
     def _score(self, module: Any, args: tuple[Any, ...], output: Any) -> Any:
-        """Logits [..., v] of hidden states [..., h], with those of the added ids from the trained rows."""
+        """Return logits [..., v] of hidden states [..., h], with those of the added ids from the trained rows."""
         bias = None if module.bias is None else module.bias[self._ids]
         return output.index_copy_(-1, self._ids, F.linear(args[0], module.added_rows, bias))
 

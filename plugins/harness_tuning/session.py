@@ -110,6 +110,9 @@ def _started(context: Context, run: Run, world: World, events: Events | None = N
     from harness_tuning.loop import Tuner
 
     recipe, console = run.recipe, context.console
+    method = context.plugins.methods[recipe.tune.method.name]
+    if method.check is not None:
+        method.check(recipe)
     with console.status("Reading and encoding the data"), world.main_first():  # the others find it in the cache
         template = bind_template(recipe.template, recipe.model, context.plugins)
         data = _load_data(recipe, context, template)
@@ -142,6 +145,7 @@ def _help_to_tune(context: Context, run: Run, world: World) -> None:
 def _tune_and_show(context: Context, run: Run, world: World, events: Events) -> None:
     from harness.model.load import pick_device
     from harness_tuning import plan
+    from harness_tuning.saving import save_result
 
     recipe, console = run.recipe, context.console
     with contextlib.ExitStack() as last, run.session(str(pick_device())) as session, _stop_on_signals() as stop:
@@ -164,7 +168,7 @@ def _tune_and_show(context: Context, run: Run, world: World, events: Events) -> 
             session["outcome"] = "interrupted"
         else:
             with console.status("Saving"):
-                tuner.finish()
+                save_result(tuner)
     if session["outcome"] == "interrupted":
         raise SystemExit(EXIT_INTERRUPTED)
     _show_result(context, tuner, time.perf_counter() - began, validation)
@@ -235,6 +239,11 @@ def _show_result(context: Context, tuner: Tuner, seconds: float, validation: lis
         if merged is not None
         else ""
     )
+    if (moved := run.manifest.get("serving_changed_nats")) is not None:
+        merging += (
+            f"[dim]{tuner.changes_base}; on the base that serving loads ({run.recipe.model.dtype}) the adapter's "
+            f"log-probabilities differ by {moved:.2g} nats from those in training[/dim]\n"
+        )
     # Without `evaluate` in the recipe there is nothing to measure with, and nothing to compare.
     commands = ("evaluate", "compare") if run.recipe.evaluate else ()
     measure = "".join(f"  harness {command} {run.name}@base {run.name}\n" for command in commands)

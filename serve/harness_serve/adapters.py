@@ -20,6 +20,7 @@ from harness.recipe import ModelSpec
 
 LORA_RANKS = (1, 8, 16, 32, 64, 128, 256, 320, 512)  # what vLLM takes as --max-lora-rank
 MATRIX = re.compile(r"base_model\.model\.(.+)\.lora_([AB])\.weight")
+STACK = re.compile(r"\.experts(\.base_layer)?$")  # all experts of a layer in one pair of matrices
 LAYER = re.compile(r"[^.]+\.\d+\..*")
 OUTSIDE = ("embed_tokens", "lm_head")
 
@@ -72,6 +73,12 @@ def read_adapter(name: str, folder: Path) -> Adapter:
         )
     if not inputs or inputs.keys() != outputs.keys():
         raise ModelError(f"{name}: {weights_path} does not hold pairs of lora_A and lora_B: the adapter is damaged")
+    if stacks := sorted(module for module in inputs if STACK.search(module)):
+        raise ModelError(
+            f"{name}: the adapter changes {len(stacks)} stacks of experts, as {stacks[0]}: vLLM has no LoRA kernels "
+            f"for them on a CPU, and on a GPU the harness has not checked what it answers. `harness evaluate {name}` "
+            f"measures it; to serve, tune with `experts: false`"
+        )
     patterns = (config.get("rank_pattern") or {}).values()
     rank = max(config["r"], *patterns, *(shape[0] for shape in inputs.values()), 1)
     if rank > LORA_RANKS[-1]:

@@ -16,8 +16,10 @@ import harness
 from harness.client.asking import EndpointError, post
 from harness.contract import Endpoint
 from harness.contract.backends import Capability
+from harness.errors import ModelError
 from harness.recipe import ModelSpec
 from harness.variants import Variant
+from harness_serve.adapters import read_adapter, require_fits
 from harness_serve.arguments import (
     environment,
     fitting_parsers,
@@ -121,6 +123,22 @@ def _require_free_port(options: VllmOptions) -> None:
         raise harness.HarnessError(f"{error}, or choose another with --port") from None
 
 
+def refuses(variant: Variant) -> str | None:
+    """Return why vLLM would not serve the variant's adapter, or None."""
+    if variant.adapter is None:
+        return None
+    try:
+        require_fits(variant.name, read_adapter(variant.name, variant.adapter), variant.model)
+    except ModelError as error:
+        return str(error).removeprefix(f"{variant.name}: ").partition(". `harness evaluate")[0]
+    return None
+
+
 ENGINE = harness.Engine(
-    "vllm", "vLLM: the base model and every adapter in one engine, on GPU or CPU", VllmOptions, start, default=True
+    "vllm",
+    "vLLM: the base model and every adapter in one engine, on GPU or CPU",
+    VllmOptions,
+    start,
+    default=True,
+    refuses=refuses,
 )

@@ -59,7 +59,7 @@ def require_key(host: str, key: str | None) -> None:
 
 
 def url_host(host: str) -> str:
-    """The address to reach a server on this machine that listens on `host`, as written in a URL."""
+    """Return the address to reach a server on this machine that listens on `host`, as written in a URL."""
     reachable = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
     return f"[{reachable}]" if ":" in reachable else reachable
 
@@ -103,7 +103,7 @@ class Names:
 
     @classmethod
     def checked(cls, host: str, allowed: tuple[str, ...]) -> Names:
-        """Names from what a person typed. Raises HarnessError where one is not a host name."""
+        """Return the names that a person typed. Raises HarnessError where one is not a host name."""
         for name in allowed:
             if not NAME.fullmatch(name.lower()):
                 raise harness.HarnessError(
@@ -176,12 +176,12 @@ async def respond(send: Send, status: int, body: bytes, *headers: tuple[bytes, b
 
 
 def header(scope: Scope, name: bytes) -> list[bytes]:
-    """The values of a header, one for each time that it was sent."""
+    """Return the values of a header, one for each time that it was sent."""
     return [value for key, value in scope["headers"] if key.lower() == name]
 
 
 def _authorities(scope: Scope) -> list[str]:
-    """The names by which a request calls this server: its Host, and what proxies in front say they were called by."""
+    """Return the names by which a request calls this server: its Host, and what proxies in front were called by."""
     forwarded = [part.strip() for value in header(scope, b"x-forwarded-host") for part in value.split(b",")]
     return [value.decode("latin-1") for value in (*header(scope, b"host"), *forwarded)]
 

@@ -79,6 +79,16 @@ def test_the_table_of_recognise_offers_no_column_that_another_dataset_reads(harn
     assert refused.code == 1 and "alpaca" in refused.out and "prompt_completion" not in refused.out
 
 
+def test_validate_names_the_filter_of_a_wrong_row_with_and_without_a_recipe(harness, write_rows, tmp_path):
+    roles = ("user", "system", "assistant")
+    path = write_rows({"messages": [{"role": role, "content": "Hi"} for role in roles]})
+    (tmp_path / "r.yaml").write_text(f"data: {{train: [{{dataset: messages, path: {path}}}]}}\n")
+    for source in ([path, "--dataset", "messages"], ["r.yaml"]):
+        done = harness("data", "validate", *source)
+        assert done.code == 1 and "message 2 is a system prompt" in done.out, done
+        assert "add `- {filter: roles}` to data.clean (row 1)" in done.out
+
+
 # --set
 
 NLI = "premise,hypothesis,gold\nA dog runs.,An animal runs.,0\nA cat sleeps.,A dog runs.,2\n"
@@ -177,6 +187,9 @@ def test_rows_that_the_objective_does_not_read_are_wrong(harness_here, data_reci
     done = harness_here("--plugin", plugin, "data", "validate", data_recipe)
     assert done.code == 1 and "nothing wrong" not in done.out
     assert "yields conversations; the objective 'hinge' reads preferences: name a dataset of preferences" in done.out
+    plugin.write_text(plugin.read_text().replace("reads='preferences'", "reads='pairs'"))
+    done = harness_here("--plugin", plugin, "data", "validate", data_recipe)
+    assert "the objective 'hinge' reads pairs: name a dataset of preferences, see `harness data list`" in done.out
     data_recipe.write_text(data + "tune: {objective: sft}\n")
     assert harness_here("data", "validate", data_recipe).code == 0
 

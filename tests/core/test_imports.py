@@ -22,6 +22,8 @@ KNOWS_DISTRIBUTED = "plugins/harness_tuning/world.py"
 KINDS = ("datasets", "filters", "templates", "objectives", "methods", "evaluations", "engines", "trackers")
 SPOKEN = re.compile(rf"\b({'|'.join(kind[:-1] for kind in KINDS)}):? [`'\"]?([\w-]+)")  # as a message names a thing
 
+NAMED = re.compile(rf"[`'\"]([\w.-]+)[`'\"] ({'|'.join(kind[:-1] for kind in KINDS)})\b")  # and the other way round
+
 # Words of the core that a plugin's thing is named too: by the word, and by the file and the word.
 WORDS = {
     "auto": "a choice of the options",
@@ -135,9 +137,12 @@ def offences(path: str, source: str) -> Iterator[tuple[int, str]]:
             yield item.line, f"a function imports {item.full}"
     if path != KNOWS_DISTRIBUTED:
         lines = {item.line for item in imports(tree, module) if below(item.full, "torch.distributed")}
-        lines |= {node.lineno for node in ast.walk(tree) if dotted(node) == "torch.distributed"}
+        torch = names_of("torch", tree)
+        lines |= {node.lineno for node in ast.walk(tree) if dotted(node) in {f"{name}.distributed" for name in torch}}
         for line in sorted(lines):
             yield line, "torch.distributed"
+    for node in (node for function in functions for node in ast.walk(function) if isinstance(node, ast.ClassDef)):
+        yield node.lineno, f"a function makes the class {node.name}"
     if path.startswith("harness/"):
         for line, text in constants(source):
             if re.fullmatch(r"harness_\w+([.:]\w+)*", text) and re.split("[.:]", text)[0] in PLUGINS:
@@ -146,9 +151,15 @@ def offences(path: str, source: str) -> Iterator[tuple[int, str]]:
             if name not in WORDS and (path, name) not in WORDS_IN_PLACES:
                 yield line, f"the core names {name!r}, which a plugin registers"
         for line, text in constants(source):
-            for kind, name in SPOKEN.findall(text):
+            for kind, name in [*SPOKEN.findall(text), *((kind, name) for name, kind in NAMED.findall(text))]:
                 if name in registered() and not path.startswith("harness/testing/"):
                     yield line, f"a message of the core names the {kind} {name!r}"
+
+
+def names_of(module: str, tree: ast.AST) -> set[str]:
+    """The names by which a file knows a module that it imports: its own, and that of `import ... as`."""
+    aliases = [alias for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names]
+    return {module} | {alias.asname for alias in aliases if alias.name == module and alias.asname}
 
 
 def dotted(node: ast.AST) -> str:
@@ -284,6 +295,8 @@ def test_an_import_by_a_call_is_an_arrow(source):
         ("from torch.distributed.fsdp import fully_shard", "torch.distributed"),
         ("import torch\ntorch.distributed.barrier()", "torch.distributed"),
         ("require('torch.distributed', 'tuning')", "torch.distributed"),
+        ("import torch as t\nt.distributed.barrier()", "torch.distributed"),
+        ("def f():\n    class A:\n        pass", "a function makes the class A"),
         ("importlib.import_module('harness_tuning.loop')", "the core names harness_tuning.loop"),
         ("resolve_name('harness_serve.page:open')", "the core names harness_serve.page:open"),
         ("PLACES = {'tune': 'harness_tuning'}", "the core names harness_tuning"),
@@ -294,6 +307,7 @@ def test_an_import_by_a_call_is_an_arrow(source):
         ("x = 'harness:vllm'", "the core names 'vllm', which a plugin registers"),
         ("x = 'The filter `roles` leaves it out'", "a message of the core names the filter 'roles'"),
         ("x = f\"{a} is the dataset 'feedback'\"", "a message of the core names the dataset 'feedback'"),
+        ("x = 'or use the `lora` method'", "a message of the core names the method 'lora'"),
         ("x = 'add - {filter: roles} to data.clean'", "a message of the core names the filter 'roles'"),
     ],
 )

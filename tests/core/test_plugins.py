@@ -47,7 +47,7 @@ BROKEN = {
     "misspelt hook": (hook("pass", "register_dataset"),
                       r"no hook 'register_dataset'\. Did you mean 'register_datasets'\?"),
     "wrong argument": (hook("pass", arguments="registrar"),
-                       r"Argument\(s\) \{'registrar'\} are declared in the hookimpl"),
+                       r"register_datasets takes 'registrar', which .* write `def register_datasets\(register\):`"),
     "raising hook": (hook("raise ValueError('no network')"), r"register_datasets failed: ValueError: no network"),
     "exiting hook": (hook("raise SystemExit(3)"), r"register_datasets failed: SystemExit: 3"),
     "registers rubbish": (hook("register({'name': 'x'})"), r"was given \{.name.: .x.\}, expected a harness.Dataset"),
@@ -131,6 +131,11 @@ def test_the_list_shows_failed_plugins_and_fails(plugin, harness):
     assert failed["path"].endswith("bad.py") and "no network" in failed["error"]
     told = harness("--plugin", plugin(hook("raise ValueError('no network')")), "plugins", "list", "--verbose")
     assert "Traceback" in told.out and "no network" in told.out
+
+
+def test_the_list_names_a_shape_once(harness):
+    shown = harness("plugins", "list")
+    assert shown.code == 0 and len(re.findall(r"\bultrachat\b", shown.out)) == 1
 
 
 def test_what_a_plugin_registered_before_it_failed_is_taken_back(plugin, harness):

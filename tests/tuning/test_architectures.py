@@ -19,7 +19,7 @@ SHAPE = {
     "vocab_size": 256, "hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2,
     "num_key_value_heads": 1, "head_dim": 32, "max_position_embeddings": 128, "pad_token_id": 0, "num_experts": 4,
     "num_local_experts": 4, "n_routed_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32,
-    "shared_expert_intermediate_size": 32,
+    "shared_expert_intermediate_size": 32, "first_k_dense_replace": 1, "n_group": 1, "topk_group": 1,
 }  # fmt: skip
 OTHERWISE = (  # None: as the architecture has it. Latent attention has as many key heads as query heads.
     {}, {"head_dim": None}, {"num_key_value_heads": None}, {"num_key_value_heads": None, "head_dim": None},

@@ -219,4 +219,6 @@ def test_layers_that_compute_in_a_way_of_their_own_get_no_adapter_and_the_plan_s
     path.write_text(path.read_text().replace(str(tiny_model), str(tmp_path / "moe")))
     done = harness("tune", path)
     assert done.code == 0, done.err
-    assert "2 linear layers get no adapter: router" in done.out
+    told = " ".join(done.out.split())
+    assert "of these get no adapter: router (it computes in a way of its own) 2" in told
+    assert "experts.gate_up_proj 2" in told

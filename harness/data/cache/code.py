@@ -126,7 +126,7 @@ class Code:
 
 
 def is_unchanged(read: Mapping[str, Any], hash_of: Hash) -> bool:
-    """True while what `Code.read` gave is as it was then, and its modules would come from the same files."""
+    """Return True while what `Code.read` gave is as it was then, and its modules would come from the same files."""
     for name, file in read["modules"].items():
         if "." not in name and _would_load(name) not in (None, file):
             return False
@@ -135,7 +135,7 @@ def is_unchanged(read: Mapping[str, Any], hash_of: Hash) -> bool:
 
 
 def installed() -> list[str]:
-    """Name and version of everything that is installed, as the names of its metadata tell."""
+    """Return name and version of everything that is installed, as the names of its metadata tell."""
     names: set[str] = set()
     for folder in map(Path, sys.path):
         if folder.is_dir():

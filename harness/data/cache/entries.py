@@ -54,7 +54,7 @@ class Entry:
         return self.folder.name.strip(".").partition(".")[0]  # of `.KEY.xyz`, where it is being written, too
 
     def made_from(self) -> list[str]:
-        """`DATASET PATH` of each training source; empty for what is not whole, or damaged."""
+        """Return `DATASET PATH` of each training source; empty for what is not whole, or damaged."""
         try:
             reports = read_json(self.folder / ACCOUNT)["train"]["reports"]
             return [f"{report['source']} {report['path']}" for report in reports]
@@ -63,7 +63,7 @@ class Entry:
 
 
 def entries(root: Path) -> list[Entry]:
-    """Everything under `root`, the last used first."""
+    """Return everything under `root`, the last used first."""
     return sorted(_entries(root / "encoded"), key=lambda entry: (-entry.used, entry.key))
 
 

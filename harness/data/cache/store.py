@@ -239,7 +239,7 @@ def _hash_of_source(path: Path, root: Path) -> str:
 
 
 def _is_current(folder: Path, root: Path) -> bool:
-    """True while what the plugins read besides, as they made the entry, is the same.
+    """Return True while what the plugins read besides, as they made the entry, is the same.
 
     Raises whatever a damaged one gives rise to.
     """

@@ -158,9 +158,10 @@ def require_kind(prepared: Prepared, reads: Reads, reader: str) -> None:
                 f"`harness plugins list`"
             )
     elif yields != reads:
+        wanted = "preferences" if reads == "pairs" else reads
         raise DataError(
             f"the dataset {prepared.report.source!r} yields {yields}; {reader} reads {reads}: name a dataset of "
-            f"{reads}, see `harness data list`"
+            f"{wanted}, see `harness data list`"
         )
 
 

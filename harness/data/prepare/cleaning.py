@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from harness.data.convert.validity import check_learnable
 from harness.errors import ENDINGS, DataError, HarnessError
 from harness.nouns import DataItem
 
@@ -21,12 +22,12 @@ class Cleaning:
     """The filters of one pass over the data. Some remember what they saw, so each pass needs its own."""
 
     def __init__(self, steps: Sequence[CleanStep], filters: Registry[Filter]) -> None:
-        """Raises HarnessError for a filter that no plugin registers or that cannot start."""
+        """Start the filters. Raises HarnessError for a filter that no plugin registers or that cannot start."""
         declared = [(filters[step.filter], step) for step in steps]
         self._filters = [(filter.name, _started(filter, step)) for filter, step in declared]
 
     def reason(self, item: DataItem) -> str | None:
-        """Why the first filter that objects leaves the item out, as `FILTER: REASON`; None if all let it pass."""
+        """Return why the first filter that objects leaves the item out, as `FILTER: REASON`; None if none does."""
         for name, judge in self._filters:
             try:
                 reason = judge(item)
@@ -40,6 +41,14 @@ class Cleaning:
                 raise DataError(f"the filter {name!r} returned {reason!r}: expected a reason as text, or None")
             return f"{name}: {reason}"
         return None
+
+
+def require_learnable(item: DataItem, filters: Registry[Filter]) -> None:
+    """Raise DataError for an item that has nothing to train on, naming the filter that leaves it out."""
+    try:
+        check_learnable(item)
+    except DataError as error:
+        raise DataError(f"{error}{leaving_out(item, filters)}") from None
 
 
 def leaving_out(item: DataItem, filters: Registry[Filter]) -> str:

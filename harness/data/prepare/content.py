@@ -38,7 +38,7 @@ def word_spans(text: str) -> Iterator[tuple[int, int]]:
 
 
 def digest_of(item: DataItem, *, prompt_only: bool = False) -> bytes:
-    """16 bytes that are equal for items of equal content, whatever their ids, file, source and order.
+    """Return 16 bytes that are equal for items of equal content, whatever their ids, file, source and order.
 
     Roles, texts, thoughts, tool calls and the tools offered count; runs of blanks count as one. Only ASCII blanks, and
     no Unicode tables, so that no version of Python sees it differently. `prompt_only` leaves out the tools and the
@@ -58,7 +58,7 @@ def digest_of(item: DataItem, *, prompt_only: bool = False) -> bytes:
 
 
 def keyed(digest: bytes, purpose: str) -> int:
-    """64 bits drawn from a digest; for another purpose they are others."""
+    """Return 64 bits drawn from a digest; for another purpose they are others."""
     return int.from_bytes(hashlib.blake2b(digest + purpose.encode(), digest_size=8).digest())
 
 
@@ -73,7 +73,7 @@ def _bytes_of(messages: Iterable[Message]) -> Iterator[bytes]:
 
 
 def _single_blanks(text: bytes) -> bytes:
-    """`b" ".join(text.split())`, without an object for every word: a text may have a hundred megabytes."""
+    """Return `b" ".join(text.split())`, without an object for every word: a text may have a hundred megabytes."""
     text = text.translate(_BLANKS)
     while b"  " in text:
         text = text.replace(b"  ", b" ")

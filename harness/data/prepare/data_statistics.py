@@ -59,7 +59,7 @@ class Lengths:
         return sum(count for length, count in self.counts.items() if length > limit) / self.n if self.counts else 0.0
 
     def bins(self, most: int = 24) -> list[Bin]:
-        """At most `most` bins of one round width up to the 99th percentile, and one for what is longer than that."""
+        """Return at most `most` bins of one round width up to the 99th percentile, and one for what is longer."""
         if not self.counts:
             return []
         low, high, top = min(self.counts), max(self.counts), self.quantile(0.99)
@@ -234,7 +234,7 @@ def script_of(text: str) -> str:
 
 @functools.cache
 def _scripts() -> dict[str, re.Pattern[str]]:
-    """Patterns for the letters of each script, by the blocks of the Unicode standard."""
+    """Return patterns for the letters of each script, by the blocks of the Unicode standard."""
     blocks = {
         "Latin": "A-Za-zªºÀ-ÖØ-öø-ʯḀ-ỿ",
         "Greek": "Ͱ-Ͽἀ-῿",
@@ -257,7 +257,7 @@ def _scripts() -> dict[str, re.Pattern[str]]:
 
 
 def _length(message: Message) -> int:
-    """Characters of a message, those of its tool calls included."""
+    """Count the characters of a message, those of its tool calls included."""
     calls = sum(
         len(call.name) + len(json.dumps(dict(call.arguments), ensure_ascii=False, default=str))
         for call in message.tool_calls

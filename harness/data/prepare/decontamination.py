@@ -28,7 +28,7 @@ _PREFIX = 3  # words that are looked up first; nearly all places in the rows are
 
 
 def evaluation_texts(recipe: DataRecipe, plugins: Plugins) -> Iterator[tuple[str, str]]:
-    """(id, text) of every item of the recipe's evaluations; of those that tell."""
+    """Yield (id, text) of every item of those of the recipe's evaluations that have texts."""
     context = EvaluationContext(recipe, plugins)
     for options in recipe.evaluate:
         evaluation = plugins.evaluations[options.evaluation]
@@ -121,7 +121,7 @@ class Decontamination:
 
 
 def _cut(text: str, start: int, length: int) -> str:
-    """`length` words of the text from the word `start` on, with what is between them."""
+    """Return `length` words of the text from the word `start` on, with what is between them."""
     spans = list(word_spans(text))
     if len(text) != len(lower := text.lower()):  # a few letters are longer in lower case, and everything has moved
         text = lower

@@ -73,7 +73,7 @@ def repeats(keys: array[int], rows: int, drawn: int) -> Iterator[int]:
 
 
 def _lowest(keys: array[int], count: int) -> Callable[[int], bool]:
-    """Says of each key, asked in their order, whether it is one of the `count` lowest; of equal keys, the first are."""
+    """Return the judge of each key in turn: True for one of the `count` lowest; of equal keys, the first are."""
     if count <= 0:
         return lambda key: False
     if count >= len(keys):

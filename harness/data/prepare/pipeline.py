@@ -7,16 +7,16 @@ held in between is one hash and one byte an item.
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 from itertools import chain
 from typing import TYPE_CHECKING, Literal
 
-from harness.data.convert.sources import load_rows, load_source, reports_of
-from harness.data.convert.validity import check_learnable, check_readable
+from harness.data.convert.sources import load_rows, reports_of
+from harness.data.convert.validity import check_item, check_readable
 from harness.data.prepare import mixture
-from harness.data.prepare.cleaning import Cleaning, leaving_out
+from harness.data.prepare.cleaning import Cleaning, require_learnable
 from harness.data.prepare.content import digest_of, keyed
 from harness.data.prepare.decontamination import Decontamination
 from harness.data.prepare.splits import is_held_out
@@ -101,12 +101,14 @@ def unprepared(
     reports: Iterable[SourceReport],
     part: Part = "validation",
     on_error: OnError = raise_error,
+    check: Callable[[DataItem], None] = check_item,
 ) -> Iterator[Prepared]:
-    """Yield every item of the sources as it is: nothing is cleaned, split or mixed."""
+    """Yield every item of the sources that passes `check` as it is: nothing is cleaned, split or mixed."""
     for source, report in zip(sources, reports, strict=True):
-        for item in load_source(source, datasets, report, on_error):
-            report.used += 1
-            yield Prepared(item, part, 1, report)
+        for row in load_rows(source, datasets, report, on_error, check):
+            for item in row.items:
+                report.used += 1
+                yield Prepared(item, part, 1, report)
 
 
 def _mixed(spec: DataSpec, plugins: Plugins, screening: _Screening, report: DataReport) -> Iterator[Prepared]:
@@ -184,10 +186,7 @@ class _Screening:
         """Return the decision about an item, and the reason where it is not trained on."""
         if self.cleaning and (reason := self.cleaning.reason(item)):
             return Decision.LEAVE_OUT, reason
-        try:
-            check_learnable(item)
-        except DataError as error:
-            raise DataError(f"{error}{leaving_out(item, self.plugins.filters)}") from None
+        require_learnable(item, self.plugins.filters)
         if holds_out:
             return Decision.VALIDATE, HELD_OUT
         if self.decontamination is None or (overlap := self.decontamination.overlap(item)) is None:

@@ -46,7 +46,7 @@ def _twice(key: str, one: object, other: object) -> str:
 
 
 def loads(text: str) -> Any:
-    """JSON text as data, as rows are read: a key that comes twice with different values is a ValueError."""
+    """Return JSON text as data, as rows are read: a key that comes twice with different values is a ValueError."""
     return json.loads(text, object_pairs_hook=_unique)
 
 
@@ -64,7 +64,7 @@ _skip = json.JSONDecoder(parse_int=len, parse_float=len).raw_decode  # to find w
 
 
 def described(value: object) -> str:
-    """`shown`, for values of any depth."""
+    """Return `shown`, for values of any depth."""
     try:
         return shown(value[:200] if isinstance(value, str) else value)
     except (RecursionError, ValueError):
@@ -301,7 +301,7 @@ class _Text:
         return size > 0
 
     def where(self, at: int | None = None) -> str:
-        """Line and column, as an editor counts them."""
+        """Return line and column, as an editor counts them."""
         return "line {}, column {}".format(*self._position(self.at if at is None else at))
 
     def but(self, at: int | None = None) -> str:

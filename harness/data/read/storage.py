@@ -218,7 +218,7 @@ def _hub_address(where: str, revision: str | None) -> str:
 
 
 def hub_parts(where: str) -> tuple[str, str, str | None, dict[str, str]]:
-    """(owner, name, config or None, options) of `hub://owner/name[/config][?split=...&revision=...]`."""
+    """Return (owner, name, config or None, options) of `hub://owner/name[/config][?split=...&revision=...]`."""
     form = f"write {HUB}owner/name or {HUB}owner/name/config, and ?split=train after it"
     address, _, query = where.removeprefix(HUB).partition("?")
     parts = address.strip("/").split("/")

@@ -13,7 +13,7 @@ from harness.cli.context import Context
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 @click.pass_obj
 def list_datasets(context: Context, as_json: bool) -> None:
-    """List the registered datasets: their rows, what they yield, licence and plugin. Reads no data."""
+    """List the registered datasets: what they yield, their rows, licence and plugin. Reads no data."""
     datasets = context.plugins.datasets
     rows = [
         {
@@ -32,16 +32,21 @@ def list_datasets(context: Context, as_json: bool) -> None:
         return
     from rich.markup import escape
 
-    table = context.table("dataset", "description", "yields", "licence", "data", "plugin")
-    table.columns[0].no_wrap = True
-    for row in rows:
-        own = "its own" if row["source"] else "[dim]give a path[/dim]"
+    from harness.plugins.registry import FIRST_PARTY
+
+    table = context.table("dataset", "yields", "description")
+    for column in table.columns[:2]:
+        column.no_wrap = True
+    for name, row in zip(datasets, rows, strict=True):
+        notes = [
+            "brings its own data" if row["source"] else "",
+            f"licence {row['licence']}" if row["licence"] != "not stated" else "",
+            f"from {row['plugin']}" if datasets.owner(name).owner != FIRST_PARTY else "",
+        ]
+        noted = "".join(f"; {note}" for note in notes if note)
         table.add_row(
-            f"[bold]{escape(str(row['name']))}[/bold]",
-            escape(str(row["description"])),
+            f"[bold]{escape(name)}[/bold]",
             str(row["yields"]),
-            escape(str(row["licence"])),
-            own,
-            escape(str(row["plugin"])),
+            f"{escape(str(row['description']))}[dim]{escape(noted)}[/dim]",
         )
     context.console.print(table)

@@ -49,7 +49,7 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON."
 
 
 def template_options(function: F) -> F:
-    """`--model` and `--template`, for files and for recipes that name none."""
+    """Add `--model` and `--template`, for files and for recipes that name none."""
     template = click.option(
         "--template",
         metavar="NAME",
@@ -160,16 +160,25 @@ def read_items(
     """
     from harness.data import begin_report, evaluation_texts, prepare_items, raise_error
     from harness.data.convert.sources import reports_of
+    from harness.data.convert.validity import check_item, check_readable
+    from harness.data.prepare.cleaning import require_learnable
     from harness.data.prepare.pipeline import unprepared
 
     datasets, recipe = context.plugins.datasets, reading.recipe
     failed = on_error or raise_error
 
+    def check(item: DataItem) -> None:
+        """Check an item of a file, of which a recipe's `data.clean` may leave out some."""
+        check_readable(item)
+        require_learnable(item, context.plugins.filters)
+
     def followed_sources(
         sources: tuple[DataSource, ...], reports: tuple[SourceReport, ...], part: Part
     ) -> Iterator[Prepared]:
         for source, counts in zip(sources, reports, strict=True):
-            yield from followed(unprepared((source,), datasets, (counts,), part, failed), counts, what)
+            yield from followed(
+                unprepared((source,), datasets, (counts,), part, failed, check_item if recipe else check), counts, what
+            )
 
     if recipe is None or (reading.part == "validation" and recipe.data.validation_share is None):
         reports = reports_of(reading.sources, datasets, list_ids=list_ids)
@@ -194,7 +203,7 @@ def not_read(where: str) -> list[str]:
 
 
 def print_passed_over(context: Context, where: str) -> None:
-    """Of a folder, say which files are not read."""
+    """Say which files of a folder are not read."""
     from harness.data.read.storage import SUFFIXES
 
     if names := not_read(where):

@@ -20,7 +20,7 @@ LEGEND = "«supervised», token│token, ⟦control token⟧"
 
 
 def print_item(context: Context, item: Conversation | Preference) -> None:
-    """An item with its id, its turns coloured by role, or by side for completions."""
+    """Print an item with its id, its turns coloured by role, or by side for completions."""
     from rich.markup import escape
     from rich.rule import Rule
 

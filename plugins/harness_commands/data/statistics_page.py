@@ -65,7 +65,7 @@ def _plot(name: str, lengths: Lengths, max_tokens: int | None) -> str:
 
 
 def _histogram(name: str, bins: list[Bin], limit: int | None) -> str:
-    """Bars over bins of equal width; what is beyond the 99th percentile is the last, in another colour."""
+    """Draw bars over bins of equal width; what is beyond the 99th percentile is the last, in another colour."""
     highest = max(bin.count for bin in bins)
     step = (WIDTH - LEFT - 8) / len(bins)
     thick = min(step - 2, WIDEST)

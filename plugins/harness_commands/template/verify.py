@@ -219,7 +219,7 @@ def _fixed(template: BoundTemplate, train_on: TrainOn, taken: list[ProbeConversa
 
 
 def _text_is_text(template: BoundTemplate, taken: Sequence[ProbeConversation]) -> Check:
-    """Control-token strings that people say stay text."""
+    """Check that control-token strings in messages stay text."""
     from harness.template.samples import require_text
 
     check = Check("text is text")
@@ -297,7 +297,7 @@ def _installed(context: Context, saved: BoundTemplate, recipe: DataRecipe) -> Ch
 
 
 def _differences(saved: BoundTemplate, current: BoundTemplate) -> list[str]:
-    """Between two bound templates, in words."""
+    """Return the differences between two bound templates, in words."""
     out = [
         f"{what}: saved {ours!r}, installed {theirs!r}"
         for what in ("stop_tokens", "takes_system", "takes_tools", "takes_turns", "tool_parser")
