@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from harness.errors import listed
 from harness.model.forward import causal_lm
 from harness.variants import Variant
 from harness_tuning.batching import Schedule

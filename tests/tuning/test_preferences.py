@@ -79,7 +79,7 @@ def test_a_completion_judged_alone_is_refused_where_pairs_are_read(tmp_path, pre
 
 
 def test_a_reward_model_is_saved_scores_answers_and_is_measured(tmp_path, preferences, harness):
-    path = preferences(objective="reward", steps=12, learning_rate=0.01, batch_tokens=512)
+    path = preferences(objective="reward", steps=12, learning_rate=0.01, step_tokens=512)
     path.write_text(path.read_text() + "evaluate: [{evaluation: preferences}]\n")
     done = harness("tune", path)
     assert done.code == 0, done.out + done.err
