@@ -98,7 +98,7 @@ def ours(folder: Path, name: str) -> list[float]:
         f"name: {name}\nmodel: {{path: {ROOT}/recipes/seedling/model, dtype: float32}}\ntemplate: chatml\n"
         f"data: {{max_tokens: 256, train: [{{dataset: {dataset}, path: {ROOT}/recipes/seedling/data/{file}, "
         f"limit: {rows}}}]}}\n"
-        f"tune: {{objective: {objective}, method: {{name: lora, rank: 8, alpha: 16}}, batch_tokens: 4096}}\n"
+        f"tune: {{objective: {objective}, method: {{name: lora, rank: 8, alpha: 16}}, step_tokens: 4096}}\n"
     )
     plugins = Plugins()
     recipe = load_recipe(folder / "ours.yaml", plugins)
