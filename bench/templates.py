@@ -9,6 +9,10 @@ tokenizes, and checks and masks nothing: what `ours` takes longer is the price o
 that they are. Conversations of one exchange, and the same rows as conversations of five. All in batches as tuning makes
 them, each side --times times, taking turns in one process, so that they share the machine's state; medians are
 compared.
+
+Then tokens, of the same rows with a thought before each answer, through a template that drops the thoughts of earlier
+turns (qwen3): one example an answer, against the conversation as one text, which serving never sends; and in packed
+rows, where the examples of a conversation share what they begin with.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ from data import make_inputs
 
 BATCH = 256
 SHAPES = {"1 exchange": 1, "5 exchanges": 5}
+THINKING = {"2 exchanges with thoughts": 2, "5 exchanges with thoughts": 5}
 
 
 def main() -> None:
@@ -46,7 +51,55 @@ def main() -> None:
         figures = {
             shape: measure(folder, arguments.template, turns, arguments.times) for shape, turns in SHAPES.items()
         }
-    report(figures, arguments)
+        tokens = {shape: tokens_of(folder, turns) for shape, turns in THINKING.items()}
+    report(figures, tokens, arguments)
+
+
+def conversations(folder: Path, exchanges: int) -> list[list[dict[str, str]]]:
+    """The rows as messages of so many exchanges each."""
+    rows = [json.loads(line)["messages"] for line in (folder / "rows.jsonl").read_text().splitlines()]
+    return [list(chain(*rows[first : first + exchanges])) for first in range(0, len(rows), exchanges)]
+
+
+def tokens_of(folder: Path, exchanges: int) -> dict[str, int]:
+    """Tokens of conversations with thoughts: as one text each, as one example an answer, and in packed rows.
+
+    The thought before an answer is as long as answers are: it is the answer of another row.
+    """
+    from harness.model.batching import packed_length
+    from harness.model.templates import bind_template
+    from harness.nouns import Conversation, Message
+    from harness.plugins import Plugins
+    from harness.recipe import ModelSpec, TemplateSpec
+
+    spec = TemplateSpec(name="qwen3", add_tokens=True)
+    template = bind_template(spec, ModelSpec(path=str(folder / "model")), Plugins())
+    talks = conversations(folder, exchanges)
+    answers = [turn["content"] for talk in talks for turn in talk if turn["role"] == "assistant"]
+    thoughts = iter(answers[1:] + answers[:1])
+
+    def thinks(turn: dict[str, str]) -> Message:
+        reasoning = next(thoughts) if turn["role"] == "assistant" else ""
+        return Message(turn["role"], turn["content"], reasoning=reasoning)
+
+    whole = [Conversation(tuple(map(thinks, talk))) for talk in talks]
+    examples = [template.encode_batch([talk]) for talk in whole]
+    # An earlier answer is its words and stop token in the last example's prompt, and had its thoughts before them.
+    words = [
+        [len(ids) + 1 for ids in template.ids_of([turn.content for turn in talk.messages if turn.reasoning])]
+        for talk in whole
+    ]
+    thought = sum(
+        one.supervised - count
+        for talk, counts in zip(examples, words, strict=True)
+        for one, count in zip(talk[:-1], counts[:-1], strict=True)
+    )
+    return {
+        "conversations": len(whole),
+        "one_text": sum(len(talk[-1]) for talk in examples) + thought,
+        "one_an_answer": sum(len(one) for talk in examples for one in talk),
+        "shared": sum(packed_length(talk) for talk in examples),
+    }
 
 
 def measure(folder: Path, name: str, exchanges: int, times: int) -> dict[str, Any]:
@@ -57,8 +110,7 @@ def measure(folder: Path, name: str, exchanges: int, times: int) -> dict[str, An
     from harness.recipe import ModelSpec, TemplateSpec
 
     template = bind_template(TemplateSpec(name=name), ModelSpec(path=str(folder / "model")), Plugins())
-    rows = [json.loads(line)["messages"] for line in (folder / "rows.jsonl").read_text().splitlines()]
-    joined = [list(chain(*rows[first : first + exchanges])) for first in range(0, len(rows), exchanges)]
+    joined = conversations(folder, exchanges)
     talks = [Conversation.of(*((turn["role"], turn["content"]) for turn in turns)) for turns in joined]
     texts = [template.render(talk.messages) for talk in talks]
     backend = template.tokenizer.backend_tokenizer
@@ -95,7 +147,9 @@ def measure(folder: Path, name: str, exchanges: int, times: int) -> dict[str, An
     return {"conversations": len(talks), "tokens": tokens["ours"], "seconds": seconds}
 
 
-def report(figures: dict[str, dict[str, Any]], arguments: argparse.Namespace) -> None:
+def report(
+    figures: dict[str, dict[str, Any]], tokens: dict[str, dict[str, int]], arguments: argparse.Namespace
+) -> None:
     """Print rates and ratios, and keep them."""
     for shape, measured in figures.items():
         middle = {side: statistics.median(seconds) for side, seconds in measured["seconds"].items()}
@@ -108,12 +162,20 @@ def report(figures: dict[str, dict[str, Any]], arguments: argparse.Namespace) ->
             f"  ours is {measured['of_bare']:.2f} of bare; verification and masks "
             f"are {measured['verification_share']:.0%} of it"
         )
+    for shape, counted in tokens.items():
+        one = counted["one_text"]
+        print(
+            f"{shape}: {counted['conversations']:,} conversations, {one:,} tokens as one text; one example an answer "
+            f"{counted['one_an_answer']:,} ({counted['one_an_answer'] / one:.2f} times), sharing what they begin with "
+            f"{counted['shared']:,} ({counted['shared'] / one:.2f} times)"
+        )
     target = Path(__file__).with_name("results") / "templates-cpu.json"
     kept = {
         "cores": os.cpu_count(),
         "template": arguments.template,
         "rows": arguments.rows and arguments.rows.name,
         **figures,
+        **tokens,
     }
     target.write_text(json.dumps(kept, indent=2) + "\n")
     print(f"written to {target}")

@@ -31,6 +31,7 @@ class Case:
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     expected: tuple[int, ...] = ()
+    variables: Mapping[str, Any] = field(default_factory=dict)  # of the template, which the request sets
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +101,10 @@ def prompts(template: BoundTemplate, context_tokens: int | None = None) -> tuple
     for sample in taken:
         require_text(template, sample)
         messages, tools = sample.conversation.messages[:-1], sample.conversation.tools
-        case = Case(sample.name, messages, tools, tuple(template.prompt_ids(messages, tools)))
+        thinks = True if sample.conversation.messages[-1].reasoning else None  # else as requests ask that do not say
+        variables = template.request_variables(True) if thinks else {}
+        prompt = template.prompt_ids(messages, tools, thinks=thinks)
+        case = Case(sample.name, messages, tools, tuple(prompt), variables)
         if why := _too_long(case, context_tokens):
             left_out[case.name] = why
         else:
@@ -119,6 +123,8 @@ def as_request(case: Case, model: str) -> dict[str, Any]:
     body: dict[str, Any] = {"model": model, "messages": [as_openai(message) for message in case.messages]}
     if case.tools:
         body |= {"tools": list(case.tools), "tool_choice": "none"}  # parses no answer; the prompt is the same
+    if case.variables:
+        body["chat_template_kwargs"] = dict(case.variables)
     return body
 
 
@@ -144,11 +150,13 @@ def _probes(run: Run, template: BoundTemplate) -> list[Case]:
     cases = []
     for number, probe in enumerate(read_probes(run)["probes"], 1):
         messages, tools = tuple(Message.from_dict(raw) for raw in probe["messages"]), tuple(probe.get("tools") or ())
-        prompt = template.prompt_ids(messages, tools)
+        thinks = probe.get("thinks")  # None in runs of before it was recorded
+        prompt = template.prompt_ids(messages, tools, thinks=thinks)
         length = probe.get("prompt_tokens", len(prompt))
         recorded = probe["input_ids"][:length]
         unrecorded = prompt[len(recorded) :] if len(recorded) < length else ()
-        cases.append(Case(f"probe {number} of {run.name}", messages, tools, (*recorded, *unrecorded)))
+        variables = {} if thinks is None else template.request_variables(thinks)
+        cases.append(Case(f"probe {number} of {run.name}", messages, tools, (*recorded, *unrecorded), variables))
     return cases
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.contract.backends import Capability
@@ -38,6 +39,8 @@ class Engine:
     `report(text)` is called with a description of the current step of the start. Leaving the context stops every
     process that the engine started. The options have `host`, `port`, `api_key` (a SecretStr or None) and `allow_hosts`,
     host names to accept besides the machine's own. `default` selects it in recipes that name none; first-party only.
+    `parsers(chat_folder)` names the engine's parsers of thoughts (`reasoning`) and calls (`tools`) that read what a
+    saved template writes; None for what none reads.
     `refuses(variant)` says why the engine would not serve a variant's adapter, or None: `harness tune` asks before it
     trains one.
     """
@@ -47,6 +50,7 @@ class Engine:
     options: type[Options]
     start: Callable[[tuple[Any, ...], Any, Callable[[str], None]], AbstractContextManager[Endpoint]]
     default: bool = False
+    parsers: Callable[[Path], Mapping[str, str | None]] | None = None
     refuses: Callable[[Any], str | None] | None = None
 
 

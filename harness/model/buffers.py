@@ -7,6 +7,7 @@ import threading
 
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import _get_current_dispatch_mode
 
 
 class Buffers(threading.local):
@@ -17,7 +18,7 @@ class Buffers(threading.local):
 
     def get(self, name: str, dtype: torch.dtype, *shape: int, device: torch.device | str = "cpu") -> Tensor:
         """Return a tensor of the shape, which is another's as soon as the name is asked for again."""
-        if torch.device(device).type != "cpu":
+        if torch.device(device).type != "cpu" or _get_current_dispatch_mode() is not None:  # empty tensors of a mode
             return torch.empty(shape, dtype=dtype, device=device)
         size = math.prod(shape)
         buffer = self._of.get((name, dtype))

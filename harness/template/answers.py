@@ -10,7 +10,7 @@ from typing import Any
 from harness.errors import TemplateError
 from harness.template.differences import divergence
 from harness.template.escape import BREAK
-from harness.template.habits import Habits
+from harness.template.habits import Habits, words_of
 
 _SPACE = re.compile(rf"[\s{BREAK}]+")
 
@@ -52,7 +52,7 @@ class Answers:
                 f"template {self.name!r} does not grow by appending: the prompt of message {turn + 1} (assistant) is "
                 f"rendered otherwise where its answer follows.\n{divergence(prompt, rendered)}"
             )
-        text = self._ended(turn, message, rest)
+        text = self._ended(turn, message, rest, prompt)
         self._require_words(turn, message, prompt, text)
         thought = message.get("reasoning", "").strip()
         return Answer(text, self._end_of_thoughts(text, thought) if thought else 0)
@@ -64,40 +64,56 @@ class Answers:
         """
         thought: str = message.get("reasoning", "")
         composes = bool(thought) and not self.habits.writes_thoughts
-        if composes and not self.habits.closes:
+        if thought and not self.habits.takes_thoughts:
+            why = f": {self.habits.thoughtless}" if self.habits.thoughtless else ""
             raise TemplateError(
-                f"template {self.name!r} does not support thoughts, and message {turn + 1} has some. `data.reasoning: "
-                "drop` leaves them out; to learn them, choose a template that thinks, such as qwen3"
+                f"template {self.name!r} does not support thoughts, and message {turn + 1} has some{why}. "
+                "`data.reasoning: drop` leaves them out; to learn them, choose a template that thinks, such as qwen3"
             )
         stem, block = self._thought_in(prompt)
         if rendered.startswith(prompt):
             behind = rendered[len(prompt) :]
+            behind = self._without_header(behind, prompt)
+            if not composes or squeezed(behind).startswith(squeezed(self.habits.opens + thought)):
+                return behind
             opening = "" if block == "open" else self.habits.opens
-            return opening + thought + self.habits.closes + behind.lstrip("\n") if composes else behind
+            return opening + thought + self.habits.closes + self._without_empty_thought(behind)
         rest = self._behind_stem(stem, rendered) if block else None
         if rest is None:
             return None
         opening, closing = self.habits.marks
         if block == "open":
+            rest = self._without_header(rest, stem)
+            if rest.startswith(prompt[len(stem) :]):
+                return rest[len(prompt) - len(stem) :]
             if rest.lstrip().startswith(opening):
                 return rest.lstrip().removeprefix(opening)
+            if thought and self.habits.writes_thoughts and rest.lstrip().startswith(thought):
+                return rest
             return thought + (self.habits.closes or f"\n{closing}\n\n") + rest
         if thought:
-            raise TemplateError(
-                f"message {turn + 1} has thoughts, and template {self.name!r} is told not to think. `data.reasoning: "
-                "drop` leaves them out; `thinking: auto` or `on` in `template` learns them"
-            )
-        words = rest.lstrip().removeprefix(opening).lstrip()
-        return words.removeprefix(closing).lstrip() if words.startswith(closing) else rest
+            raise told_not_to_think(self.name, turn)
+        return self._without_empty_thought(rest)
+
+    def _without_header(self, text: str, prompt: str) -> str:
+        """Return the text without the role's header, where the prompt goes on in the turn of a call and has none."""
+        header = self.habits.header
+        return text.removeprefix(header) if header and not prompt.endswith(header) else text
+
+    def _without_empty_thought(self, text: str) -> str:
+        """Return the text without the empty thought that it begins with, or else without line ends before it."""
+        opening, closing = self.habits.marks
+        words = text.lstrip().removeprefix(opening).lstrip()
+        return words.removeprefix(closing).lstrip() if words.startswith(closing) else text.lstrip("\n")
 
     def _thought_in(self, prompt: str) -> tuple[str, str]:
         """Return the prompt before the thought that it begins, and `open` or `closed`; nothing where it begins none."""
         if not self.habits.marks:
             return prompt, ""
         opening, closing = map(re.escape, self.habits.marks)
-        if match := re.search(rf"(?:{opening})?\s*{closing}\s*\Z", prompt):
+        if match := re.search(rf"(?:{opening}\w*)?\s*{closing}\s*\Z", prompt):
             return prompt[: match.start()], "closed"
-        if match := re.search(rf"{opening}\s*\Z", prompt):
+        if match := re.search(rf"{opening}\w*\s*\Z", prompt):
             return prompt[: match.start()], "open"
         return prompt, ""
 
@@ -107,18 +123,35 @@ class Answers:
         Some templates drop thoughts of earlier turns only once there is an answer.
         """
         header = prompt.removeprefix(before) if prompt.startswith(before) else ""
+        if header.strip() and rendered.startswith(before) and not rendered[len(before) :].startswith(header):
+            rest = rendered[len(before) :]  # the header, or the end of it, is there only where an answer is asked for
+            return next(
+                rest[size:] for size in range(len(header), -1, -1) if rest.startswith(header[len(header) - size :])
+            )
         calls = [call["function"]["name"] for call in message.get("tool_calls", ())]
-        first = next((part for part in (message.get("reasoning", ""), message["content"], *calls) if part.strip()), "")
+        first = next((part for part in (message.get("reasoning", ""), words_of(message), *calls) if part.strip()), "")
         at = rendered.rfind(first.strip())
-        begin = rendered.rfind(header, 0, at) if header.strip() and at >= 0 else -1
-        return rendered[begin + len(header) :] if begin >= 0 else None
+        if not header.strip() or at < 0:
+            return None
+        begins = [match.end() for match in re.finditer(re.escape(header), rendered[:at])]
+        rests = [rendered[begin:] for begin in reversed(begins)]
+        return next((rest for rest in rests if self._is_framed(message, rest)), next(iter(rests), None))
+
+    def _is_framed(self, message: Mapping[str, Any], text: str) -> bool:
+        """Return whether the text begins as an answer with this thought, and its words where it calls nothing."""
+        thought, words = squeezed(message.get("reasoning", "")), squeezed(words_of(message))
+        text = squeezed(text)
+        return any(
+            text.startswith(before + thought + ("" if message.get("tool_calls") else between + words))
+            for before, between, _ in self.habits.frames
+        )
 
     def _behind_stem(self, stem: str, rendered: str) -> str | None:
         if rendered.startswith(stem):
             return rendered[len(stem) :]
         return rendered[len(bare) :].lstrip() if rendered.startswith(bare := stem.rstrip()) else None
 
-    def _ended(self, turn: int, message: Mapping[str, Any], text: str) -> str:
+    def _ended(self, turn: int, message: Mapping[str, Any], text: str, prompt: str) -> str:
         """Return the text up to and with its stop token. What the template writes behind it is not trained on."""
         if self.habits.trailer:
             text = text.rstrip().removesuffix(self.habits.trailer)
@@ -130,14 +163,20 @@ class Answers:
                 f"template {self.name!r} does not end message {turn + 1} with a stop token "
                 f"({', '.join(self.stop_tokens)}): the model would never learn to stop. It ends with {text[-40:]!r}"
             )
+        first = min(text.index(stop) + len(stop) for stop in stops)
+        if not "".join(re.split("|".join(map(re.escape, stops)), text[first:])).strip():
+            return text[:first]
         last = max(text.rindex(stop) + len(stop) for stop in stops)
+        if last == first and prompt.rstrip().endswith(text[last:].strip()):
+            return text[:last]  # the template asks for the next answer
         if text[last:].strip():
             raise TemplateError(
                 f"template {self.name!r} writes {text[last:][:40]!r} after the stop token of message {turn + 1}"
             )
-        if any(stop in text[: last - 1] for stop in stops):
-            raise TemplateError(f"message {turn + 1}: the answer holds a stop token before its end: {text[:80]!r}")
-        return text[:last]
+        raise TemplateError(
+            f"message {turn + 1}: template {self.name!r} goes on behind the token that ends its answers, "
+            f"{text[:first][-30:]!r}, where an engine stops: {text[first:][:60]!r}"
+        )
 
     def _end_of_thoughts(self, text: str, thought: str) -> int:
         """Return the length of the thought in an answer, closing mark and line ends included."""
@@ -148,7 +187,7 @@ class Answers:
 
     def _require_words(self, turn: int, message: Mapping[str, Any], prompt: str, text: str) -> None:
         """Require that the answer is its thoughts and words and what the template writes around those of any answer."""
-        thought, words = squeezed(message.get("reasoning", "")), squeezed(message["content"])
+        thought, words = squeezed(message.get("reasoning", "")), squeezed(words_of(message))
         squeezed_text = squeezed(text)
         if not message.get("tool_calls") and any(
             squeezed_text == before + thought + between + words + after for before, between, after in self.habits.frames
@@ -160,7 +199,7 @@ class Answers:
         if at < 0:
             raise TemplateError(
                 f"template {self.name!r} changes the assistant's words in message {turn + 1}: "
-                f"{message['content'][:60]!r} became {text[:60]!r}"
+                f"{words_of(message)[:60]!r} became {text[:60]!r}"
             )
         if message.get("tool_calls") or not self.habits.frames:
             return
@@ -171,11 +210,19 @@ class Answers:
                 "rows `weight: 0`"
             )
         stop = next(stop for stop in self.stop_tokens if text.endswith(stop))
-        added = text.replace(BREAK, "").replace(message["content"].replace(BREAK, "").strip(), "", 1)
+        added = text.replace(BREAK, "").replace(words_of(message).replace(BREAK, "").strip(), "", 1)
         raise TemplateError(
             f"template {self.name!r} puts words into the answer of message {turn + 1} that nobody said, and that "
             f"the model would be trained on: {added.strip().removesuffix(stop).strip()[:60]!r}"
         )
+
+
+def told_not_to_think(name: str, turn: int) -> TemplateError:
+    """Return the refusal of thoughts where the prompt has switched them off."""
+    return TemplateError(
+        f"message {turn + 1} has thoughts, and template {name!r} is told not to think. `data.reasoning: drop` leaves "
+        "them out; `thinking: auto` or `on` in `template` learns them"
+    )
 
 
 def squeezed(text: str) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +15,7 @@ from harness.template.escape import control_tokens, protected
 from harness.template.habits import Habits, Thinking
 from harness.template.render import memory_bounded, time_limited
 from harness.template.samples import require_text, samples
+from harness.template.stops import sources_of
 from harness.template.trial import (
     ANSWER,
     QUESTION,
@@ -59,20 +62,7 @@ def bind(template: Template, tokenizer: Any, options: Any = None) -> BoundTempla
     Raises:
         TemplateError: naming the template, the message, and what the template does to it.
     """
-    stops = template.stop_tokens(tokenizer)
-    if missing := missing_tokens(template, tokenizer):
-        there = ", ".join(control_tokens(tokenizer)) or "none"
-        raise TemplateError(
-            f"template {template.name!r} writes {' and '.join(map(repr, missing))}, and this tokenizer has no such "
-            f"token{'s' if len(missing) > 1 else ''}. Its control tokens: {there}. Choose a template that fits the "
-            "tokenizer (`harness template list --model FOLDER` says which do), or have the tokens added: `template: "
-            f"{{name: {template.name}, add_tokens: true}}`"
-        )
-    if not stops:
-        raise TemplateError(
-            f"template {template.name!r} has no stop token: the tokenizer has no eos token (`eos_token` in its "
-            "tokenizer_config.json)"
-        )
+    stops = _stops_of(template, tokenizer)
     given = (template.options or Options)() if options is None else options
     thinking: Thinking = getattr(given, "thinking", "auto")
     source = template.jinja(tokenizer, given)
@@ -93,20 +83,29 @@ def bind(template: Template, tokenizer: Any, options: Any = None) -> BoundTempla
         return bound_template
 
     require_text_preserved(template.name, tokenizer, control_tokens(tokenizer, source, stops))
-    with time_limited(template.name), memory_bounded():
+    with time_limited(template.name), memory_bounded(), nullcontext() if declares else _another_instead():
         tried = Trial(bound(source, takes_tools=True))
+        tried.require_question()
         if tried.lacks_bos():
             source = "{{- bos_token }}{# which the template forgets #}\n" + source
             tried = Trial(bound(source, takes_tools=True))
         tried.require_words()
         habits = tried.habits(source)
         if thinking != "auto" and habits.switch:
-            source = f"{{%- set {habits.switch} = {str(thinking == 'on').lower()} %}}\n{source}"
+            value = json.dumps(habits.values[0 if thinking == "on" else 1])
+            source = f"{{%- set {habits.switch} = {value} %}}\n{source}"
             tried = Trial(bound(source, takes_tools=True))
-        if not declares and (written := tried.stops()):
-            stops = tuple(dict.fromkeys((*written, *stops)))
-        habits = tried.ends(habits, stops)
+        written = stops if declares else tried.stops()
+        stops = tuple(dict.fromkeys((*written, *stops)))
+        habits = replace(tried.ends(habits, stops), stops=sources_of(stops, written, tokenizer))
         tried = Trial(bound(source, takes_tools=True))
+        try:
+            tried.require_thoughts()
+        except TemplateError as error:
+            if declares:
+                raise
+            habits = replace(habits, thoughtless=str(error), switch=None)
+            tried = Trial(bound(source, takes_tools=True))
         habits = tried.require_simple_exchange()
         tried = Trial(bound(source, takes_tools=True))
         if declares:
@@ -124,3 +123,33 @@ def bind(template: Template, tokenizer: Any, options: Any = None) -> BoundTempla
         for sample in samples(template_on_tokenizer)[0]:
             require_text(template_on_tokenizer, sample)
     return replace(template_on_tokenizer)  # a copy with empty caches
+
+
+def _stops_of(template: Template, tokenizer: Any) -> tuple[str, ...]:
+    """Return the stop tokens of a template. Raises TemplateError if the tokenizer lacks what it writes."""
+    stops = template.stop_tokens(tokenizer)
+    if missing := missing_tokens(template, tokenizer):
+        there = ", ".join(control_tokens(tokenizer)) or "none"
+        raise TemplateError(
+            f"template {template.name!r} writes {' and '.join(map(repr, missing))}, and this tokenizer has no such "
+            f"token{'s' if len(missing) > 1 else ''}. Its control tokens: {there}. Choose a template that fits the "
+            "tokenizer (`harness template list --model FOLDER` says which do), or have the tokens added: `template: "
+            f"{{name: {template.name}, add_tokens: true}}`"
+        )
+    if not stops:
+        raise TemplateError(
+            f"template {template.name!r} has no stop token: the tokenizer has no eos token (`eos_token` in its "
+            "tokenizer_config.json)"
+        )
+    return stops
+
+
+@contextmanager
+def _another_instead() -> Iterator[None]:
+    """Add to a refusal of a model's own template what can be done about it."""
+    try:
+        yield
+    except TemplateError as error:
+        raise TemplateError(
+            f"{error}\nChoose a registered template instead: `harness template list --model FOLDER` says which fit"
+        ) from error.__cause__

@@ -6,6 +6,7 @@ serving. Every example is checked when it is encoded, see `spans`.
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
@@ -15,10 +16,10 @@ from typing import Any, Literal
 from harness.errors import TemplateError
 from harness.nouns import Conversation, Example, Message, without_thoughts
 from harness.template import saved
-from harness.template.answers import Answers
+from harness.template.answers import Answers, told_not_to_think
 from harness.template.differences import aligned
-from harness.template.escape import control_tokens, escaped
-from harness.template.habits import Habits, Thinking
+from harness.template.escape import control_tokens, escaped, with_default
+from harness.template.habits import Habits, Thinking, with_thoughts
 from harness.template.render import Renderer, time_limited
 from harness.template.spans import Rendered, Span, Tokens, named
 from harness.template.tools import tools_for_vllm
@@ -139,7 +140,16 @@ class BoundTemplate:
 
     def request_variables(self, thinks: bool) -> dict[str, Any]:
         """Return the `chat_template_kwargs` that ask for an answer with thoughts, or for one without."""
-        return {self.habits.switch: thinks} if self.habits.switch and self.thinking == "auto" else {}
+        return self.habits.variables(thinks) if self.thinking == "auto" else {}
+
+    def asking(self, thinks: bool) -> BoundTemplate:
+        """Return the template with the switch set for requests that do not set it; itself where nothing changes."""
+        habits, source = self.habits, str(self.tokenizer.get_chat_template())
+        if not habits.switch or self.thinking != "auto" or thinks == habits.thinks:
+            return self
+        tokenizer = copy.copy(self.tokenizer)
+        tokenizer.chat_template = with_default(source, *habits.variables(thinks).items())
+        return replace(self, tokenizer=tokenizer, habits=replace(habits, thinks=thinks))
 
     def prompt_ids(
         self, messages: Sequence[Message], tools: Sequence[Any] = (), *, thinks: bool | None = None
@@ -150,7 +160,7 @@ class BoundTemplate:
     def dicts(self, messages: Sequence[Message]) -> list[dict[str, Any]]:
         """Return messages as the template gets them."""
         raw, field = [message.as_dict() for message in messages], self.habits.field
-        return [one | {field: one["reasoning"]} if "reasoning" in one else one for one in raw] if field else raw
+        return [with_thoughts(one, one["reasoning"], field) if "reasoning" in one else one for one in raw]
 
     def ids_of(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the ids of rendered texts, each tokenized as one piece."""
@@ -266,6 +276,9 @@ class BoundTemplate:
             conversation = without_thoughts(conversation)
         try:
             self._check_places(conversation.messages, conversation.tools)
+            thinking = [turn for turn in turns if conversation.messages[turn].reasoning]
+            if thinking and self.thinking == "off":
+                raise told_not_to_think(self.name, thinking[0])
             talk = self._talk(conversation)
             learns = reasoning == "learn"
             whole = self._whole(talk, turns, learns) if self.habits.grows else None

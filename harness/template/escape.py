@@ -33,11 +33,17 @@ _THOUGHTS = """\
 {#- vLLM passes thoughts on as `reasoning`; this template reads them as `@FIELD@`. -#}
 {%- set _all = namespace(messages=[]) -%}
 {%- for message in messages -%}
-  {%- set message = dict(message, @FIELD@=message.reasoning) if message.reasoning else message -%}
+  {%- set message = dict(message, @FIELD@=@VALUE@) if message.reasoning else message -%}
   {%- set _all.messages = _all.messages + [message] -%}
 {%- endfor -%}
 {%- set messages = _all.messages -%}
 """
+_TEXT = '[{"type": "text", "text": message.content}] if message.content else []'
+_VALUES = {  # of the fields that are not the thoughts themselves: parts of the content, of which some may be there
+    "content": "message.content if message.content is not string and message.content"
+    " and message.content[0].type == 'thinking' else [{'type': 'thinking', 'thinking': message.reasoning}]"
+    f" + ({_TEXT} if message.content is string else message.content or [])"
+}
 _PLACES = {  # with the Jinja expression that is true for a conversation that needs one
     "a system prompt": "messages | selectattr('role', 'equalto', 'system') | list",
     "tools": "tools or messages | selectattr('tool_calls') | list",
@@ -139,8 +145,15 @@ def protected(
         guard = "true" if marks is None else " or ".join(f"{_quoted(marker)} in _said" for marker in marks)
         prelude += _PROTECT.replace("@CONTROL@", control).replace("@GUARD@", guard)
     if thoughts:
-        prelude += _THOUGHTS.replace("@FIELD@", thoughts)
+        prelude += _THOUGHTS.replace("@FIELD@", thoughts).replace("@VALUE@", _VALUES.get(thoughts, "message.reasoning"))
     return prelude + END + unprotected(source)
+
+
+def with_default(source: str, *variables: tuple[str, Any]) -> str:
+    """Return the template with values for variables that a request does not set."""
+    lines = (f"{{%- set {name} = {name} | default({json.dumps(value)}) %}}\n" for name, value in variables)
+    prelude, end, own = source.partition(END) if source.startswith(_BEGIN) else ("", "", source)
+    return prelude + end + "".join(lines) + own
 
 
 def unprotected(source: str) -> str:

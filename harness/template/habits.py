@@ -23,7 +23,12 @@ _CLOSES_A_THOUGHT = re.compile(r"</(?:think|thinking|thought|thoughts|reasoning|
 _OPENS_A_THOUGHT = re.compile(r"(<(?:think|thinking|thought|thoughts|reasoning|reason)>|\[THINK\])\s*\Z")
 _SWITCH = re.compile(r"(?<![\w.'\"])[a-z_]*(?:think|reason)[a-z_]*(?![\w(])")
 _CODE = re.compile(r"{[{%].*?[%}]}", re.DOTALL)
-_FIELDS = ("thinking", "thought", "reasoning_text")  # names of thoughts that vLLM does not pass on
+_EMPTY = re.compile(
+    rf"(?P<opening>{_MARK.pattern})(?P<label>\w*)(?P<within>\s*)(?P<closing>{_MARK.pattern})(?P<behind>\s*)\Z"
+)
+_PART = re.compile(r"""\.type\b.*['"]thinking['"]|\[['"]type['"]\].*['"]thinking['"]""")
+_EFFORTS, _NO_EFFORT = ("high", "medium", "low"), ("no_think", "none")  # words of effort that some templates take
+_FIELDS = ("thinking", "thought", "tool_plan", "reasoning_text")  # names of thoughts that vLLM does not pass on
 
 
 @dataclass(frozen=True)
@@ -31,30 +36,41 @@ class Habits:
     """The habits of a template around the words of an answer.
 
     `marks` open and close a thought. `writes_thoughts` says that the template writes thoughts of the last answer
-    itself; where it only strips them from earlier answers, the model writes `opens`, the thought and `closes`. `field`
-    is a name under which the template reads thoughts and that vLLM does not use. `switch` is the variable that turns
-    thinking on and off, `thinks` if it is on where nobody sets it. `grows` says that a conversation without thoughts is
-    rendered as its prompts and answers one behind the other. `ends` are what ends an answer in words, and one with
-    calls, where the template writes that only once the next message is there. `trailer` stands behind the stop token of
-    the last answer. `frames` are what stands before thoughts, between them and the words, and behind these.
+    itself; where it has them in no answer, the model writes `opens`, the thought and `closes`. `thoughtless` says why
+    thoughts that the template writes cannot be trained on. `field` is a name under which the template reads thoughts
+    and that vLLM does not use; `content`, where it reads them as a part of that. `switch` is the variable that turns
+    thinking on and off, by its `values`, and `thinks` if it is on where nobody sets it. `grows` says that a
+    conversation without thoughts is rendered as its prompts and answers one behind the other. `ends` are what ends an
+    answer in words, and one with calls, where the template writes that only once the next message is there. `trailer`
+    stands behind the stop token of the last answer. `header` is what asks for an answer. `frames` are what stands
+    before thoughts, between them and the words, and behind these. `stops` are the stop tokens, each with the place that
+    names it.
     """
 
     marks: tuple[str, ...] = ()
     writes_thoughts: bool = False
     opens: str = ""
     closes: str = ""
+    thoughtless: str = ""
     field: str | None = None
     switch: str | None = None
+    values: tuple[bool | str, bool | str] = (True, False)
     thinks: bool = False
     grows: bool = True
     ends: tuple[str, str] = ("", "")
     trailer: str = ""
+    header: str = ""
     frames: tuple[tuple[str, str, str], ...] = ()
+    stops: tuple[tuple[str, str], ...] = ()
 
     @property
     def takes_thoughts(self) -> bool:
         """True if thoughts have a place."""
-        return self.writes_thoughts or bool(self.closes)
+        return not self.thoughtless and (self.writes_thoughts or bool(self.closes))
+
+    def variables(self, thinks: bool) -> dict[str, Any]:
+        """Return what sets the switch, if there is one."""
+        return {self.switch: self.values[0 if thinks else 1]} if self.switch else {}
 
     def as_dict(self) -> dict[str, Any]:
         """Return the habits as JSON takes them."""
@@ -65,7 +81,10 @@ class Habits:
         """Return the habits that `as_dict` was called on."""
         frames = tuple((before, between, after) for before, between, after in saved["frames"])
         words, calls = saved["ends"]
-        return cls(**{**saved, "marks": tuple(saved["marks"]), "ends": (words, calls), "frames": frames})
+        on, off = saved.get("values", (True, False))
+        lists = {"marks": tuple(saved["marks"]), "ends": (words, calls), "frames": frames, "values": (on, off)}
+        lists["stops"] = tuple((stop, source) for stop, source in saved.get("stops", ()))
+        return cls(**{**saved, **lists})
 
 
 @dataclass(frozen=True)
@@ -78,13 +97,18 @@ class Ends:
 
 
 def end_of_answer(
-    alone: str, continued: str | None, words: str, control: Sequence[str], between: str = ""
+    alone: str,
+    continued: str | None,
+    words: str,
+    control: Sequence[str],
+    between: str = "",
+    known: Sequence[str] = (),
 ) -> Ends | None:
     """Return the end of the answer that ends with `words`, in a text where it is last and one where a message follows.
 
-    The stop token is the last control token behind the words that stays when the conversation goes on; where none
-    stays, the first; where none is there, the first that the next message brings. None if there is no control token.
-    What stands `between` two calls ends a call, not the answer.
+    The stop token is the last control token behind the words that stays when the conversation goes on, if possible one
+    of the `known`; where none stays, the first; where none is there, the first that the next message brings. None if
+    there is no control token. What stands `between` two calls ends a call, not the answer.
     """
     tokens = re.compile("|".join(map(re.escape, control))) if control else None
     tail = _behind_last(alone, words)
@@ -95,7 +119,8 @@ def end_of_answer(
     there = [match for match in tokens.finditer(tail) if match[0] not in between]
     if there:
         kept = [match for match in there if match.end() <= len(same)]
-        stop = kept[-1] if kept else there[0]
+        usual = [match for match in kept or there if match[0] in known]
+        stop = (usual or kept)[-1] if kept else (usual or there)[0]
         gone = [match for match in there if kept and match.start() >= stop.end()]
         return Ends(stop[0], trailer=tail[gone[0].start() :].strip() if gone else "")
     tail = tail.rstrip()
@@ -122,28 +147,48 @@ def thoughts_of(render: Render, raw: Render, source: str, question: Turn, answer
     `raw` renders without breaking control tokens in messages.
     """
     habits = Habits(**_switch(render, source, question))
-    on = {habits.switch: True} if habits.switch else {}
+    on = habits.variables(True)
     prompt = render([question], None, True, on)
-    for field in (None, *(field for field in _FIELDS if field in source)):
-        thinking = with_thoughts(answer, THOUGHT, field)
+    fields = [field for field in _FIELDS if field in source]
+    for field in (None, *fields, *(["content"] if _PART.search(source) else [])):
         try:
-            text = render([question, thinking], None, False, on)
+            text = render([question, with_thoughts(answer, THOUGHT, field)], None, False, on)
         except TemplateError:
             continue
         if THOUGHT in text and answer["content"] in text:
             before, _, rest = text.partition(THOUGHT)
-            begin = first_difference(prompt, before)
             between = rest.partition(answer["content"])[0]
-            marks = _marks(before, begin, between)
-            return replace(habits, writes_thoughts=True, field=field, marks=marks)
-    # It may strip thoughts out of earlier answers without ever writing one: then the model alone writes them.
-    if (closes := _CLOSES_A_THOUGHT.search(source)) and _strips(raw, question, answer, closes[0]):
-        opening, closing = closes[0].replace("/", ""), closes[0]
-    elif opens := _OPENS_A_THOUGHT.search(prompt):
-        opening, closing = opens[1], f"{opens[1][0]}/{opens[1][1:]}"
+            marks = _marks(prompt, before, between)
+            closes = _up_to(marks[1], between) if marks else ""
+            return replace(habits, writes_thoughts=True, field=field, marks=marks, closes=closes)
+    # It may have thoughts in no answer, and strip them out of earlier ones: then the model alone writes them.
+    if (closed := _CLOSES_A_THOUGHT.search(source)) and _strips(raw, question, answer, closed[0]):
+        opening, closing = closed[0].replace("/", ""), closed[0]
+        opens, closes = f"{opening}\n", f"\n{closing}\n\n"
+    elif opened := _OPENS_A_THOUGHT.search(prompt):
+        opening, closing = opened[1], f"{opened[1][0]}/{opened[1][1:]}"
+        opens, closes = f"{opening}\n", f"\n{closing}\n\n"
+    elif block := _empty_thought(render, habits, question, answer, prompt):
+        opening, closing = block["opening"], block["closing"]
+        label, within = block["label"], block["within"]
+        half = len(within) if label else len(within) // 2  # a label has a line of its own
+        opens = opening + label + within[:half]
+        closes = within[0 if label else half :] + closing + block["behind"]
     else:
         return habits
-    return replace(habits, marks=(opening, closing), opens=f"{opening}\n", closes=f"\n{closing}\n\n")
+    return replace(habits, marks=(opening, closing), opens=opens, closes=closes)
+
+
+def _empty_thought(render: Render, habits: Habits, question: Turn, answer: Turn, prompt: str) -> re.Match[str] | None:
+    """Return the empty thought that the prompt without thinking ends with, or that every answer begins with."""
+    if habits.switch:
+        off = render([question], None, True, habits.variables(False))
+        if (block := _EMPTY.search(off)) and not prompt.endswith(block[0]):
+            return block
+    whole = render([question, answer], None, False, habits.variables(True))
+    begin = whole.removeprefix(prompt).partition(answer["content"])[0] if whole.startswith(prompt) else ""
+    block = _EMPTY.search(begin)
+    return block if block and _CLOSES_A_THOUGHT.fullmatch(block["closing"]) else None
 
 
 def _strips(raw: Render, question: Turn, answer: Turn, closing: str) -> bool:
@@ -159,32 +204,65 @@ def _strips(raw: Render, question: Turn, answer: Turn, closing: str) -> bool:
 
 def with_thoughts(message: Turn, thoughts: str, field: str | None) -> Turn:
     """Return the message with thoughts under the names that vLLM passes on, and under `field`."""
-    return message | {"reasoning": thoughts, "reasoning_content": thoughts} | ({field: thoughts} if field else {})
+    message = message | {"reasoning": thoughts, "reasoning_content": thoughts}
+    if field == "content":
+        words = [{"type": "text", "text": message["content"]}] if message["content"] else []
+        return message | {"content": [{"type": "thinking", "thinking": thoughts}, *words]}
+    return message | ({field: thoughts} if field else {})
 
 
-def _marks(before: str, begin: int, between: str) -> tuple[str, ...]:
-    """Return the marks around a thought: that which closes it, and its counterpart or the last one before it.
+def words_of(message: Mapping[str, Any]) -> str:
+    """Return the words of a message as the template gets it."""
+    content = message["content"]
+    return content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
 
-    The counterpart may stand in the prompt, which ends at `begin`.
+
+def _marks(prompt: str, before: str, between: str) -> tuple[str, ...]:
+    """Return the marks around a thought: the first mark behind it, and that mark's counterpart or what opens it.
+
+    The counterpart may stand at the end of the prompt. Where there are no tags, all that the template writes is a mark.
     """
-    closing = _MARK.search(between)
-    if closing is None:
-        return ()
-    opening = closing[0].replace("/", "")
-    if not before.rstrip().endswith(opening) and (marks := _MARK.findall(before, begin)):
-        opening = marks[-1]
-    return (opening, closing[0]) if opening != closing[0] else ()
+    tag = _MARK.search(between)
+    closing = tag[0] if tag else between.strip()
+    counterparts = [
+        closing.replace("/", ""),
+        closing.replace("END", "START"),
+        closing.replace("END", "BEGIN"),
+        closing.replace("<", "<|").replace("|>", ">"),
+    ]
+    label = re.search(r"\w*\s*\Z", before)
+    bare = before[: label.start()] if label else before
+    same = first_difference(prompt, before)
+    tags = _MARK.findall(before, same)
+    opening = next((one for one in counterparts if one != closing and bare.endswith(one)), "")
+    opening = opening or (tags[-1] if tags else prompt[same:].strip() or before[same:].strip())
+    return (opening, closing) if opening and closing and opening != closing else ()
+
+
+def _up_to(mark: str, text: str) -> str:
+    """Return the text up to the mark, and the white space behind it."""
+    end = text.index(mark) + len(mark)
+    return text[: end + len(text[end:]) - len(text[end:].lstrip())]
 
 
 def _switch(render: Render, source: str, question: Turn) -> dict[str, Any]:
-    """Return `switch` and `thinks`: the variable that makes the prompt another one when it is true or false."""
+    """Return `switch`, `values` and `thinks`: the variable that changes the prompt, by true and false or by words.
+
+    Words are those of effort that the template names.
+    """
     code = " ".join(_CODE.findall(source))
+    words = [(on, off) for on in _EFFORTS for off in _NO_EFFORT if _names(code, on) and _names(code, off)]
     for name in dict.fromkeys(_SWITCH.findall(code)):
-        try:
-            on, off = (render([question], None, True, {name: value}) for value in (True, False))
-            default = render([question], None, True, {})
-        except TemplateError:
-            continue
-        if on != off and default in (on, off):
-            return {"switch": name, "thinks": default == on}
+        for values in ((True, False), *words):
+            try:
+                on, off = (render([question], None, True, {name: value}) for value in values)
+                default = render([question], None, True, {})
+            except TemplateError:
+                continue
+            if on != off and default in (on, off):
+                return {"switch": name, "values": values, "thinks": default == on}
     return {}
+
+
+def _names(code: str, word: str) -> bool:
+    return f"'{word}'" in code or f'"{word}"' in code

@@ -126,8 +126,8 @@ class Renderer:
 
 
 def variables_of(source: str) -> list[str]:
-    """Return the variables that a chat template reads, except those that it is always given or sets itself."""
-    from jinja2 import meta
+    """Return the variables that a chat template reads, except those that it is always given or sets somewhere."""
+    from jinja2 import meta, nodes
 
     from harness.template.sandbox import environment
 
@@ -140,7 +140,9 @@ def variables_of(source: str) -> list[str]:
         "eos_token",
         *environment().globals,
     }
-    return sorted(meta.find_undeclared_variables(environment().parse(unprotected(source))) - given)
+    tree = environment().parse(unprotected(source))
+    given |= {name.name for name in tree.find_all(nodes.Name) if name.ctx != "load"}
+    return sorted(meta.find_undeclared_variables(tree) - given)
 
 
 _renders: dict[int, int] = {}  # the number of texts each thread has begun to render

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from harness.errors import TemplateError
+from harness.errors import TemplateError, first_line
 from harness.template.answers import Answers, squeezed
 from harness.template.encode import BoundTemplate
 from harness.template.habits import THOUGHT, Ends, Habits, end_of_answer, thoughts_of, with_thoughts
@@ -94,6 +94,18 @@ class Trial:
         self.template, self.name = template, template.name
         self.render = template.renderer
 
+    def require_question(self) -> None:
+        """Require that the template renders a question without tools."""
+        try:
+            self.render([QUESTION], None, True)
+        except TemplateError as error:
+            if self._rendered([QUESTION], [TOOL]) is not None:
+                raise TemplateError(
+                    f"template {self.name!r} renders only conversations that offer tools; it cannot render a question "
+                    f"alone ({first_line(error)})"
+                ) from None
+            raise TemplateError(f"{error}{self._unset()}") from None
+
     def lacks_bos(self) -> bool:
         """Return whether the tokenizer begins every text with its BOS and the rendering does not."""
         tokenizer = self.template.tokenizer
@@ -134,8 +146,7 @@ class Trial:
         if QUESTION["content"] in (self._rendered(parts, None) or ""):
             raise TemplateError(
                 f"template {self.name!r} takes what is said as a list of parts, beside pictures, and loses or refuses "
-                "plain text, which tuning and serving send. Choose a registered template: `harness template list "
-                "--model FOLDER` says which fit"
+                "plain text, which tuning and serving send"
             )
 
     def habits(self, source: str) -> Habits:
@@ -150,26 +161,37 @@ class Trial:
         """Return the habits with those that concern the ends of answers."""
         words, calls = (end if end and end.stop in stops else None for end in self._ends())
         late = (words.late if words else "", calls.late if calls else "")
-        return replace(habits, ends=late, trailer=words.trailer if words else "")
+        asked, unasked = (self.render([QUESTION], None, asks) for asks in (True, False))
+        header = asked.removeprefix(unasked) if asked.startswith(unasked) else ""
+        header = header if ANSWER["content"] not in header and header.strip() else ""
+        return replace(habits, ends=late, trailer=words.trailer if words else "", header=header)
 
     def _ends(self) -> tuple[Ends | None, Ends | None]:
         """Return the ends of an answer in words and of one with calls; None where there is none."""
         control = self.template.control_tokens
         whole = self._rendered([QUESTION, ANSWER], None)
         more = self._rendered([QUESTION, ANSWER, SECOND_EXCHANGE[0]], None)
-        words = end_of_answer(whole or "", more, ANSWER["content"], control)
+        known = self.template.stop_tokens
+        words = end_of_answer(whole or "", more, ANSWER["content"], control, known=known)
         call, result = (self._rendered([QUESTION, *TOOL_EXCHANGE[:count]], [TOOL]) for count in (1, 2))
         if not call or TOOL_ARGUMENT not in call:
             return words, None
         twice = self._rendered([QUESTION, TOOL_EXCHANGE[0] | {"tool_calls": [CALL, CALL]}], [TOOL]) or ""
         between = twice.split(TOOL_ARGUMENT)[1] if twice.count(TOOL_ARGUMENT) == 2 else ""
-        return words, end_of_answer(call, result, TOOL_ARGUMENT, control, between)
+        known = [words.stop] if words else known
+        return words, end_of_answer(call, result, TOOL_ARGUMENT, control, between, known)
 
     def _rendered(self, talk: list[Turn], tools: list[Any] | None) -> str | None:
         try:
             return self.render(talk, tools, False)
         except TemplateError:
             return None
+
+    def require_thoughts(self) -> None:
+        """Require that an answer with thoughts is what the model must write, where the template has them."""
+        habits = self.template.habits
+        if habits.takes_thoughts and self.template.thinking != "off":
+            self._frame(Answers(self.name, self.template.stop_tokens, habits), [QUESTION], thinks=True)
 
     def require_simple_exchange(self) -> Habits:
         """Require an answer that has a fitting prompt and a stop token; return the habits with its frames."""
@@ -212,7 +234,7 @@ class Trial:
         bare = functools.partial(self.render, before, tools, False, variables)
         text = squeezed(answers.of(len(before), answer, prompt, whole, bare).text)
         start, _, rest = text.partition(squeezed(THOUGHT)) if thinks else ("", "", text)
-        between, _, end = rest.partition(squeezed(answer["content"]))
+        between, _, end = rest.partition(squeezed(ANSWER["content"]))
         return start, between, end
 
     def _require_prompt(self) -> None:
@@ -222,7 +244,8 @@ class Trial:
         if asked != unasked or not whole.startswith(asked):
             return
         header = whole[len(asked) :].partition(ANSWER["content"])[0]
-        if header.strip():
+        always = whole.endswith(asked.rpartition(QUESTION["content"])[2])  # it asks for an answer behind every message
+        if header.strip() and not always:
             raise TemplateError(
                 f"template {self.name!r} has no generation prompt that fits (`add_generation_prompt`): asked for an "
                 f"answer, the model is given {asked[-30:]!r}, and learns answers that begin with {header!r}"

@@ -13,6 +13,8 @@ from harness_templates.sources import source
 from harness_templates.stops import ends_with
 
 _TURNS = ("<start_of_turn>", "<end_of_turn>")
+_TOOLS = ("<|tool>", "<tool|>", "<|tool_call>", "<tool_call|>", "<tool_response|>", '<|"|>')
+_GEMMA4 = ("<|turn>", "<|channel>", "<channel|>", "<|think|>", *_TOOLS)
 
 
 class Gemma4(harness.Options):
@@ -53,10 +55,12 @@ TEMPLATES = (
     ),
     harness.Template(
         "gemma4",
-        "<|turn>user … <turn|>, Gemma 4 with thoughts, without tools",
+        "<|turn>user … <turn|>, Gemma 4 with thoughts and tools",
         _gemma4,
-        ends_with("<turn|>"),
-        control_tokens=("<|turn>", "<|channel>", "<channel|>", "<|think|>"),
+        ends_with("<turn|>", "<|tool_response>"),
+        control_tokens=_GEMMA4,
+        takes_tools=True,
+        tool_parser="gemma4",
         options=Gemma4,
     ),
 )

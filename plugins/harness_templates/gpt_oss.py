@@ -29,10 +29,12 @@ def _jinja(tokenizer: Any, options: GptOss) -> str:
 TEMPLATES = (
     harness.Template(
         "gpt-oss",
-        "<|start|>role<|channel|>…<|message|> … <|end|>: gpt-oss, without tools",
+        "<|start|>role<|channel|>…<|message|> … <|end|>: gpt-oss, one tool call a message",
         _jinja,
-        ends_with("<|return|>"),
+        ends_with("<|return|>", "<|call|>"),
         control_tokens=("<|start|>", "<|channel|>", "<|message|>", "<|end|>"),
+        takes_tools=True,
+        tool_parser="openai",
         options=GptOss,
     ),
 )

@@ -25,7 +25,7 @@ V3 = (
 V7 = (*V3, "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[TOOL_CONTENT]")
 
 
-V13 = ("[INST]", "[/INST]", "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[THINK]", "[/THINK]")
+V13 = (*V3, "[SYSTEM_PROMPT]", "[/SYSTEM_PROMPT]", "[ARGS]", "[THINK]", "[/THINK]")
 
 
 def mistral_v1(tokenizer: Any, options: Any) -> str:
@@ -65,9 +65,11 @@ TEMPLATES = (
     ),
     harness.Template(
         "mistral-v13",
-        "[INST] … [/INST][THINK] … [/THINK] …: Magistral, without tools",
+        "[INST] … [/INST][THINK] … [/THINK] …, with tools: Magistral, Ministral 3",
         mistral(13),
         eos,
         control_tokens=V13,
+        takes_tools=True,
+        tool_parser="mistral",
     ),
 )

@@ -12,8 +12,9 @@ import harness
 from harness.errors import nearest
 from harness.template.escape import unprotected
 from harness.template.habits import Thinking
+from harness.template.stops import of_generation_config
 from harness_templates.sources import CLOCK, fixed_clock, set_variables, without
-from harness_templates.stops import eos, of_generation_config
+from harness_templates.stops import eos
 
 ENDINGS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end_of_turn|>")
 # What a template writes around tool calls, and vLLM's parser of that format. The first that is found decides.
@@ -48,7 +49,7 @@ _WORDS = {
         "false",
     ]
 }  # of Jinja
-_SWITCHES = re.compile(r"^{%- set (\w*(?:think|reason)\w*) = (?:true|false) %}$", re.MULTILINE)
+_SWITCHES = re.compile(r"^{%- set (\w*(?:think|reason)\w*) = (?:true|false|\"\w+\") %}$", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,11 +17,12 @@ from harness.model.folders import folder_of
 from harness.model.load import positions_of
 from harness.recipe import Recipe
 from harness.run import Run
-from harness.template import BoundTemplate
+from harness.template import BoundTemplate, Reasoning
 from harness_tuning.learner import is_out_of_memory
 
 if TYPE_CHECKING:
     from harness.data.encode.storage import Examples
+    from harness.data.reports import SourceReport
 
 # Keys that change nothing about the weights: they may be edited while a run rests.
 FREE_KEYS = {"name", "evaluate", "track", "serve", "data.processes", "tune.checkpoint_every", "tune.validate_every"}
@@ -151,3 +152,14 @@ def _with_new_keys(began: Any, now: Any) -> Any:
 def _differs(key: str, began: dict[str, Any], now: dict[str, Any]) -> bool:
     missing = object()
     return bool(began.get(key, missing) != now.get(key, missing))
+
+
+def asking_as_tuned(template: BoundTemplate, reports: Sequence[SourceReport], reasoning: Reasoning) -> BoundTemplate:
+    """Return the template whose prompts are by default those of the rows, where all have thoughts, or none has.
+
+    Where some have, the template's own default stays.
+    """
+    thinking = 0 if reasoning == "drop" else sum(report.with_thoughts for report in reports)
+    if 0 < thinking < sum(report.kept for report in reports):
+        return template
+    return template.asking(thinks=thinking > 0)

@@ -35,11 +35,12 @@ from harness_tuning.checkpoint import (
     restore_random,
     save_checkpoint,
 )  # fmt: skip
-from harness_tuning.fit import check_data, computing, record_identity
+from harness_tuning.fit import asking_as_tuned, check_data, computing, record_identity
 from harness_tuning.fused import fuse_adapters
-from harness_tuning.gates import Gate, check_goes_on, check_start, check_unchanged, without_trace
+from harness_tuning.gates import Gate, check_goes_on, check_unchanged, without_trace
 from harness_tuning.layout import choose_layout
 from harness_tuning.learner import Figures, Learner
+from harness_tuning.memory import fit
 from harness_tuning.optimizer import MasterAdamW, check_optimizer, learning_rate_at
 from harness_tuning.policy import ModelPolicy
 from harness_tuning.precision import in_float32
@@ -47,7 +48,7 @@ from harness_tuning.prepared import Beside, Preparation, load_prepared, save_pre
 from harness_tuning.probes import choose_probes, mean_difference, measure_probes
 from harness_tuning.rows import TrainedRows
 from harness_tuning.sources import Epochs
-from harness_tuning.trial import Estimate, Stretch, estimate, small_part
+from harness_tuning.trial import Stretch, tried
 from harness_tuning.world import World
 
 # In nats, on average. The rows of the head are a product of their own, which may round otherwise than the whole head's.
@@ -77,9 +78,9 @@ class Tuner:
         events: Events | None = None,
         world: World | None = None,
     ) -> None:
-        self.run, self.template, self.data, self.device = run, template, data, device
-        self.plugins = plugins
-        self.events = events or Events()
+        self.run, self.plugins, self.data, self.device = run, plugins, data, device
+        self.template = asking_as_tuned(template, data.train.reports, run.recipe.data.reasoning)
+        self.events, self.world = events or Events(), world or World()
         self.recipe, self.spec = run.recipe, run.recipe.tune
         self.objective = plugins.objectives[self.spec.objective.name]
         self.method = plugins.methods[self.spec.method.name]
@@ -90,7 +91,6 @@ class Tuner:
         self.quantizing_changed: float | None = None  # log-probabilities of the probes, in nats, on average
         self.progress = Progress()
         self.gate: Gate | None = None  # of a run that begins
-        self.world = world or World()
 
     def start(self) -> None:
         """Load the model, measure the probes on it as it is, and put back the newest checkpoint if there is one."""
@@ -105,14 +105,11 @@ class Tuner:
         check_data(base, self.template, self.recipe, {part: data.examples for part, data in parts.items() if data})
         self.parameters = sum(weight.numel() for weight in base.parameters())
         self.size_bytes = sum(weight.numel() * weight.element_size() for weight in base.parameters())
-        self.attention = fastest_attention(base)
-        if self.spec.gradient_checkpointing is True:
-            base.gradient_checkpointing_enable({"use_reentrant": False})
-            base.enable_input_require_grads()
         with self._computing("the check of a few tokens"):
+            self.attention = fastest_attention(base)
             first = torch.tensor([list(self.data.train.examples[0].input_ids)], device=base.device)
             check_forward(base, first)
-            self.probes = choose_probes((self.data.validation or self.data.train).sample, self.template)
+            self.probes = choose_probes(self.data.validation or self.data.train, self.template, self.recipe.data)
             self.probes_of_base = measure_probes(base, self.probes)
         with self._computing(f"the method {self.method.name}"):
             if self.method.quantize is not None:
@@ -144,6 +141,9 @@ class Tuner:
             self.progress, tensors = saved
             self.source.restore(self.progress.source)
             self.optimizer.load({name: tensor.to(self.device) for name, tensor in tensors.items()})
+        begun = self.run.manifest.get("checkpointed") if saved is not None else None
+        with without_trace(self.learner):
+            self.fit = fit(self.learner, self.source, self.spec, begun)
         adapted = hasattr(self.spec.method, "target_modules")
         hint = (
             "Without the adapter it computes: name layers that can be adapted in tune.method.target_modules"
@@ -151,7 +151,8 @@ class Tuner:
             else ""
         )
         with self._computing(f"a batch of the plan with {self.method.name}", hint or ARCHITECTURE_HINT):
-            self.estimate = self._tried()
+            stretch = Stretch(self.learner, self.source, self.validation, self.spec, self.progress.step)
+            self.gate, self.estimate = tried(stretch, self._say)
         if self.world.is_main:
             self._rewind_metrics()
             keep_trained_rows(self.run.trained_rows_path, self.data.train.examples)
@@ -208,15 +209,6 @@ class Tuner:
                 if self.world.is_main:
                     save_prepared(path, key, source.prepared)
 
-    def _tried(self) -> Estimate:
-        """Pass the gates before step 1, and try some batches for time and memory."""
-        stretch = Stretch(self.learner, self.source, self.validation, self.spec, self.progress.step)
-        with without_trace(self.learner):
-            if self.progress.step == 0:
-                self.gate = check_start(self.learner, self.source.batch(small_part(stretch)))
-        with without_trace(self.learner):
-            return estimate(stretch)
-
     def _computing(self, what: str, hint: str = ARCHITECTURE_HINT) -> AbstractContextManager[None]:
         return computing(self.recipe.model.path, what, hint)
 
@@ -227,6 +219,7 @@ class Tuner:
             attention={"name": self.attention.name, "reason": self.attention.reason},
             layout=asdict(self.layout),
             split=asdict(self.source.split),
+            checkpointed=self.fit.checkpointed,
             estimate=asdict(self.estimate),
             template={
                 "name": self.template.name,
@@ -348,6 +341,7 @@ class Tuner:
         """Return the figures of the validation data: the mean loss over their units, and metrics."""
         assert self.validation is not None
         source, world = self.validation, self.world
+        source.split = self.source.split  # what fits with a gradient fits without
         steps = range(1, source.total_steps + 1)
         return self.learner.measure(batch for step in steps for batch in source.step(step, world.rank, world.size))
 

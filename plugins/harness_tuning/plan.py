@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 import math
 import tempfile
 from collections import Counter
@@ -18,6 +19,7 @@ from harness.errors import listed
 from harness.model.forward import causal_lm
 from harness.variants import Variant
 from harness_tuning.batching import Schedule
+from harness_tuning.memory import OPTIMIZER_BYTES
 from harness_tuning.targets import left_out, moving_and_resting
 
 if TYPE_CHECKING:
@@ -60,6 +62,10 @@ def _model(tuner: Tuner) -> Iterator[Row]:
     yield "model", f"{spec.path}  ({tuner.parameters / 1e6:,.1f} M parameters, {spec.dtype}, on {tuner.device})"
     yield "attention", str(tuner.attention)
     yield "template", f"{tuner.template.name}; an answer ends with {' '.join(tuner.template.stop_tokens)}"
+    habits = tuner.template.habits
+    if habits.switch and tuner.template.thinking == "auto":
+        switch = f"{habits.switch}: {json.dumps(habits.variables(habits.thinks)[habits.switch])}"
+        yield "", f"a request that does not set it asks with thinking {'on' if habits.thinks else 'off'} ({switch})"
     yield "", f"before the first question, where the data bring no system prompt: {tuner.template.opening!r}"
     if not tuner.recipe.template.add_tokens:
         return
@@ -112,9 +118,8 @@ def _thoughts(report: SourceReport, tuner: Tuner) -> Iterator[str]:
         yield f"{report.with_thoughts:,} of them have thoughts, which are {done}"
     if template.habits.takes_thoughts and template.thinking == "auto" and without:
         if template.habits.switch:
-            yield f"{without:,} have none: their prompts switch thinking off ({template.habits.switch}: false)"
-            if template.habits.thinks and not report.with_thoughts:
-                yield "evaluations and serving ask with thinking on: `thinking: off` in `template` switches it off"
+            ((switch, off),) = template.habits.variables(False).items()
+            yield f"{without:,} have none: their prompts switch thinking off ({switch}: {json.dumps(off)})"
         else:
             yield f"{without:,} have none: they teach answers without thoughts; the template has no switch"
     if report.one_an_answer:
@@ -136,7 +141,7 @@ def _steps(tuner: Tuner) -> Iterator[Row]:
     )
     yield from _gate(tuner.gate)
     yield "batches", f"{tuner.layout}; {tuner.estimate.fill:.1%} full"
-    yield "", f"at most {tuner.source.split.positions:,} positions at once; the split does not change the gradient"
+    yield "", f"{tuner.fit}; the split of a step does not change its gradient"
     if tuner.progress.step:
         yield "goes on", f"from step {tuner.progress.step:,}"
     if tuner.total_steps < FEW_STEPS and spec.steps is None:
@@ -258,19 +263,16 @@ def _cost(tuner: Tuner) -> Iterator[Row]:
         f"step{'s' if left > 1 else ''} of {duration(cost.step_seconds)}){until}",
     )
     free = "" if cost.free_bytes is None else f", of {gib(cost.free_bytes)}"
-    if cost.peak_bytes is None:
-        yield (
-            "memory",
-            f"not measured: the widest batch of {cost.widest_tokens:,} tokens takes long"
-            + (free and f"; there are {gib(cost.free_bytes or 0)}"),
-        )
-        return
-    yield (
-        "memory",
-        f"about {gib(cost.peak_bytes)} at its peak (measured at the widest batch of {cost.widest_tokens:,} "
-        f"tokens){free}",
-    )
-    if cost.free_bytes is not None and cost.peak_bytes > cost.free_bytes:
+    growth, widest = tuner.fit.growth_bytes, f"the widest batch of {cost.widest_tokens:,} tokens"
+    if cost.peak_bytes is not None:
+        yield "memory", f"about {gib(cost.peak_bytes)} at its peak (measured at {widest}){free}"
+    else:
+        yield "memory", f"not measured: {widest} takes long" + (free and f"; there are {gib(cost.free_bytes or 0)}")
+    if growth is not None:
+        own = OPTIMIZER_BYTES * tuner.trainable
+        parts = f"{gib(tuner.size_bytes)} of weights, {gib(own)} for what moves, {gib(growth - own)} for {widest}"
+        yield "", f"estimated: {parts}"
+    if cost.free_bytes is not None and (cost.peak_bytes or 0) > cost.free_bytes:
         yield (
             "warning",
             f"that is more memory than {tuner.device} has free ({gib(cost.free_bytes)}): lower "
@@ -289,8 +291,10 @@ def duration(seconds: float) -> str:
 
 
 def gib(size_bytes: float) -> str:
-    """Return a size in GiB, with a decimal where it is small."""
+    """Return a size in GiB, with a decimal where it is small, or in MiB."""
     size = size_bytes / 2**30
+    if size < 0.1:
+        return f"{size * 1024:.1f} MiB"
     return f"{size:.0f} GiB" if size >= 10 else f"{size:.1f} GiB"
 
 

@@ -5,28 +5,32 @@ Serving asks the engine for the same figures: an adapter that was not applied an
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
-import harness
+from harness.data import EncodedData
 from harness.model.logprobs import sequence_logprobs
+from harness.nouns import without_thoughts
+from harness.recipe import DataSpec
 from harness.template import BoundTemplate
 
 COUNT = 4
 MAX_TOKENS = 256
 
 
-def choose_probes(conversations: Sequence[harness.Conversation], template: BoundTemplate) -> list[dict[str, Any]]:
+def choose_probes(data: EncodedData, template: BoundTemplate, spec: DataSpec) -> list[dict[str, Any]]:
     """Return a few conversations, evenly spread, each with the prompt that asks for its last trained answer."""
-    stride = max(1, len(conversations) // COUNT)
+    stride = max(1, len(data.sample) // COUNT)
     probes = []
-    for conversation in conversations[::stride][:COUNT]:
+    for conversation in data.sample[::stride][:COUNT]:
+        conversation = without_thoughts(conversation) if spec.reasoning == "drop" else conversation
         prompt = conversation.messages[: conversation.trained[-1]]
+        thinks = bool(conversation.messages[len(prompt)].reasoning)
         probes.append(
             {
                 "messages": [message.as_dict() for message in prompt],
                 "tools": [dict(tool) for tool in conversation.tools],
-                "prompt_tokens": len(template.prompt_ids(prompt, conversation.tools)),
+                "thinks": thinks,
+                "prompt_tokens": len(template.prompt_ids(prompt, conversation.tools, thinks=thinks)),
                 "input_ids": template.encode(conversation, "last").input_ids[:MAX_TOKENS],
             }
         )

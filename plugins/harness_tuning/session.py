@@ -229,7 +229,7 @@ def _learn(context: Context, tuner: Tuner, stop: Any) -> list[float]:
 
 
 def _show_result(context: Context, tuner: Tuner, seconds: float, validation: list[float]) -> None:
-    from harness_tuning.trial import peak_memory_bytes
+    from harness_tuning.device import peak_memory_bytes
 
     run = tuner.run
     whole = tuner.merges or tuner.method.produces == "model"

@@ -6,16 +6,18 @@ ends after a small share of the run's time, so that a long run says early how lo
 
 from __future__ import annotations
 
-import resource
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
+from harness.model.load import free_memory
 from harness.recipe import TuneSpec
 from harness_tuning.batching import Part
-from harness_tuning.learner import Learner
+from harness_tuning.device import free_memory_bytes, peak_memory_bytes
+from harness_tuning.gates import Gate, check_start, without_trace
+from harness_tuning.learner import Learner, is_out_of_memory
 from harness_tuning.optimizer import MasterAdamW
 from harness_tuning.sources import Epochs
 
@@ -56,6 +58,28 @@ class Stretch:
     def steps_left(self) -> int:
         """Return the number of steps that are to be done."""
         return self.train.total_steps - self.step
+
+
+def tried(stretch: Stretch, say: Callable[[str], None]) -> tuple[Gate | None, Estimate]:
+    """Pass the gates before step 1, and try some batches for time and memory: smaller ones, where it runs out."""
+    learner, source, world = stretch.learner, stretch.train, stretch.learner.world
+    while True:
+        gate: Gate | None = None
+        cost: Estimate | None = None
+        try:
+            with without_trace(learner):
+                if stretch.step == 0:
+                    gate = check_start(learner, source.batch(small_part(stretch)))
+            with without_trace(learner):
+                cost = estimate(stretch)
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+        if not world.any(cost is None, learner.device):
+            assert cost is not None
+            return gate, cost
+        free_memory()
+        say(source.halve(stretch.step + 1))
 
 
 def estimate(stretch: Stretch) -> Estimate:
@@ -189,35 +213,3 @@ def _peak_bytes(learner: Learner) -> int:
     """Return the most memory that was taken so far, and what the optimizer will take beside it."""
     moments = 0 if learner.optimizer.adamw.state else ADAM_BYTES * learner.trainable
     return peak_memory_bytes(learner.device) + moments
-
-
-def peak_memory_bytes(device: torch.device) -> int:
-    """Return the most memory that was taken: of the accelerator, or of this process on a CPU."""
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024  # KiB on Linux
-
-
-def free_memory_bytes(device: torch.device) -> int | None:
-    """Return the memory that this process may take in all; None where the system does not say."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
-    taken = _kib(Path("/proc/self/status"), "VmRSS:")
-    free = _kib(Path("/proc/meminfo"), "MemAvailable:")
-    if taken is None or free is None:
-        return None
-    limit = _text(Path("/sys/fs/cgroup/memory.max")).strip()
-    machine = (free + taken) * 1024
-    return min(machine, int(limit)) if limit.isdigit() else machine
-
-
-def _kib(path: Path, name: str) -> int | None:
-    values = (line.split()[1] for line in _text(path).splitlines() if line.startswith(name))
-    return next(map(int, values), None)
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except OSError:
-        return ""

@@ -72,6 +72,15 @@ class World:
             summed[name] = total.cpu()
         return summed
 
+    def least(self, figures: Sequence[float], device: torch.device) -> list[float]:
+        """Return the least of each figure over all processes."""
+        if self.size == 1:
+            return list(figures)
+        values = torch.tensor(figures, dtype=torch.float64, device=device)
+        dist.all_reduce(values, dist.ReduceOp.MIN)
+        least: list[float] = values.tolist()
+        return least
+
     def add_gradients(self, masters: Sequence[Tensor]) -> None:
         """Sum the gradients of float32 weights over all processes, in one exchange."""
         if self.size == 1:

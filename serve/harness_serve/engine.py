@@ -21,6 +21,7 @@ from harness.recipe import ModelSpec
 from harness.variants import Variant
 from harness_serve.adapters import read_adapter, require_fits
 from harness_serve.arguments import (
+    default_variables,
     environment,
     fitting_parsers,
     settings,
@@ -65,14 +66,23 @@ def start(
         parser = tool_parser(chat_folder, options, parsers["tools"])
         reasoning = options.reasoning_parser or parsers["reasoning"]
         reasoning = None if reasoning == "none" else reasoning
+        variables = default_variables(chat_folder)
         arguments = vllm_arguments(
-            plan, chat_folder, options, on_cpu=on_cpu, tool_parser=parser, reasoning_parser=reasoning
+            plan,
+            chat_folder,
+            options,
+            on_cpu=on_cpu,
+            tool_parser=parser,
+            reasoning_parser=reasoning,
+            variables=variables,
         )
         report(f"vLLM to load (its log: {log_path})")
         engine = stack.enter_context(kept(arguments, environment(plan, options, on_cpu=on_cpu), log_path))
         key = options.api_key.get_secret_value() if options.api_key else None
         shown = settings(plan, options, on_cpu=on_cpu) | {"tool_parser": parser or "none"}
-        shown |= ({"reasoning_parser": reasoning} if reasoning else {}) | {"log": log_path}
+        shown |= {"reasoning_parser": reasoning} if reasoning else {}
+        shown |= variables
+        shown |= {"log": log_path}
         endpoint = Endpoint(f"http://{url_host(options.host)}:{options.port}/v1", plan.names, key, shown, CAPABILITIES)
         wait_until_healthy(endpoint, engine, log_path, options, report)
         with _telling(log_path):
@@ -140,5 +150,6 @@ ENGINE = harness.Engine(
     VllmOptions,
     start,
     default=True,
+    parsers=lambda chat_folder: fitting_parsers(chat_folder, VllmOptions()),
     refuses=refuses,
 )

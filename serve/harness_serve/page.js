@@ -7,7 +7,7 @@ document.addEventListener("click", (event) => {
 
 // Keeps a column at its end while an answer streams in, unless the reader has scrolled up. A column that becomes smaller
 // (the verdicts appear below it) scrolls too, without a reader: only what moves up by a reader's hand lets go of the end.
-document.addEventListener("DOMContentLoaded", () => {
+const followAnswers = () => {
   const left = new WeakSet();
   const atEnd = (pane) => pane.scrollHeight - pane.scrollTop - pane.clientHeight < 60;
   const paneOf = (event) => event.target.closest?.(".block.pane");
@@ -24,4 +24,8 @@ document.addEventListener("DOMContentLoaded", () => {
     const panes = new Set(changes.map((change) => change.target.parentElement?.closest(".block.pane")));
     for (const pane of panes) if (pane) { resized.observe(pane); follow(pane); }
   }).observe(document.body, { childList: true, subtree: true, characterData: true });
-});
+};
+
+// Gradio may add this script before the page has a body, or when it is loaded already.
+if (document.body) followAnswers();
+else document.addEventListener("DOMContentLoaded", followAnswers);

@@ -1,7 +1,8 @@
 """The choice of vLLM's parsers of thoughts and tool calls, by what a template writes.
 
-A sample is rendered as it is tuned on, and each parser of vLLM is asked to take it apart. The first that returns the
-sample's thoughts, words and calls is the template's. Importing vLLM takes seconds, so this has a process of its own:
+Samples are rendered as they are tuned on, and vLLM's parsers take their ids apart as its endpoint does it, which drops
+special tokens from the text of an answer where a parser does not ask for them. The first that returns the samples'
+thoughts, words and calls is the template's. Importing vLLM takes seconds, so this has a process of its own:
 `python -m harness_serve.parsers CHAT_FOLDER` prints JSON.
 """
 
@@ -9,7 +10,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,129 +40,102 @@ FIRST_TOOLS = ("hermes", "qwen3_coder", "llama3_json", "mistral", "pythonic", "g
 
 
 @dataclass(frozen=True)
-class Sample:
-    """An answer as the model writes it, without its stop token, and what it holds."""
+class WrittenAnswer:
+    """An answer as the model writes it: the ids behind the prompt, without the stop token, and what they hold."""
 
-    text: str
+    ids: list[int]
+    prompt: list[int]
     thoughts: str
     words: str
     calls: bool
     variables: dict[str, Any]
-    prompt: tuple[int, ...]
 
 
-def samples(template: BoundTemplate) -> list[Sample]:
+def written_answers(template: BoundTemplate) -> list[WrittenAnswer]:
     """Return answers with and without thoughts, and with a call, as far as the template takes them."""
     asked = Message("user", "Where is the silver key?")
     call = ToolCall("look_up", ARGUMENTS, "call00001")
     answers = [Message("assistant", WORDS)]
-    if template.habits.takes_thoughts and template.thinking != "off":
+    if thinks := template.habits.takes_thoughts and template.thinking != "off":
         answers.append(Message("assistant", WORDS, reasoning=THOUGHTS))
     if template.takes_tools:
         answers.append(Message("assistant", "", (call,)))
-        if len(answers) == 3:
+        if thinks:
             answers.append(Message("assistant", "", (call,), reasoning=THOUGHTS))
-    return [_sample(template, Conversation((asked, one), (TOOL,) if one.tool_calls else ())) for one in answers]
+    return [_written(template, Conversation((asked, one), (TOOL,) if one.tool_calls else ())) for one in answers]
 
 
-def _sample(template: BoundTemplate, talk: Conversation) -> Sample:
+def _written(template: BoundTemplate, talk: Conversation) -> WrittenAnswer:
     (example,) = template.encode_batch([talk])
     answer, begin = talk.messages[-1], list(example.loss_mask).index(True)
-    end = len(example.loss_mask) - list(example.loss_mask)[::-1].index(True) - 1  # without the stop token
-    return Sample(
-        template.decoded(example.input_ids[begin:end]),
-        answer.reasoning,
-        answer.content,
-        bool(answer.tool_calls),
-        template.request_variables(bool(answer.reasoning)),
-        tuple(example.input_ids[:begin]),
+    end = len(example.loss_mask) - list(example.loss_mask)[::-1].index(True) - 1
+    ids, variables = list(example.input_ids), template.request_variables(bool(answer.reasoning))
+    return WrittenAnswer(
+        ids[begin:end], ids[:begin], answer.reasoning, answer.content, bool(answer.tool_calls), variables
     )
 
 
 def find(template: BoundTemplate) -> dict[str, str | None]:
     """Return the names of the parsers that read the samples: `reasoning` and `tools`, None where none does."""
-    parsers: dict[str, str | None] = {"reasoning": None, "tools": None}
     try:
-        written = samples(template)
+        written = written_answers(template)
     except TemplateError:  # it was changed after tuning: the parity check shows where, before anybody is served
-        return parsers
+        return {"reasoning": None, "tools": None}
+    words = [sample for sample in written if not sample.calls]
+    reasoning = tools = None
     if any(sample.thoughts for sample in written):
-        parsers["reasoning"] = _first(
-            FIRST_REASONING, _reasoning_parsers(), lambda kind: _thinks(kind, template, written)
+        from vllm.reasoning import ReasoningParserManager
+
+        names = ReasoningParserManager.list_registered()
+        reasoning = next(
+            (name for name in _sorted(names, FIRST_REASONING) if _reads(template, words, name, None)), None
         )
-    if any(sample.calls for sample in written):
-        reasoning = parsers["reasoning"]
-        parsers["tools"] = _first(FIRST_TOOLS, _tool_parsers(), lambda kind: _calls(kind, template, written, reasoning))
-    return parsers
+    if len(words) < len(written):
+        from vllm.tool_parsers import ToolParserManager
+
+        names = ToolParserManager.list_registered()
+        there = [sample for sample in written if reasoning or not sample.thoughts]
+        tools = next((name for name in _sorted(names, FIRST_TOOLS) if _reads(template, there, reasoning, name)), None)
+    return {"reasoning": reasoning, "tools": tools}
 
 
-def _first(first: Iterable[str], names: list[str], reads: Callable[[str], bool]) -> str | None:
-    for name in sorted(names, key=lambda name: (name not in first, list(first).index(name) if name in first else 0)):
-        try:
-            if reads(name):
-                return name
-        except Exception:  # a parser may raise whatever it likes at what another model writes
-            continue
-    return None
+def _sorted(names: Sequence[str], first: Sequence[str]) -> Iterator[str]:
+    yield from (name for name in first if name in names)
+    yield from (name for name in names if name not in first)
 
 
-def _reasoning_parsers() -> list[str]:
-    from vllm.reasoning import ReasoningParserManager
-
-    return list(ReasoningParserManager.list_registered())
-
-
-def _tool_parsers() -> list[str]:
-    from vllm.tool_parsers import ToolParserManager
-
-    return list(ToolParserManager.list_registered())
+def _reads(template: BoundTemplate, written: Sequence[WrittenAnswer], reasoning: str | None, tools: str | None) -> bool:
+    """Return whether vLLM with these parsers returns what the samples hold."""
+    try:
+        return all(_apart(template, sample, reasoning, tools) == _held(sample) for sample in written)
+    except Exception:  # a parser may raise whatever it likes at what another model writes
+        return False
 
 
-def _request(sample: Sample) -> Any:
+def _held(sample: WrittenAnswer) -> tuple[str, str, list[tuple[str, Any]]]:
+    return sample.thoughts, sample.words, [("look_up", ARGUMENTS)] if sample.calls else []
+
+
+def _apart(
+    template: BoundTemplate, sample: WrittenAnswer, reasoning: str | None, tools: str | None
+) -> tuple[str, str, list[tuple[str, Any]]]:
+    """Return thoughts, words and calls of a sample as vLLM's endpoint answers with them."""
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
+    from vllm.parser import ParserManager
 
-    tools = {"tools": [TOOL], "tool_choice": "auto"} if sample.calls else {}
-    asked = [{"role": "user", "content": "Where?"}]
-    return ChatCompletionRequest(model="m", messages=asked, chat_template_kwargs=sample.variables, **tools)
-
-
-def _apart(kind: str, template: BoundTemplate, sample: Sample) -> tuple[str, str]:
-    """Return the thoughts and the rest, as the parser takes the sample apart."""
-    from vllm.reasoning import ReasoningParserManager
-
-    parser = ReasoningParserManager.get_reasoning_parser(kind)(
-        template.tokenizer, chat_template_kwargs=sample.variables
+    kind: Any = ParserManager.get_parser(tools, reasoning, enable_auto_tools=tools is not None)
+    asked: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Where is the silver key?"}]}
+    asked |= {"chat_template_kwargs": sample.variables}
+    request = ChatCompletionRequest.model_validate(asked | ({"tools": [TOOL]} if sample.calls else {}))
+    parser = kind(template.tokenizer, request.tools, chat_template_kwargs=sample.variables)
+    request = parser.adjust_request(request)
+    text = template.tokenizer.decode(sample.ids, skip_special_tokens=request.skip_special_tokens)
+    parser.set_prompt_token_ids(sample.prompt)
+    thoughts, words, calls = parser.parse(
+        text, request, enable_auto_tools=tools is not None, model_output_token_ids=sample.ids
     )
-    thoughts, rest = parser.extract_reasoning(sample.text, _request(sample))
-    return (thoughts or "").strip(), (rest or "").strip()
-
-
-def _thinks(kind: str, template: BoundTemplate, written: list[Sample]) -> bool:
-    """Return whether the parser tells the thoughts from the rest, where there are some and where there are none."""
-    for sample in written:
-        thoughts, rest = _apart(kind, template, sample)
-        if thoughts != sample.thoughts or sample.words not in rest or (not sample.calls and rest != sample.words):
-            return False
-    return True
-
-
-def _calls(kind: str, template: BoundTemplate, written: list[Sample], reasoning: str | None) -> bool:
-    """Return whether the parser reads the call, and leaves words alone."""
-    from vllm.tool_parsers import ToolParserManager
-
-    for sample in written:
-        if sample.thoughts and reasoning is None:
-            continue
-        rest = _apart(reasoning, template, sample)[1] if reasoning else sample.text
-        request = _request(sample)
-        parser = ToolParserManager.get_tool_parser(kind)(template.tokenizer, request.tools)
-        read = parser.extract_tool_calls(rest, request)
-        calls = [(one.function.name, json.loads(one.function.arguments)) for one in read.tool_calls]
-        if calls != ([("look_up", ARGUMENTS)] if sample.calls else []):
-            return False
-        if not sample.calls and (read.content or "").strip() != sample.words:
-            return False
-    return True
+    read = [(call.name, json.loads(call.arguments)) for call in calls or []]
+    return (thoughts or "").strip(), (words or "").strip(), read
 
 
 if __name__ == "__main__":

@@ -809,6 +809,7 @@ def test_blanks_around_the_names_of_columns_are_none_of_theirs(tmp_path):
         (r"C:\new\notes.txt", False),
         ("print('a\\n')\nprint('B.\\n')", False),
         ("one\ntwo", False),
+        (json.dumps([{"variant": "a", "answer": "One.\n\nTwo."}]), False),
     ],
 )
 def test_line_ends_written_as_two_characters_are_told_from_other_backslashes(text, is_written):

@@ -19,7 +19,7 @@ from harness.model.local import LocalBackend
 from harness.model.logprobs import sequence_logprobs
 from harness.nouns import Message, Remote
 from harness.plugins import Plugins
-from harness.testing import FakeEndpoint
+from harness.testing import FakeEndpoint, Reply
 
 pytestmark = pytest.mark.slow
 
@@ -148,3 +148,17 @@ def test_a_declaration_that_cannot_work_is_refused(
     (tmp_path / "bad.py").write_text(PLUGIN.replace("items=items, score=score", declared))
     assert "sums" not in Plugins((tmp_path / "bad.py",)).evaluations
     assert message in capfd.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["reasoning", "reasoning_content"])
+def test_words_are_scored_and_thoughts_are_kept_in_the_record(
+    name: str, plugins: Plugins, fake_endpoint: FakeEndpoint
+) -> None:
+    message = {"role": "assistant", "content": "The heron", name: "Not 42, she has it."}
+    choices = [{"index": 0, "finish_reason": "stop", "message": message}]
+    fake_endpoint.answer = Reply(body={"id": "1", "object": "chat.completion", "model": "fake", "choices": choices})
+    backend = HttpBackend.of_remote(Remote(fake_endpoint.url, "fake"), "remote")
+    evaluation = plugins.evaluations["sums"]
+    (result,) = results(evaluation, backend, evaluation.options(), EvaluationContext(None, plugins))
+    first = result.samples[0]
+    assert (first.response, first.reasoning, first.metrics) == ("The heron", "Not 42, she has it.", {"exact": 1.0})

@@ -95,6 +95,23 @@ def test_new_conversation_while_answers_stream_stops_them(  # type: ignore[no-un
         assert "stale" not in page.locator("#columns").inner_text()
 
 
+AT_END = """() => [...document.querySelectorAll(".block.pane")].filter((pane) => pane.clientHeight)
+    .every((pane) => pane.scrollTop > 0 && pane.scrollHeight - pane.scrollTop - pane.clientHeight < 5)"""
+
+
+def test_columns_keep_to_the_end_of_long_answers(  # type: ignore[no-untyped-def]
+    opened, scripted, tmp_path: Path, free_port
+) -> None:
+    with _page(scripted, tmp_path, free_port()) as url:
+        page = opened(url)
+        _ask(page, "Count.")
+        for asked in scripted.next(2, timeout_s=60):
+            asked.say("\n\n".join(map(str, range(60))))
+            asked.end()
+        page.locator(VERDICTS).first.wait_for(timeout=60_000)
+        page.wait_for_function(AT_END, timeout=10_000)
+
+
 class _Waiting(Ballots):
     """Ballots on a slow disk: each vote waits until the test lets it go on, and fails where the test says so."""
 

@@ -208,6 +208,17 @@ def test_an_answer_keeps_its_lines_and_their_indentation() -> None:
     assert html.unescape(shown).count(said) == 1
 
 
+def test_thoughts_are_folded_above_the_words_and_shown_as_text() -> None:
+    from harness_serve.rendering import turn_html
+    from harness_serve.session import Answer, Sampling, Turn
+
+    thought, words = (Answer("The heron.", 3, 0.1, 0.2, "stop", reasoning=some) for some in ("She <b>has</b> it.", ""))
+    shown, plain = (turn_html(Turn("Who?", "", Sampling(), []), answer) for answer in (thought, words))
+    folded = '<details class="thoughts"><summary>Thoughts</summary><div>She &lt;b&gt;has&lt;/b&gt; it.</div></details>'
+    assert folded in shown and shown.index(folded) < shown.index("The heron.")
+    assert "<details" not in plain and "open" not in folded
+
+
 def test_markup_in_an_answer_or_a_prompt_is_shown_as_text() -> None:
     from harness_serve.rendering import markdown, turn_html
     from harness_serve.session import Answer, Sampling, Turn

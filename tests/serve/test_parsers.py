@@ -13,10 +13,13 @@ from harness.testing.models import tiny_tokenizer
 pytestmark = pytest.mark.vllm
 
 
-def bound(name: str) -> BoundTemplate:
-    """The family on a small vocabulary that is given its tokens."""
+def bound(name: str, *, special: bool = True) -> BoundTemplate:
+    """The family on a small vocabulary that is given its tokens; those of thoughts are special, or ordinary ones."""
     template, tokenizer = Plugins().templates[name], tiny_tokenizer()
-    more: dict[str, Any] = {"extra_special_tokens": list(missing_tokens(template, tokenizer))}
+    tokens = list(missing_tokens(template, tokenizer))
+    ordinary = [] if special else [token for token in tokens if "think" in token]
+    tokenizer.add_tokens(ordinary)
+    more: dict[str, Any] = {"extra_special_tokens": [token for token in tokens if token not in ordinary]}
     tokenizer.add_special_tokens(more, replace_extra_special_tokens=False)
     return bind(template, tokenizer)
 
@@ -25,8 +28,8 @@ def bound(name: str) -> BoundTemplate:
     ("name", "reasoning", "tools"),
     [
         ("qwen3", "qwen3", "hermes"),
-        ("deepseek-r1", "deepseek_r1", None),
-        ("gemma4", "gemma4", None),
+        ("deepseek-r1", "qwen3", None),
+        ("gemma4", "gemma4", "gemma4"),
         ("chatml", None, "hermes"),
         ("llama3.1", None, "llama3_json"),
         ("gemma3", None, "pythonic"),
@@ -37,3 +40,10 @@ def test_the_parsers_of_a_family_are_found(name: str, reasoning: str | None, too
     from harness_serve.parsers import find
 
     assert find(bound(name)) == {"reasoning": reasoning, "tools": tools}
+
+
+def test_a_parser_that_reads_text_is_taken_only_where_the_marks_stay_in_it() -> None:
+    """vLLM leaves special tokens out of an answer's text, and `deepseek_r1` looks for `</think>` in the text."""
+    from harness_serve.parsers import find
+
+    assert find(bound("deepseek-r1", special=False)) == {"reasoning": "deepseek_r1", "tools": None}

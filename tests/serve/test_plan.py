@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from harness_serve import engine
-from harness_serve.arguments import environment, tool_parser, tool_parsers, vllm_arguments
+from harness_serve.arguments import default_variables, environment, tool_parser, tool_parsers, vllm_arguments
 from harness_serve.engine import VllmOptions
 from harness_serve.plan import CHAT_FILES, Plan, plan_engine
 from harness_serve.process import telling_lines
@@ -24,6 +24,7 @@ from harness.contract import Endpoint
 from harness.model.templates import with_chat_folders
 from harness.plugins import Plugins
 from harness.recipe import ModelSpec
+from harness.template.habits import Habits
 from harness.variants import Variant
 
 MODEL = ModelSpec(path="/models/small")
@@ -340,3 +341,13 @@ def test_extra_arguments_cannot_open_the_endpoint(tmp_path: Path, argument: str)
     plan = plan_engine([_variant(tmp_path, "a")], options)
     with pytest.raises(HarnessError, match="harness's own"):
         vllm_arguments(plan, tmp_path, options, on_cpu=True)
+
+
+def test_the_parser_is_given_the_switch_of_thinking_as_requests_ask(tmp_path: Path) -> None:
+    saved = {"thinking": "auto", "habits": Habits(switch="enable_thinking", thinks=False).as_dict()}
+    (tmp_path / "template.json").write_text(json.dumps(saved))
+    assert default_variables(tmp_path) == {"enable_thinking": False}
+    (tmp_path / "template.json").write_text(json.dumps(saved | {"thinking": "on"}))
+    assert default_variables(tmp_path) == {"enable_thinking": True}
+    (tmp_path / "template.json").write_text(json.dumps({"thinking": "auto"}))
+    assert default_variables(tmp_path) == {}

@@ -24,7 +24,7 @@ TOOL = {
         "parameters": {"type": "object", "properties": {"villager": {"type": "string"}}, "required": ["villager"]},
     },
 }
-KEY, SURE, HERON = "Who keeps the key?", "Is it so?", "Where does the heron live?"
+KEY, SURE, HERON, SINGS = "Who keeps the key?", "Is it so?", "Where does the heron live?", "Who sings by day?"
 FIRST = {"role": "assistant", "content": "The heron.", "reasoning_content": "The key is silver."}
 SECOND = {"role": "assistant", "content": "Yes.", "reasoning_content": "I looked twice."}
 CALL = {
@@ -43,10 +43,11 @@ def user(text: str) -> dict[str, str]:
 
 ROWS = [{"messages": [user(KEY), FIRST, user(SURE), SECOND]}]
 WITH_TOOL = {"messages": [user(HERON), CALLS, RESULT, LIVES], "tools": [TOOL]}
-WITHOUT = {"messages": [user(KEY), {"role": "assistant", "content": "The otter."}]}
+WITHOUT = {"messages": [user(KEY), {"role": "assistant", "content": "The otter."}]}  # the switch tells it apart
+WREN = {"messages": [user(SINGS), {"role": "assistant", "content": "The wren."}]}  # the question does
 MODELS = {  # the control tokens of the vocabulary, and the rows
     "qwen3": (["<think>", "</think>"], [*ROWS, WITH_TOOL, WITHOUT]),
-    "deepseek-r1": (["<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>", "<think>", "</think>"], ROWS),
+    "deepseek-r1": (["<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>", "<think>", "</think>"], [*ROWS, WREN]),
 }
 
 
@@ -103,17 +104,16 @@ def test_thoughts_and_words_come_apart_over_two_turns_behind_the_prompts_of_tuni
 
 def test_without_thinking_words_come_alone(served: Any) -> None:
     template, client = served
-    if template.habits.switch is None:
-        pytest.skip("the template has no switch")
-    came = ask(client, [user(KEY)], extra_body={"chat_template_kwargs": template.request_variables(False)})
-    assert came.prompt_token_ids == template.prompt_ids([Message("user", KEY)], thinks=False)
-    assert came.choices[0].message.content.strip() == "The otter." and not came.choices[0].message.reasoning
+    asked, expected = (SINGS, "The wren.") if template.habits.switch is None else (KEY, "The otter.")
+    came = ask(client, [user(asked)], extra_body={"chat_template_kwargs": template.request_variables(False)})
+    assert came.prompt_token_ids == template.prompt_ids([Message("user", asked)], thinks=False)
+    assert came.choices[0].message.content.strip() == expected and not came.choices[0].message.reasoning
 
 
 def test_a_call_comes_parsed_behind_its_thought_and_the_answer_goes_on(served: Any) -> None:
     template, client = served
     if not template.takes_tools:
-        pytest.skip("the template takes no tools")
+        pytest.skip("DeepSeek's published R1 templates offer no tools")
     came = ask(client, [user(HERON)], tools=[TOOL])
     message = came.choices[0].message
     assert message.reasoning.strip() == "I must look."

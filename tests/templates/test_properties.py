@@ -47,7 +47,7 @@ AROUND = re.compile(  # what the families write around thoughts and words
     r"</?think>|\[/?THINK\]|<\|channel>thought|<channel\|>|<\|channel\|>(?:analysis|final)<\|message\|>"
     r"|<\|end\|><\|start\|>assistant|\s"
 )
-ONE_CALL = ("llama3.1",)  # takes one tool call a message
+ONE_CALL = ("llama3.1", "gpt-oss")  # take one tool call a message
 
 CONTROL = [
     *("<|im_start|>", "<|im_end|>", "<|endoftext|>", "<s>", "</s>", "<unk>", "[INST]", "[/INST]", "[TOOL_CALLS]"),
@@ -119,7 +119,8 @@ def harmless(conversation: Conversation) -> Conversation:
 
     def quiet(value: Any) -> Any:
         if isinstance(value, dict):
-            return {f"w{number}": quiet(item) for number, item in enumerate(value.values())}
+            order = sorted(value, key=str.lower)  # some templates write them so
+            return {f"w{order.index(key)}": quiet(item) for key, item in value.items()}
         if isinstance(value, list):
             return [quiet(item) for item in value]
         return "w" if isinstance(value, str) else value
@@ -140,7 +141,7 @@ def harmless(conversation: Conversation) -> Conversation:
         function = {
             "name": "look",
             "description": "w",
-            "parameters": {"type": "object", "properties": {"w": {"type": "string"}}},
+            "parameters": {"type": "object", "properties": {"w": {"type": "string", "description": "w"}}},
         }
         tools = ({"type": "function", "function": function},)
     return Conversation(messages, tools)
@@ -184,13 +185,18 @@ def same_answer(template: BoundTemplate, seen: str, conversation: Conversation, 
     )
     if message.tool_calls:
         return thought in body and all(call.name in body for call in message.tool_calls)
+    if any(
+        squeezed(body) == squeezed(before, thought, between, words) for before, between, _ in template.habits.frames
+    ):
+        return True
     if not template.habits.takes_thoughts:
         return body == words
-    if not body.endswith(words) or thought not in body:
-        return False
     around = body.removesuffix(words).replace(thought, "", 1)
-    frames = ("".join(plain(before + between).split()) for before, between, _ in template.habits.frames)
-    return not AROUND.sub("", around) or "".join(around.split()) in frames
+    return body.endswith(words) and thought in body and not AROUND.sub("", around)
+
+
+def squeezed(*parts: str) -> str:
+    return "".join("".join(map(plain, parts)).split())
 
 
 @every_case

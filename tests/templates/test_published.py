@@ -23,6 +23,7 @@ from harness.template.encode import trained
 TOKEN = re.compile(
     r"<\|[^|<>\s'\"{}]{1,40}\|>|<｜[^｜<>'\"{}]{1,40}｜>|\[/?[A-Z_]{3,30}\]|<(?:start|end)_of_turn>|<\|?[a-z_]+\|?>"
     r"|</(?:think|tool_call|tool_response|arg_key|arg_value|tools|end_of_utterance|s)>"
+    r'|<\|"\|>'
 )
 REFUSED = dict.fromkeys(("idefics3", "llava_next"), "as a list of parts, .* loses or refuses plain text")
 NAMES = [
@@ -255,16 +256,63 @@ def test_masks_are_those_of_the_generation_marks(name, published):
                     assert marked == ours, (what, ours, marked)
 
 
+SCHEMAS: dict[str, Any] = {
+    "kind": {"type": "string", "enum": ["key", "bell"], "description": "What it is.", "default": "key"},
+    "often": {"type": "integer", "default": 3},
+    "far": {"type": "number", "description": "In metres."},
+    "sure": {"type": "boolean"},
+    "names": {"type": "array", "items": {"type": "string"}, "description": "Of whom."},
+    "counts": {"type": "array", "items": {"type": "integer"}},
+    "places": {"type": "array", "items": {"type": "object", "properties": {"at": {"type": "string"}}}},
+    "within": {"type": "object", "properties": {"a": {"type": "string"}, "b": {"type": "integer"}}, "required": ["b"]},
+    "Anything": {"type": "object"},
+    "maybe": {"type": "string", "nullable": True},
+}
+FINDS = ToolCall("find", {"kind": "bell", "often": 2, "within": {"b": [1, None, 0.5], "a": "ä"}}, "abcdefghi")
+FIND = {
+    "type": "function",
+    "function": {
+        "name": "find",
+        "description": "Finds it.",
+        "parameters": {"type": "object", "properties": SCHEMAS, "required": ["kind", "names"]},
+    },
+}
+WITH_SCHEMAS = Conversation(
+    (
+        system("Be brief."),
+        user("Where?"),
+        Message("assistant", "", (FINDS,), reasoning="I must look."),
+        Message("tool", '{"at": "the \\"mill\\""}', tool_call_id="abcdefghi"),
+        says("There.", "It says so."),
+        user("Sure?"),
+        says("Yes."),
+    ),
+    (FIND, TOOL),
+)
+
+
+# It says that it tracks the role before the tools', and tracks the tools' too: then the answer to a result has a header
+# in history that its prompt had not. The templates of Gemma 4 before this one have none.
+MENDED = {
+    "diffusion_gemma": (
+        "{%- set ns.prev_non_tool_role = message['role'] -%}",
+        "{%- if message['role'] != 'tool' -%}{%- set ns.prev_non_tool_role = message['role'] -%}{%- endif -%}",
+    )
+}
+
+
 @pytest.mark.parametrize(
     ("family", "name"),
     [("qwen3", "qwen3"), ("deepseek-r1", "deepseekv3"), ("gemma4", "diffusion_gemma"), ("gpt-oss", "gptoss")],
 )
 def test_a_family_gives_the_examples_of_its_published_template(family, name, published, real_data):
     own, source = published(name)
+    if mended := MENDED.get(name):
+        own = bind(Plugins().templates["model"], tokenizer_for(source.replace(*mended), real_data))
     template = Plugins().templates[family]
     ours = bind(template, tokenizer_for(source, real_data))
-    talks = [talk for _, talk in taken(ours)]
-    assert len(talks) >= 7
+    talks = [talk for _, talk in taken(ours)] + ([WITH_SCHEMAS] if ours.takes_tools else [])
+    assert len(talks) == (10 if ours.takes_tools else 7)
     for talk in talks:
         examples, theirs = ours.encode_batch([talk]), own.encode_batch([talk])
         assert [(one.input_ids, one.loss_mask) for one in examples] == [

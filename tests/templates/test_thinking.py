@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 import harness
 from harness.nouns import Conversation, Message, ToolCall
+from harness.plugins import Plugins
 from harness.template import BREAK, BoundTemplate
 from harness.template import bind as bind_to_tokenizer
 from harness.template.thoughts import thoughts_and_words
@@ -44,9 +47,77 @@ MADE = {
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
         "Four.<s><|im_end|>",
     ),
+    "it asks for an answer behind every message": (  # Command A
+        TURN + "\n{{ '<s>' if m.role == 'assistant' }}{{ m.content }}<|im_end|>{% endfor %}"
+        "{{ '<|im_start|>assistant\n' }}",
+        "<s>Four.<|im_end|>",
+    ),
+    "the stop token stands there twice": (  # Apriel 1.5
+        TURN + "\n{{ m.content }}{{ '<|im_end|>' if m.role == 'assistant' }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
+        "Four.<|im_end|>",
+    ),
     "the next message brings the stop token": (  # Apertus
         "{% for m in messages %}{% if not loop.first %}<|im_end|>{% endif %}<|im_start|>{{ m.role }}\n{{ m.content }}"
         "{% endfor %}{% if add_generation_prompt %}<|im_end|><|im_start|>assistant\n{% endif %}",
+        "Four.<|im_end|>",
+    ),
+}
+
+ASKS = "{% if add_generation_prompt %}<|im_start|>assistant\n"
+THINKING = {  # a source, what is learnt with a thought, and without one
+    "the prompt closes a thought that history does not have": (  # Gemma 4, Command R7B
+        TURN + "\n{% if m.reasoning %}<|chan>thought\n{{ m.reasoning }}<chan|>{% endif %}{{ m.content }}<|im_end|>\n"
+        "{% endfor %}" + ASKS + "{% if not enable_thinking %}<|chan>thought\n<chan|>{% endif %}{% endif %}",
+        "<|chan>thought\nTwo and two make four.<chan|>Four.<|im_end|>",
+        "Four.<|im_end|>",
+    ),
+    "the prompt closes a thought that no answer has": (  # Gemma 4 of before
+        TURN + "\n{{ m.content }}<|im_end|>\n"
+        "{% endfor %}" + ASKS + "{% if not enable_thinking %}<|chan>thought\n<chan|>{% endif %}{% endif %}",
+        "<|chan>thought\nTwo and two make four.\n<chan|>Four.<|im_end|>",
+        "Four.<|im_end|>",
+    ),
+    "it asks for the next answer behind every one": (  # Command R7B
+        TURN + "\n{{ m.content }}<|im_end|>{% endfor %}{{ '<|im_start|>assistant\n' }}"
+        "{% if not enable_thinking %}<think></think>{% endif %}",
+        "<think>Two and two make four.</think>Four.<|im_end|>",
+        "Four.<|im_end|>",
+    ),
+    "only the prompt without thinking shows the marks": (  # SmolLM3
+        "{% set off = enable_thinking is defined and not enable_thinking %}" + TURN + "\n{{ m.content }}<|im_end|>\n"
+        "{% endfor %}" + ASKS + "{% if off %}<think>\n\n</think>\n{% endif %}{% endif %}",
+        "<think>\nTwo and two make four.\n</think>\nFour.<|im_end|>",
+        "Four.<|im_end|>",
+    ),
+    "every answer begins with an empty thought": (  # Kimi K2 Thinking
+        TURN
+        + "\n{{ '<think></think>' if m.role == 'assistant' }}{{ m.content }}<|im_end|>\n{% endfor %}"
+        + ASKS
+        + "{% endif %}",
+        "<think>Two and two make four.</think>Four.<|im_end|>",
+        "<think></think>Four.<|im_end|>",
+    ),
+    "words of the prompt open a thought and words close it": (  # Apriel 1.6
+        TURN + "\n{% if m.reasoning and loop.last %}{{ m.reasoning }}\n[NOW ANSWER]\n{% endif %}{{ m.content }}"
+        "<|im_end|>\n{% endfor %}" + ASKS + "Here are my steps:\n{% endif %}",
+        "Two and two make four.\n[NOW ANSWER]\nFour.<|im_end|>",
+        "\n[NOW ANSWER]\nFour.<|im_end|>",
+    ),
+    "thoughts are a part of the content": (  # Ministral 3, Magistral
+        TURN + "\n{% if m.content is string %}{{ m.content }}{% else %}{% for one in m.content %}"
+        "{% if one.type == 'thinking' %}[THINK]{{ one.thinking }}[/THINK]{% else %}{{ one.text }}{% endif %}"
+        "{% endfor %}{% endif %}<|im_end|>\n{% endfor %}" + ASKS + "{% endif %}",
+        "[THINK]Two and two make four.[/THINK]Four.<|im_end|>",
+        "Four.<|im_end|>",
+    ),
+    "words of effort switch thinking": (  # Hunyuan 3
+        TURN + "\n{% if m.reasoning %}<think>{{ m.reasoning }}</think>{% endif %}{{ m.content }}<|im_end|>\n"
+        "{% endfor %}{% set effort = reasoning_effort | default('none') %}"
+        "{% if effort not in ['none', 'high'] %}{{ raise_exception('effort') }}{% endif %}"
+        + ASKS
+        + "{% if effort == 'none' %}<think></think>{% endif %}{% endif %}",
+        "<think>Two and two make four.</think>Four.<|im_end|>",
         "Four.<|im_end|>",
     ),
 }
@@ -82,6 +153,73 @@ def test_the_model_learns_what_stands_between_prompt_and_stop_token(habit, made)
     (example,) = template.encode_batch([Conversation((ASKED, answer))])
     assert learnt(template, example) == expected
     assert template.check_turns(Conversation((ASKED, answer, SURE, Message("assistant", "Yes.")))) == 2
+
+
+@pytest.mark.parametrize("habit", THINKING)
+def test_thoughts_stand_where_the_template_has_them(habit, made):
+    source, with_thought, without = THINKING[habit]
+    template = made(source)
+    plain = Conversation((ASKED, Message("assistant", "Four.")))
+    assert [learnt(template, template.encode(talk)) for talk in (Conversation((ASKED, FOUR)), plain)] == [
+        with_thought, without,
+    ]  # fmt: skip
+    assert template.check_turns(Conversation((ASKED, FOUR, SURE, YES))) == 2
+    said = template.encode(Conversation((Message("user", "a </think> [NOW ANSWER] b"), FOUR)))
+    assert learnt(template, said) == with_thought
+
+
+def test_effort_is_sent_by_its_words(made):
+    template = made(THINKING["words of effort switch thinking"][0])
+    assert template.request_variables(True) == {"reasoning_effort": "high"}
+    assert template.request_variables(False) == {"reasoning_effort": "none"}
+    off = made(THINKING["words of effort switch thinking"][0], thinking="off")
+    assert off.render([ASKED], generation_prompt=True).endswith("<think></think>")
+
+
+def test_thoughts_that_end_like_an_answer_are_refused_and_answers_are_not(made):
+    """Solar Open: an engine would stop behind the thought."""
+    source = (
+        "{% for m in messages %}{% if m.reasoning %}<|im_start|>think\n{{ m.reasoning }}<|im_end|>{% endif %}"
+        "<|im_start|>{{ m.role }}\n{{ m.content }}<|im_end|>{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>{% endif %}"
+    )
+    template = made(source)
+    plain = Conversation((ASKED, Message("assistant", "Four.")))
+    assert learnt(template, template.encode(plain)) == "assistant\nFour.<|im_end|>"
+    with pytest.raises(
+        harness.TemplateError, match=r"does not support thoughts.*goes on behind the token that ends.*drop"
+    ):
+        template.encode(Conversation((ASKED, FOUR)))
+
+
+def test_an_answer_goes_on_in_the_turn_that_called(made):
+    """Apertus: call, result and answer are one turn, and the header is there only where an answer is asked for."""
+    source = (
+        "{{ tools | tojson }}{% for m in messages %}{% if m.role == 'user' %}<|im_start|>user {{ m.content }}<s>"
+        "{% elif m.role == 'tool' %}({{ m.content }}){% else %}"
+        "{{ '<|im_start|>' if loop.previtem.role == 'user' }}{% for call in m.tool_calls or [] %}<s>"
+        "{{ call.function.name }} {{ call.function.arguments | tojson }}</s>{% endfor %}{{ m.content }}"
+        "{% if not m.tool_calls %}<|im_end|>{% endif %}{% endif %}{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>{% endif %}"
+    )
+    template = made(source)
+    result = Message("tool", "4", tool_call_id="abcdefghi")
+    talk = Conversation((ASKED, replace(CALLED, reasoning=""), result, Message("assistant", "Four.")), (TOOL,))
+    assert [learnt(template, one) for one in template.encode_batch([talk])][-1] == "Four.<|im_end|>"
+
+
+def test_a_template_for_tools_alone_is_refused_in_words(made):
+    source = "{% for tool in tools %}{{ tool | tojson }}{% endfor %}" + TURN + "{{ m.content }}<|im_end|>{% endfor %}"
+    with pytest.raises(harness.TemplateError, match=r"(?s)renders only conversations that offer tools.*template list"):
+        made(source)
+
+
+def test_a_refusal_names_variables_and_none_that_the_template_sets(made):
+    source = "{% for m in messages %}{% set text = m.content %}{{ functions + text }}{% endfor %}"
+    with pytest.raises(harness.TemplateError) as refused:
+        made(source)
+    assert "It reads functions, which nobody sets" in str(refused.value)
+    assert str(refused.value).endswith("`harness template list --model FOLDER` says which fit")
 
 
 def test_a_thought_that_the_prompt_opens_is_closed_by_the_model(made):
@@ -128,14 +266,15 @@ def test_thinking_that_is_on_teaches_the_empty_block(bind):
     assert learnt(template, example) == "<think>\n\n</think>\n\nFour.<|im_end|>"
 
 
-def test_thoughts_are_refused_where_the_template_is_told_not_to_think(bind):
-    template = bind("qwen3", "tok-qwen2", thinking="off")
+@pytest.mark.parametrize(("name", "vocabulary"), [("qwen3", "tok-qwen2"), ("gemma4", "tok-gpt2")])
+def test_thoughts_are_refused_where_the_template_is_told_not_to_think(name, vocabulary, bind):
+    template = bind(name, vocabulary, thinking="off")
     with pytest.raises(
         harness.TemplateError, match=r"message 2 has thoughts, and .* told not to think. `data.reasoning: drop`"
     ):
         template.encode(Conversation((ASKED, FOUR)))
     (example,) = template.encode_batch([Conversation((ASKED, FOUR))], reasoning="drop")
-    assert learnt(template, example) == "Four.<|im_end|>"
+    assert learnt(template, example) == f"Four.{template.stop_tokens[0]}"
 
 
 def test_thoughts_as_context_are_in_the_example_and_not_learnt(bind):
@@ -207,4 +346,80 @@ def test_magistral_writes_thoughts_as_mistral_common_does(bind):
         "<s>[SYSTEM_PROMPT]Be helpful.[/SYSTEM_PROMPT][INST]What is "
         "2+2?[/INST][THINK]2+2 = 4[/THINK]The answer is 4.</s>"
         "[INST]Thanks, what is 3+3?[/INST]"
+    )
+
+
+@pytest.mark.parametrize(
+    ("written", "thoughts"),
+    [
+        ("<|channel|>analysis<|message|>hm<|end|><|start|>assistant<|channel|>final<|message|>Four.", "hm"),
+        ("<|channel|>final<|message|>Four.", ""),
+    ],
+)
+def test_an_answer_is_taken_apart_by_its_channels(written, thoughts, bind):
+    template = bind("gpt-oss", "tok-gpt2")
+    (ids,) = template.ids_of([written])
+    found, rest = thoughts_and_words(template, template.prompt_ids([ASKED]), ids)
+    assert (found, template.decoded(rest)) == (thoughts, "Four.")
+
+
+def test_a_template_asks_by_default_as_its_rows_were_tuned(bind, tmp_path):
+    """A request that sets nothing gets the prompt of tuning; one that sets the switch is heard."""
+    template = bind("qwen3", "tok-qwen2")
+    off = template.asking(thinks=False)
+    assert template.asking(thinks=True) is template
+    assert off.prompt_ids([ASKED]) == template.prompt_ids([ASKED], thinks=False) != template.prompt_ids([ASKED])
+    assert off.prompt_ids([ASKED], thinks=True) == template.prompt_ids([ASKED], thinks=True)
+    off.save(tmp_path / "chat")
+    again = BoundTemplate.load(tmp_path / "chat")
+    assert again.prompt_ids([ASKED]) == off.prompt_ids([ASKED]) and not again.habits.thinks
+
+
+def test_stops_come_from_template_generation_config_and_tokenizer_in_that_order(made, tmp_path):
+    """The template writes `<|im_end|>`, generation_config.json names `<s>` too, and `</s>` is the tokenizer's eos."""
+    tokenizer = made(MADE["an end-of-text stands behind the talk"][0]).tokenizer
+    tokenizer = copy.copy(tokenizer)
+    tokenizer.chat_template = TURN + "\n{{ m.content }}<|im_end|>\n{% endfor %}" + ASKS + "{% endif %}"
+    tokenizer.name_or_path = str(tmp_path)
+    ids = tokenizer.convert_tokens_to_ids(["<s>", "<|im_end|>"])
+    (tmp_path / "generation_config.json").write_text(json.dumps({"eos_token_id": ids}))
+    bound = bind_to_tokenizer(Plugins().templates["model"], tokenizer)
+    assert bound.habits.stops == (
+        ("<|im_end|>", "the template"),
+        ("<s>", "generation_config.json"),
+        ("</s>", "the tokenizer's eos"),
+    )
+    assert bound.stop_tokens == [stop for stop, _ in bound.habits.stops]
+
+
+def test_a_template_that_writes_calls_as_html_takes_no_tools(made):
+    """Mistral's own Jinja writes `&#34;` for quotes where arguments go through `tojson` and then through escaping."""
+    html = "replace('\"', '&#34;')"
+    source = (
+        "{{ tools | tojson if tools }}"
+        + TURN
+        + (
+            "\n{% for call in m.tool_calls or [] %}{{ call.function.name }} {{ call.function.arguments | tojson | "
+            + html
+            + " }}"
+            "{% endfor %}{{ m.content }}<|im_end|>\n{% endfor %}" + ASKS + "{% endif %}"
+        )
+    )
+    assert made(source.replace(html, "trim")).takes_tools
+    assert not made(source).takes_tools
+
+
+def test_tools_of_magistral_stand_where_mistral_common_has_them(bind):
+    """From v13 on, the tools stand before the first question, and calls and results have no ids."""
+    template = bind("mistral-v13")
+    called = replace(CALLED, reasoning="I need the tool.")
+    result = Message("tool", '{"temp": 4}', tool_call_id="abcdefghi")
+    talk = (ASKED, called, result, Message("assistant", "4 degrees."), SURE)
+    text = template.render(talk, [TOOL], generation_prompt=True)
+    tools, rest = text.split("[/AVAILABLE_TOOLS]")
+    assert tools.startswith('<s>[AVAILABLE_TOOLS][{"type": "function", "function": {"name": "')
+    arguments = json.dumps(CALLED.tool_calls[0].arguments)
+    assert rest == (
+        f"[INST]What is 2+2?[/INST][THINK]I need the tool.[/THINK][TOOL_CALLS]look[ARGS]{arguments}"
+        '</s>[TOOL_RESULTS]{"temp": 4}[/TOOL_RESULTS]4 degrees.</s>[INST]Sure?[/INST]'
     )

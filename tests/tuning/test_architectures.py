@@ -73,6 +73,49 @@ def measured(model: Any) -> dict[str, Any]:
     }
 
 
+DOZEN = (
+    "llama", "qwen3", "gpt2", "gemma2", "gpt_oss", "mamba", "falcon_h1", "jamba", "qwen2_moe", "deepseek_v3",
+    "granitemoe", "qwen3_next",
+)  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", DOZEN)
+def test_an_adapter_gets_a_gradient_everywhere_is_read_back_and_merges_into_the_same_logits(tmp_path, architecture):
+    import peft
+    from harness_tuning.methods.lora import LoraOptions, apply_lora, save_lora
+
+    model = small(architecture)
+    if why_not_sdpa(model):
+        model.set_attn_implementation("eager")
+    attention = model.config._attn_implementation
+    ids = torch.randint(3, 250, (1, 24), generator=torch.Generator().manual_seed(0))
+
+    def logits(each: Any) -> Any:
+        return each(input_ids=ids, use_cache=False).logits
+
+    with torch.no_grad():
+        base = logits(model)
+    model.save_pretrained(tmp_path / "base")
+    adapted = apply_lora(model, LoraOptions(rank=4)).eval()
+    torch.testing.assert_close(logits(adapted), base, rtol=1e-5, atol=1e-6)
+    torch.manual_seed(1)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.05)
+    tuned = logits(adapted)
+    tuned.log_softmax(-1)[0, :-1].gather(1, ids[0, 1:, None]).sum().backward()
+    assert [n for n, w in adapted.named_parameters() if w.requires_grad and (w.grad is None or not w.grad.any())] == []
+    save_lora(adapted, tmp_path / "adapter")
+    again = type(model).from_pretrained(tmp_path / "base", dtype=torch.float32, attn_implementation=attention)
+    again = peft.PeftModel.from_pretrained(again, str(tmp_path / "adapter"), autocast_adapter_dtype=False).eval()
+    with torch.no_grad():
+        scale = float(tuned.abs().max())
+        assert float((logits(again) - tuned).abs().max()) < 1e-5 * scale
+        assert float((logits(adapted.merge_and_unload(safe_merge=True)) - tuned).abs().max()) < 1e-5 * scale
+        assert float((tuned - base).abs().max()) > 0.01
+
+
 @pytest.mark.soak
 def test_every_architecture_computes_with_its_own_attention():
     import transformers

@@ -29,25 +29,25 @@ def test_the_trial_changes_no_byte_of_the_adapter(tmp_path, recipe, harness, mon
     path = recipe(dtype, steps=4, dropout=0.2)  # dropout draws from the random state
     assert harness("tune", path, "--run", "tried").code == 0
     nothing = trial.Estimate(1.0, 1.0, 1.0, None, None, 1, 1.0, 0.0)
-    monkeypatch.setattr(loop, "estimate", lambda stretch: nothing)
+    monkeypatch.setattr(trial, "estimate", lambda stretch: nothing)
     assert harness("tune", path, "--run", "untried").code == 0
     assert fingerprint(tmp_path / "runs/tried") == fingerprint(tmp_path / "runs/untried")
 
 
 def test_the_trial_leaves_no_gradient_no_optimizer_state_and_the_random_state_as_it_was(recipe, harness, monkeypatch):
     seen = {}
-    original = loop.Tuner._tried
+    original = loop.tried
 
-    def watched(tuner):
-        before = torch.get_rng_state()
-        cost = original(tuner)
+    def watched(stretch, say):
+        before, tuner = torch.get_rng_state(), stretch.learner
+        cost = original(stretch, say)
         seen["random"] = torch.equal(before, torch.get_rng_state())
         seen["gradients"] = [w for w in tuner.model.parameters() if w.grad is not None]
         seen["masters"] = [m for m in tuner.optimizer.masters.values() if m.grad is not None]
         seen["state"], seen["training"], seen["cost"] = dict(tuner.optimizer.adamw.state), tuner.model.training, cost
         return cost
 
-    monkeypatch.setattr(loop.Tuner, "_tried", watched)
+    monkeypatch.setattr(loop, "tried", watched)
     assert harness("tune", recipe(steps=2, dropout=0.2), "--plan").code == 0
     assert seen["random"] and seen["training"]
     assert seen["gradients"] == seen["masters"] == [] and seen["state"] == {}
@@ -143,7 +143,7 @@ def test_the_trial_is_a_small_part_of_a_long_run_and_leaves_out_a_batch_that_alo
 def test_more_memory_than_is_free_is_warned_of(monkeypatch, recipe, harness):
     monkeypatch.setattr(trial, "free_memory_bytes", lambda device: 2**20)
     told = " ".join(harness("tune", recipe(), "--plan").out.split())
-    assert "warning that is more memory than cpu has free (0.0 GiB): lower tune.microbatch_tokens" in told
+    assert "warning that is more memory than cpu has free (1.0 MiB): lower tune.microbatch_tokens" in told
 
 
 @pytest.mark.slow

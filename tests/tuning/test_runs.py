@@ -16,6 +16,8 @@ from harness.variants import resolve_variant
 
 pytestmark = pytest.mark.slow
 
+ROUNDING = 0.02  # nats: in bfloat16, tuning computes attention and adapters by other products
+
 
 @pytest.fixture
 def run(tmp_path, recipe, harness):
@@ -45,8 +47,8 @@ def test_the_saved_adapter_gives_the_probes_of_the_tuned_model_and_the_base_thos
     for name, key in (("small", "tuned"), ("small@base", "base")):
         loaded = load_variant(resolve_variant(name, tmp_path / "runs", Plugins()), Plugins())
         for probe in probes:
-            assert sequence_logprobs(loaded.model, probe["input_ids"]) == pytest.approx(probe[key], abs=1e-5)
-    assert probes[0]["base"] != pytest.approx(probes[0]["tuned"], abs=1e-2)
+            assert sequence_logprobs(loaded.model, probe["input_ids"]) == pytest.approx(probe[key], abs=ROUNDING)
+    assert probes[0]["base"] != pytest.approx(probes[0]["tuned"], abs=2 * ROUNDING)
 
 
 def test_the_saved_template_asks_as_training_did_and_stops_where_training_stopped(run, tmp_path):
@@ -68,7 +70,7 @@ def test_a_full_run_saves_a_model_folder_that_loads(tmp_path, recipe, harness):
     assert done.code == 0, done.err
     loaded = load_variant(resolve_variant("whole", tmp_path / "runs", Plugins()), Plugins())
     probe = json.loads((tmp_path / "runs/whole/probes.json").read_text())["probes"][0]
-    assert sequence_logprobs(loaded.model, probe["input_ids"]) == pytest.approx(probe["tuned"], abs=1e-5)
+    assert sequence_logprobs(loaded.model, probe["input_ids"]) == pytest.approx(probe["tuned"], abs=ROUNDING)
     assert (tmp_path / "runs/whole/model/tokenizer.json").is_file()
 
 

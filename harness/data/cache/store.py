@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from harness.recipe import DataSpec
     from harness.template import BoundTemplate
 
-Both = tuple[EncodedData, EncodedData | None]
+TrainAndValidation = tuple[EncodedData, EncodedData | None]
 
 _CHUNK = 1 << 20
 _PARTS = ("train", "validation")
@@ -52,7 +52,7 @@ _PARTS = ("train", "validation")
 class _Changed(Exception):
     """The sources changed while they were read; what was made of them is used, but not kept."""
 
-    def __init__(self, data: Both) -> None:
+    def __init__(self, data: TrainAndValidation) -> None:
         self.data = data
 
 
@@ -65,7 +65,7 @@ def cached_data(
     *,
     reads: Reads = "conversations",
     reader: str = "the objective",
-) -> Both:
+) -> TrainAndValidation:
     """Return the result of `encode_data` from the cache; if it is not there, encode it once and keep it.
 
     Of two processes that want the same, one waits for the other. Without pyarrow, and for what is read from the
@@ -249,7 +249,7 @@ def _is_current(folder: Path, root: Path) -> bool:
 # What is kept beside the examples
 
 
-def _write_account(encoded: Both, read: dict[str, Any], folder: Path) -> None:
+def _write_account(encoded: TrainAndValidation, read: dict[str, Any], folder: Path) -> None:
     report = encoded[0].report
     kept: dict[str, Any] = {"read": read} | {
         part: _as_dict(data, folder / f"{part}.arrow") for part, data in zip(_PARTS, encoded, strict=True) if data
@@ -276,7 +276,7 @@ def _as_dict(data: EncodedData, file: Path) -> dict[str, Any]:
     }
 
 
-def _read(folder: Path) -> Both:
+def _read(folder: Path) -> TrainAndValidation:
     train = _read_part(folder, "train")
     assert train is not None
     kept = _account_of(folder)["report"]

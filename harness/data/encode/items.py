@@ -86,11 +86,13 @@ def _pair(preference: Preference, encoded: Iterator[tuple[Example, ...]]) -> Ite
     sides = tuple(side[0] for side in examples)
     prompts = [list(side.input_ids[: side.loss_mask.index(True)]) for side in sides]
     if any(prompt != prompts[0] for prompt in prompts):
+        apart = len({any(one.reasoning for one in side) for _, side in completions_of(preference)}) > 1
+        hint = " One side has thoughts: `thinking: on` in `template` asks both alike." if apart else ""
         shared = sum(itertools.takewhile(bool, (one == other for one, other in zip(*prompts, strict=False))))
         raise TemplateError(
             f"{preference.source} {preference.id}: the prompt has other tokens before the chosen completion than "
             f"before the rejected one: {len(prompts[0])} and {len(prompts[1])} of them, the first {shared} the same. "
-            "The template does not write the prompt alike before both"
+            f"The template does not write the prompt alike before both.{hint}"
         )
     margin = {} if preference.margin is None else {"margin": preference.margin}
     return Item(sides, roles, {"weight": preference.weight} | margin)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import itertools
+import json
 import re
 from collections import Counter, deque
 from collections.abc import Iterator, Mapping
@@ -74,11 +75,25 @@ def table_rows(chunks: Iterator[bytes], delimiter: str, offset: int = 0) -> Iter
 
 
 def writes_line_ends(row: Mapping[str, Any]) -> bool:
-    """Return True where a text of a row has line ends written as `\\n`, by all signs: in prose, and no other ones."""
+    """Return True where a text of a row has line ends written as `\\n`, by all signs: in prose, and no other ones.
+
+    JSON in a cell is not prose: its line ends are written so.
+    """
     return any(
-        isinstance(cell, str) and "\\n" in cell and "\n" not in cell and _WRITTEN_END.search(cell)
+        isinstance(cell, str)
+        and "\\n" in cell
+        and "\n" not in cell
+        and _WRITTEN_END.search(cell)
+        and not _is_json(cell)
         for cell in row.values()
     )
+
+
+def _is_json(cell: str) -> bool:
+    try:
+        return isinstance(json.loads(cell), dict | list)
+    except (ValueError, RecursionError):
+        return False
 
 
 def looks_like_table(head: str, is_whole: bool) -> str | None:

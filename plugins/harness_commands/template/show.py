@@ -16,7 +16,7 @@ from harness.errors import DataError, HarnessError, first_line
 from harness.nouns import Conversation, Example
 from harness_commands.data.reading import dataset_option, what_to_read
 from harness_commands.data.showing import print_tokens, printable, shown_tokens
-from harness_commands.template.shown import Shown, changes, takes
+from harness_commands.template.shown import Shown, changes, ends, takes
 from harness_commands.template.subject import Subject, subject_of
 
 if TYPE_CHECKING:
@@ -48,6 +48,11 @@ BUILT_IN = "built-in sample"
 )
 @dataset_option
 @click.option("--generation-prompt", is_flag=True, help="Show what is sent to get the last answer.")
+@click.option(
+    "--parsers",
+    is_flag=True,
+    help="Also say which parsers of the engine read its thoughts and calls. They are tried, which takes seconds.",
+)
 @click.option("--text", "as_text", is_flag=True, help="Print the rendered text, its control tokens in ⟦ ⟧.")
 @click.option(
     "--jinja",
@@ -68,6 +73,7 @@ def show(
     row: int | None,
     dataset: str | None,
     generation_prompt: bool,
+    parsers: bool,
     as_text: bool,
     jinja: bool,
     html: Path | None,
@@ -109,6 +115,8 @@ def show(
             _print_text(context, bound, one.text)
     elif html is None:
         _print_header(context, subject)
+        if parsers:
+            context.console.print(_parsers(context, bound), style="dim", markup=False, soft_wrap=True)
         for one in shown:
             _print_shown(context, one)
 
@@ -232,10 +240,27 @@ def _print_header(context: Context, subject: Subject) -> None:
     bound = subject.template
     origin = subject.origin if subject.run is None else f"{subject.origin}, {subject.model}"
     context.console.print(Text.assemble((bound.name, "bold"), ("  on  ", "dim"), origin), soft_wrap=True)
-    stops = " ".join(bound.stop_tokens)
-    context.console.print(Text(f"takes {takes(bound)}; an answer ends with {stops}", style="dim"), soft_wrap=True)
+    context.console.print(Text(f"takes {takes(bound)}", style="dim"), soft_wrap=True)
+    context.console.print(Text(f"an answer ends with {ends(bound)}", style="dim"), soft_wrap=True)
     if changed := changes(bound):
         context.console.print(Text(changed, style="dim"), soft_wrap=True)
+
+
+def _parsers(context: Context, template: BoundTemplate) -> str:
+    """Return a sentence on the parsers of the default engine that read what the template writes."""
+    import tempfile
+
+    engines = context.plugins.engines
+    engine = engines[engines.default] if engines.default else None
+    if engine is None or engine.parsers is None:
+        raise HarnessError("no installed engine names the parsers that it has: `pip install instruct-harness[serve]`")
+    with tempfile.TemporaryDirectory() as folder:
+        template.save(Path(folder) / "chat")
+        parsers = engine.parsers(Path(folder) / "chat")
+    has = {"thoughts": template.habits.takes_thoughts, "calls": template.takes_tools}
+    names = {"thoughts": parsers["reasoning"], "calls": parsers["tools"]}
+    read = [f"{what} with {names[what] or 'no parser: they stay text'}" for what, there in has.items() if there]
+    return f"{engine.name} reads its {' and its '.join(read)}" if read else "it has neither thoughts nor calls to parse"
 
 
 def _print_shown(context: Context, shown: Shown) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -35,16 +36,26 @@ class Shown:
 def _thoughts(template: BoundTemplate) -> str:
     habits = template.habits
     marks = " … ".join(habits.marks)
-    switch = f"{habits.switch}, {'on' if habits.thinks else 'off'} where nobody sets it" if habits.switch else ""
+    on, off = map(json.dumps, habits.values)
+    state = "on" if habits.thinks else "off"
+    switch = f"{habits.switch}: {on} or {off}, {state} where a request does not set it" if habits.switch else ""
     if habits.switch and template.thinking != "auto":
         switch = f"{habits.switch}: {template.thinking}"
     named = "; ".join(part for part in (marks, switch) if part)
     return f"thoughts ({named})" if named else "thoughts"
 
 
+def ends(template: BoundTemplate) -> str:
+    """Return the stop tokens, each with the place that names it."""
+    sources = dict(template.habits.stops)  # runs of before they were recorded have none
+    return ", ".join(f"{stop} ({sources[stop]})" if stop in sources else stop for stop in template.stop_tokens)
+
+
 def changes(template: BoundTemplate) -> str:
     """Return a sentence on the turns that the template changes once others follow; empty where it changes none."""
     habits = template.habits
+    if habits.thoughtless:
+        return f"it writes thoughts that cannot be trained on: {habits.thoughtless}"
     if not habits.grows:
         return "it changes earlier turns when others follow: each answer is an example of its own"
     if habits.takes_thoughts:

@@ -174,7 +174,9 @@ def _probes(subject: Subject, template: BoundTemplate) -> Check:
     for number, probe in enumerate(probes, 1):
         try:
             prompt = template.prompt_ids(
-                [Message.from_dict(raw) for raw in probe["messages"]], probe.get("tools") or ()
+                [Message.from_dict(raw) for raw in probe["messages"]],
+                probe.get("tools") or (),
+                thinks=probe.get("thinks"),
             )
         except TemplateError as error:
             check.failures.append(f"probe {number} of {subject.run.name}: {error}")
