@@ -116,7 +116,7 @@ def ours(folder: Path, name: str) -> list[float]:
     (folder / "items.json").write_text(json.dumps({"pad_id": template.pad_id, "items": encoded}))
     losses = []
     for step in range(STEPS[name]):
-        batch = tuner.source.batch(range(step * ROWS, (step + 1) * ROWS))
+        batch = tuner.source.batch(tuner.source.part(range(step * ROWS, (step + 1) * ROWS)))
         losses.append(tuner.learner.backward([batch]).loss)
         tuner.optimizer.step(LEARNING_RATE, 1.0)
     tuner.method.save(tuner.model, folder / "ours-done")
