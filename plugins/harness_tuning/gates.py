@@ -11,6 +11,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from torch import Tensor
@@ -18,10 +19,12 @@ from torch import Tensor
 import harness
 from harness.contract.batches import Batch
 from harness.errors import listed
+from harness.files import read_json
 from harness.model.forward import causal_lm, plain_logits
 from harness_tuning.checkpoint import random_state, restore_random
 from harness_tuning.learner import Learner
 from harness_tuning.precision import in_float32
+from harness_tuning.probes import measure_probes
 
 # Mean absolute difference of log-probabilities in nats, both computed in float32.
 LARGEST_DIFFERENCE = 1e-3
@@ -194,3 +197,20 @@ def adapted_layer(parameter: str) -> str:
     """Return the layer that a trained parameter belongs to, experts of one layer together."""
     layer = re.split(r"\.(?:lora_|modules_to_save)", parameter)[0].removesuffix(".weight").removesuffix(".bias")
     return re.sub(r"\bexperts\.\d+\b", "experts.*", layer.removeprefix("base_model.model."))
+
+
+def check_applied(
+    model: Any, method: str, before: list[list[float]], probes: list[dict[str, Any]], start: Path | None
+) -> None:
+    """Raise HarnessError where the model does not say what it said before, or what the run it starts from says.
+
+    Args:
+        before: what it said of the first probe, computed in float32.
+        start: the adapter's folder of that run, if it starts from one.
+    """
+    if start is None:
+        with in_float32():
+            check_unchanged(before, measure_probes(model, probes[:1]), method)
+    elif (path := start.parent / "probes.json").is_file():
+        saved = read_json(path)
+        check_goes_on(saved, measure_probes(model, saved["probes"]), model, start.parent.name)

@@ -182,7 +182,7 @@ def _optimizer_seconds(stretch: Stretch) -> float:
         for master in optimizer.masters.values():
             master.grad = torch.zeros_like(master)
         began = time.perf_counter()
-        optimizer.step(spec.learning_rate, spec.max_grad_norm)  # returns a float: waits for an accelerator
+        float(optimizer.step(spec.learning_rate, spec.max_grad_norm))  # waits for an accelerator
         return time.perf_counter() - began
 
     step()
