@@ -121,23 +121,6 @@ MEANINGS = {
     "tune.early_stopping": "`{patience, min_delta}`: ends the run after so many validations that bring nothing new",
     "tune.on_spike": "what a loss that jumps does: `warn` names its rows, `stop` stops the run, `ignore`",
     "tune.validate_every": "optimizer steps between measurements of `data.validation`; always one before and after",
-<<<<<<< HEAD
-=======
-    "sft.neftune_alpha": "noise on the embeddings while training (NEFTune), 5 to 15; 0 is none",
-    "dpo.beta": "how far the model may move from the reference: the higher, the less",
-    "dpo.loss": "`sigmoid`; `ipo`, on mean log-probabilities a token; or `robust`, for labels of which some are wrong",
-    "dpo.label_smoothing": "the share of labels that are taken to be wrong",
-    "kto.beta": "as of `dpo`",
-    "kto.desirable_weight": "of good completions",
-    "kto.undesirable_weight": "of bad ones",
-    "orpo.beta": "weight of the odds ratio beside the supervised loss (the paper's lambda)",
-    "simpo.beta": "how much a reward is of a mean log-probability",
-    "simpo.gamma_beta_ratio": "the margin wanted between the mean log-probabilities",
-    "simpo.label_smoothing": "the share of labels that are taken to be wrong",
-    "simpo.nll_weight": "weight of the supervised loss of the chosen completion",
-    "reward.margins": "pairs are to be apart by their `margin`, where the data have one",
-    "reward.center": "weight that keeps scores near 0",
->>>>>>> next
     "lora.rank": "the adapter's rank",
     "lora.alpha": "its scale: the adapter is added `alpha / rank` times",
     "lora.dropout": "dropout before the adapter",
