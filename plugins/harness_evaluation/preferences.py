@@ -82,8 +82,8 @@ def _figures(loaded: LoadedVariant, items: Sequence[Item], batch_tokens: int) ->
     figures = {}
     with progress_bar(f"{loaded.variant.name}  preferences") as bar:
         bar.expect(len(items))
-        for number, found in ask(loaded, items, batch_tokens):
-            figures[number] = found
+        for number, of_examples in ask(loaded, items, batch_tokens):
+            figures[number] = of_examples
             bar.advance(1)
     return figures
 

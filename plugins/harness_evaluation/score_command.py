@@ -78,8 +78,8 @@ def _lines(context: Context, loaded: LoadedVariant, source: DataSource, batch_to
     items, scores = encoded.items, dict[int, list[float]]()
     with progress_bar(f"{loaded.variant.name}  score") as bar:
         bar.expect(len(items))
-        for number, found in score_items(loaded, items, batch_tokens):
-            scores[number] = found
+        for number, of_examples in score_items(loaded, items, batch_tokens):
+            scores[number] = of_examples
             bar.advance(1)
     for number, item in enumerate(items):
         if reads == "conversations":  # the last answer, where the template makes one example of each
