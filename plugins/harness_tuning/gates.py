@@ -64,7 +64,7 @@ def check_start(learner: Learner, batch: Batch) -> Gate:
     """Run all gates on a batch with something to learn, in `without_trace`. Raises HarnessError or ModelError."""
     if not batch.supervised:
         raise harness.HarnessError(
-            "the first batch has no supervised token, so that nothing would be learnt from it: "
+            "the first batch has no supervised token, so that training on it would change nothing: "
             "`harness template show` prints what the loss mask marks"
         )
     learner.model.eval()  # without dropout, so that two passes can be compared
