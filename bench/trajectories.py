@@ -117,7 +117,9 @@ def ours(folder: Path, name: str) -> list[float]:
     losses = []
     for step in range(STEPS[name]):
         batch = tuner.source.batch(tuner.source.part(range(step * ROWS, (step + 1) * ROWS)))
-        losses.append(tuner.learner.backward([batch]).loss)
+        figures = tuner.learner.backward([batch])
+        assert figures is not None
+        losses.append(figures().loss)
         tuner.optimizer.step(LEARNING_RATE, 1.0)
     tuner.method.save(tuner.model, folder / "ours-done")
     return losses
@@ -150,9 +152,11 @@ def trl(folder: Path, name: str) -> list[float]:
         trainer = SFTTrainer(model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
     else:
         rows = []
-        for (chosen, chosen_mask), (rejected, _) in kept["items"]:
-            start = chosen_mask.index(1)
-            rows.append({"prompt_ids": chosen[:start], "chosen_ids": chosen[start:], "rejected_ids": rejected[start:]})
+        for sides in kept["items"]:
+            start = sides[0][1].index(1)
+            # Up to the last supervised token: TRL takes all that it is given for the completion.
+            chosen, rejected = (ids[start : len(mask) - mask[::-1].index(1)] for ids, mask in sides)
+            rows.append({"prompt_ids": sides[0][0][:start], "chosen_ids": chosen, "rejected_ids": rejected})
         config = DPOConfig(**shared, beta=BETA)
         with patch.object(DPOTrainer, "_prepare_dataset", lambda self, dataset, *rest: dataset):  # it is ids already
             trainer = DPOTrainer(model, args=config, train_dataset=Dataset.from_list(rows), processing_class=tokenizer)
