@@ -9,5 +9,5 @@ CORE_COMMANDS = {
     ),
     "models": Place("harness.cli.models:command", "Fetch models, as folders, and list them."),
     "plugins": Place("harness.cli.plugins:command", "List plugins, what they register, and the failed ones."),
-    "runs": Place("harness.cli.runs:command", "List, show and remove runs."),
+    "runs": Place("harness.cli.runs:command", "List, show, compare, merge, export and remove runs."),
 }

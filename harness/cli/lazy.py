@@ -43,3 +43,26 @@ class LazyGroup(click.Group):
             return self.places[name].help
         command = self.get_command(ctx, name)
         return command.get_short_help_str(limit) if command else ""
+
+
+class OpenGroup(LazyGroup):
+    """A group of the core that plugins add to: `register(command, under="runs")`."""
+
+    def __init__(self, *arguments: Any, places: Mapping[str, Place] | None = None, **settings: Any) -> None:
+        super().__init__(*arguments, places=places or {}, **settings)
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return sorted({*super().list_commands(ctx), *self._plugged(ctx)})
+
+    def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
+        return super().get_command(ctx, name) or self._plugged(ctx).get(name)
+
+    def _plugged(self, ctx: click.Context) -> dict[str, click.Command]:
+        """Return the plugins' commands under this group; of two with one name, the second as `owner:name`."""
+        commands: dict[str, click.Command] = {}
+        for entry in ctx.obj.plugins.commands.entries:
+            if entry.under == self.name:
+                name = entry.item.name
+                is_taken = name in commands or name in self.commands
+                commands[f"{entry.plugin.owner}:{name}" if is_taken else name] = entry.item
+        return commands

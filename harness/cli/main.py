@@ -32,7 +32,8 @@ class HarnessGroup(LazyGroup):
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return sorted({*super().list_commands(ctx), *_context(ctx).plugins.commands})
+        commands = _context(ctx).plugins.commands
+        return sorted({*super().list_commands(ctx), *(name for name in commands if not commands.entry(name).under)})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         return super().get_command(ctx, name) or _context(ctx).plugins.commands.get(name)

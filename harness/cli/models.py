@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from harness.cli.context import Context
+from harness.cli.lazy import OpenGroup
 from harness.errors import ModelError, nearest
 
 MODELS = click.option(
@@ -24,7 +25,7 @@ MODELS = click.option(
 )
 
 
-@click.group(name="models", help="Fetch models, as folders, and list them.")
+@click.group(cls=OpenGroup, name="models", help="Fetch models, as folders, and list them.")
 def command() -> None:
     pass
 

@@ -7,9 +7,10 @@ import json
 import click
 
 from harness.cli.context import Context
+from harness.cli.lazy import OpenGroup
 
 
-@click.group(name="plugins", help="List plugins, what they register, and the failed ones.")
+@click.group(cls=OpenGroup, name="plugins", help="List plugins, what they register, and the failed ones.")
 def command() -> None:
     pass
 

@@ -13,6 +13,7 @@ from typing import Any
 import click
 
 from harness.cli.context import Context
+from harness.cli.lazy import OpenGroup
 from harness.errors import RunError, nearest
 from harness.plugins.registry import FIRST_PARTY
 from harness.run import Run, list_runs
@@ -27,7 +28,7 @@ STYLES = {
 }
 
 
-@click.group(name="runs", help="List, show and remove runs.")
+@click.group(cls=OpenGroup, name="runs", help="List, show, compare, merge, export and remove runs.")
 def command() -> None:
     pass
 

@@ -9,10 +9,11 @@ from typing import NamedTuple
 
 
 class StoredTensor(NamedTuple):
-    """A tensor of a file: its dtype as the format names it (`BF16`), and its shape."""
+    """A tensor of a file: its dtype as the format names it (`BF16`), its shape, and the place of its first byte."""
 
     dtype: str
     shape: tuple[int, ...]
+    start: int = 0
 
 
 def read_header(path: Path) -> dict[str, StoredTensor]:
@@ -28,7 +29,7 @@ def read_header(path: Path) -> dict[str, StoredTensor]:
                 raise ValueError("the header is longer than the file")
             header = json.loads(file.read(length))
         return {
-            name: StoredTensor(entry["dtype"], tuple(entry["shape"]))
+            name: StoredTensor(entry["dtype"], tuple(entry["shape"]), 8 + length + entry["data_offsets"][0])
             for name, entry in header.items()
             if name != "__metadata__"
         }

@@ -126,6 +126,12 @@ class Registry(Mapping[str, T], Generic[T]):
             PluginError: where it is nothing of this kind, cannot be named, or was registered before by the same owner.
         """
         name = self._named(item)
+        if under is not None:
+            if self.reserved and under not in self.reserved:
+                raise PluginError(
+                    f"{name!r} is to be under {under!r}: the harness itself has no such group of commands"
+                )
+            name = f"{under} {name}"
         self.kind.check(item)
         entry = Entry(name, _readable(item), plugin, under)
         if getattr(item, "default", False) and plugin.owner != FIRST_PARTY:

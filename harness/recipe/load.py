@@ -307,6 +307,17 @@ class _Reader:
                 f"{place('data', 'validation_share')}: validation rows come from `data.validation` or are a share of "
                 f"data.train; take one of the two out"
             )
+        tune = recipe.tune
+        needing = [key for key in ("keep", "early_stopping") if tune and getattr(tune, key) not in (None, "last")]
+        if needing and not (data.validation or data.validation_share):
+            raise RecipeError(
+                f"{place('tune', needing[0])}: it goes by the validation loss, and there are no validation rows: set "
+                f"data.validation, or data.validation_share"
+            )
+        if needing and tune and not tune.validate_every:
+            raise RecipeError(
+                f"{place('tune', needing[0])}: it compares validations while the run goes on: set tune.validate_every"
+            )
         if data.decontaminate and not recipe.evaluate:
             raise RecipeError(
                 f"{place('data', 'decontaminate')}: it compares data.train with the items of the recipe's evaluations, "

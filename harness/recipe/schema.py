@@ -151,6 +151,16 @@ class MethodSpec(Options):
     name: str
 
 
+class EarlyStopping(Options):
+    """The end of a run that gains nothing more.
+
+    It ends once `patience` validations in a row were not below the lowest before by more than `min_delta`.
+    """
+
+    patience: Positive
+    min_delta: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+
 class TuneSpec(Options):
     """Settings of tuning: objective, method, optimizer and schedule."""
 
@@ -174,6 +184,10 @@ class TuneSpec(Options):
     seed: Annotated[int, Field(ge=-(2**63), lt=2**64)] = 0  # what torch takes
     checkpoint_every: Positive | None = None
     validate_every: Positive | None = None
+    samples: Annotated[int, Field(ge=0, le=64)] | tuple[str, ...] = 0
+    keep: Literal["last", "best"] = "last"
+    early_stopping: EarlyStopping | None = None
+    on_spike: Literal["warn", "stop", "ignore"] = "warn"
 
     @pydantic.model_validator(mode="before")
     @classmethod

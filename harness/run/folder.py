@@ -104,6 +104,10 @@ class Run:
         return self.folder / "model"
 
     @property
+    def merged_folder(self) -> Path:
+        return self.folder / "merged"
+
+    @property
     def head_path(self) -> Path:
         return self.folder / "head.safetensors"
 

@@ -1,18 +1,23 @@
-"""First-party commands over the core's libraries: `harness data ...`, `harness template ...` and `harness demo`."""
+"""First-party commands over the core's libraries: `harness data ...`, `harness template ...`, `harness demo`, and some
+of `harness runs`."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 
-import click
-
 import harness
 
 
 @harness.hookimpl
-def register_commands(register: Callable[[click.Command], None]) -> None:
+def register_commands(register: Callable[..., None]) -> None:
     from harness_commands import data, demo, template
+    from harness_commands.runs.card import card
+    from harness_commands.runs.diff import diff
+    from harness_commands.runs.export import export
+    from harness_commands.runs.merge import merge
 
     register(data.command)
     register(demo.command)
     register(template.command)
+    for command in (card, diff, export, merge):
+        register(command, under="runs")

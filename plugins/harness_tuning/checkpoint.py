@@ -4,21 +4,22 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import click
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 import harness
 from harness.errors import listed
 from harness.files import replacing
 from harness.hashing import read_sha256
+from harness.model.safetensors_files import read_header
 from harness.run import Run
+from harness_tuning.watch import Best
 
 RANDOM = "rng/"
 KEPT = 2  # the newest ones; the older of them is there in case the disk lost the newer
@@ -26,7 +27,10 @@ KEPT = 2  # the newest ones; the older of them is there in case the disk lost th
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Progress of a run. `metrics_bytes` is the length of metrics.jsonl, `source` the state of its BatchSource."""
+    """Progress of a run. `metrics_bytes` is the length of metrics.jsonl, `source` the state of its BatchSource.
+
+    `best` is what the validations of trained steps say.
+    """
 
     step: int = 0
     tokens: int = 0
@@ -34,27 +38,49 @@ class Progress:
     seconds: float = 0.0
     metrics_bytes: int = 0
     source: Mapping[str, Any] = field(default_factory=dict)
+    best: Best = field(default_factory=Best)
 
 
-def save_checkpoint(run: Run, progress: Progress, tensors: dict[str, torch.Tensor], data_sha256: str) -> Path:
-    """Write checkpoints/step-N and forget all but the newest few."""
-    folder = run.checkpoints_folder / f"step-{progress.step:07d}"
+def save_checkpoint(
+    run: Run,
+    progress: Progress,
+    tensors: dict[str, torch.Tensor],
+    data_sha256: str,
+    random: Mapping[str, torch.Tensor] | None = None,
+) -> Path:
+    """Write checkpoints/step-N and forget all but the newest few, and the best of each of these.
+
+    `random` is torch's random state, that of now where it is left out.
+    """
+    folder = _folder(run, progress.step)
     if folder.exists():
         return folder
+    saved = {name: tensor.contiguous() for name, tensor in (tensors | dict(random or random_state())).items()}
     with replacing(folder) as temporary:
         temporary.mkdir()
-        save_file(
-            {name: tensor.contiguous() for name, tensor in (tensors | random_state()).items()},
-            temporary / "state.safetensors",
-        )
+        save_file(saved, temporary / "state.safetensors")
         about = {"data_sha256": data_sha256, "state_sha256": read_sha256(temporary / "state.safetensors")}
         (temporary / "progress.json").write_text(json.dumps(asdict(progress) | about))
-    for old in checkpoints(run)[:-KEPT]:
-        shutil.rmtree(old, ignore_errors=True)
+    kept = checkpoints(run)[-KEPT:]
+    best = {_folder(run, read_progress(one).best.step) for one in kept}
+    for old in checkpoints(run):
+        if old not in kept and old not in best:
+            shutil.rmtree(old, ignore_errors=True)
     return folder
 
 
-def load_checkpoint(run: Run, data_sha256: str) -> tuple[Progress, dict[str, torch.Tensor]] | None:
+def _folder(run: Run, step: int) -> Path:
+    return run.checkpoints_folder / f"step-{step:07d}"
+
+
+def read_progress(folder: Path) -> Progress:
+    """Return the progress of a checkpoint. Raises ValueError, KeyError or TypeError where it is damaged."""
+    saved = json.loads((folder / "progress.json").read_text())
+    best = Best(**saved.pop("best", {}))
+    return Progress(**{key: saved[key] for key in Progress.__dataclass_fields__ if key in saved}, best=best)
+
+
+def load_checkpoint(run: Run, data_sha256: str) -> tuple[Progress, Mapping[str, torch.Tensor]] | None:
     """Return the newest whole checkpoint and its tensors, and restore torch's random state; None where there is none.
 
     One that the disk has damaged is reported and removed, and the one before it is taken.
@@ -65,12 +91,12 @@ def load_checkpoint(run: Run, data_sha256: str) -> tuple[Progress, dict[str, tor
     for folder in reversed(checkpoints(run)):
         try:
             saved = json.loads((folder / "progress.json").read_text())
-            if saved.pop("state_sha256") != read_sha256(folder / "state.safetensors"):
+            if saved["state_sha256"] != read_sha256(folder / "state.safetensors"):
                 raise ValueError("state.safetensors is not as it was written")
-            data_before, progress = saved.pop("data_sha256"), Progress(**saved)
-            tensors = load_file(folder / "state.safetensors")
+            data_before, progress = saved["data_sha256"], read_progress(folder)
+            tensors = StateFile(folder / "state.safetensors")
             break
-        except (OSError, ValueError, KeyError, TypeError, AttributeError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             click.echo(f"warning: the checkpoint {folder} is damaged ({error}); going back to the one before", err=True)
             shutil.rmtree(folder, ignore_errors=True)
     else:
@@ -82,8 +108,47 @@ def load_checkpoint(run: Run, data_sha256: str) -> tuple[Progress, dict[str, tor
             f"this run began; an exact resume is not possible. Put it back, or start a new run: "
             f"`harness tune {run.folder / 'recipe.yaml'} --run NAME`"
         )
-    restore_random({name: tensors.pop(name) for name in list(tensors) if name.startswith(RANDOM)})
+    restore_random({name: tensors[name] for name in tensors if name.startswith(RANDOM)})
     return progress, tensors
+
+
+def best_checkpoint(run: Run, step: int) -> Mapping[str, torch.Tensor]:
+    """Return the tensors of the checkpoint of `step`, whole. Raises RunError where it is damaged or gone."""
+    folder = _folder(run, step)
+    try:
+        saved = json.loads((folder / "progress.json").read_text())
+        if saved["state_sha256"] != read_sha256(folder / "state.safetensors"):
+            raise ValueError("state.safetensors is not as it was written")
+        return StateFile(folder / "state.safetensors")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise harness.RunError(
+            f"{folder}: the checkpoint of the lowest validation loss is damaged ({error}). Set tune.keep: last in "
+            f"{run.folder / 'recipe.yaml'} to keep the last weights, and `harness tune --resume {run.folder}`"
+        ) from None
+
+
+DTYPES = {"F32": torch.float32, "I64": torch.int64, "I32": torch.int32, "U8": torch.uint8, "BF16": torch.bfloat16}
+
+
+class StateFile(Mapping[str, torch.Tensor]):
+    """The tensors of a checkpoint, each read when it is asked for: all of them at once would take the memory twice."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._stored = path, read_header(path)
+
+    def __getitem__(self, name: str) -> torch.Tensor:
+        stored = self._stored[name]
+        tensor = torch.empty(stored.shape, dtype=DTYPES[stored.dtype])
+        with self._path.open("rb") as file:
+            file.seek(stored.start)
+            file.readinto(memoryview(tensor.view(-1).view(torch.uint8).numpy()))
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._stored)
+
+    def __len__(self) -> int:
+        return len(self._stored)
 
 
 def random_state() -> dict[str, torch.Tensor]:

@@ -25,7 +25,10 @@ if TYPE_CHECKING:
     from harness.data.reports import SourceReport
 
 # Keys that change nothing about the weights: they may be edited while a run rests.
-FREE_KEYS = {"name", "evaluate", "track", "serve", "data.processes", "tune.checkpoint_every", "tune.validate_every"}
+FREE_KEYS = {
+    "name", "evaluate", "track", "serve", "data.processes", "tune.checkpoint_every", "tune.validate_every",
+    "tune.samples", "tune.keep", "tune.on_spike",
+}  # fmt: skip
 
 
 @contextmanager

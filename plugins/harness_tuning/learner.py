@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -31,6 +32,19 @@ class Figures:
     metrics: Mapping[str, float]
     tokens: int
     supervised: int
+    padded: int  # positions, padding included
+    pairs: float  # the sum of the documents' squared lengths
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A step that the device has been given: its figures are still there. `random` is the random state before it."""
+
+    step: int
+    figures: Callable[[], Figures]
+    norm: Callable[[], list[float]]
+    learning_rate: float
+    random: Mapping[str, Tensor]
 
 
 @dataclass(slots=True)
@@ -55,21 +69,21 @@ class Learner:
         """Return the number of weights that move."""
         return sum(weight.numel() for weight in self.optimizer.weights.values())
 
-    def backward(self, batches: Sequence[Batch]) -> Figures | None:
+    def backward(self, batches: Sequence[Batch]) -> Callable[[], Figures] | None:
         """Add the gradient of the batches' loss to the master weights' gradients.
 
-        Returns None, and leaves no gradient, where a process has run out of memory: all of them agree on it.
+        Returns a function that reads the step's figures, and waits for the device. Returns None, and leaves no
+        gradient, where a process has run out of memory: all of them agree on it.
         """
-        figures = self._added(batches)
-        if self.world.any(figures is None, self.device):
+        added = self._added(batches)
+        if self.world.any(added is None, self.device):
             self.optimizer.adamw.zero_grad(set_to_none=True)
             self.model.zero_grad(set_to_none=True)
             free_memory()
             return None
-        assert figures is not None
-        units, sums = figures
+        assert added is not None
         self.world.add_gradients(list(self.optimizer.masters.values()))
-        return self._figures(units, sums)
+        return self._read_later(*added)
 
     def _added(self, batches: Sequence[Batch]) -> tuple[dict[str, float], _Sums] | None:
         """Add this process's share of the gradient; return the step's units and sums, None where memory ran out."""
@@ -99,7 +113,7 @@ class Learner:
                 sums.add(batch, self.loss(batch))
                 units.update(self.objective.units(batch))
         self.model.train()
-        return self._figures(self.world.sum(units, self.device), sums)
+        return self._read_later(self.world.sum(units, self.device), sums)()
 
     def loss(self, batch: Batch) -> Loss:
         """Return the objective's loss of a batch. Raises HarnessError where its terms are not those of `units`."""
@@ -157,11 +171,20 @@ class Learner:
             counts.update(self.objective.units(batch))
         return self.world.sum(counts, self.device)
 
-    def _figures(self, units: Mapping[str, float], sums: _Sums) -> Figures:
-        own = {f"term/{name}": float(total) for name, total in sums.terms.items()}
-        own |= {f"sum/{name}": float(total) for name, total in sums.metrics.items()}
+    def _read_later(self, units: Mapping[str, float], sums: _Sums) -> Callable[[], Figures]:
+        """Send the sums to the host, behind the work that is queued, and return the function that reads them."""
+        tensors = {f"term/{name}": total for name, total in sums.terms.items()}
+        tensors |= {f"sum/{name}": total for name, total in sums.metrics.items()}
+        tensors |= {"pairs": sums.pairs}
+        values = on_its_way(torch.stack([total.double() for total in tensors.values()]))
+        return partial(self._figures, units, sums, tuple(tensors), values)
+
+    def _figures(
+        self, units: Mapping[str, float], sums: _Sums, names: Sequence[str], values: Callable[[], list[float]]
+    ) -> Figures:
+        own = dict(zip(names, values(), strict=True))
         own |= {f"count/{name}": float(count) for name, count in sums.counts.items()}
-        own |= {"tokens": sums.tokens, "supervised": sums.supervised}
+        own |= {"tokens": sums.tokens, "supervised": sums.supervised, "padded": sums.padded}
         every = self.world.sum(own, self.device)
         terms = {name: every[f"term/{name}"] / (units[name] or 1) for name in sums.terms}
         metrics = {name: every[f"sum/{name}"] / (every[f"count/{name}"] or 1) for name in sums.metrics}
@@ -170,7 +193,30 @@ class Learner:
             metrics=metrics | (terms if len(terms) > 1 else {}),
             tokens=int(every["tokens"]),
             supervised=int(every["supervised"]),
+            padded=int(every["padded"]),
+            pairs=every["pairs"],
         )
+
+
+def on_its_way(values: Tensor) -> Callable[[], list[float]]:
+    """Begin to copy numbers [n] to the host, and return the function that waits for them and returns them.
+
+    It waits for what was queued before the copy, and not for what is queued behind it.
+    """
+    if values.device.type == "cpu":
+        read: Callable[[], list[float]] = values.tolist
+        return read
+    host = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    copied = torch.Event(values.device)
+    copied.record()
+
+    def wait_and_read() -> list[float]:
+        copied.synchronize()
+        numbers: list[float] = host.tolist()
+        return numbers
+
+    return wait_and_read
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -202,11 +248,14 @@ class _Sums:
         self.weights: dict[str, float] = {}
         self.metrics: dict[str, Tensor] = {}
         self.counts: dict[str, float] = defaultdict(float)
-        self.tokens = self.supervised = 0
+        self.tokens = self.supervised = self.padded = 0
+        self.pairs = torch.zeros((), device=device, dtype=torch.float64)
 
     def add(self, batch: Batch, loss: Loss) -> None:
         self.tokens += batch.tokens
         self.supervised += batch.supervised
+        self.padded += batch.input_ids.numel()
+        self.pairs += batch.documents.length.square().sum()
         for name, term in loss.terms.items():
             self.terms[name] = self.terms.get(name, torch.zeros((), device=self.device)) + term.sum.detach()
             self.weights[name] = term.weight

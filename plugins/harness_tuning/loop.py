@@ -7,8 +7,8 @@ the bytes that N+M steps give on a CPU; the result is on disk before the run is 
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
@@ -20,13 +20,13 @@ import harness
 from harness.contract.events import Artefact, Event, Step, Validation
 from harness.data import EncodedData
 from harness.data.encode.trained import keep_trained_rows
-from harness.files import append_json_line, read_json
+from harness.files import append_json_line
 from harness.model.forward import causal_lm, check_forward
 from harness.model.load import fastest_attention, load_model
 from harness.model.templates import added_tokens
 from harness.plugins import Plugins
 from harness.run import Events, Run
-from harness.template import BoundTemplate, fingerprint, source_fingerprint
+from harness.template import BoundTemplate, fingerprint
 from harness_tuning.checkpoint import (
     Progress,
     checkpoints,
@@ -36,22 +36,26 @@ from harness_tuning.checkpoint import (
     save_checkpoint,
 )  # fmt: skip
 from harness_tuning.fit import asking_as_tuned, check_data, computing, record_identity
+from harness_tuning.flops import Work, measured_peak
 from harness_tuning.fused import fuse_adapters
-from harness_tuning.gates import check_goes_on, check_unchanged, without_trace
+from harness_tuning.gates import Gate, check_applied, without_trace
 from harness_tuning.layout import choose_layout
-from harness_tuning.learner import Figures, Learner
+from harness_tuning.learner import Figures, Launched, Learner, on_its_way
 from harness_tuning.memory import fit
 from harness_tuning.optimizer import MasterAdamW, check_optimizer, learning_rate_at
+from harness_tuning.pace import Pace
 from harness_tuning.policy import ModelPolicy
+from harness_tuning.precision import in_float32
 from harness_tuning.prepared import Beside, Preparation, load_prepared, save_prepared, start_key
 from harness_tuning.probes import choose_probes, mean_difference, measure_probes
-from harness_tuning.rows import TrainedRows
+from harness_tuning.rows import trained_rows
+from harness_tuning.samples import Sampler, choose_prompts
 from harness_tuning.sources import Epochs
+from harness_tuning.step_rows import rows_of_step
 from harness_tuning.trial import Stretch, tried
+from harness_tuning.watch import Spikes, rewound
 from harness_tuning.world import World
 
-# In nats, on average. The rows of the head are a product of their own, which may round otherwise than the whole head's.
-LARGEST_DIFFERENCE_OF_ROWS = 0.02
 T = TypeVar("T")
 ARCHITECTURE_HINT = "This architecture cannot be tuned here, or its configuration is not that of its weights"
 
@@ -89,6 +93,10 @@ class Tuner:
         self.changes_base = self._asked(self.method.changes_base)
         self.quantizing_changed: float | None = None  # log-probabilities of the probes, in nats, on average
         self.progress = Progress()
+        self.gate: Gate | None = None  # of a run that begins
+        self.behind = 0 if device.type == "cpu" else 1  # steps whose figures are not read yet while the next begins
+        self.spikes = Spikes()
+        self.is_spike = False  # that stops the run
 
     def start(self) -> None:
         """Load the model, measure the probes on it as it is, and put back the newest checkpoint if there is one."""
@@ -110,15 +118,17 @@ class Tuner:
             self.probes = choose_probes(self.data.validation or self.data.train, self.template, self.recipe.data)
             self.probes_of_base = measure_probes(base, self.probes)
         with self._computing(f"the method {self.method.name}"):
-            before = self.probes_of_base
             if self.method.quantize is not None:
                 base = self.method.quantize(base, self.spec.method, self.device)
-                before = measure_probes(base, self.probes)
-                self.quantizing_changed = mean_difference(before, self.probes_of_base)
+                self.quantizing_changed = mean_difference(measure_probes(base, self.probes), self.probes_of_base)
+            with in_float32():
+                exact = measure_probes(base, self.probes[:1])
             self.model = self.method.apply(base, self.spec.method).train()
             fuse_adapters(self.model)
-            self._check_applied(before)
-        self.rows = self._train_rows() if self.added else None
+            start = self._asked(self.method.starts_from)
+            check_applied(self.model, self.method.name, exact, self.probes, start)
+        ids, path = tuple(self.added.values()), self.recipe.model.path
+        self.rows = trained_rows(self.model, ids, self.probes, path) if ids else None
         self._plan_batches()
         self.head = None
         if self.objective.head is not None:
@@ -138,7 +148,7 @@ class Tuner:
         if saved is not None:
             self.progress, tensors = saved
             self.source.restore(self.progress.source)
-            self.optimizer.load({name: tensor.to(self.device) for name, tensor in tensors.items()})
+            self.optimizer.load(tensors)
         begun = self.run.manifest.get("checkpointed") if saved is not None else None
         with without_trace(self.learner):
             self.fit = fit(self.learner, self.source, self.spec, begun)
@@ -150,26 +160,23 @@ class Tuner:
         )
         with self._computing(f"a batch of the plan with {self.method.name}", hint or ARCHITECTURE_HINT):
             stretch = Stretch(self.learner, self.source, self.validation, self.spec, self.progress.step)
-            self.estimate = tried(stretch, self._say)
+            self.gate, self.estimate = tried(stretch, self._say)
+        peak = measured_peak(self.device, getattr(torch, self.recipe.model.dtype)) if self.world.is_main else 1.0
+        left = self.total_steps - self.progress.step
+        self.pace = Pace(Work.of(self.model), peak * self.world.size, self.estimate, left, self.device)
+        self.sampler: Sampler | None = None
+        if self.spec.samples and self.world.is_main:
+            conversations = (self.data.validation or self.data.train).sample
+            prompts = choose_prompts(self.spec.samples, conversations, self.template, self.model)
+            self.sampler = Sampler(self.run, self.learner, self.template, self.events, prompts)
+            self.sampler.rewind(self.progress.step)
         if self.world.is_main:
-            self._rewind_metrics()
+            self.spikes = rewound(self.run.metrics_path, self.progress.metrics_bytes)
             keep_trained_rows(self.run.trained_rows_path, self.data.train.examples)
-            self._record()
 
     def _asked(self, function: Callable[[Any], T] | None) -> T | None:
         """Return what an optional function of the method says of the recipe's options."""
         return None if function is None else function(self.spec.method)
-
-    def _check_applied(self, before: list[list[float]]) -> None:
-        """Raise HarnessError where the model does not say what it said before, or what the run it starts from says."""
-        start = self._asked(self.method.starts_from)
-        if start is None:
-            now = measure_probes(self.model, self.probes[:1])
-            check_unchanged(before[:1], now, self.model, self.method.name)
-        elif (probes := start.parent / "probes.json").is_file():
-            saved = read_json(probes)
-            now = measure_probes(self.model, saved["probes"])
-            check_goes_on(saved, now, self.model, start.parent.name)
 
     def _plan_batches(self) -> None:
         """Choose the layout of the batches, once for a run, and plan its steps."""
@@ -210,99 +217,78 @@ class Tuner:
     def _computing(self, what: str, hint: str = ARCHITECTURE_HINT) -> AbstractContextManager[None]:
         return computing(self.recipe.model.path, what, hint)
 
-    def _record(self) -> None:
-        """Write into the manifest what the data, the template and the model turned out to be."""
-        self.run.update(
-            data_sha256=self.data.train.sha256,
-            attention={"name": self.attention.name, "reason": self.attention.reason},
-            layout=asdict(self.layout),
-            split=asdict(self.source.split),
-            checkpointed=self.fit.checkpointed,
-            estimate=asdict(self.estimate),
-            template={
-                "name": self.template.name,
-                "stop_tokens": self.template.stop_tokens,
-                "sha256": fingerprint(self.template),
-                "source_sha256": source_fingerprint(self.template),
-                "added_tokens": self.added,
-            },
-            data=[
-                {
-                    "dataset": report.source,
-                    "path": report.path,
-                    "rows": report.rows,
-                    "kept": report.kept,
-                    "left_out": dict(report.left_out),
-                    "used": report.used,
-                    "tokens": report.tokens,
-                    "supervised_tokens": report.supervised,
-                    "control_tokens_said": dict(report.escaped),
-                }
-                for report in self.data.train.reports
-            ],
-            overlaps=[]
-            if (report := self.data.train.report) is None
-            else [str(overlap) for overlap in report.overlaps],
-        )
-
     @property
     def trainable(self) -> int:
         """Return the number of weights that move."""
         return self.learner.trainable
 
-    def _train_rows(self) -> TrainedRows:
-        """Let the embeddings of the added tokens move. Raise ModelError where that alone changes its answers."""
-        before = measure_probes(self.model, self.probes)
-        rows = TrainedRows(self.model, tuple(self.added.values()))
-        difference = mean_difference(measure_probes(self.model, self.probes), before)
-        if not difference <= LARGEST_DIFFERENCE_OF_ROWS:
-            raise harness.ModelError(
-                f"{self.recipe.model.path}: its embeddings are not a plain table of rows, so that template.add_tokens "
-                f"cannot train some of them alone (log-probabilities differ by {difference:.3g} on average); use "
-                f"`method: full`, or another template"
-            )
-        return rows
+    @property
+    def is_done(self) -> bool:
+        """True where no step is left: all are done, or the validation loss has stopped falling."""
+        return self.progress.step >= self.total_steps or self.is_stopped_early
+
+    @property
+    def is_stopped_early(self) -> bool:
+        """True where the validations say that nothing more is gained."""
+        rule = self.spec.early_stopping
+        return rule is not None and self.progress.best.stale >= rule.patience
 
     def steps(self, stop: Callable[[], bool]) -> Iterator[dict[str, float]]:
         """Train, one optimizer step at a time, and yield its metrics, until all are done or `stop()` is true.
 
-        A checkpoint is written every `checkpoint_every` steps, at a stop and at the end.
+        A checkpoint is written every `checkpoint_every` steps, at a stop and at the end. On an accelerator a step is
+        under way before the figures of the one before are read, so that the device never waits.
         """
         self.prepare()
         if self.progress.step == 0:
-            yield from self._validated()
+            yield from self._looked()
         if self.world.is_main:
             self.run.metrics_path.touch()
-        while self.progress.step < self.total_steps:
-            metrics = self._step(self.progress.step + 1)
-            self._log(metrics, Step(self.run.name, self.progress.step, metrics))
-            yield metrics
-            step, stopping = self.progress.step, self.world.any(stop(), self.device)
-            if step == self.total_steps or (self.spec.validate_every and step % self.spec.validate_every == 0):
-                yield from self._validated()
-            if (
-                stopping
-                or step == self.total_steps
-                or (self.spec.checkpoint_every and step % self.spec.checkpoint_every == 0)
-            ):
+        self.pace.go_on()
+        under_way: deque[Launched] = deque()
+        while not self.is_done:
+            under_way.append(self._launch(self.progress.step + len(under_way) + 1))
+            step = under_way[-1].step
+            yield from self._settled(under_way, leave=0 if self._pauses_after(step) else self.behind)
+            stopping = self.world.any(stop() or self.is_spike, self.device)
+            if not stopping and not self._pauses_after(step):
+                continue
+            yield from self._settled(under_way, leave=0)
+            if step == self.total_steps or _is_due(step, self.spec.validate_every):
+                yield from self._looked()
+            is_best = self.spec.keep == "best" and self.progress.best.step == step
+            if stopping or is_best or self.is_done or _is_due(step, self.spec.checkpoint_every):
                 self.checkpoint()
             if stopping:
                 return
+            self.pace.go_on()
 
-    def _step(self, step: int) -> dict[str, float]:
-        """Do one optimizer step over the step's batches."""
-        began = time.perf_counter()
+    def _pauses_after(self, step: int) -> bool:
+        dues = (self.total_steps, self.spec.validate_every, self.spec.checkpoint_every)
+        return any(_is_due(step, every) for every in dues)
+
+    def _launch(self, step: int) -> Launched:
+        """Give the device the work of a step: the gradient of its batches, and the move of the weights."""
+        random = random_state()
         figures = self._backward(step)
         learning_rate = learning_rate_at(step, self.total_steps, self.spec)
         norm = self.optimizer.step(learning_rate, self.spec.max_grad_norm)
         self.source.refresh(self.learner.policy)
+        return Launched(step, figures, on_its_way(norm[None]), learning_rate, random)
+
+    def _settled(self, under_way: deque[Launched], leave: int) -> Iterator[dict[str, float]]:
+        """Yield the metrics of the oldest steps that are under way, all but `leave` of them."""
+        while len(under_way) > leave:
+            metrics = self._settle(under_way.popleft())
+            self._log(metrics, Step(self.run.name, self.progress.step, metrics))
+            yield metrics
+
+    def _settle(self, launched: Launched) -> dict[str, float]:
+        """Read a step's figures, which waits for the device, and return its metrics."""
+        step, figures, norm = launched.step, launched.figures(), launched.norm()[0]
         if not math.isfinite(figures.loss) or not math.isfinite(norm):
-            raise harness.HarnessError(
-                f"step {step}: the loss is {figures.loss} and the gradient norm {norm}. The run stops before it saves "
-                f"broken weights; the last checkpoint is intact. Lower tune.learning_rate (now "
-                f"{self.spec.learning_rate:g}), or use model.dtype: bfloat16 or float32"
-            )
-        seconds = time.perf_counter() - began
+            raise self._not_finite(launched, figures.loss, norm)
+        seconds, pace = self.pace.of_step(figures)
         self.progress = replace(
             self.progress,
             step=step,
@@ -310,20 +296,40 @@ class Tuner:
             supervised=self.progress.supervised + figures.supervised,
             seconds=self.progress.seconds + seconds,
         )
+        usual = None if self.spec.on_spike == "ignore" else self.spikes.exceeded(figures.loss)
+        self.is_spike = usual is not None and self.spec.on_spike == "stop"
         return {
             "step": step,
             **self.source.progress(step),
             "loss": figures.loss,
+            **({} if usual is None else {"spike_above": usual}),
             **figures.metrics,
-            "learning_rate": learning_rate,
+            "learning_rate": launched.learning_rate,
             "grad_norm": norm,
             "tokens": self.progress.tokens,
             "supervised_tokens": self.progress.supervised,
-            "tokens_per_s": round(figures.tokens / seconds, 1),
+            **pace,
             "seconds": round(self.progress.seconds, 3),
         }
 
-    def _backward(self, step: int) -> Figures:
+    def _not_finite(self, launched: Launched, loss: float, norm: float) -> harness.HarnessError:
+        """Keep the state before a step whose loss or gradient is not finite, and return the error that says so.
+
+        The optimizer has moved nothing since.
+        """
+        step, before = launched.step, self.progress.step
+        rows = rows_of_step(self.learner, self.source, step) if self.world.is_main else ""
+        kept = "nothing was trained before it"
+        if before:
+            self.checkpoint(launched.random)
+            kept = f"the state after step {before} is kept: `harness tune --resume {self.run.folder}` goes on from it"
+        return harness.HarnessError(
+            f"step {step}: the loss is {loss} and the gradient norm {norm}. The run stops before it saves broken "
+            f"weights; {kept}. Its {rows}. Lower tune.learning_rate (now {self.spec.learning_rate:g}), leave out such "
+            f"rows, or use model.dtype: bfloat16 or float32, in a new run"
+        )
+
+    def _backward(self, step: int) -> Callable[[], Figures]:
         """Take the gradient of a step; where memory does not suffice, of the same step in smaller batches."""
         while True:
             random = random_state()
@@ -343,15 +349,21 @@ class Tuner:
         steps = range(1, source.total_steps + 1)
         return self.learner.measure(batch for step in steps for batch in source.step(step, world.rank, world.size))
 
-    def checkpoint(self) -> None:
-        """Write a checkpoint of this moment, in the main process."""
+    def checkpoint(self, random: Mapping[str, torch.Tensor] | None = None) -> None:
+        """Write a checkpoint of this moment, in the main process; torch's random state may be an earlier one."""
         if not self.world.is_main:
             return
         progress = replace(
             self.progress, source=dict(self.source.state()), metrics_bytes=self.run.metrics_path.stat().st_size
         )
-        folder = save_checkpoint(self.run, progress, self.optimizer.state(), self.data.train.sha256)
+        folder = save_checkpoint(self.run, progress, self.optimizer.state(), self.data.train.sha256, random)
         self.events.send(Artefact(self.run.name, "checkpoint", folder))
+
+    def _looked(self) -> Iterator[dict[str, float]]:
+        """Validate, and ask for the sampled answers."""
+        yield from self._validated()
+        if self.sampler is not None:
+            self.sampler.ask(self.progress.step)
 
     def _validated(self) -> Iterator[dict[str, float]]:
         if self.data.validation is None:
@@ -360,6 +372,10 @@ class Tuner:
         own = {f"validation_{name}": value for name, value in figures.metrics.items()}
         metrics = {"step": self.progress.step, "validation_loss": figures.loss, **own}
         self._log(metrics, Validation(self.run.name, self.progress.step, metrics))
+        if self.progress.step:
+            rule = self.spec.early_stopping
+            best = self.progress.best.after(self.progress.step, figures.loss, rule.min_delta if rule else 0.0)
+            self.progress = replace(self.progress, best=best)
         yield metrics
 
     def _say(self, what: str) -> None:
@@ -372,8 +388,6 @@ class Tuner:
             append_json_line(self.run.metrics_path, metrics)
             self.events.send(event)
 
-    def _rewind_metrics(self) -> None:
-        """Forget the metrics of steps that came after the checkpoint: these steps are done again."""
-        if self.run.metrics_path.exists():
-            with self.run.metrics_path.open("r+b") as file:
-                file.truncate(self.progress.metrics_bytes)
+
+def _is_due(step: int, every: int | None) -> bool:
+    return every is not None and step % every == 0

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -55,6 +55,7 @@ class MasterAdamW:
             lr=spec.learning_rate,
             betas=(spec.beta1, spec.beta2),
         )
+        self.is_broken = torch.zeros(())  # 1 after a gradient that was not finite
 
     @property
     def is_half(self) -> bool:
@@ -67,15 +68,25 @@ class MasterAdamW:
             if master.grad is not None:
                 master.grad.div_(divisor)
 
-    def step(self, learning_rate: float, max_grad_norm: float | None) -> float:
-        """Update the weights once. Return the gradient's norm before it was clipped."""
+    def step(self, learning_rate: float, max_grad_norm: float | None) -> Tensor:
+        """Update the weights once. Return the gradient's norm before it was clipped, on the device.
+
+        A gradient that is not finite moves nothing, and neither does any after it: the weights stay as they were until
+        somebody has looked at its norm. With torch's AdamW nothing waits for the device.
+        """
         norm = torch.nn.utils.clip_grad_norm_(list(self.masters.values()), max_grad_norm or math.inf)
+        self.is_broken = torch.maximum(self.is_broken.to(norm.device), (~torch.isfinite(norm)).float())
+        if isinstance(self.adamw, torch.optim.AdamW):
+            self.adamw.found_inf = self.is_broken  # which its fused kernel asks before it writes
+        elif self.is_broken:
+            self.adamw.zero_grad(set_to_none=True)
+            return norm.detach()
         for group in self.adamw.param_groups:
             group["lr"] = learning_rate * group["rate_factor"]
         self.adamw.step()
         self.adamw.zero_grad(set_to_none=True)
         self.publish()
-        return float(norm)
+        return norm.detach()
 
     def publish(self) -> None:
         """Round the master weights into the model."""
@@ -92,29 +103,28 @@ class MasterAdamW:
                 tensors[f"{key}/{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
         return tensors
 
-    def load(self, tensors: dict[str, Tensor]) -> None:
-        """Put back what `state` gave. Raises KeyError where the weights are not the same ones."""
-        moments: dict[str, dict[str, Tensor]] = {name: {} for name in self.masters}
-        for key, value in tensors.items():
+    def load(self, tensors: Mapping[str, Tensor]) -> None:
+        """Put back what `state` gave, one tensor at a time. Raises KeyError where the weights are not the same ones."""
+        kinds: dict[str, list[str]] = {name: [] for name in self.masters}
+        for key in tensors:
             kind, _, name = key.partition("/")
-            if kind != "master":
-                moments[name][kind] = value
+            if name in kinds and kind != "master":  # else the random state
+                kinds[name].append(kind)
         with torch.no_grad():
             for name, master in self.masters.items():
                 master.copy_(tensors[f"master/{name}"])
-                if not moments[name]:  # no batch has reached it yet
-                    continue
-                self.adamw.state[master] = {
-                    key: self._as_it_was(key, value, master.device) for key, value in moments[name].items()
-                }
+                if kinds[name]:  # else no batch has reached it yet
+                    self.adamw.state[master] = {
+                        kind: self._as_it_was(kind, tensors[f"{kind}/{name}"], master.device) for kind in kinds[name]
+                    }
         self.publish()
 
-    def _as_it_was(self, key: str, value: Tensor, device: torch.device) -> Tensor | int:
-        if key != "step":
-            return value.clone().to(device)
+    def _as_it_was(self, kind: str, value: Tensor, device: torch.device) -> Tensor | int:
+        if kind != "step":
+            return value.to(device)
         if not isinstance(self.adamw, torch.optim.AdamW):  # bitsandbytes counts in Python
             return int(value)
-        return value.clone().to(device if self.adamw.defaults["fused"] else "cpu")
+        return value.to(device if self.adamw.defaults["fused"] else "cpu")
 
 
 OPTIMIZERS_8BIT = {"adamw_8bit": "AdamW8bit", "paged_adamw_8bit": "PagedAdamW8bit"}

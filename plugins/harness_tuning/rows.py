@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 import harness
 from harness.model.forward import causal_lm
+from harness_tuning.probes import mean_difference, measure_probes
 
 
 class TrainedRows:
@@ -66,3 +67,21 @@ class TrainedRows:
                 module.weight[self._ids] = module.added_rows
                 del module.added_rows
         self._modules, self._hooks = [], []
+
+
+# In nats, on average. The rows of the head are a product of their own, which may round otherwise than the whole head's.
+LARGEST_DIFFERENCE = 0.02
+
+
+def trained_rows(model: Any, ids: Sequence[int], probes: list[dict[str, Any]], path: str) -> TrainedRows:
+    """Let the embeddings of the added tokens move. Raise ModelError where that alone changes what the model says."""
+    before = measure_probes(model, probes)
+    rows = TrainedRows(model, ids)
+    difference = mean_difference(measure_probes(model, probes), before)
+    if not difference <= LARGEST_DIFFERENCE:
+        raise harness.ModelError(
+            f"{path}: its embeddings are not a plain table of rows, so that template.add_tokens cannot train some of "
+            f"them alone (log-probabilities differ by {difference:.3g} on average); use `method: full`, or another "
+            f"template"
+        )
+    return rows

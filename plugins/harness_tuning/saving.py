@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.contract.events import Artefact
 from harness.files import read_json, replacing, write_json
 from harness.model.heads import save_head
 from harness.model.load import load_adapted
+from harness_tuning.checkpoint import best_checkpoint
 from harness_tuning.methods.full import save_model
 from harness_tuning.probes import mean_difference, measure_probes
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 def save_result(tuner: Tuner) -> None:
     """Leave adapter (or model), template and probes on disk, and let the checkpoints go."""
     run = tuner.run
+    _keep(tuner)
     whole = tuner.merges or tuner.method.produces == "model"
     target = run.model_folder if whole else run.adapter_folder
     for leftover in (target, run.chat_folder):  # of an attempt that was killed after it had saved this much
@@ -46,6 +48,18 @@ def save_result(tuner: Tuner) -> None:
     tuner.events.send(Artefact(run.name, "model" if whole else "adapter", target))
     for to_go_on_from in (run.checkpoints_folder, run.prepared_folder):
         shutil.rmtree(to_go_on_from, ignore_errors=True)
+
+
+def _keep(tuner: Tuner) -> None:
+    """Take the weights that the recipe keeps, and write down which they are and why the run ended."""
+    best, step = tuner.progress.best, tuner.progress.step
+    kept: dict[str, Any] = {"which": tuner.spec.keep, "step": step}
+    if tuner.spec.keep == "best" and best.step != step:
+        tuner.optimizer.load(best_checkpoint(tuner.run, best.step))
+    if tuner.spec.keep == "best":
+        kept |= {"step": best.step, "validation_loss": best.loss}
+    ended = {"step": step, "stale_validations": best.stale} if tuner.is_stopped_early else None
+    tuner.run.update(kept=kept, stopped_early=ended)
 
 
 def _complete(tuner: Tuner, folder: Path) -> None:

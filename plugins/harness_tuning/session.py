@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from harness.recipe import Recipe
     from harness_tuning.loop import Tuner, TuningData
 
-MEASURED_STEPS = 5  # that the trial before the first step counts for in the time that is left
 EXIT_INTERRUPTED = 130  # as a shell reports a program that Ctrl-C ended
 
 
@@ -145,11 +144,13 @@ def _help_to_tune(context: Context, run: Run, world: World) -> None:
 def _tune_and_show(context: Context, run: Run, world: World, events: Events) -> None:
     from harness.model.load import pick_device
     from harness_tuning import plan
+    from harness_tuning.record import record
     from harness_tuning.saving import save_result
 
     recipe, console = run.recipe, context.console
     with contextlib.ExitStack() as last, run.session(str(pick_device())) as session, _stop_on_signals() as stop:
         tuner = _started(context, run, world, events)
+        record(tuner)
         console.print(plan.as_table(plan.plan_rows(tuner, run.folder)))
         resolved = recipe.model_dump(mode="json")
         # Last, so that the manifest has the outcome, whatever it is.
@@ -159,7 +160,7 @@ def _tune_and_show(context: Context, run: Run, world: World, events: Events) -> 
         with console.status("Computing what the objective needs of the starting state"):
             tuner.prepare()
         validation = _learn(context, tuner, stop)
-        if tuner.progress.step < tuner.total_steps:
+        if not tuner.is_done:
             console.print(
                 f"\nStopped after step {tuner.progress.step} of {tuner.total_steps}; nothing is lost. Go on with:\n"
                 f"  harness tune --resume {run.folder}",
@@ -192,21 +193,21 @@ def _learn(context: Context, tuner: Tuner, stop: Any) -> list[float]:
     """Run the steps under a progress bar (or, without a terminal, a line now and then). Returns validation losses."""
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-    from harness_tuning.plan import duration
+    from harness_tuning.plan import duration, gib
 
     validation: list[float] = []
     terminal = context.console.is_terminal
     columns = (
         TextColumn("tuning"), BarColumn(bar_width=32), MofNCompleteColumn(),
         TextColumn("loss (smoothed) [bold]{task.fields[loss]}[/bold]"), TextColumn("{task.fields[rate]} tokens/s"),
-        TextColumn("[dim]ETA {task.fields[left]}[/dim]"),
+        TextColumn("[dim]MFU {task.fields[use]}  {task.fields[memory]}  ETA {task.fields[left]}[/dim]"),
     )  # fmt: skip
     every = max(1, tuner.total_steps // 20)
-    cost, smoothed, began, before = tuner.estimate, None, time.perf_counter(), tuner.progress
+    cost, smoothed = tuner.estimate, None
     with Progress(*columns, console=context.console, disable=not terminal) as bar:
         task = bar.add_task(
-            "", total=tuner.total_steps, completed=before.step, loss="-", rate=f"{cost.tokens_per_s:,.0f}",
-            left=duration(cost.seconds),
+            "", total=tuner.total_steps, completed=tuner.progress.step, loss="-", rate=f"{cost.tokens_per_s:,.0f}",
+            left=duration(cost.seconds), use="-", memory="-",
         )  # fmt: skip
         for metrics in tuner.steps(stop):
             if "validation_loss" in metrics:
@@ -214,18 +215,30 @@ def _learn(context: Context, tuner: Tuner, stop: Any) -> list[float]:
                 bar.console.print(f"step {metrics['step']:>6,}  validation loss {metrics['validation_loss']:.4f}")
                 continue
             smoothed = metrics["loss"] if smoothed is None else 0.9 * smoothed + 0.1 * metrics["loss"]
-            step, elapsed = int(metrics["step"]), time.perf_counter() - began
-            done, rate = step - before.step, (metrics["tokens"] - before.tokens) / elapsed
-            # What was measured before the first step counts as some steps, so that the time left does not jump about.
-            a_step = (elapsed + MEASURED_STEPS * cost.step_seconds) / (done + MEASURED_STEPS)
-            left = duration((tuner.total_steps - step) * a_step)
-            bar.update(task, completed=step, loss=f"{smoothed:.4f}", rate=f"{rate:,.0f}", left=left)
+            if "spike_above" in metrics:
+                bar.console.print(_spike(tuner, metrics), style="yellow", markup=False, soft_wrap=True)
+            step, left = int(metrics["step"]), duration(metrics["seconds_left"])
+            rate, use = f"{metrics['tokens_per_s']:,.0f}", f"{metrics['model_flops_use']:.0%}"
+            memory = gib(metrics["peak_memory_bytes"])
+            bar.update(task, completed=step, loss=f"{smoothed:.4f}", rate=rate, left=left, use=use, memory=memory)
             if not terminal and (step % every == 0 or step == tuner.total_steps):
                 context.console.print(
-                    f"step {step:>6,} of {tuner.total_steps:,}  loss (smoothed) {smoothed:.4f}  {rate:,.0f} tokens/s  "
+                    f"step {step:>6,} of {tuner.total_steps:,}  loss (smoothed) {smoothed:.4f}  {rate} tokens/s  "
                     f"ETA {left}"
                 )
     return validation
+
+
+def _spike(tuner: Tuner, metrics: dict[str, float]) -> str:
+    """Say that a step's loss is a spike, what it came from, and what is done about it."""
+    from harness_tuning.step_rows import rows_of_step
+
+    step = int(metrics["step"])
+    rows = rows_of_step(tuner.learner, tuner.source, step)
+    return (
+        f"step {step:>6,}  loss {metrics['loss']:.4f} is a spike above the usual {metrics['spike_above']:.4f}; its "
+        f"{rows}" + ("; the run stops, as tune.on_spike says" if tuner.spec.on_spike == "stop" else "")
+    )
 
 
 def _show_result(context: Context, tuner: Tuner, seconds: float, validation: list[float]) -> None:
@@ -249,14 +262,27 @@ def _show_result(context: Context, tuner: Tuner, seconds: float, validation: lis
     measure = "".join(f"  harness {command} {run.name}@base {run.name}\n" for command in commands)
     kept = ", metrics and loss curve" if (run.folder / "loss.png").is_file() else " and metrics"
     change = f"; validation loss {validation[0]:.4f} → {validation[-1]:.4f}" if len(validation) > 1 else ""
+    ended = _ending(run.manifest)
     context.console.print(
         f"\n[bold green]Tuned[/bold green] {run.name} in {seconds:,.0f} s, {tuner.progress.tokens:,} tokens, peak "
         f"memory {peak_memory_bytes(tuner.device) / 2**30:.2f} GiB{change}\n"
-        f"{merging}[dim]{'model' if whole else 'adapter'}, chat template{kept} are in[/dim] "
+        f"{ended}{merging}[dim]{'model' if whole else 'adapter'}, chat template{kept} are in[/dim] "
         f"{run.folder}\n\n"
         f"{measure}  harness serve {run.name}",
         soft_wrap=True,
     )
+
+
+def _ending(manifest: dict[str, Any]) -> str:
+    """Say why the run ended before its last step, and which step's weights are kept where it is not the last's."""
+    lines = ""
+    if (early := manifest.get("stopped_early")) is not None:
+        stale = early["stale_validations"]
+        lines += f"stopped early after step {early['step']:,}: {stale} validations in a row brought nothing new\n"
+    if (kept := manifest.get("kept") or {}).get("which") == "best":
+        loss = kept["validation_loss"]
+        lines += f"kept: the weights after step {kept['step']:,}, of the lowest validation loss ({loss:.4f})\n"
+    return lines
 
 
 @contextlib.contextmanager

@@ -52,6 +52,10 @@ class Epochs:
         most = len(parts[0::size])
         return mine + [nothing(self.pad_id, self.device)] * (most - len(mine))
 
+    def items_of(self, number: int) -> list[int]:
+        """Return the places of a step's items, over all processes."""
+        return list(self.schedule.items_of(number)[1])
+
     def parts(self, number: int, size: int = 1) -> list[Part]:
         """Return the plan of the batches of a step that `size` processes share, the largest first."""
         return split_step(self.sizes, self.schedule.items_of(number)[1], self.split, size)

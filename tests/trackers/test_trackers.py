@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import socket
 import struct
 import sys
@@ -228,3 +229,18 @@ def test_a_library_that_is_missing_is_named_before_the_run_begins(monkeypatch, f
     spec = type("Spec", (known.trackers["tensorboard"].options, TrackSpec), {})(tracker="tensorboard")
     with pytest.raises(Exception, match=r"pip install 'instruct-harness\[trackers\]'"):
         Events.to([spec], known)
+
+
+def test_a_tracker_of_one_file_follows_a_run_and_its_resume(folder):
+    """The example of the repository: redone steps replace the earlier ones."""
+    example = Path(__file__).resolve().parents[2] / "examples" / "tracker_csv.py"
+    tracker = plugins(example).trackers["csv"]
+    for session in (first_session, second_session):
+        receive = tracker.create(tracker.options())
+        for event in session(folder):
+            receive(frozen(event))
+    with (folder / "metrics.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    losses = [(row["step"], row["value"]) for row in rows if row["name"] == "loss"]
+    assert losses == [("1", "3.0"), ("2", "2.0"), ("3", "1.5"), ("4", "1.0")]
+    assert [row["value"] for row in rows if row["name"] == "validation_loss"] == ["9.0"]

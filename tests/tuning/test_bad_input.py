@@ -197,7 +197,7 @@ def test_a_crash_of_ours_before_the_first_step_leaves_the_name_free_too(harness,
     def crash(tuner, step):
         raise ZeroDivisionError
 
-    monkeypatch.setattr(Tuner, "_step", crash)
+    monkeypatch.setattr(Tuner, "_launch", crash)
     with pytest.raises(ZeroDivisionError):
         harness("tune", recipe(steps=1))
     assert not (tmp_path / "runs" / "small").exists()

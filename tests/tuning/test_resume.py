@@ -56,33 +56,48 @@ SOAK = (pytest.mark.soak, pytest.mark.timeout(3600))
 
 
 @pytest.mark.parametrize(
-    ("objective", "often"), [("sft", 2), pytest.param("sft", 100, marks=SOAK), pytest.param("dpo", 50, marks=SOAK)]
+    ("objective", "often"), [("sft", 2), pytest.param("sft", 50, marks=SOAK), pytest.param("dpo", 50, marks=SOAK)]
 )
 def test_a_run_killed_at_random_moments_ends_with_the_same_adapter_bytes(
-    tmp_path, recipe, preferences, wait_until, objective, often
+    tmp_path, recipe, preferences, wait_until, pytestconfig, objective, often
 ):
     write = recipe if objective == "sft" else preferences
     path = write(objective=objective, steps=20 * often, checkpoint_every=2)
     assert tune(tmp_path, path, "--run", "whole")[0] == 0
-    rng, run, kills = random.Random(int(os.environ.get("HARNESS_TEST_SEED", "0"))), tmp_path / "runs" / "killed", 0
+    rng, run, kills = random.Random(int(os.environ.get("HARNESS_TEST_SEED", "0"))), tmp_path / "runs" / "killed", []
     process = start(tmp_path, "tune", path, "--run", "killed")
     while True:
-        if kills < often:
+        if len(kills) < often:
             wanted = steps_done(run) + rng.randint(0, 6)
             wait_until(lambda wanted=wanted, process=process: steps_done(run) >= wanted or process.poll() is not None)
             time.sleep(rng.random() * 0.03)  # anywhere in a step or in what is written after it
             process.kill()
-            kills += 1
+            kills.append(steps_done(run))
         out, err = process.communicate(timeout=300)
         if process.returncode == 0:
             break
         assert process.returncode == -signal.SIGKILL, out + err
         arguments = ("--resume", "killed") if (run / "manifest.json").exists() else (path, "--run", "killed")
         process = start(tmp_path, "tune", *arguments)
-    assert kills == often
+    assert len(kills) == often
     assert fingerprint(run) == fingerprint(tmp_path / "runs/whole")
     assert losses(run) == losses(tmp_path / "runs/whole")
     assert not list(run.glob(".*.*/")), "what a killed write left is cleared away"
+    if pytestconfig.option.record_soak is not None:
+        record(pytestconfig.option.record_soak / "kills.json", objective, kills, run)
+
+
+def record(path: Path, objective: str, kills: list[int], run: Path) -> None:
+    """Keep after how many lines of metrics.jsonl the run was killed, and the bytes that it ended with all the same."""
+    kept = json.loads(path.read_text()) if path.exists() else {}
+    kept[objective] = {
+        "kills": len(kills),
+        "lines_written_at_each": kills,
+        "steps": max(json.loads(line)["step"] for line in (run / "metrics.jsonl").read_text().splitlines()),
+        "adapter_sha256_killed_and_whole": fingerprint(run),
+        "versions": json.loads((run / "manifest.json").read_text())["sessions"][-1]["versions"],
+    }
+    path.write_text(json.dumps(kept, indent=2) + "\n")
 
 
 def test_changed_data_refuses_to_resume(tmp_path, recipe, rows):
@@ -241,3 +256,26 @@ def test_a_flipped_byte_in_a_checkpoint_is_noticed_and_the_one_before_is_taken(s
     assert done.code == 0, done.err
     assert "is damaged (state.safetensors is not as it was written)" in done.err
     assert "from step 2" in done.out
+
+
+@pytest.mark.soak
+def test_resuming_full_tuning_takes_no_more_memory_than_the_run(tmp_path, rows):
+    """Every weight moves, so that a checkpoint is larger than anything else; its tensors are read one by one."""
+    from harness.testing.models import tiny_model
+
+    heads = {"num_attention_heads": 12, "num_key_value_heads": 12}
+    model = tiny_model(tmp_path / "wide", hidden_size=768, intermediate_size=3072, **heads)
+    path = tmp_path / "full.yaml"
+    path.write_text(
+        f"name: full\nmodel: {{path: {model}}}\ntemplate: chatml\n"
+        f"data: {{max_tokens: 256, train: [{{dataset: alpaca, path: {rows}}}]}}\n"
+        "tune: {method: full, steps: 6, step_tokens: 512, learning_rate: 0.001, checkpoint_every: 2}\n"
+    )
+    assert tune(tmp_path, path, "--run", "whole")[0] == 0
+    start(tmp_path, "tune", path, "--run", "stopped", signal_at=(3, signal.SIGINT)).communicate(timeout=300)
+    assert tune(tmp_path, "--resume", "stopped")[0] == 0
+    whole, resumed = (
+        max(json.loads(line).get("peak_memory_bytes", 0) for line in (run / "metrics.jsonl").read_text().splitlines())
+        for run in (tmp_path / "runs/whole", tmp_path / "runs/stopped")
+    )
+    assert resumed <= 1.02 * whole, f"{resumed / 2**20:.0f} MiB against {whole / 2**20:.0f} MiB"

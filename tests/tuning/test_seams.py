@@ -130,26 +130,26 @@ def register_trackers(register):
     ("where", "error", "outcome"),
     [
         ("validation_figures", HarnessError("gone"), "failed"),  # before the first line of metrics.jsonl
-        ("_step", SystemExit(9), "failed"),
-        ("_step", KeyboardInterrupt(), "interrupted"),
+        ("_launch", SystemExit(9), "failed"),
+        ("_launch", KeyboardInterrupt(), "interrupted"),
         ("checkpoint", HarnessError("gone"), "failed"),
-        ("finish", HarnessError("gone"), "failed"),
+        ("save_result", HarnessError("gone"), "failed"),
     ],
 )
 def test_finished_comes_once_after_started_however_the_run_ends(
     tmp_path, plugin, recipe, harness, monkeypatch, where, error, outcome
 ):
-    from harness_tuning.loop import Tuner
+    from harness_tuning import loop, saving
 
     def fail(*arguments):
         raise error
 
-    monkeypatch.setattr(Tuner, where, fail)
+    monkeypatch.setattr(saving if where == "save_result" else loop.Tuner, where, fail)
     path, seen = recipe(steps=1), tmp_path / "seen.txt"
     path.write_text(path.read_text() + f"track: [{{tracker: witness, path: {seen}}}]\n")
     assert harness("--plugin", plugin(WITNESS), "tune", path).code != 0
     assert seen.read_text().splitlines() == ["Started", f"Finished {outcome} {outcome}"]
-    stepped = where in ("checkpoint", "finish")
+    stepped = where in ("checkpoint", "save_result")
     assert (tmp_path / "runs/small").exists() == (stepped or outcome == "interrupted")
 
 

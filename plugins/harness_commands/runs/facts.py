@@ -1,0 +1,98 @@
+"""The figures of a run for people: losses, evaluations and data, read from its folder; no plugin of it is needed."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.files import read_json
+from harness.run import Run
+
+
+def recipe_of(run: Run) -> dict[str, Any]:
+    """Return the run's resolved recipe as plain data. Raises HarnessError where it cannot be read."""
+    from ruamel.yaml import YAML
+
+    path = run.folder / "recipe.yaml"
+    try:
+        recipe = YAML(typ="safe").load(path.read_text(encoding="utf-8"))
+    except Exception as error:
+        raise HarnessError(f"{path}: cannot be read: {error}") from None
+    if not isinstance(recipe, dict):
+        raise HarnessError(f"{path}: not a recipe")
+    return recipe
+
+
+def flat(value: Any, name: str = "") -> dict[str, Any]:
+    """Return the leaves of nested settings by name: `tune.method.rank`, `data.train.0.path`."""
+    items: Sequence[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        items = list(value.items())
+    elif isinstance(value, list | tuple):
+        items = list(enumerate(value))
+    if not items:
+        return {name: value}
+    leaves: dict[str, Any] = {}
+    for key, item in items:
+        leaves |= flat(item, f"{name}.{key}" if name else str(key))
+    return leaves
+
+
+def figures_of(run: Run) -> dict[str, float]:
+    """Return steps, tokens, seconds, and the last and lowest loss of training and validation."""
+    lines = []
+    if run.metrics_path.is_file():
+        for line in run.metrics_path.read_text(encoding="utf-8").splitlines():
+            try:
+                lines.append(json.loads(line))
+            except json.JSONDecodeError:  # cut off in mid-write
+                continue
+    figures: dict[str, float] = {}
+    steps = [line for line in lines if "loss" in line]
+    if steps:
+        figures |= {"steps": steps[-1]["step"], "last loss": steps[-1]["loss"]}
+        figures |= {name: steps[-1][name] for name in ("tokens", "seconds") if name in steps[-1]}
+    for name in sorted({key for line in lines for key in line if key.startswith("validation_")}):
+        values = [line[name] for line in lines if name in line]
+        figures |= {f"{name.replace('_', ' ')}, at first": values[0], f"{name.replace('_', ' ')}, at last": values[-1]}
+        if name == "validation_loss":
+            figures["validation loss, lowest"] = min(values)
+    return figures
+
+
+def scores_of(run: Run) -> dict[str, dict[str, tuple[float, float | None]]]:
+    """Return (value, standard error) of each score, by `task/metric` and variant; of several records the newest."""
+    records: list[dict[str, Any]] = []
+    for path in sorted(run.evaluations_folder.rglob("*.json")):
+        entries = read_json(path)
+        if isinstance(entries, dict) and "scores" in entries:
+            records.append(entries)
+    table: dict[str, dict[str, tuple[float, float | None]]] = {}
+    for entries in sorted(records, key=lambda record: str(record.get("measured", ""))):
+        for metric, score in entries["scores"].items():
+            if score["value"] is not None and "/" not in metric:
+                row = table.setdefault(f"{entries['task']}/{metric}", {})
+                row[str(entries["variant"])] = (score["value"], score["stderr"])
+    return table
+
+
+def shown(score: tuple[float, float | None] | None) -> str:
+    """Return a score for people: value ± standard error."""
+    if score is None:
+        return "–"
+    return f"{score[0]:.4g}" + (f" ± {score[1]:.2g}" if score[1] is not None else "")
+
+
+def probe_ids(run: Run) -> list[list[int]]:
+    """Return the token ids of the run's probes."""
+    return [probe["input_ids"] for probe in read_json(run.probes_path)["probes"]]
+
+
+def base_name(recipe: Mapping[str, Any]) -> tuple[str, bool]:
+    """Return how others name the base model, and True where that is a hub id and not a folder of this machine."""
+    path = str(recipe["model"]["path"])
+    is_folder = Path(path).is_absolute() or path.startswith((".", "~"))
+    return (Path(path).name, False) if is_folder else (path, True)
