@@ -56,6 +56,11 @@ class Variant:
         """True for a run's tuned model, not for a model as it was."""
         return self.run is not None and not self.name.endswith("@base")
 
+    @property
+    def head(self) -> Path | None:
+        """The file of the head that scores, of a reward model."""
+        return self.run.head_path if self.run is not None and self.is_tuned and self.run.head_path.is_file() else None
+
 
 def resolve_variants(
     names: tuple[str, ...], runs_folder: Path, plugins: Plugins, template: str | None = None
@@ -127,6 +132,24 @@ def require_here(variant: Variant, verb: str) -> None:
             f"{variant.name} cannot be {verb}: it is a remote model, whose weights are not here. It answers already at "
             f"{variant.remote.url}; `harness evaluate '{variant.remote}' ...` measures it, and `harness generate "
             f"--endpoint {variant.remote.url} --model {variant.remote.model}` lets it write data"
+        )
+
+
+def require_words(variant: Variant, verb: str) -> None:
+    """Raise HarnessError for a reward model where words are wanted; `verb` as in "served"."""
+    if variant.head is not None:
+        raise HarnessError(
+            f"{variant.name} cannot be {verb}: it is a reward model, which scores answers and writes none. "
+            f"`harness score {variant.name} FILE` asks it"
+        )
+
+
+def require_head(variant: Variant) -> None:
+    """Raise HarnessError for a variant that is no reward model, where scores are wanted."""
+    if variant.head is None:
+        raise HarnessError(
+            f"{variant.name} is no reward model: it has no head that scores. One is made by a recipe with an objective "
+            f"that trains a head (`harness plugins list`)"
         )
 
 

@@ -16,6 +16,7 @@ from harness.extras import require
 from harness.model.attention import compute_by_blocks, why_not_sdpa
 from harness.model.folders import check_folder
 from harness.model.forward import causal_lm, check_forward
+from harness.model.heads import load_head
 from harness.model.templates import load_template
 from harness.model.tokenizer import hub_hint
 from harness.template import BoundTemplate
@@ -34,6 +35,7 @@ class LoadedVariant:
     model: Any
     template: BoundTemplate
     device: torch.device
+    head: Any = None  # of a reward model
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +131,8 @@ def load_variant(variant: Variant, plugins: Plugins, device: torch.device | None
     device = device or pick_device()
     model = model.to(device).eval()
     check_forward(model, torch.arange(16, device=device)[None] % model.get_input_embeddings().weight.shape[0])
-    return LoadedVariant(variant, model, load_template(variant, plugins), device)
+    head = None if variant.head is None else load_head(variant.head).to(device)
+    return LoadedVariant(variant, model, load_template(variant, plugins), device, head)
 
 
 def load_adapted(spec: ModelSpec, adapter: Path | None, added_ids: Sequence[int] = ()) -> Any:

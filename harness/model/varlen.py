@@ -77,7 +77,8 @@ def documents_attention(
     queries, keys, values = flat
     queries, keys, values = queries[sequences.query], keys[sequences.key], values[sequences.key]  # [q or k, heads, d]
     scale = d**-0.5 if scaling is None else scaling
-    kernel = _flash if query.is_cuda else _one_by_one
+    is_half = query.dtype in (torch.bfloat16, torch.float16)  # flash attention knows no other
+    kernel = _flash if query.is_cuda and is_half else _one_by_one
     answers = kernel(queries, keys, values, sequences, scale, sliding_window)
     return query.new_zeros(b * s, h, d).index_copy(0, sequences.query, answers).view(b, s, h, d)
 

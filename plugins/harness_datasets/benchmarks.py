@@ -90,6 +90,13 @@ _MULTI_NLI = tuple(
         "hypothesis_parse",
     )
 )
+_NLI_FILE = tuple(  # beside the sentences of MultiNLI's and SNLI's own files
+    f"-{name}"
+    for name in (
+        *("annotator_labels", "captionID", "genre", "pairID", "promptID", "sentence1_binary_parse", "sentence1_parse"),
+        *("sentence2_binary_parse", "sentence2_parse"),
+    )
+)
 _SWAG = (*(f"ending{number}" for number in range(4)), "label", "-video-id", "-fold-ind", "-gold-source")
 
 BENCHMARKS: Mapping[str, tuple[Form, ...]] = {
@@ -141,6 +148,7 @@ BENCHMARKS: Mapping[str, tuple[Form, ...]] = {
     "mnli": (
         Form("nli", ("premise", "hypothesis", "label", "genre", *_MULTI_NLI), _NLI),
         Form("nli", ("premise", "hypothesis", "label", "-idx"), _NLI, certain=False),
+        Form("nli", ("premise=sentence1", "hypothesis=sentence2", "label=gold_label", *_NLI_FILE), _NLI),
     ),
     "anli": (
         Form("nli", ("premise", "hypothesis", "label", "explanation=reason", "-uid"), _NLI),
@@ -187,12 +195,15 @@ BENCHMARKS: Mapping[str, tuple[Form, ...]] = {
     ),
     # Reading
     "boolq": (
-        Form("yes_no", ("passage", "question", "answer"), rewrite=rewriting.without_question_mark),
+        Form("yes_no", ("passage", "question", "answer", "-title"), rewrite=rewriting.without_question_mark),
         Form(
             "yes_no", ("passage", "question", "answer=label", "-idx"), _NO_YES, rewrite=rewriting.without_question_mark
         ),
     ),
-    "squad": (Form("reading", ("context", "question", "answers", "-id", "-title")),),
+    "squad": (
+        Form("reading", ("context", "question", "answers", "-id", "-title")),
+        Form("reading", ("context=passage", "question", "answer", "-id", "-title")),
+    ),
     "race": (
         Form("reading_choice", ("context=article", "question", "choices=options", "answer", "-example_id", "-id")),
     ),
@@ -232,7 +243,9 @@ BENCHMARKS: Mapping[str, tuple[Form, ...]] = {
     # Choices
     "copa": (
         Form(
-            "cause_effect", ("premise", "asked=question", "choice1", "choice2", "label", "-idx"), rewrite=rewriting.copa
+            "cause_effect",
+            ("premise", "asked=question", "choice1", "choice2", "label", "-idx", "-id", "-mirrored"),
+            rewrite=rewriting.copa,
         ),
     ),
     "hellaswag": (
@@ -261,7 +274,10 @@ BENCHMARKS: Mapping[str, tuple[Form, ...]] = {
             ),
         ),
     ),
-    "arc": (Form("exam", ("question", "choices", "answerKey", "-id")),),
+    "arc": (
+        Form("exam", ("question", "choices", "answerKey", "-id")),
+        Form("exam", ("question", "answerKey", "-id"), rewrite=rewriting.stem),  # OpenBookQA's and CSQA's own too
+    ),
     "qasc": (
         Form(
             "exam",
@@ -296,6 +312,13 @@ BENCHMARKS: Mapping[str, tuple[Form, ...]] = {
             (
                 *("question", "answer=best_answer", "-type", "-category", "-correct_answers", "-incorrect_answers"),
                 "-source",
+            ),
+        ),
+        Form(
+            "question_answering",
+            (
+                *("question=Question", "answer=Best Answer", "-Type", "-Category", "-Best Incorrect Answer"),
+                *("-Correct Answers", "-Incorrect Answers", "-Source"),
             ),
         ),
     ),

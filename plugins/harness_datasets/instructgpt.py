@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import harness
-from harness.data import shown, take, within
+from harness.data import LeftOut, shown, take, within
 from harness.nouns import Row
 from harness_datasets.completions import Messages, Ranked, must_ask, pairs, read_completion, read_number, read_prompt
 from harness_datasets.keys import COMPLETION, METADATA, messages
@@ -27,7 +27,7 @@ class InstructGptOptions(harness.Options):
     ranked: bool = False
 
 
-def convert(row: Row, options: InstructGptOptions) -> list[harness.Conversation | harness.Preference]:
+def convert(row: Row, options: InstructGptOptions) -> list[harness.Conversation | harness.Preference] | LeftOut:
     """Convert a demonstration to a Conversation and a ranking to Preferences; a row may hold both.
 
     The order of `completions` is that of their ranks (1 is the best) or scores (the highest is the best), which are
@@ -51,7 +51,8 @@ def convert(row: Row, options: InstructGptOptions) -> list[harness.Conversation 
         if order := next((f"{name}s" for name, _ in ORDERS if row.get(f"{name}s")), None):
             raise harness.DataError(f"there are {order!r} and no completions that have them")
         return items
-    return items + pairs(prompt, _ranked(row, id, bool(getattr(options, "ranked", False))), tools)
+    ranked = pairs(prompt, _ranked(row, id, bool(getattr(options, "ranked", False))), tools)
+    return [*items, *ranked] or LeftOut("no two completions of different rank or score")
 
 
 def _ranked(row: Row, id: str, is_ranked: bool) -> list[Ranked]:

@@ -90,7 +90,8 @@ def read_labelled(row: Row, use: Use) -> Labelled | None:
         value = value["text"]
     if isinstance(value, list):
         value = next((one for one in value if one not in ("", None)), None)
-    if value is None or plain_text(value) in task.leave_out:
+    has_label = value != "" or not (task.choices or task.options)  # an answer of its own that is empty is an error
+    if value is None or not has_label or plain_text(value) in task.leave_out:
         return None
     text, rationale = _text(value, column), ""
     if reason := first_value(row, task.rationale, options)[1]:
@@ -185,7 +186,13 @@ def _choice(label: Any, choices: tuple[str, ...], labels: list[str], first: int,
     text = str(plain_text(label)).strip()
     if text in labels[: len(choices)]:
         return choices[labels.index(text)]
+    index = string.ascii_uppercase.find(text) if len(text) == 1 else -1
     if text in choices and not isinstance(label, int):
+        if 0 <= index < len(choices) and choices[index] != text:
+            raise harness.DataError(
+                f"the label {shown(label)} in the column {column!r} may be the letter of {shown(choices[index])} or "
+                f"the answer {shown(text)} itself: write the answers of such rows otherwise, or leave these rows out"
+            )
         return text
     if re.fullmatch(r"[0-9]{1,4}", text):
         index = int(text) - first
@@ -245,6 +252,8 @@ def known_columns(row: Row, task: Task, options: Any) -> int:
 
 def says_its_label(row: Row, task: Task, options: Any) -> bool:
     """Return True if the meaning of the label is certain: the task has its words, or the recipe gives its meaning."""
+    if options.labels and task.options:  # these words must be the task's, or it is about something else
+        return set(options.labels.values()) <= set(task.options.values())
     if options.labels or not (task.options or _classifies(task)):
         return True
     label = str(plain_text(first_value(row, task.answer, options)[1])).strip().casefold()

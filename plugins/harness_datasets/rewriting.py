@@ -66,6 +66,14 @@ def by_letter(columns: Sequence[str], row: dict[str, Any]) -> Row:
     return {**row, "choices": [row.pop(column) for column in columns]}
 
 
+def stem(row: dict[str, Any]) -> Row:
+    """Return a row whose question is an object of its `stem` and its `choices`."""
+    question = take(row, "question", dict)
+    if other := next((key for key in question if key not in ("stem", "choices", "question_concept")), None):
+        raise harness.DataError(f"the key {other!r} of 'question' would be lost: {shown(question[other])}")
+    return {**row, "question": take(question, "stem", str), "choices": take(question, "choices", list)}
+
+
 def keyed(row: dict[str, Any]) -> Row:
     """Return a row whose choices are an object by letter, and which has the answer as a letter and in words."""
     options = take(row, "choices", dict)

@@ -15,6 +15,7 @@ import pydantic
 
 import harness
 from harness.data import within
+from harness.data.convert.fields import present_fields
 from harness.errors import known_names, listed
 from harness.nouns import Row
 from harness_datasets.benchmarks import BENCHMARKS, OTHERS, Form, forms_of, is_filled
@@ -130,8 +131,10 @@ def load_task(task: str, data: str | None) -> tuple[TaskFile, str]:
 
 def _recognised(row: Row, options: Any) -> Use:
     """Return the task that a row's columns belong to. The meaning of a numbered label is never guessed."""
-    forms = [(name, form) for name, form in forms_of(_columns(row)) if _reads_label(row, form, options)]
-    certain = [(name, form) for name, form in forms if form.certain or options.labels]
+    fitting_forms = forms_of(_columns(row)) or forms_of(present_fields(row) - {OTHERS})  # a label may be empty
+    forms = [(name, form) for name, form in fitting_forms if _reads_label(row, form, options)]
+    words = set(options.labels.values())
+    certain = [(name, form) for name, form in forms if form.certain or (words and words <= {*form.labels.values()})]
     in_words = [] if certain else [(name, form) for name, form in forms if not _is_number(_label(row, form))]
     if certain or len(in_words) == 1:
         return _use_of(*(certain or in_words)[0], options)

@@ -1,4 +1,4 @@
-"""First-party evaluations (lm-eval tasks, validation loss) and the commands `evaluate` and `compare`."""
+"""First-party evaluations, and the commands `evaluate`, `compare` and `score`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ from harness.extras import installed_version
 
 @harness.hookimpl
 def register_evaluations(register: Callable[[harness.Evaluation], None]) -> None:
-    from harness_evaluation import tasks, val_loss
+    from harness_evaluation import preferences, tasks, val_loss
 
     register(tasks.EVALUATION)
+    register(preferences.EVALUATION)
     register(val_loss.EVALUATION)
 
 
@@ -26,7 +27,8 @@ def diagnose() -> harness.Diagnosis:
 
 @harness.hookimpl
 def register_commands(register: Callable[[click.Command], None]) -> None:
-    from harness_evaluation import compare_command, evaluate_command
+    from harness_evaluation import compare_command, evaluate_command, score_command
 
     register(evaluate_command.command)
     register(compare_command.command)
+    register(score_command.command)

@@ -65,7 +65,7 @@ def run(backend: Backend, options: ValLossOptions, context: EvaluationContext) -
         "supervised_tokens": sum(example.supervised for example in examples),
         "left_out": sum(sum(report.left_out.values()) for report in encoded.reports),
         "overlong": encoded.overlong,
-        "trained_on": (trained := _trained_on(loaded, examples)),
+        "trained_on": (trained := trained_on(loaded, examples)),
     }
     yield Result("val_loss", scores, samples, details, _warnings(loaded, trained, len(examples)))
 
@@ -134,7 +134,7 @@ def _as_sample(loaded: LoadedVariant, example: Example, nll_sum: float) -> Sampl
     )
 
 
-def _trained_on(loaded: LoadedVariant, examples: Sequence[Example]) -> int | None:
+def trained_on(loaded: LoadedVariant, examples: Sequence[Example]) -> int | None:
     """Return the number of examples that the variant's run was trained on; None where the run did not keep its rows."""
     from harness.data.encode.trained import count_trained
 

@@ -38,13 +38,14 @@ from harness_tuning.checkpoint import (
 from harness_tuning.fit import asking_as_tuned, check_data, computing, record_identity
 from harness_tuning.flops import Work, measured_peak
 from harness_tuning.fused import fuse_adapters
-from harness_tuning.gates import check_applied, without_trace
+from harness_tuning.gates import Gate, check_applied, without_trace
 from harness_tuning.layout import choose_layout
 from harness_tuning.learner import Figures, Launched, Learner, on_its_way
 from harness_tuning.memory import fit
 from harness_tuning.optimizer import MasterAdamW, check_optimizer, learning_rate_at
 from harness_tuning.pace import Pace
 from harness_tuning.policy import ModelPolicy
+from harness_tuning.precision import in_float32
 from harness_tuning.prepared import Beside, Preparation, load_prepared, save_prepared, start_key
 from harness_tuning.probes import choose_probes, mean_difference, measure_probes
 from harness_tuning.rows import trained_rows
@@ -92,6 +93,7 @@ class Tuner:
         self.changes_base = self._asked(self.method.changes_base)
         self.quantizing_changed: float | None = None  # log-probabilities of the probes, in nats, on average
         self.progress = Progress()
+        self.gate: Gate | None = None  # of a run that begins
         self.behind = 0 if device.type == "cpu" else 1  # steps whose figures are not read yet while the next begins
         self.spikes = Spikes()
         self.is_spike = False  # that stops the run
@@ -116,15 +118,15 @@ class Tuner:
             self.probes = choose_probes(self.data.validation or self.data.train, self.template, self.recipe.data)
             self.probes_of_base = measure_probes(base, self.probes)
         with self._computing(f"the method {self.method.name}"):
-            before = self.probes_of_base
             if self.method.quantize is not None:
                 base = self.method.quantize(base, self.spec.method, self.device)
-                before = measure_probes(base, self.probes)
-                self.quantizing_changed = mean_difference(before, self.probes_of_base)
+                self.quantizing_changed = mean_difference(measure_probes(base, self.probes), self.probes_of_base)
+            with in_float32():
+                exact = measure_probes(base, self.probes[:1])
             self.model = self.method.apply(base, self.spec.method).train()
             fuse_adapters(self.model)
             start = self._asked(self.method.starts_from)
-            check_applied(self.model, self.method.name, before, self.probes, start)
+            check_applied(self.model, self.method.name, exact, self.probes, start)
         ids, path = tuple(self.added.values()), self.recipe.model.path
         self.rows = trained_rows(self.model, ids, self.probes, path) if ids else None
         self._plan_batches()
@@ -158,7 +160,7 @@ class Tuner:
         )
         with self._computing(f"a batch of the plan with {self.method.name}", hint or ARCHITECTURE_HINT):
             stretch = Stretch(self.learner, self.source, self.validation, self.spec, self.progress.step)
-            self.estimate = tried(stretch, self._say)
+            self.gate, self.estimate = tried(stretch, self._say)
         peak = measured_peak(self.device, getattr(torch, self.recipe.model.dtype)) if self.world.is_main else 1.0
         left = self.total_steps - self.progress.step
         self.pace = Pace(Work.of(self.model), peak * self.world.size, self.estimate, left, self.device)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
+from harness.errors import listed
 from harness.model.forward import causal_lm
 from harness.variants import Variant
 from harness_tuning.batching import Schedule
@@ -24,6 +25,7 @@ from harness_tuning.targets import left_out, moving_and_resting
 if TYPE_CHECKING:
     from harness.data.reports import SourceReport
     from harness.recipe import MethodSpec, ObjectiveSpec
+    from harness_tuning.gates import Gate
     from harness_tuning.loop import Tuner
 
 Row = tuple[str, str]
@@ -137,12 +139,29 @@ def _steps(tuner: Tuner) -> Iterator[Row]:
         f"{tuner.total_steps:,} of at most {spec.step_tokens:,} tokens; learning rate "
         f"{spec.learning_rate:g}, {spec.schedule} after {spec.warmup_ratio:.0%} warm-up; seed {spec.seed}",
     )
+    yield from _gate(tuner.gate)
     yield "batches", f"{tuner.layout}; {tuner.estimate.fill:.1%} full"
     yield "", f"{tuner.fit}; the split of a step does not change its gradient"
     if tuner.progress.step:
         yield "goes on", f"from step {tuner.progress.step:,}"
     if tuner.total_steps < FEW_STEPS and spec.steps is None:
         yield "warning", _few_steps(tuner)
+
+
+def _gate(gate: Gate | None) -> Iterator[Row]:
+    """Say which checks before the first step were passed, and which experts they did not reach."""
+    if gate is None:
+        return
+    start = "" if gate.at_start is None else f"; the loss begins at {gate.at_start:.4f}, as it should"
+    within = f"within {gate.difference:.0e} nats" if gate.difference else "to the bit"
+    layers = f"; a gradient in each of {gate.layers} layers" if gate.layers else ""
+    yield (
+        "tried",
+        f"{gate.supervised} supervised tokens: the loss is that of plain logits in float32 ({within}){layers}{start}",
+    )
+    if gate.unseen:
+        few = listed(gate.unseen[:3])
+        yield "", f"{len(gate.unseen)} experts saw no token of it, and get their gradient when one reaches them: {few}"
 
 
 def _method(tuner: Tuner) -> Iterator[Row]:

@@ -16,7 +16,7 @@ from harness.model.load import free_memory
 from harness.recipe import TuneSpec
 from harness_tuning.batching import Part
 from harness_tuning.device import free_memory_bytes, peak_memory_bytes
-from harness_tuning.gates import check_start, without_trace
+from harness_tuning.gates import Gate, check_start, without_trace
 from harness_tuning.learner import Learner, is_out_of_memory
 from harness_tuning.optimizer import MasterAdamW
 from harness_tuning.sources import Epochs
@@ -60,15 +60,16 @@ class Stretch:
         return self.train.total_steps - self.step
 
 
-def tried(stretch: Stretch, say: Callable[[str], None]) -> Estimate:
+def tried(stretch: Stretch, say: Callable[[str], None]) -> tuple[Gate | None, Estimate]:
     """Pass the gates before step 1, and try some batches for time and memory: smaller ones, where it runs out."""
     learner, source, world = stretch.learner, stretch.train, stretch.learner.world
     while True:
+        gate: Gate | None = None
         cost: Estimate | None = None
         try:
             with without_trace(learner):
                 if stretch.step == 0:
-                    check_start(learner, source.batch(small_part(stretch)))
+                    gate = check_start(learner, source.batch(small_part(stretch)))
             with without_trace(learner):
                 cost = estimate(stretch)
         except (RuntimeError, MemoryError) as error:
@@ -76,7 +77,7 @@ def tried(stretch: Stretch, say: Callable[[str], None]) -> Estimate:
                 raise
         if not world.any(cost is None, learner.device):
             assert cost is not None
-            return cost
+            return gate, cost
         free_memory()
         say(source.halve(stretch.step + 1))
 

@@ -3,7 +3,7 @@
     python recipes/seedling/world.py --out recipes/seedling/data
 
 The same seed writes the same bytes. It needs only Python. Facts are in `facts.py`, prose in `prose.py`, questions in
-`instructions.py`, a tool and its use in `look_up.py`.
+`instructions.py`, a tool and its use in `look_up.py`, preferences in `preferences.py`.
 """
 
 import argparse
@@ -14,6 +14,7 @@ from pathlib import Path
 from facts import make_world
 from instructions import alpaca, conversations, evaluation
 from look_up import tool_conversations
+from preferences import preferences
 from prose import Teller
 
 DOCUMENTS = 50_000
@@ -23,6 +24,8 @@ CONVERSATIONS = 2_000
 VALIDATION_CONVERSATIONS = 200
 TOOL_CONVERSATIONS = 800
 VALIDATION_TOOL_CONVERSATIONS = 30
+PREFERENCES = 2_000
+TEST_PREFERENCES = 400
 QUESTIONS_PER_CATEGORY = 50
 
 
@@ -48,6 +51,8 @@ def main() -> None:
     write(args.out / "train.tools.jsonl", tools)
     held_out = tool_conversations(world, "validation", args.seed, VALIDATION_TOOL_CONVERSATIONS)
     write(args.out / "validation.tools.jsonl", held_out)
+    write(args.out / "train.preferences.jsonl", preferences(world, "train", args.seed, PREFERENCES))
+    write(args.out / "test.preferences.jsonl", preferences(world, "test", args.seed, TEST_PREFERENCES))
     write(args.out / "test.jsonl", evaluation(world, args.seed, QUESTIONS_PER_CATEGORY))
 
 

@@ -95,7 +95,7 @@ def serve(context: Context, /, variants: tuple[str, ...], **settings: Any) -> No
     log-probabilities with the tuned model's; a difference stops serving. Tool calls are parsed as the template writes
     them (--set tool_parser=NAME: otherwise; none: not at all).
     """
-    from harness.variants import require_here, resolve_variants
+    from harness.variants import require_here, require_words, resolve_variants
 
     console = context.console
     with _sigterm_as_interrupt():
@@ -103,6 +103,7 @@ def serve(context: Context, /, variants: tuple[str, ...], **settings: Any) -> No
             resolved = resolve_variants(variants, context.runs_folder, context.plugins, settings["template"])
             for variant in resolved:
                 require_here(variant, "served")
+                require_words(variant, "served")
             engine, options = _engine_and_options(context, resolved, settings)
             _serve(context, resolved, engine, options, settings)
         except KeyboardInterrupt:

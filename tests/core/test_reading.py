@@ -419,6 +419,19 @@ def test_lists_of_messages_a_line(put):
     assert [row for _, row in rows] == [{"messages": TALK}] * 2 and errors == []
 
 
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"rows": [{"row_idx": 0, "row": {"text": "a"}}], "system": "Be kind."},
+        {"rows": [{"row_idx": 0, "row": {"text": "a"}, "note": "Be kind."}]},
+        {"columns": ["answer"], "index": ["Be kind?"], "data": [["Yes."]]},
+    ],
+)
+def test_a_layout_with_a_text_beside_the_rows_is_not_taken_for_rows(content, put):
+    rows, errors = outcome(put(json.dumps(content), "rows.json"))
+    assert [row for _, row in rows] == [content] and errors == []
+
+
 def test_cells_that_the_viewer_cut_off_are_an_error(put):
     rows = [{"row_idx": n, "row": {"text": "a"}, "truncated_cells": cut} for n, cut in enumerate(([], ["text"]))]
     read, (error,) = outcome(put(json.dumps({"rows": rows}), "rows.json"))

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import shlex
 
 import pytest
 from ruamel.yaml import YAML
@@ -426,7 +427,29 @@ def test_pictures_and_sounds_are_not_proposed_to_be_left_out(name, write_rows):
     assert "`on_bad_row: drop`" in told and "unread:" not in told
 
 
-@pytest.mark.parametrize("mark", [{"mask": 1}, {"learn": False}, {"ignore_loss": True}])
+def test_messages_on_their_own_are_not_proposed_as_texts_and_labels(write_rows):
+    told = refusal(write_rows, {"role": "user", "content": "q"}, {"role": "assistant", "content": "a"})
+    assert "is one message" in told and "- dataset:" not in told
+
+
+def test_a_mark_of_a_row_is_not_proposed_as_its_verdict(write_rows):
+    told = refusal(write_rows, {"prompt": "q", "response": "a", "train": False})
+    assert "may say what is not trained on" in told and "feedback" not in told
+
+
+def test_an_option_to_type_is_quoted_for_the_shell(write_rows):
+    told = refusal(write_rows, {"prompt": "q", "response": "a", "Unnamed: 0": 7})
+    (option,) = re.findall(r"`(--set .*)`\)", told)
+    assert shlex.split(option) == ["--set", 'unread=["Unnamed: 0"]']
+
+
+def test_a_first_line_that_may_be_no_header_is_mentioned(tmp_path):
+    (tmp_path / "rows.csv").write_text("one thing,two things\nthree,four\n")
+    with pytest.raises(harness.DataError, match="if the first line is no header, add one, or it is lost"):
+        choose(str(tmp_path / "rows.csv"), Plugins().datasets)
+
+
+@pytest.mark.parametrize("mark", [{"mask": 1}, {"learn": False}, {"ignore_loss": True}, {"skip": 1}])
 def test_a_mark_under_another_name_is_not_proposed_to_be_left_out(mark, write_rows):
     talk = [{"role": "user", "content": "q"}, {"role": "assistant", "content": "a", **mark}]
     told = refusal(write_rows, {"messages": talk})

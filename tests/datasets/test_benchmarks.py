@@ -7,9 +7,10 @@ from harness_datasets import flan
 from harness_datasets.benchmarks import BENCHMARKS
 
 import harness
-from harness.data import convert_row
+from harness.data import convert_row, load_source
 from harness.data.convert.recognise import choose
 from harness.plugins import Plugins
+from harness.recipe import source_model
 
 CHOICES = {"text": ["sea", "sky"], "label": ["A", "B"]}
 
@@ -75,6 +76,19 @@ DECIDED = [
     ("wic", {"word": "bank", "sentence1": "The bank lends.", "sentence2": "The bank is steep.", "idx": 0, "label": 0,
              "start1": 4, "start2": 4, "end1": 8, "end2": 8}, ["bank", "The bank lends.", "The bank is steep."],
      {"no", "two senses", "A", "different"}),
+    ("mnli", {"annotator_labels": ["neutral"], "genre": "slate", "gold_label": "neutral", "pairID": "6n",
+              "promptID": "6", "sentence1": "It rains.", "sentence1_binary_parse": "()", "sentence1_parse": "(S)",
+              "sentence2": "It is wet.", "sentence2_binary_parse": "()", "sentence2_parse": "(S)"},
+     ["It rains.", "It is wet."],
+     {"impossible to tell", "Perhaps", "neutral", "B", "it says nothing about that", "possible"}),
+    ("arc", {"id": "1", "question": {"stem": "Where is a fish?", "choices": [
+        {"text": "sea", "label": "A"}, {"text": "sky", "label": "B"}]}, "answerKey": "A"},
+     ["Where is a fish?", "sea", "sky"], {"sea", "A", "A. sea"}),
+    ("truthful_qa", {"Type": "Adversarial", "Category": "Law", "Question": "Is it so?", "Best Answer": "It is not",
+                     "Correct Answers": "It is not; no", "Incorrect Answers": "yes", "Source": "s"},
+     ["Is it so?"], {"It is not"}),
+    ("boolq", {"question": "is the sky blue", "title": "Sky", "answer": True, "passage": "It is blue."},
+     ["is the sky blue", "It is blue."], {"yes", "B"}),
     ("boolq", {"question": "is the sky blue", "answer": True, "passage": "It is blue."},
      ["is the sky blue", "It is blue."], {"yes", "B"}),
     ("boolq", {"question": "is the sky blue", "passage": "It is blue.", "idx": 1, "label": 0},
@@ -212,8 +226,26 @@ def test_labels_in_words_need_no_task():
 
 
 def test_a_passage_with_an_answer_in_words_is_no_yes_or_no_question():
-    with pytest.raises(harness.DataError, match="does not say what task"):
-        phrased({"question": "what is kept", "passage": "The heron keeps a key.", "answer": "a key"})
+    asked = phrased({"question": "what is kept", "passage": "The heron keeps a key.", "answer": "a key"})
+    assert all("what is kept" in prompt and "keeps a key." in prompt and answer == "a key" for prompt, answer in asked)
+
+
+def test_a_letter_that_is_also_an_answer_is_not_guessed():
+    with pytest.raises(harness.DataError, match="may be the letter of 'B' or the answer 'A' itself"):
+        phrased({"question": "Which letter?", "A": "B", "B": "A", "C": "C", "D": "D", "answer": "A"})
+    assert phrased({"question": "Which letter?", "choices": ["B", "A", "C", "D"], "answer": 0, "subject": "x"})
+
+
+@pytest.mark.parametrize(
+    "row",
+    [
+        {"id": "1", "question": "Where?", "question_concept": "fish", "choices": CHOICES, "answerKey": ""},
+        {"sentence": "The _ sleeps.", "option1": "cat", "option2": "sun", "answer": "", "qID": "1"},
+    ],
+)
+def test_a_row_with_an_empty_label_is_left_out(row):
+    options = flan.FlanOptions()
+    assert flan.convert(row, options).reason == "no usable label"
 
 
 def test_exemplars_have_the_columns_of_the_benchmark(write_rows):
@@ -229,3 +261,15 @@ def test_exemplars_have_the_columns_of_the_benchmark(write_rows):
 def test_nothing_of_the_kind_is_a_plain_question():
     with pytest.raises(harness.DataError, match="dataset: prompt_completion"):
         phrased({"question": "Who?", "answer": "The heron."})
+
+
+def test_labels_in_other_words_than_a_benchmarks_are_not_its_task(write_rows):
+    rows = write_rows({"text": "The wall took years.", "label": 0}, {"text": "It rained.", "label": 1})
+    source = source_model(flan.DATASET)(dataset="flan", path=str(rows), labels={"0": "true", "1": "false"})
+    asked = [item.messages for item in load_source(source, {"flan": flan.DATASET})]
+    assert [answer.content for _, answer in asked] == ["true", "false"]
+    assert not any(re.search("attitude|spam|field|sentiment", prompt.content) for prompt, _ in asked)
+    pair = {"sentence1": "It rains.", "sentence2": "It is wet.", "label": 1, "idx": 0}
+    with pytest.raises(harness.DataError, match="task: rte"):
+        phrased(pair, labels={"0": "near", "1": "far"})
+    assert phrased(pair, labels={"0": "not_entailment", "1": "entailment"})

@@ -51,6 +51,19 @@ def test_a_ranking_of_ties_or_of_equal_completions_is_left_out():
     assert convert(prompt="q", completions=["a", "a"]) == ()
 
 
+def test_a_ranking_that_reads_two_ways_is_refused():
+    from harness.data import convert_row
+    from harness.plugins import Plugins
+
+    shape = Plugins().datasets["ranked_answers"]
+    with pytest.raises(harness.DataError, match=r"another order.*`columns: \{ranks: ranking\}`"):
+        convert_row(shape, {"prompt": "q", "responses": ["a", "b", "c"], "ranking": [3, 1, 2]})
+    assert compared(convert_row(shape, {"prompt": "q", "responses": ["a", "b"], "ranking": [2, 1]})) == [("b", "a", 1)]
+    assert compared(convert_row(shape, {"prompt": "q", "responses": ["a", "b", "c"], "ranking": [3, 1, 1]})) == [
+        ("b", "a", 2), ("c", "a", 2),
+    ]  # fmt: skip
+
+
 def test_a_row_may_hold_a_demonstration_and_a_ranking():
     items = convert(prompt="q", demonstration="d", completions=["a", "b"], id="x")
     assert [type(item).__name__ for item in items] == ["Conversation", "Preference"]

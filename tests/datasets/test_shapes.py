@@ -500,6 +500,16 @@ def test_a_picture_in_an_exported_chat_is_refused(datasets):
         convert_row(datasets["chatgpt_export"], {"title": "t", "mapping": mapping})
 
 
+def test_a_second_text_of_an_export_is_refused(datasets):
+    flat = {"status": "completed", "_server_id": "s", "instruction": "q", "answer": "a field of the same name",
+            "answer.responses": ["a"], "answer.responses.status": ["submitted"]}  # fmt: skip
+    message = {"author": {"role": "user"}, "content": {"content_type": "text", "parts": ["q"], "content": "more"}}
+    mapping = {"a": {"parent": None, "message": message}}
+    for name, row in (("argilla_flat_answers", flat), ("chatgpt_export", {"mapping": mapping})):
+        with pytest.raises(harness.DataError, match="would be lost"):
+            convert_row(datasets[name], row)
+
+
 def test_a_call_that_cannot_be_read_is_refused(datasets):
     row = dict(next(row for name, row, _ in ROWS if name == "toolace"))
     row["conversations"] = [{"from": "user", "value": "q"}, {"from": "assistant", "value": "[Get Sun(city=Lima)]"}]

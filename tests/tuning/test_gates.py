@@ -80,11 +80,35 @@ def test_a_fast_loss_that_is_not_the_plain_one_is_refused(learner, monkeypatch):
         gates.check_fast_loss(learner, batch())
 
 
+def test_checks_of_a_half_precision_model_compute_exactly_as_its_float32_twin(learner, tiny_model):
+    from harness_tuning.precision import in_float32
+
+    some = batch()
+    twin = apply_lora(
+        load_model(ModelSpec(path=str(tiny_model), dtype="float32"), for_tuning=True), LoraOptions(rank=2)
+    )
+    with torch.no_grad():
+        for weight, exact in zip(learner.model.parameters(), twin.parameters(), strict=True):
+            assert weight.dtype == torch.bfloat16
+            exact.copy_(weight)
+    learner.model.eval()
+    twin.eval()
+    with in_float32():
+        found = target_logprobs(learner.model, some)
+    assert torch.equal(found, target_logprobs(twin, some).detach())
+    assert not torch.equal(found, target_logprobs(learner.model, some).detach())
+
+
+def test_an_expert_that_no_token_reached_is_named():
+    name = "base_model.model.model.layers.0.mlp.experts.7.up_proj.lora_B.default.weight"
+    assert gates._expert(name) == "model.layers.0.mlp.experts.7"
+    assert gates._expert("base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight") is None
+
+
 def test_a_method_that_changes_the_model_before_step_1_is_refused(learner):
-    model = learner.model
-    gates.check_unchanged([[-1.0, -2.0]], [[-1.0, -2.0]], model, "mine")
+    gates.check_unchanged([[-1.0, -2.0]], [[-1.0, -2.0]], "mine")
     with pytest.raises(HarnessError, match=r"the method 'mine' changes what the model says .* differ by 0\.5 nats"):
-        gates.check_unchanged([[-1.0, -2.0]], [[-1.5, -1.5]], model, "mine")
+        gates.check_unchanged([[-1.0, -2.0]], [[-1.5, -1.5]], "mine")
 
 
 def test_an_objective_whose_terms_and_units_differ_in_name_is_refused(learner):

@@ -15,7 +15,7 @@ torch = pytest.importorskip("torch")
 from harness_tuning.learner import Learner, with_extras  # noqa: E402
 from harness_tuning.objectives import dpo, kto, orpo, reward, sft, simpo  # noqa: E402
 
-from harness.model.batching import nothing, padded, with_shared_prompts  # noqa: E402
+from harness.model.batching import nothing, packed, padded  # noqa: E402
 from harness.nouns import Example, Item  # noqa: E402
 
 TRL = json.loads((Path(__file__).resolve().parents[1] / "data" / "trl_losses.json").read_text())
@@ -118,17 +118,19 @@ def test_reward_is_trls(figures):
     )
 
 
-def test_pairs_that_share_their_prompt_have_the_same_loss():
-    options = dpo.DpoOptions(beta=0.3)
-    order = [place for pair in range(PAIRS) for place in (None, 2 * pair, 2 * pair + 1)]
-    given = torch.tensor(interleaved(TRL["logprobs"]))
-    shared = Given(torch.stack([given[at] if at is not None else torch.tensor(0.0) for at in order]))
-    shared.logprobs = lambda batch: (shared._logprobs / batch.targets_by_document().clamp_min(1))[
+def test_pairs_that_share_their_prompt_in_one_row_have_the_same_loss():
+    options, given = dpo.DpoOptions(beta=0.3), interleaved(TRL["logprobs"])
+    batch = packed(pairs(), [range(PAIRS)], 0, "cpu")
+    side = {"chosen": 0, "rejected": 1}
+    assert any(role not in side for role in batch.roles), "the prompts are documents of their own"
+    places = zip(batch.groups.tolist(), batch.roles, strict=True)
+    own = [given[2 * group + side[role]] if role in side else 0.0 for group, role in places]
+    shared = Given(torch.tensor(own))
+    shared.logprobs = lambda batch: (torch.tensor(own) / batch.targets_by_document().clamp_min(1))[
         batch.targets.document
     ]
     one = value(dpo.OBJECTIVE, options, POLICY, padded(pairs(), 0, "cpu"))
-    other = value(dpo.OBJECTIVE, options, shared, with_shared_prompts(pairs(), 0, "cpu"))
-    assert one == pytest.approx(other, rel=1e-6)
+    assert one == pytest.approx(value(dpo.OBJECTIVE, options, shared, batch), rel=1e-6)
 
 
 @pytest.mark.parametrize("module", [sft, dpo, kto, orpo, simpo, reward])

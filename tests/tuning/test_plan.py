@@ -40,12 +40,13 @@ def test_the_trial_leaves_no_gradient_no_optimizer_state_and_the_random_state_as
 
     def watched(stretch, say):
         before, tuner = torch.get_rng_state(), stretch.learner
-        cost = original(stretch, say)
+        gate, cost = original(stretch, say)
         seen["random"] = torch.equal(before, torch.get_rng_state())
         seen["gradients"] = [w for w in tuner.model.parameters() if w.grad is not None]
         seen["masters"] = [m for m in tuner.optimizer.masters.values() if m.grad is not None]
         seen["state"], seen["training"], seen["cost"] = dict(tuner.optimizer.adamw.state), tuner.model.training, cost
-        return cost
+        assert gate.supervised > 0 and gate.difference < 1e-4 and gate.layers == 14
+        return gate, cost
 
     monkeypatch.setattr(loop, "tried", watched)
     assert harness("tune", recipe(steps=2, dropout=0.2), "--plan").code == 0

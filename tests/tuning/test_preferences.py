@@ -76,3 +76,46 @@ def test_a_completion_judged_alone_is_refused_where_pairs_are_read(tmp_path, pre
     done = harness("tune", path)
     assert done.code == 1
     assert "has no rejected completion; the objective 'dpo' reads pairs" in " ".join(done.err.split())
+
+
+def test_a_reward_model_is_saved_scores_answers_and_is_measured(tmp_path, preferences, harness):
+    path = preferences(objective="reward", steps=12, learning_rate=0.01, step_tokens=512)
+    path.write_text(path.read_text() + "evaluate: [{evaluation: preferences}]\n")
+    done = harness("tune", path)
+    assert done.code == 0, done.out + done.err
+    run = tmp_path / "runs/small"
+    metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    assert metrics[-1]["validation_reward_accuracy"] == 1.0
+
+    pairs, answers = tmp_path / "preferences.jsonl", tmp_path / "answers.jsonl"
+    rows = [json.loads(line) for line in pairs.read_text().splitlines()]
+    answers.write_text(
+        "".join(
+            json.dumps(
+                {"messages": [{"role": "user", "content": row["prompt"]}, {"role": "assistant", "content": text}]}
+            )
+            + "\n"
+            for row in rows
+            for text in (row["chosen"], row["rejected"])
+        )
+    )
+    scored = harness("score", "small", pairs)
+    assert scored.code == 0, scored.err
+    lines = [json.loads(line) for line in scored.out.splitlines()]
+    assert len(lines) == 12 and all(line["chosen"] > line["rejected"] for line in lines)
+    assert "the chosen one is higher in 12 of 12 pairs (100.0%)" in scored.err
+    alone = harness("score", "small", answers, "--out", tmp_path / "scores.jsonl")
+    assert alone.code == 0 and alone.out == ""
+    scores = [json.loads(line)["score"] for line in (tmp_path / "scores.jsonl").read_text().splitlines()]
+    assert scores == pytest.approx([line[side] for line in lines for side in ("chosen", "rejected")], abs=1e-4)
+
+    measured = harness("evaluate", "small@base", "small", "--json")
+    assert measured.code == 0, measured.err
+    compared = harness("compare", "small@base", "small")
+    assert compared.code == 0 and "win_rate" in compared.out
+    served = harness("serve", "small")
+    assert served.code == 1 and "it is a reward model, which scores answers and writes none" in " ".join(
+        served.err.split()
+    )
+    base = harness("score", "small@base", pairs)
+    assert base.code == 1 and "is no reward model: it has no head that scores" in " ".join(base.err.split())

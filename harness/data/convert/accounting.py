@@ -6,19 +6,21 @@ one file have few sets of keys, so the outcome for a set of keys is kept, and a 
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches
 from typing import Any, NamedTuple
 
 from harness.contract import Dataset
 from harness.data.convert.fields import alternatives_of, is_true_or_false, present_fields
-from harness.errors import DataError, listed, nearest, shown
+from harness.errors import DataError, listed, shown
 from harness.nouns import Row
 
 _Fields = tuple[tuple[str, ...], ...]
 MOST_ALIKE = 0.8  # a name that is this much like a known one may be a slip of the pen
-_MARK = re.compile(r"mask|loss|train|learn|supervise", re.IGNORECASE)  # in a name that may say what is trained on
+MARK = re.compile(r"mask|loss|train|learn|supervise|ignore|skip|exclude|weight", re.IGNORECASE)  # of what is trained on
 _MEDIA = re.compile(r"(image|audio|video|picture|photo)(s|_(path|url|file)s?)?|pixel_values", re.IGNORECASE)
 MOST_SHAPES = 4096  # sets of keys that are kept for one object; a file with more has rows of its own kind each
 
@@ -54,8 +56,12 @@ def check_accounted(dataset: Dataset, row: Row, options: Any) -> None:
     name, value = unread[0]
     inside = name.rpartition(".")[0]
     reads = (part for alternative in alternatives_of(fields, ()) for part in alternative.reads if part not in row)
-    known = {part for part in reads if part.rpartition(".")[0] == inside}
-    near = nearest(name, known) if get_close_matches(name, known, 1, MOST_ALIKE) else ""
+    known = {part.rpartition(".")[2] for part in reads if part.rpartition(".")[0] == inside}
+    last = name.rpartition(".")[2]
+    near = "".join(
+        f" Did you mean {f'{inside}.{meant}' if inside else meant!r}?"
+        for meant in get_close_matches(last, known, 1, MOST_ALIKE)
+    )
     plural, it = ("s", "them") if len(columns) > 1 else ("", "it")
     judging = next((name for name, value in unread if is_true_or_false(value)), None)
     if marking := next((name for name, value in unread if _may_be_a_mark(name, value)), None):
@@ -71,9 +77,8 @@ def check_accounted(dataset: Dataset, row: Row, options: Any) -> None:
         )
     else:
         names = ", ".join(map(as_yaml, columns))
-        way = (
-            f"To train without {it}, say so in the source: `unread: [{names}]` (of a FILE: `--set 'unread=[{names}]'`)"
-        )
+        option = shlex.quote(f"unread=[{names}]")
+        way = f"To train without {it}, say so in the source: `unread: [{names}]` (of a FILE: `--set {option}`)"
     raise UnreadError(
         f"the column{plural} {listed(map(repr, columns))} would be lost: the dataset {dataset.name!r} does not "
         f"read {it} ({name} is {shown(value)}).{near} {way}",
@@ -84,7 +89,7 @@ def check_accounted(dataset: Dataset, row: Row, options: Any) -> None:
 
 def _may_be_a_mark(name: str, value: Any) -> bool:
     """Return True for a name of marks, and for a key of a message that is true or false."""
-    return bool(_MARK.search(name.rpartition(".")[2])) or ("." in name and is_true_or_false(value))
+    return bool(MARK.search(name.rpartition(".")[2])) or ("." in name and is_true_or_false(value))
 
 
 _YAML_WORDS = {"y", "n", "yes", "no", "on", "off", "true", "false", "null"}
@@ -94,7 +99,7 @@ def as_yaml(name: str) -> str:
     """Return a scalar as YAML; only plain words and paths need no quotes."""
     plain = name.replace("/", "").replace(".", "").replace("_", "").replace("-", "")
     is_word = plain.isalnum() and not plain.isdigit() and name[0] not in "-." and name.lower() not in _YAML_WORDS
-    return name if is_word else "'" + name.replace("'", "''") + "'"
+    return name if is_word else json.dumps(name, ensure_ascii=False)
 
 
 def without(row: Row, unread: Iterable[str]) -> Row:

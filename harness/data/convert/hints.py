@@ -13,7 +13,7 @@ from itertools import permutations
 from typing import NamedTuple
 
 from harness.contract import Dataset
-from harness.data.convert.accounting import MOST_ALIKE, as_yaml, is_empty
+from harness.data.convert.accounting import MARK, MOST_ALIKE, as_yaml, is_empty
 from harness.data.convert.fields import is_true_or_false, nearest_alternative, present_fields
 from harness.data.convert.sample import SampledRows
 from harness.errors import listed
@@ -91,7 +91,8 @@ def nothing_fits(
             f"to train without: {_in_a_line(name, seen, columns, lost)}"
         )
     if not reasons and not renamings and (texts := _plain(seen, datasets, attempt)):
-        return f"{_stopped(message)}{PASTE}, by what they mean:{texts}"
+        first = " (if the first line is no header, add one, or it is lost)" if number > 1 else ""
+        return f"{_stopped(message)}{PASTE}, by what they mean{first}:{texts}"
     return f"{_stopped(message)}`harness data list` shows what is known; another format is a plugin of 15 lines"
 
 
@@ -114,6 +115,8 @@ def _in_a_line(dataset: str, seen: SampledRows, columns: Mapping[str, str], lost
 def _plain(seen: SampledRows, datasets: Iterable[Dataset], attempt: Try) -> str:
     """Return the lines that read rows of a few texts as the plainest rows of some datasets, in each order."""
     names = list(dict.fromkeys(name for _, row in seen.rows for name, value in row.items() if not is_empty(value)))
+    if {"role", "content"} <= set(names):  # messages, each on its own
+        return ""
     if not all(isinstance(row.get(name), str) for _, row in seen.rows for name in names):
         return ""
     ways = [
@@ -240,10 +243,11 @@ def _renamings(seen: SampledRows, datasets: Iterable[Dataset], attempt: Try) -> 
 def _may_be(dataset: Dataset, ours: str, theirs: str, row: Row, is_alone: bool) -> bool:
     """Return True for names much alike, for one with further words, and for a column of true and false as the label.
 
-    `is_alone` says that no other column is renamed: then ours may be the one with further words.
+    `is_alone` says that no other column is renamed: then ours may be the one with further words. A mark of what is not
+    trained on is no label: an answer that is left out is not a bad one.
     """
     if ours == dataset.label and is_true_or_false(row[theirs]):
-        return True
+        return not MARK.search(theirs)
     return (
         bool(get_close_matches(ours, [theirs], 1, MOST_ALIKE))
         or ours in theirs.split("_")
@@ -267,7 +271,7 @@ def _not_rows(seen: SampledRows, recognised: Recognised) -> str:
     if len(seen.rows) == 1 and lists and seen.key is None:
         ways = [
             f" The list {name!r} may hold the rows: `rows: {as_yaml(name)}` in the source (of a FILE: `--set "
-            f"rows={as_yaml(name)}`) reads {len(row[name])} of them"
+            f"{shlex.quote(f'rows={as_yaml(name)}')}`) reads {len(row[name])} of them"
             + (f", as {dataset!r}" if (dataset := recognised(seen.within(name))) else "")
             + (f", and not {others}." if (others := listed(one for one in filled if one != name)) else ".")
             for name in lists[:MOST_HINTS]

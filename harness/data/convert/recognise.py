@@ -158,6 +158,7 @@ class _Tally:
             return
         fit = dict(zip((id(row) for _, row in seen.rows), known, strict=True))
         read = converted = 0
+        reasons: dict[str, None] = {}
         for number, row in rows:
             if fit.get(id(row), True) is None:
                 self.error = self.error or f"row {number}: it lacks {listed(missing_fields(dataset, row))}"
@@ -165,12 +166,13 @@ class _Tally:
             try:
                 items = convert_row(dataset, row, options, self.check, is_gathered=dataset.gather is not None)
                 converted += sum(not isinstance(item, LeftOut) for item in items)
+                reasons |= dict.fromkeys(one.reason for one in (items, *items) if isinstance(one, LeftOut))
                 read += 1
             except DataError as problem:
                 self._note(number, problem)
         # A dataset may leave rows out, but one that makes nothing of any row does not read the file.
         self.share = read / len(rows) if converted else 0.0
-        self.error = self.error or (None if converted else "it leaves every row out")
+        self.error = self.error or (None if converted else ": ".join(("it leaves every row out", *reasons)))
 
     def _note(self, number: int, problem: DataError) -> None:
         if isinstance(problem, OtherKindError):

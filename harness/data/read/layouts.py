@@ -7,6 +7,11 @@ from typing import Any
 
 from harness.errors import DataError, listed, nearest
 
+# What the hub's viewer writes around the rows.
+_VIEWER = {
+    *("dataset", "config", "split", "features", "rows", "num_rows_total", "num_rows_per_page", "partial", "truncated"),
+}
+
 
 def rows_within(whole: Mapping[str, Any]) -> list[Any] | None:
     """Return the rows of a JSON object that holds a whole file; None for an object that is a row itself.
@@ -18,10 +23,10 @@ def rows_within(whole: Mapping[str, Any]) -> list[Any] | None:
     """
     values = list(whole.values())
     rows = whole.get("rows")
-    if isinstance(rows, list) and rows and all(isinstance(row, Mapping) and "row" in row for row in rows):
+    if isinstance(rows, list) and rows and whole.keys() <= _VIEWER and all(map(_is_viewers, rows)):
         return [_of_viewer(row) for row in rows]
     if whole.keys() >= {"columns", "data"} and whole.keys() <= {"columns", "data", "index"}:
-        return _of_split(whole["columns"], whole["data"])
+        return _of_split(whole["columns"], whole["data"], whole.get("index"))
     if not values or not values[0]:
         return None
     if all(isinstance(value, Mapping) for value in values):
@@ -43,8 +48,17 @@ def _is_list_of_objects(cell: Any) -> bool:
     return isinstance(cell, list) and bool(cell) and all(isinstance(one, Mapping) for one in cell)
 
 
-def _of_split(names: Any, rows: Any) -> list[Any] | None:
-    """Return rows of pandas' `split` layout; None where the names do not fit each list of cells."""
+def _is_viewers(entry: Any) -> bool:
+    return isinstance(entry, Mapping) and "row" in entry and entry.keys() <= {"row_idx", "row", "truncated_cells"}
+
+
+def _of_split(names: Any, rows: Any, index: Any) -> list[Any] | None:
+    """Return rows of pandas' `split` layout; None where the names do not fit each list of cells, or an index has texts.
+
+    An index of numbers is left out.
+    """
+    if index is not None and not (isinstance(index, list) and all(isinstance(one, int | float) for one in index)):
+        return None
     if not (isinstance(names, list) and names and all(map(_is_text, names)) and isinstance(rows, list)):
         return None
     if not all(isinstance(cells, list) and len(cells) == len(names) for cells in rows):

@@ -127,7 +127,7 @@ def _unflattened(row: Row) -> Row:
     fields = {
         name: value
         for name, value in row.items()
-        if name not in ours and name not in responses and not name.endswith(_OF_RESPONSE + _OF_SUGGESTION)
+        if name not in ours and responses.get(name) is not value and not name.endswith(_OF_RESPONSE + _OF_SUGGESTION)
     }
     return {"fields": fields, "responses": responses, "id": row.get("id")}
 

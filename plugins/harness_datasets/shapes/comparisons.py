@@ -51,6 +51,29 @@ def _rest(row: Row, *names: str) -> Row:
     return {name: value for name, value in row.items() if name not in names}
 
 
+def by_ranking(row: Row) -> Row:
+    """Rewrite a `ranking` to ranks: that of each answer, or the answers' numbers from best to worst, where both agree.
+
+    Raises:
+        DataError: where they do not.
+    """
+    if row.get("ranking") is None:
+        return row
+    ranking = list_of(row, "ranking")
+    if all(type(value) is int for value in ranking) and sorted(ranking) in (
+        list(range(len(ranking))),
+        list(range(1, len(ranking) + 1)),
+    ):
+        first = min(ranking, default=0)
+        if any(ranking[value - first] != place for place, value in enumerate(ranking, first)):
+            raise harness.DataError(
+                f"the ranking {shown(ranking)} may be the rank of each answer, or the answers' numbers from best to "
+                f"worst, which is another order. If these are ranks, and {first} is the best: "
+                f"`dataset: ranked_answers` with `columns: {{ranks: ranking}}`"
+            )
+    return _rest(row, "ranking") | {"ranks": ranking}
+
+
 def arena(row: Row) -> Row | LeftOut:
     """Rewrite two conversations and the winner, `model_a`, `model_b` or a tie."""
     winner = take(row, "winner", str)

@@ -94,7 +94,8 @@ def _chatgpt_message(message: Mapping[str, Any] | None) -> dict[str, Any] | None
     if kind in _ABOUT_THE_PAGE:
         return None
     read = "thoughts" if kind == "thoughts" else "parts" if kind in ("text", "multimodal_text") else "text"
-    if other := next((name for name in ("parts", "text", "thoughts") if name != read and content.get(name)), None):
+    texts = ("parts", "text", "thoughts", "content")
+    if other := next((name for name in texts if name != read and content.get(name)), None):
         raise harness.DataError(f"a message of the {role} is {shown(kind)}, and its {other!r} would be lost")
     if kind == "thoughts":
         thoughts = "\n\n".join(take(thought, "content", str) for thought in content["thoughts"])

@@ -61,8 +61,10 @@ COMPARISONS = (
                 f"prompt={_PROMPT}|query", *within(_RANKED, RANKED),
                 *order, "system?", "id?",
             )
-            for order in (("scores=scores|rewards|ratings|score|reward|rating",), ("ranks=ranks|rank|ranking",), ())
-        ), rank=-1,
+            for order in (
+                ("scores=scores|rewards|ratings|score|reward|rating",), ("ranks=ranks|rank",), ("ranking",), (),
+            )
+        ), rewrite=comparisons.by_ranking, rank=-1,
     ),
     Shape(
         "arena", "Chatbot Arena: `conversation_a`, `conversation_b` and the `winner`", "preferences",

@@ -1,0 +1,146 @@
+"""The evaluation `preferences`: how often a variant prefers the chosen completion of held-out pairs."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Annotated
+
+from pydantic import Field
+
+from harness.contract import Backend, Evaluation, EvaluationContext
+from harness.errors import HarnessError
+from harness.measure import statistics
+from harness.nouns import Result, Sample, Score
+from harness.options import Options
+from harness.recipe import DataSource, DataSpec
+from harness_evaluation.local import LOCAL, loaded_of
+from harness_evaluation.progress import progress_bar
+from harness_evaluation.val_loss import trained_on
+
+if TYPE_CHECKING:
+    from harness.data import EncodedData
+    from harness.model.load import LoadedVariant
+    from harness.nouns import Item
+
+Positive = Annotated[int, Field(gt=0)]
+
+
+class PreferenceOptions(Options):
+    """The options in a recipe. `data` is measured on instead of the recipe's `data.validation`."""
+
+    data: tuple[DataSource, ...] = ()
+    limit: Positive | None = None
+    batch_tokens: Positive = 8192
+
+
+def run(backend: Backend, options: PreferenceOptions, context: EvaluationContext) -> Iterator[Result]:
+    """Yield one result: `win_rate`, the share of pairs whose chosen completion has more, and `win_rate_per_token`.
+
+    More log-probability, and more of it a token, so that a longer completion is not at a disadvantage. A reward model's
+    scores are compared as they are in both. A tie counts half.
+    """
+    loaded = loaded_of(backend)
+    sources, encoded = _encoded(options, context, loaded)
+    items = encoded.items[: options.limit]
+    by = "score" if loaded.head is not None else "log-probability"
+    figures = _figures(loaded, items, options.batch_tokens)
+    samples = tuple(_as_sample(loaded, item, figures[number], by) for number, item in enumerate(items))
+    names = samples[0].metrics
+    weights = [sample.weight for sample in samples]
+    scores = {name: Score(*statistics.mean([sample.metrics[name] for sample in samples], weights)) for name in names}
+    examples = [example for item in items for example in item.examples]
+    trained = trained_on(loaded, examples)
+    details = {
+        "data": [source.model_dump() for source in sources],
+        "data_sha256": encoded.sha256,
+        "compared_by": by,
+        "trained_on": trained,
+    }
+    warnings = (
+        (f"{trained} of these {len(examples)} completions are some that the run was trained on: nothing is held out",)
+        if trained
+        else ()
+    )
+    yield Result("preferences", scores, samples, details, warnings)
+
+
+EVALUATION = Evaluation(
+    "preferences",
+    "how often the chosen completion of held-out pairs is preferred, by score or log-probability",
+    PreferenceOptions,
+    run,
+    needs=LOCAL,
+)
+
+
+def _figures(loaded: LoadedVariant, items: Sequence[Item], batch_tokens: int) -> dict[int, list[float]]:
+    from harness.model.scores import logprob_items, score_items
+
+    ask = logprob_items if loaded.head is None else score_items
+    figures = {}
+    with progress_bar(f"{loaded.variant.name}  preferences") as bar:
+        bar.expect(len(items))
+        for number, of_examples in ask(loaded, items, batch_tokens):
+            figures[number] = of_examples
+            bar.advance(1)
+    return figures
+
+
+def _as_sample(loaded: LoadedVariant, item: Item, figures: list[float], by: str) -> Sample:
+    """Return the record of one pair."""
+    chosen, rejected = figures
+    lengths = [1, 1] if by == "score" else [example.supervised for example in item.examples]
+    metrics = {
+        "win_rate": _wins(chosen, rejected),
+        "win_rate_per_token": _wins(chosen / lengths[0], rejected / lengths[1]),
+    }
+    prompt, texts = _texts(loaded, item)
+    ids = [[list(example.input_ids), list(map(int, example.loss_mask))] for example in item.examples]
+    content = hashlib.sha256(json.dumps(ids).encode()).hexdigest()
+    return Sample(
+        id=f"{item.examples[0].id.removesuffix(' chosen')}:{content[:12]}",
+        metrics=metrics,
+        prompt=prompt,
+        target=texts[0],
+        response=texts[0 if chosen > rejected else 1],
+        weight=float(item.extras.get("weight", 1.0)),  # type: ignore[arg-type]
+        input=prompt,
+        log_likelihoods=(chosen, rejected),
+    )
+
+
+def _wins(chosen: float, rejected: float) -> float:
+    return 0.5 if chosen == rejected else float(chosen > rejected)
+
+
+def _texts(loaded: LoadedVariant, item: Item) -> tuple[str, list[str]]:
+    """Return the prompt and the two completions as text."""
+    decode = loaded.template.tokenizer.decode
+    starts = [list(example.loss_mask).index(True) for example in item.examples]
+    texts = [
+        decode(example.input_ids[start:], skip_special_tokens=True).strip()
+        for example, start in zip(item.examples, starts, strict=True)
+    ]
+    return decode(item.examples[0].input_ids[: starts[0]], skip_special_tokens=True), texts
+
+
+def _encoded(
+    options: PreferenceOptions, context: EvaluationContext, loaded: LoadedVariant
+) -> tuple[Sequence[DataSource], EncodedData]:
+    """Return the sources that are measured on, and their pairs, encoded."""
+    from harness.data import encode_held_out, encode_sources
+
+    recipe, plugins = context.recipe, context.plugins
+    if recipe is not None and not options.data and recipe.data.validation_share:
+        return recipe.data.train, encode_held_out(recipe.data, plugins, loaded.template, reads="pairs")
+    sources = options.data or (recipe.data.validation if recipe is not None else ())
+    if not sources:
+        raise HarnessError(
+            "the evaluation 'preferences' has nothing to measure on: name held-out pairs in the recipe, under "
+            "`data.validation` or under `data` of the evaluation; for a plain model give the recipe with --recipe FILE"
+        )
+    spec = recipe.data if recipe is not None else DataSpec(train=sources)
+    reader = "the evaluation 'preferences'"
+    return sources, encode_sources(sources, spec, plugins.datasets, loaded.template, reads="pairs", reader=reader)
