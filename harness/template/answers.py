@@ -98,7 +98,7 @@ class Answers:
     def _without_header(self, text: str, prompt: str) -> str:
         """Return the text without the role's header, where the prompt goes on in the turn of a call and has none."""
         header = self.habits.header
-        return text.removeprefix(header) if header and not prompt.endswith(header) else text
+        return text.removeprefix(header) if header and prompt and not prompt.endswith(header) else text
 
     def _without_empty_thought(self, text: str) -> str:
         """Return the text without the empty thought that it begins with, or else without line ends before it."""

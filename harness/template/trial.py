@@ -244,13 +244,18 @@ class Trial:
         if asked != unasked or not whole.startswith(asked):
             return
         header = whole[len(asked) :].partition(ANSWER["content"])[0]
-        always = whole.endswith(asked.rpartition(QUESTION["content"])[2])  # it asks for an answer behind every message
-        if header.strip() and not always:
+        if header.strip() and not self._always_asks(asked, whole):
             raise TemplateError(
                 f"template {self.name!r} has no generation prompt that fits (`add_generation_prompt`): asked for an "
                 f"answer, the model is given {asked[-30:]!r}, and learns answers that begin with {header!r}"
                 f"{self._unset()}"
             )
+
+    def _always_asks(self, asked: str, whole: str) -> bool:
+        """Return whether the template asks for an answer behind every message, behind an answer's stop token too."""
+        behind = whole.rpartition(ANSWER["content"])[2]
+        asks = any(behind.partition(stop)[2].strip() for stop in self.template.stop_tokens)
+        return asks and whole.endswith(asked.rpartition(QUESTION["content"])[2])
 
     def _unset(self) -> str:
         """Return a sentence about the variables that the template reads and that are not set; empty without any."""

@@ -509,6 +509,7 @@ def test_building_twice_gives_the_same_bytes_and_a_card_that_says_where_they_com
                  "harness data build r.yaml --out mix.jsonl", "dataset: alpaca", "dataset: messages"):  # fmt: skip
         assert part in card, part
     assert harness("data", "build", "r.yaml", "--out", "mix.jsonl").code == 0
+    assert str(tmp_path) not in card.split("## To repeat it")[0] + card.split("```yaml")[-1]
     assert (tmp_path / "mix.jsonl").read_bytes() == first and (tmp_path / "mix.md").read_text() == card
     back = harness("data", "validate", "mix.jsonl")
     assert back.code == 0 and "read as messages" in back.err and "6 of 6 rows kept" in back.out

@@ -54,7 +54,8 @@ WRONG = {
     "eos inside an answer": (
         MESSAGES.replace("{{ m['content'] }}", "{{ m['content'] | replace('. ', '.<|im_end|> ') }}") + PROMPT,
         Conversation.of(("user", "q"), ("assistant", "One. Two.")),
-        r"message 2: the answer holds a stop token before its end: 'One.<\|im_end\|> Two.<\|im_end\|>",
+        r"message 2: template 'odd' goes on behind the token that ends its answers, 'One.<\|im_end\|>', "
+        r"where an engine stops: ' Two.",
     ),
     "two BOS": ("{{ bos_token }}{{ bos_token }}" + MESSAGES + PROMPT, SHORT,
                 r"writes '<\|endoftext\|>', with which a text begins once, 2 times"),

@@ -14,6 +14,7 @@ import click
 from harness.cli.context import Context
 from harness.errors import DataError, HarnessError
 from harness.files import write_text
+from harness.pages import names_of
 from harness_commands.data.reading import (
     Part,
     Reading,
@@ -126,6 +127,7 @@ def _card(
     from harness import __version__
 
     reports = stream.reports
+    names = names_of([report.path for report in reports])  # the card is published beside the data
     kinds = {"messages": "conversations", "preferences": "preferences", "feedback": "completions, each good or bad"}
     lines = [
         f"# {out.stem}",
@@ -148,11 +150,11 @@ def _card(
         "| dataset | file | licence | rows read | kept | used | SHA-256 of the file |",
         "|---|---|---|---:|---:|---:|---|",
     ]
-    for report in reports:
+    for report, name in zip(reports, names, strict=True):
         licence = context.plugins.datasets[report.source].licence
         cells = [
             report.source,
-            report.path,
+            name,
             licence,
             f"{report.rows:,}",
             f"{report.kept:,}",
@@ -167,7 +169,9 @@ def _card(
     ]
     lines += ["## What was left out", ""]
     left_out = [
-        f"- `{report.path}`: {count:,}: {reason}" for report in reports for reason, count in report.left_out.items()
+        f"- `{name}`: {count:,}: {reason}"
+        for report, name in zip(reports, names, strict=True)
+        for reason, count in report.left_out.items()
     ]
     lines += [*(left_out or ["Nothing."]), ""]
     if reading.recipe:
@@ -177,7 +181,7 @@ def _card(
     if reading.recognised:
         lines += ["## What was recognised", ""]
         for index, match in reading.recognised.items():
-            lines.append(f"- `{reports[index].path}` as `{match.dataset}` (sure: {match.sureness:.0%}): {match.why}")
+            lines.append(f"- `{names[index]}` as `{match.dataset}` (sure: {match.sureness:.0%}): {match.why}")
         lines.append("")
     lines += ["## To repeat it", "", "```bash", command, "```", ""]
     if reading.recipe:
@@ -185,11 +189,19 @@ def _card(
             "with these data in the recipe:",
             "",
             "```yaml",
-            _yaml({"data": reading.recipe.data.model_dump(mode="json")}),
+            _yaml({"data": _without_folders(reading.recipe.data.model_dump(mode="json"))}),
             "```",
             "",
         ]
     return "\n".join(lines)
+
+
+def _without_folders(data: dict[str, Any]) -> dict[str, Any]:
+    """Return the data of a recipe with the paths of its sources as on a page that is sent on."""
+    sources = [source for part in ("train", "validation") for source in data[part] if source["path"]]
+    for source, name in zip(sources, names_of([source["path"] for source in sources]), strict=True):
+        source["path"] = name
+    return data
 
 
 def _yaml(value: Any) -> str:
