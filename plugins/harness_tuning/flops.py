@@ -82,7 +82,7 @@ def measured_peak(device: torch.device, dtype: torch.dtype) -> float:
             torch.mm(one, other)
             _wait_for(device)
             seconds = time.perf_counter() - began
-            best = max(best, 2 * size**3 / seconds)
+            best = max(best, 2 * size**3 / max(seconds, 1e-9))
         if seconds > LONG_S:
             break
     return best

@@ -268,7 +268,7 @@ def _show_result(context: Context, tuner: Tuner, seconds: float, validation: lis
         f"memory {peak_memory_bytes(tuner.device) / 2**30:.2f} GiB{change}\n"
         f"{ended}{merging}[dim]{'model' if whole else 'adapter'}, chat template{kept} are in[/dim] "
         f"{run.folder}\n\n"
-        f"{measure}  harness serve {run.name}",
+        f"{measure}  harness {f'serve {run.name}' if tuner.head is None else f'score {run.name} FILE'}",
         soft_wrap=True,
     )
 

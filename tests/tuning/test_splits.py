@@ -81,7 +81,9 @@ def test_every_split_and_layout_of_a_step_has_the_same_gradient_and_metrics(base
                 weight.normal_(std=0.01, generator=generator)
     results = []
     for layout, split in [(source, split) for split in SPLITS] + [(packed, SPLITS[0]), (packed, SPLITS[-1])]:
-        figures = learner.backward([layout.batch(layout.part(indices)) for indices in split])
+        read = learner.backward([layout.batch(layout.part(indices)) for indices in split])
+        assert read is not None
+        figures = read()
         gradient = torch.cat([master.grad.flatten() for master in learner.optimizer.masters.values()])
         results.append((figures, gradient))
         learner.optimizer.adamw.zero_grad()
