@@ -15,9 +15,9 @@ from hypothesis import strategies as st
 
 import harness
 from harness.data import load_source, read_rows
+from harness.data.convert.cells import writes_line_ends
 from harness.data.read import jsontext, storage, tables
 from harness.data.read.storage import files_of
-from harness.data.read.tables import writes_line_ends
 from harness.errors import MissingExtraError
 from harness.plugins import Plugins
 from harness.recipe import DataSource

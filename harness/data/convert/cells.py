@@ -1,4 +1,4 @@
-"""Objects and lists that stand as text in a cell, as in CSV and some Parquet files, decoded where they are meant.
+"""Cells of tables: objects and lists that stand as text in them, decoded where they are meant, and written line ends.
 
 A dataset declares the keys inside such a column. A column that may be text as well (a prompt, or its messages) is
 decoded only if it holds objects of these keys with a role, a speaker or a type.
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import re
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -21,6 +22,8 @@ _Columns = tuple[tuple[str, frozenset[str] | None], ...]
 _KNOWN: dict[int, tuple[_Fields, _Columns]] = {}  # by the id of the fields, which are held
 MOST_KNOWN = 1024
 _KINDS = ("role", "from", "type")  # keys that say what an object is
+# A line end written as two characters, in prose: `\neq`, `C:\new` and the like are none.
+_WRITTEN_END = re.compile(r"(?:[\w.!?:;,)\"'\]]|\\n)\\n(?=\\n|[A-Z0-9\s(*-]|$)")
 
 
 def with_objects(dataset: Dataset, row: Row) -> Row:
@@ -76,3 +79,25 @@ def _decoded(text: str) -> Any:
             return json.loads(json.dumps(ast.literal_eval(text.strip())))
     except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
         return None
+
+
+def writes_line_ends(row: Mapping[str, Any]) -> bool:
+    """Return True where a text of a row has line ends written as `\\n`, by all signs: in prose, and no other ones.
+
+    JSON in a cell is not prose: its line ends are written so.
+    """
+    return any(
+        isinstance(cell, str)
+        and "\\n" in cell
+        and "\n" not in cell
+        and _WRITTEN_END.search(cell)
+        and not _is_json(cell)
+        for cell in row.values()
+    )
+
+
+def _is_json(cell: str) -> bool:
+    try:
+        return isinstance(json.loads(cell), dict | list)
+    except (ValueError, RecursionError):
+        return False

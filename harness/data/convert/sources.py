@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING
 
 from harness.contract import Dataset
 from harness.data.convert.accounting import UnreadError, check_accounted
+from harness.data.convert.cells import writes_line_ends
 from harness.data.convert.conversion import convert_row, renamed
 from harness.data.convert.fields import LeftOut, having_fields
 from harness.data.convert.validity import check_item
 from harness.data.read.formats import OnError, raise_error, read_rows
 from harness.data.read.storage import files_of
-from harness.data.read.tables import writes_line_ends
 from harness.data.reports import SourceReport
 from harness.errors import DataError, listed
 from harness.nouns import Conversation, DataItem, Match, Row

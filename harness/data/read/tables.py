@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import csv
 import itertools
-import json
 import re
 from collections import Counter, deque
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from harness.data.read.jsontext import MAX_ROW, Parsed, lines_of, not_utf8
 from harness.errors import DataError, shown
@@ -22,8 +20,6 @@ LONGEST_NAME = 40  # characters of a column's name
 _OPEN = "a quote is opened and not closed"
 WASTED = 1_000_000  # lines read again because of quotes that are never closed, after which a file is given up
 
-# A line end written as two characters, in prose: `\neq`, `C:\new` and the like are none.
-_WRITTEN_END = re.compile(r"(?:[\w.!?:;,)\"'\]]|\\n)\\n(?=\\n|[A-Z0-9\s(*-]|$)")
 
 Line = tuple[int, str | DataError]
 Record = tuple[int, list[str] | DataError]
@@ -72,28 +68,6 @@ def table_rows(chunks: Iterator[bytes], delimiter: str, offset: int = 0) -> Iter
             )
         else:
             yield number, dict(zip(names, cells, strict=True))
-
-
-def writes_line_ends(row: Mapping[str, Any]) -> bool:
-    """Return True where a text of a row has line ends written as `\\n`, by all signs: in prose, and no other ones.
-
-    JSON in a cell is not prose: its line ends are written so.
-    """
-    return any(
-        isinstance(cell, str)
-        and "\\n" in cell
-        and "\n" not in cell
-        and _WRITTEN_END.search(cell)
-        and not _is_json(cell)
-        for cell in row.values()
-    )
-
-
-def _is_json(cell: str) -> bool:
-    try:
-        return isinstance(json.loads(cell), dict | list)
-    except (ValueError, RecursionError):
-        return False
 
 
 def looks_like_table(head: str, is_whole: bool) -> str | None:
