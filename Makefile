@@ -34,7 +34,7 @@ test: chromium .venv/installed-dev
 
 # What needs no engine and no browser, and neither tunes nor evaluates.
 test-quick: .venv/installed-dev
-	.venv/bin/python -m pytest -n auto -m "not (soak or slow or vllm or browser or real_model)" --durations=15 $(TESTS)
+	OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto -m "not (soak or slow or vllm or browser or real_model)" --durations=15 $(TESTS)
 
 # What takes minutes each. Its outcome is kept in bench/results/.
 soak: chromium .venv/installed-dev real-model

@@ -20,6 +20,8 @@ from harness.errors import HarnessError  # noqa: E402
 from harness.model.load import load_adapted, load_model  # noqa: E402
 from harness.recipe import ModelSpec  # noqa: E402
 
+pytestmark = pytest.mark.slow  # it tunes
+
 IDS = torch.arange(3, 43)[None]
 
 

@@ -18,6 +18,8 @@ from harness_tuning.optimizer import learning_rate_at
 
 from harness.recipe import TuneSpec
 
+pytestmark = pytest.mark.slow  # it tunes
+
 
 def fingerprint(run: Path) -> str:
     return hashlib.sha256((run / "adapter" / "adapter_model.safetensors").read_bytes()).hexdigest()

@@ -23,6 +23,8 @@ from harness.model.load import load_model  # noqa: E402
 from harness.nouns import Example, Item  # noqa: E402
 from harness.recipe import ModelSpec, TuneSpec  # noqa: E402
 
+pytestmark = pytest.mark.slow  # it tunes
+
 SPLITS = ([[0, 1, 2, 3, 4, 5]], [[5, 0], [1, 2, 3], [4]], [[0], [1], [2], [3], [4], [5]])
 
 
