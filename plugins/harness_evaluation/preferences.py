@@ -10,17 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 from pydantic import Field
 
 from harness.contract import Backend, Evaluation, EvaluationContext
-from harness.errors import HarnessError
 from harness.measure import statistics
 from harness.nouns import Result, Sample, Score
 from harness.options import Options
-from harness.recipe import DataSource, DataSpec
+from harness.recipe import DataSource
+from harness_evaluation.held_out import encoded_held_out
 from harness_evaluation.local import LOCAL, loaded_of
 from harness_evaluation.progress import progress_bar
 from harness_evaluation.val_loss import trained_on
 
 if TYPE_CHECKING:
-    from harness.data import EncodedData
     from harness.model.load import LoadedVariant
     from harness.nouns import Item
 
@@ -42,7 +41,10 @@ def run(backend: Backend, options: PreferenceOptions, context: EvaluationContext
     scores are compared as they are in both. A tie counts half.
     """
     loaded = loaded_of(backend)
-    sources, encoded = _encoded(options, context, loaded)
+    sources, encoded = encoded_held_out(
+        options.data, context, loaded.template, changed={}, reads="pairs", reader="the evaluation 'preferences'",
+        kind="pairs",
+    )  # fmt: skip
     items = encoded.items[: options.limit]
     by = "score" if loaded.head is not None else "log-probability"
     figures = _figures(loaded, items, options.batch_tokens)
@@ -124,23 +126,3 @@ def _texts(loaded: LoadedVariant, item: Item) -> tuple[str, list[str]]:
         for example, start in zip(item.examples, starts, strict=True)
     ]
     return decode(item.examples[0].input_ids[: starts[0]], skip_special_tokens=True), texts
-
-
-def _encoded(
-    options: PreferenceOptions, context: EvaluationContext, loaded: LoadedVariant
-) -> tuple[Sequence[DataSource], EncodedData]:
-    """Return the sources that are measured on, and their pairs, encoded."""
-    from harness.data import encode_held_out, encode_sources
-
-    recipe, plugins = context.recipe, context.plugins
-    if recipe is not None and not options.data and recipe.data.validation_share:
-        return recipe.data.train, encode_held_out(recipe.data, plugins, loaded.template, reads="pairs")
-    sources = options.data or (recipe.data.validation if recipe is not None else ())
-    if not sources:
-        raise HarnessError(
-            "the evaluation 'preferences' has nothing to measure on: name held-out pairs in the recipe, under "
-            "`data.validation` or under `data` of the evaluation; for a plain model give the recipe with --recipe FILE"
-        )
-    spec = recipe.data if recipe is not None else DataSpec(train=sources)
-    reader = "the evaluation 'preferences'"
-    return sources, encode_sources(sources, spec, plugins.datasets, loaded.template, reads="pairs", reader=reader)

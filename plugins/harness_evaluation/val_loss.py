@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 from pydantic import Field
 
 from harness.contract import Backend, Evaluation, EvaluationContext
-from harness.errors import HarnessError
 from harness.extras import require
 from harness.measure import statistics
-from harness.nouns import Result, Sample, Score
+from harness.nouns import Item, Result, Sample, Score
 from harness.options import Options
-from harness.recipe import DataSource, DataSpec
+from harness.recipe import DataSource
+from harness_evaluation.held_out import encoded_held_out
 from harness_evaluation.local import LOCAL, loaded_of
 from harness_evaluation.progress import progress_bar
 
@@ -44,15 +44,19 @@ def run(backend: Backend, options: ValLossOptions, context: EvaluationContext) -
     The standard error takes conversations, not tokens, as the independent items: tokens of one conversation vary
     together. See `statistics.mean`, whose weights are the token counts.
     """
+    require("torch", "evaluation")
+    from harness.model.scores import logprob_items
+
     loaded = loaded_of(backend)
     sources, encoded = _encoded(options, context, loaded.template)
     examples = encoded.examples[: options.limit]
+    items = [Item((example,), ("answer",)) for example in examples]
     with progress_bar(f"{loaded.variant.name}  val_loss") as bar:
         bar.expect(len(examples))
         losses: dict[int, float] = {}
-        for batch in _batches(examples, options.batch_tokens):
-            losses |= dict(zip(batch, negative_log_likelihoods(loaded, [examples[i] for i in batch]), strict=True))
-            bar.advance(len(batch))
+        for index, (logprob,) in logprob_items(loaded, items, options.batch_tokens):
+            losses[index] = -logprob
+            bar.advance(1)
     samples = tuple(_as_sample(loaded, example, losses[index]) for index, example in enumerate(examples))
     nll = statistics.mean([sample.metrics["nll"] for sample in samples], [sample.weight for sample in samples])
     scores = {
@@ -87,32 +91,6 @@ EVALUATION = Evaluation(
     texts,
     needs=LOCAL,
 )
-
-
-def negative_log_likelihoods(loaded: LoadedVariant, examples: Sequence[Example]) -> list[float]:
-    """Return the summed negative log-likelihood (natural log, float32) of each example's supervised tokens."""
-    torch = require("torch", "evaluation")
-    from harness.model.batching import padded
-    from harness.model.logprobs import target_logprobs
-    from harness.nouns import Item
-
-    items = [Item((example,), ("answer",)) for example in examples]
-    batch = padded(items, loaded.template.pad_id, loaded.device)
-    with torch.inference_mode():
-        losses: list[float] = batch.by_document(-target_logprobs(loaded.model, batch)).tolist()
-    return losses
-
-
-def _batches(examples: Sequence[Example], budget_tokens: int) -> Iterator[list[int]]:
-    """Yield indices in batches of like lengths, none above `budget_tokens` with its padding (one example at least)."""
-    batch: list[int] = []
-    for index in sorted(range(len(examples)), key=lambda index: -len(examples[index])):
-        if batch and (len(batch) + 1) * len(examples[batch[0]]) > budget_tokens:
-            yield batch
-            batch = []
-        batch.append(index)
-    if batch:
-        yield batch
 
 
 def _as_sample(loaded: LoadedVariant, example: Example, nll_sum: float) -> Sample:
@@ -158,22 +136,8 @@ def _warnings(loaded: LoadedVariant, trained: int | None, n: int) -> tuple[str, 
 def _encoded(
     options: ValLossOptions, context: EvaluationContext, template: BoundTemplate
 ) -> tuple[Sequence[DataSource], EncodedData]:
-    """Return the sources that are measured on, and their rows, encoded."""
-    from harness.data import encode_held_out, encode_sources
-    from harness.data.cache.store import kept_validation
-
-    recipe, plugins = context.recipe, context.plugins
     limits = {"max_tokens": options.max_tokens, "on_overlong": options.on_overlong}
     chosen = {key: value for key, value in limits.items() if value is not None}
-    if recipe is not None and not options.data and recipe.data.validation_share:
-        spec = recipe.data.model_copy(update=chosen)
-        return spec.train, kept_validation(spec, plugins, template) or encode_held_out(spec, plugins, template)
-    sources = options.data or (recipe.data.validation if recipe is not None else ())
-    if not sources:
-        raise HarnessError(
-            "val_loss has nothing to measure on: name held-out data in the recipe, under `data.validation` or under "
-            "`data` of the evaluation; for a plain model give the recipe with --recipe FILE"
-        )
-    base = recipe.data if recipe is not None else DataSpec(train=sources)
-    spec = base.model_copy(update=chosen)
-    return sources, encode_sources(sources, spec, plugins.datasets, template, reader="val_loss")
+    return encoded_held_out(
+        options.data, context, template, changed=chosen, reads="conversations", reader="val_loss", kind="data"
+    )
