@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError, ValidationInfo, field_validator
@@ -32,6 +33,18 @@ def broken_default(options: type[Options]) -> str | None:
                 key = ".".join(map(str, problem["loc"]))
                 return f"the default of its option {key!r} is {problem['input']!r}: {problem['msg']}"
     return None
+
+
+def leaves(settings: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the leaves of nested settings by their names: `tune.method.rank`, `data.train.0.path`."""
+    if isinstance(settings, Mapping) and settings:
+        for key, item in settings.items():
+            yield from leaves(item, f"{name}.{key}" if name else str(key))
+    elif isinstance(settings, Sequence) and not isinstance(settings, str) and settings:
+        for number, item in enumerate(settings):
+            yield from leaves(item, f"{name}.{number}" if name else str(number))
+    else:
+        yield name, list(settings) if isinstance(settings, tuple) else settings
 
 
 def _kinds(annotation: Any) -> set[Any]:

@@ -13,9 +13,9 @@ from typing import Any
 import harness
 from harness.contract.events import Artefact, Evaluated, Event, Finished, Samples, Started, Step, Validation
 from harness.extras import require
-from harness.options import Options
+from harness.options import Options, leaves
 from harness.run import id_of
-from harness_trackers.values import EXTRA, figures, flat, scores, transcript
+from harness_trackers.values import EXTRA, figures, scores, transcript
 
 STATUS = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 ID_TAG = "harness.id"
@@ -54,7 +54,7 @@ class Mlflow:
             entities = self.mlflow.entities
             new = [
                 entities.Param(_name(key), str(value)[:LONGEST_PARAM])
-                for key, value in flat(event.recipe)
+                for key, value in leaves(event.recipe)
                 if _name(key) not in known
             ]
             for start in range(0, len(new), 100):  # as many as MLflow takes at once

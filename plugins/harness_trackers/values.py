@@ -1,9 +1,8 @@
-"""Figures, settings and texts of events, in the forms that trackers take: what is the same for all of them."""
+"""Figures and texts of events, in the forms that trackers take: what is the same for all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping
 
 from harness.contract.events import Evaluated, Samples
 
@@ -29,18 +28,6 @@ def scores(event: Evaluated) -> dict[str, float]:
             if score.stderr is not None:
                 named[f"{name}/stderr"] = score.stderr
     return named
-
-
-def flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the leaves of nested settings by their names: `tune.method.rank`, `data.train.0.path`."""
-    if isinstance(value, Mapping) and value:
-        for key, item in value.items():
-            yield from flat(item, f"{name}.{key}" if name else str(key))
-    elif isinstance(value, Sequence) and not isinstance(value, str) and value:
-        for number, item in enumerate(value):
-            yield from flat(item, f"{name}.{number}")
-    else:
-        yield name, list(value) if isinstance(value, tuple) else value
 
 
 def transcript(event: Samples) -> str:

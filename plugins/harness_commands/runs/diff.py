@@ -9,7 +9,7 @@ import click
 
 from harness.cli.context import Context
 from harness.cli.runs import find_run
-from harness_commands.runs.facts import figures_of, flat, recipe_of, scores_of, shown
+from harness_commands.runs.facts import figures_of, recipe_of, scores_of, shown
 
 ABSENT = "–"
 
@@ -21,8 +21,10 @@ ABSENT = "–"
 @click.pass_obj
 def diff(context: Context, first: str, second: str, as_json: bool) -> None:
     """Show where the recipes of runs A and B differ, and their figures and evaluations side by side."""
+    from harness.options import leaves
+
     runs = [find_run(context, name) for name in (first, second)]
-    one, other = (flat(recipe_of(run)) for run in runs)
+    one, other = (dict(leaves(recipe_of(run))) for run in runs)
     keys = [key for key in dict.fromkeys([*one, *other]) if key != "name" and one.get(key) != other.get(key)]
     recipes = {key: (one.get(key), other.get(key)) for key in keys}
     figures = [figures_of(run) for run in runs]

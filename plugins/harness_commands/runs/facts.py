@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,21 +24,6 @@ def recipe_of(run: Run) -> dict[str, Any]:
     if not isinstance(recipe, dict):
         raise HarnessError(f"{path}: not a recipe")
     return recipe
-
-
-def flat(value: Any, name: str = "") -> dict[str, Any]:
-    """Return the leaves of nested settings by name: `tune.method.rank`, `data.train.0.path`."""
-    items: Sequence[tuple[Any, Any]] = ()
-    if isinstance(value, Mapping):
-        items = list(value.items())
-    elif isinstance(value, list | tuple):
-        items = list(enumerate(value))
-    if not items:
-        return {name: value}
-    leaves: dict[str, Any] = {}
-    for key, item in items:
-        leaves |= flat(item, f"{name}.{key}" if name else str(key))
-    return leaves
 
 
 def figures_of(run: Run) -> dict[str, float]:
