@@ -75,9 +75,23 @@ def _folder(run: Run, step: int) -> Path:
 
 def read_progress(folder: Path) -> Progress:
     """Return the progress of a checkpoint. Raises ValueError, KeyError or TypeError where it is damaged."""
-    saved = json.loads((folder / "progress.json").read_text())
+    return _progress(json.loads((folder / "progress.json").read_text()))
+
+
+def _progress(saved: dict[str, Any]) -> Progress:
     best = Best(**saved.pop("best", {}))
     return Progress(**{key: saved[key] for key in Progress.__dataclass_fields__ if key in saved}, best=best)
+
+
+def _opened(folder: Path) -> tuple[dict[str, Any], StateFile]:
+    """Return a checkpoint's progress.json and its tensors.
+
+    Raises OSError, ValueError, KeyError or TypeError where it is damaged.
+    """
+    saved = json.loads((folder / "progress.json").read_text())
+    if saved["state_sha256"] != read_sha256(folder / "state.safetensors"):
+        raise ValueError("state.safetensors is not as it was written")
+    return saved, StateFile(folder / "state.safetensors")
 
 
 def load_checkpoint(run: Run, data_sha256: str) -> tuple[Progress, Mapping[str, torch.Tensor]] | None:
@@ -90,11 +104,8 @@ def load_checkpoint(run: Run, data_sha256: str) -> tuple[Progress, Mapping[str, 
     """
     for folder in reversed(checkpoints(run)):
         try:
-            saved = json.loads((folder / "progress.json").read_text())
-            if saved["state_sha256"] != read_sha256(folder / "state.safetensors"):
-                raise ValueError("state.safetensors is not as it was written")
-            data_before, progress = saved["data_sha256"], read_progress(folder)
-            tensors = StateFile(folder / "state.safetensors")
+            saved, tensors = _opened(folder)
+            data_before, progress = saved["data_sha256"], _progress(saved)
             break
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             click.echo(f"warning: the checkpoint {folder} is damaged ({error}); going back to the one before", err=True)
@@ -116,10 +127,7 @@ def best_checkpoint(run: Run, step: int) -> Mapping[str, torch.Tensor]:
     """Return the tensors of the checkpoint of `step`, whole. Raises RunError where it is damaged or gone."""
     folder = _folder(run, step)
     try:
-        saved = json.loads((folder / "progress.json").read_text())
-        if saved["state_sha256"] != read_sha256(folder / "state.safetensors"):
-            raise ValueError("state.safetensors is not as it was written")
-        return StateFile(folder / "state.safetensors")
+        return _opened(folder)[1]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise harness.RunError(
             f"{folder}: the checkpoint of the lowest validation loss is damaged ({error}). Set tune.keep: last in "

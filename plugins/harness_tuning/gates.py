@@ -24,7 +24,7 @@ from harness.model.forward import causal_lm, plain_logits
 from harness_tuning.checkpoint import random_state, restore_random
 from harness_tuning.learner import Learner
 from harness_tuning.precision import in_float32
-from harness_tuning.probes import measure_probes
+from harness_tuning.probes import mean_difference, measure_probes
 
 # Mean absolute difference of log-probabilities in nats, both computed in float32.
 LARGEST_DIFFERENCE = 1e-3
@@ -70,8 +70,7 @@ def check_start(learner: Learner, batch: Batch) -> Gate:
     learner.model.eval()  # without dropout, so that two passes can be compared
     with in_float32():
         (exact,) = learner.observed([learner.prepared(batch)])
-        difference = check_fast_loss(learner, exact)
-        at_start = check_value_at_start(learner, exact)
+    difference, at_start = check_fast_loss(learner, exact), check_value_at_start(learner, exact)
     (batch,) = learner.observed([learner.prepared(batch)])
     layers, unseen = check_gradients(learner, batch) if learner.is_adapter else (0, ())
     return Gate(batch.supervised, layers, difference, at_start, unseen)
@@ -100,7 +99,7 @@ def check_value_at_start(learner: Learner, batch: Batch) -> float | None:
     if objective.value_at_start is None or (expected := objective.value_at_start(learner.options)) is None:
         return None
     with in_float32():
-        value = float(learner.mean(learner.loss(batch), objective.units(batch)))
+        value = float(learner.value(batch))
     if not abs(value - expected) <= LARGEST_DIFFERENCE_AT_START * max(1.0, abs(expected)):
         raise harness.HarnessError(
             f"the objective {objective.name!r} begins with a loss of {value:.4f}, expected {expected:.4f} within "
@@ -116,7 +115,7 @@ def check_gradients(learner: Learner, batch: Batch) -> tuple[int, tuple[str, ...
     Of a layer with LoRA it is B that needs a gradient: with B = 0, A has none yet. The experts of a layer count
     together. Raises HarnessError for a layer without a gradient, or with one that is not finite.
     """
-    learner.mean(learner.loss(batch), learner.objective.units(batch)).backward()
+    learner.value(batch).backward()
     norms: dict[str, float] = defaultdict(float)
     experts: dict[str, float] = defaultdict(float)
     moving = {
@@ -152,8 +151,7 @@ def _expert(parameter: str) -> str | None:
 
 def check_unchanged(before: list[list[float]], after: list[list[float]], method: str) -> None:
     """Raise HarnessError where a method changed the model before step 1 (log-probabilities, in nats)."""
-    pairs = [pair for one, other in zip(before, after, strict=True) for pair in zip(one, other, strict=True)]
-    difference = sum(abs(one - other) for one, other in pairs) / max(len(pairs), 1)
+    difference = mean_difference(before, after)
     if not difference <= LARGEST_DIFFERENCE:
         raise harness.HarnessError(
             f"the method {method!r} changes what the model says before anything is trained: log-probabilities differ "
@@ -169,11 +167,8 @@ def check_goes_on(saved: Mapping[str, Any], now: list[list[float]], model: Any, 
         saved: the run's probes.json.
         now: the log-probabilities of its probes, measured now.
     """
-    expected = [probe["tuned"] for probe in saved["probes"]]
-    pairs = [pair for one, other in zip(expected, now, strict=True) for pair in zip(one, other, strict=True)]
-    difference = sum(abs(one - other) for one, other in pairs) / max(len(pairs), 1)
-    dtype = str(causal_lm(model).get_input_embeddings().weight.dtype).removeprefix("torch.")
-    allowed = allowed_difference(model) if saved["dtype"] == dtype else ROUNDING["other"]
+    difference = mean_difference([probe["tuned"] for probe in saved["probes"]], now)
+    allowed = allowed_difference(model) if saved["dtype"] == _dtype_of(model) else ROUNDING["other"]
     if not difference <= allowed:
         raise harness.HarnessError(
             f"the adapter of {run} does not give what it gave when that run ended: log-probabilities of its probes "
@@ -183,8 +178,12 @@ def check_goes_on(saved: Mapping[str, Any], now: list[list[float]], model: Any, 
 
 def allowed_difference(model: Any) -> float:
     """Return the largest mean difference of log-probabilities that rounding in a model's dtype explains, in nats."""
-    dtype = str(causal_lm(model).get_input_embeddings().weight.dtype).removeprefix("torch.")
-    return ROUNDING.get(dtype, ROUNDING["other"])
+    return ROUNDING.get(_dtype_of(model), ROUNDING["other"])
+
+
+def _dtype_of(model: Any) -> str:
+    """Return the dtype of a model's embeddings, as recipes name it."""
+    return str(causal_lm(model).get_input_embeddings().weight.dtype).removeprefix("torch.")
 
 
 def plain_logprobs(model: Any, batch: Batch) -> Tensor:

@@ -158,6 +158,10 @@ class Learner:
             for batch in batches
         ]
 
+    def value(self, batch: Batch) -> Tensor:
+        """Return the mean loss of one batch alone, in this process, with its gradient."""
+        return self.mean(self.loss(batch), self.objective.units(batch))
+
     @staticmethod
     def mean(loss: Loss, units: Mapping[str, float]) -> Tensor:
         """Return the sum of the terms, each by its weight and divided by its units."""

@@ -47,8 +47,8 @@ def measure_probes(model: Any, probes: list[dict[str, Any]]) -> list[list[float]
 
 
 def mean_difference(some: list[list[float]], others: list[list[float]]) -> float:
-    """Return the mean absolute difference of two measurements, in nats."""
+    """Return the mean absolute difference of two measurements, in nats; 0 for measurements of nothing."""
     differences = [
         abs(a - b) for left, right in zip(some, others, strict=True) for a, b in zip(left, right, strict=True)
     ]
-    return sum(differences) / len(differences)
+    return sum(differences) / max(len(differences), 1)

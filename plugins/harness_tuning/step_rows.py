@@ -30,6 +30,6 @@ def _loss_of(learner: Learner, batch: Batch) -> float:
     try:
         with torch.no_grad():
             (batch,) = learner.observed([batch])
-            return float(learner.mean(learner.loss(batch), learner.objective.units(batch)))
+            return float(learner.value(batch))
     finally:
         learner.model.train(was_training)

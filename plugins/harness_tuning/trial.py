@@ -159,7 +159,7 @@ def _timed(stretch: Stretch, part: Part, backward: bool = True) -> float:
     began = time.perf_counter()
     (batch,) = learner.observed([batch])
     with torch.set_grad_enabled(backward):
-        mean = learner.mean(learner.loss(batch), learner.objective.units(batch))
+        mean = learner.value(batch)
         if backward:
             mean.backward()
     float(mean.detach())  # waits for an accelerator
