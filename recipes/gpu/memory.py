@@ -8,7 +8,6 @@ libraries (half a GiB to one), what the allocator loses between blocks, and the 
 from __future__ import annotations
 
 import sys
-import weakref
 from pathlib import Path
 from typing import Any, NamedTuple
 from unittest.mock import patch
@@ -16,12 +15,10 @@ from unittest.mock import patch
 import peft.tuners.tuners_utils
 import torch
 import transformers
+from harness_tuning.memory import Held
 from harness_tuning.methods.lora import LoraOptions, apply_lora
 from ruamel.yaml import YAML
 from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
-from torch.utils.weak import WeakIdKeyDictionary
 
 from harness.model import logprobs
 from harness.model.forward import output_head
@@ -43,9 +40,8 @@ SHAPES: dict[str, tuple[type, dict[str, Any]]] = {
         "num_key_value_heads": 8, "vocab_size": 32768, "tie_word_embeddings": False, "sliding_window": None}),
 }
 # fmt: on
-MASTER_BYTES = (
-    4 + 4 + 4 + 4
-)  # a weight that moves, beside the model's own copy: float32 master, gradient, and AdamW's two means
+# Of a weight that moves, beside the model's own copy: float32 master, gradient, and AdamW's two means.
+MASTER_BYTES = 4 + 4 + 4 + 4
 
 
 class Memory(NamedTuple):
@@ -56,33 +52,6 @@ class Memory(NamedTuple):
     weights_gib: float
     optimizer_gib: float
     peak_gib: float
-
-
-class Held(TorchDispatchMode):
-    """Counts the bytes of all tensors that are alive while it is on: now, and at the most."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.now = self.most = 0
-        self.known = WeakIdKeyDictionary()
-
-    def add(self, tensor: torch.Tensor) -> None:
-        storage = tensor.untyped_storage()
-        if storage not in self.known:
-            self.known[storage] = True
-            self.now += (size := storage.nbytes())
-            self.most = max(self.most, self.now)
-            weakref.finalize(storage, self._let_go, size)
-
-    def _let_go(self, size: int) -> None:
-        self.now -= size
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        out = func(*args, **(kwargs or {}))
-        for leaf in tree_leaves(out):
-            if isinstance(leaf, torch.Tensor):
-                self.add(leaf)
-        return out
 
 
 def memory(recipe: dict[str, Any]) -> Memory:
