@@ -167,7 +167,7 @@ def _additive(mask: Any, query: Any, key: Any, module: Any, kwargs: dict[str, An
             return None
         mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool, device=query.device).tril()[None, None]
     if mask.dtype == torch.bool:
-        return torch.zeros(mask.shape, device=mask.device).masked_fill(~mask, torch.finfo(torch.float32).min)
+        return block_attention.additive(mask)
     return mask
 
 
