@@ -25,13 +25,18 @@ class EvaluationContext:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationItem:
-    """One item of an evaluation: its requests, what a right answer is, and how it counts. `id` is given once."""
+    """One item of an evaluation: its requests, what a right answer is, and how it counts. `id` is given once.
+
+    `group` names what items have in common that makes their scores alike (a passage, a template): standard errors are
+    clustered by it.
+    """
 
     id: str
     requests: tuple[Request, ...]
     target: str = ""
     category: str = ""
     weight: float = 1.0
+    group: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -79,6 +79,9 @@ def _sample(evaluation: Evaluation, item: EvaluationItem, answers: Sequence[Answ
         weight=item.weight,
         category=item.category,
         reasoning=answers[0].reasoning,
+        group=item.group,
+        finish=answers[0].finish,
+        prompt_ids=answers[0].prompt_ids or (),
     )
 
 

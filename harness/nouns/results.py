@@ -24,7 +24,10 @@ class Sample:
     `prompt` is the question as people read it, `input` the exact text that the model got, with control tokens. `weight`
     is the number of units that the item's metrics are means of (tokens of a loss), 1 for a plain item.
     `log_likelihoods` (natural log) are those of the texts that were scored: of each choice, in their order.
-    `reasoning` are the thoughts before the response, which are not scored.
+    `reasoning` are the thoughts before the response, which are not scored. Items of one `group` count as a cluster in
+    standard errors. `finish` is how the answer ended (`stop` or `length`), `seconds` the time until it was there, and
+    `prompt_ids` are the ids of `input`, each where it is known. `again` are the metrics of a second asking, by which
+    the noise of the engine itself is measured; of most items there is none.
     """
 
     id: str
@@ -37,6 +40,11 @@ class Sample:
     input: str = ""
     log_likelihoods: tuple[float, ...] = ()
     reasoning: str = ""
+    group: str = ""
+    finish: str = ""
+    seconds: float | None = None
+    prompt_ids: tuple[int, ...] = ()
+    again: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
