@@ -17,10 +17,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationContext:
-    """The surroundings of one measurement: the recipe (None: a model measured without one) and the loaded plugins."""
+    """The surroundings of one measurement: the recipe (None: a model measured without one) and the loaded plugins.
+
+    `repeat_share` is the share of items that are asked twice, so that the noise of the engine itself is measured.
+    """
 
     recipe: Any
     plugins: Any
+    repeat_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +64,13 @@ class Evaluation:
     texts: Callable[[Any, Any], Iterable[tuple[str, str]]] | None = None
     items: Callable[[Any, EvaluationContext], Iterable[EvaluationItem]] | None = None
     score: Callable[[EvaluationItem, Sequence[Answer]], Mapping[str, float]] | None = None
-    needs: tuple[Capability, ...] = ()
+    needs: tuple[Capability, ...] | Callable[[Any], tuple[Capability, ...]] = ()
     lower_is_better: tuple[str, ...] = ()
+    requests: Callable[[Backend, Any, EvaluationContext], Iterable[Request]] | None = None
+
+    def needed(self, options: Any) -> tuple[Capability, ...]:
+        """Return the capabilities that a measurement with these options needs."""
+        return self.needs(options) if callable(self.needs) else self.needs
 
 
 def check_evaluation(evaluation: Evaluation) -> None:
@@ -73,7 +82,11 @@ def check_evaluation(evaluation: Evaluation) -> None:
         require_functions(evaluation, run="backend, options, context")
     else:
         require_functions(evaluation, items="options, context", score="item, answers")
-    if unknown := [need for need in evaluation.needs if need not in CAPABILITIES]:
+    if evaluation.requests is not None:
+        require_functions(evaluation, requests="backend, options, context")
+    if callable(evaluation.needs):
+        require_functions(evaluation, needs="options")
+    elif unknown := [need for need in evaluation.needs if need not in CAPABILITIES]:
         raise PluginError(f"{evaluation.name!r} needs {unknown[0]!r}, expected one of {known_names(CAPABILITIES)}")
     require_options(evaluation)
     require_texts(evaluation, "description")

@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from harness.contract import Backend
 from harness.contract.backends import Capability
-from harness.errors import HarnessError
+from harness.measure.answers import innermost
 
 if TYPE_CHECKING:
     from harness.model.load import LoadedVariant
 
-LOCAL: tuple[Capability, ...] = ("template", "score")
+LOCAL: tuple[Capability, ...] = ("template", "score", "weights")
 
 
 def loaded_of(backend: Backend) -> LoadedVariant:
-    """Return the variant that a Backend holds in this process. Raises HarnessError where it is elsewhere."""
-    from harness.model.local import LocalBackend
+    """Return the variant that a Backend holds in this process: one with the capability `weights`."""
+    local: Any = innermost(backend)
+    loaded: LoadedVariant = local.loaded
+    return loaded
 
-    if not isinstance(backend, LocalBackend):
-        raise HarnessError(f"{backend.name} is not in this process: name its folder, hub id or run")
-    return backend.loaded
+
+def in_batches(backend: Backend, size: int) -> None:
+    """Let a Backend in this process ask `size` at once; an engine decides that itself."""
+    if "weights" in backend.capabilities:
+        local: Any = innermost(backend)
+        local.batch_size = size
