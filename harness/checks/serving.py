@@ -81,7 +81,7 @@ def engine_and_options(
     sets: Sequence[str] = (),
     chosen: Mapping[str, Any] | None = None,
 ) -> tuple[Engine, Any]:
-    """Return the engine and its options: the `serve` section of the first run's recipe, with `sets` and `chosen` over it.
+    """Return the engine and its options: `serve` of the first run's recipe, with `sets` and `chosen` over it.
 
     Args:
         name: another engine than the recipe's; its options there are left aside then.

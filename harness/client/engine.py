@@ -1,7 +1,7 @@
 """The engine backend: a variant of this machine, answered by an engine that is asked in token ids.
 
-Prompts are rendered and answers read here, by the variant's own template, as the local backend does it; the parity check
-(`harness.checks`) shows that the engine's chat gives the same.
+Prompts are rendered and answers read here, by the variant's own template, as the local backend does it; the parity
+check (`harness.checks`) shows that the engine's chat gives the same.
 """
 
 from __future__ import annotations
@@ -51,7 +51,8 @@ class EngineBackend(HttpBackend):
         self.longest = served.longest
         self.longest_scored = None if served.longest is None else served.longest - 1  # vLLM answers a token, too
         self._stops = functools.cache(functools.partial(stops_of, template))
-        self.capabilities: frozenset[Capability] = served.endpoint.capabilities | {"template"}
+        here: tuple[Capability, ...] = ("template", "tools") if template.takes_tools else ("template",)
+        self.capabilities = (served.endpoint.capabilities - frozenset(("tools",))) | frozenset(here)
 
     @functools.cached_property
     def identity(self) -> Identity:

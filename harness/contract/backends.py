@@ -10,8 +10,9 @@ from harness.errors import HarnessError, listed
 from harness.nouns import Message
 
 # token_ids: answers come with their ids and those of the prompt; logprobs: with the log-probability of each token;
-# template: ids of a prompt can be computed here; score: given ids are scored; weights: the model is in this process.
-Capability = Literal["token_ids", "logprobs", "template", "score", "weights"]
+# template: ids of a prompt can be computed here; score: given ids are scored; tools: the prompt has those of a request;
+# weights: the model is in this process.
+Capability = Literal["token_ids", "logprobs", "template", "score", "tools", "weights"]
 CAPABILITIES: tuple[Capability, ...] = get_args(Capability)
 
 
@@ -58,9 +59,9 @@ class Answer:
     """One answer. `finish` is `stop` or `length`; what a backend cannot tell is None.
 
     `token_ids` include the stop token where the backend has it; `logprobs` (natural log) are one for each of them.
-    `reasoning` are the thoughts before the text, which is scored without them. Of a request with `scored`, these are the
-    `token_ids`, and `is_greedy` says of each if it is the likeliest at its place. `seconds` passed until the answer was
-    there.
+    `reasoning` are the thoughts before the text, which is scored without them. Of a request with `scored`, these are
+    the `token_ids`, and `is_greedy` says of each if it is the likeliest at its place. `seconds` passed until the answer
+    was there.
     """
 
     text: str
@@ -121,7 +122,6 @@ class Backend(Protocol):
 
     def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
         """Return the log-probability (natural log) of each token but the first of every sequence of ids."""
-
 
 
 class Scorer:

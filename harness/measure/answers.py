@@ -1,8 +1,8 @@
 """Answers that outlive the process that asked for them: a Backend around a Backend, and the journal that it reads.
 
 Each answer is written as it comes, so that a measurement that was killed goes on where it was, and a new scorer asks
-nothing again. An answer is found by everything that decided it: the hashes of weights, adapter and template, the engine
-with its version and dtype, and the ids, sampling and seed of the request. A model that was tuned again is another model.
+nothing again. An answer is found by everything that decided it: the hashes of weights, adapter and template, the
+engine with its version and dtype, and the ids, sampling and seed of the request. A model tuned again is another model.
 """
 
 from __future__ import annotations
@@ -224,7 +224,8 @@ def _read(key: str, line: str) -> Answer | None:
         entries = json.loads(line)
         if not isinstance(entries, dict) or entries.pop("key", None) != key:
             return None
-        return Answer(**{name: tuple(value) if name in _TUPLES else value for name, value in entries.items()})
+        fields: dict[str, Any] = {name: tuple(v) if name in _TUPLES else v for name, v in entries.items()}
+        return Answer(**fields)
     except (ValueError, TypeError):
         return None
 

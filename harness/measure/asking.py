@@ -12,10 +12,10 @@ from harness.contract.backends import Answer, Backend, Request
 
 
 class Answered(NamedTuple):
-    """An answer, the number of the backend that gave it, and that of the request among the backend's."""
+    """An answer, the number of the backend that gave it, and the place of its request among the backend's."""
 
     backend: int
-    index: int
+    place: int
     answer: Answer
 
 

@@ -15,8 +15,8 @@ def warnings_of(samples: Sequence[Sample]) -> tuple[str, ...]:
     sentences = []
     if lost:
         sentences.append(
-            f"{len(lost)} of {len(samples)} answers are thoughts that never ended, and were scored as empty: {raising}, "
-            f"or ask without thoughts"
+            f"{len(lost)} of {len(samples)} answers are thoughts that never ended, and were scored as empty: "
+            f"{raising}, or ask without thoughts"
         )
     if more := len(cut) - len(lost):
         sentences.append(
@@ -31,7 +31,9 @@ def noise_of(samples: Sequence[Sample]) -> str:
     twice = [sample for sample in samples if sample.again]
     if not twice:
         return ""
-    differ = [sample for sample in twice if any(sample.again[name] != sample.metrics.get(name) for name in sample.again)]
+    differ = [
+        sample for sample in twice if any(sample.again[name] != sample.metrics.get(name) for name in sample.again)
+    ]
     if not differ:
         return f"the engine's own noise: none in {len(twice)} items asked twice"
     largest = {

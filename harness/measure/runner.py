@@ -6,13 +6,14 @@ import hashlib
 import itertools
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
-from harness.contract import Evaluation, EvaluationContext, EvaluationItem
+from harness.contract import Evaluation, EvaluationContext, EvaluationItem, LeftOut
 from harness.contract.backends import Answer, Backend, Request, require_capabilities
-from harness.errors import HarnessError, PluginError
+from harness.errors import HarnessError, PluginError, listed
 from harness.measure import statistics
 from harness.measure.answers import KeptBackend
 from harness.measure.asking import ask_all
@@ -24,9 +25,7 @@ if TYPE_CHECKING:
     from harness.plugins import PluginInfo
 
 
-def results(
-    evaluation: Evaluation, backend: Backend, options: object, context: EvaluationContext
-) -> Iterable[Result]:
+def results(evaluation: Evaluation, backend: Backend, options: object, context: EvaluationContext) -> Iterable[Result]:
     """Return the results of an evaluation for one backend, of its own `run` or of its items; see `measure`."""
     require_capabilities(backend, evaluation.needed(options), f"the evaluation {evaluation.name!r}")
     if evaluation.run is not None:
@@ -65,22 +64,53 @@ def measure(
             yield number, result
 
 
-def items_of(evaluation: Evaluation, options: object, context: EvaluationContext) -> list[EvaluationItem]:
-    """Return the items of an evaluation. Raises HarnessError where there is none, PluginError for anything else."""
-    assert evaluation.items is not None
-    items = list(evaluation.items(options, context))
-    if not items:
-        raise HarnessError(f"the evaluation {evaluation.name!r} has no items with these options")
-    for item in items:
-        if not isinstance(item, EvaluationItem) or not item.requests:
+def askable(
+    evaluation: Evaluation, given: Iterable[object], backend: Backend
+) -> tuple[list[EvaluationItem], dict[str, int]]:
+    """Return the items that can be asked of a backend, and the number of the others by the reason.
+
+    Raises:
+        HarnessError: where none can be asked.
+        PluginError: for something else than an item.
+    """
+    items: list[EvaluationItem] = []
+    left_out: Counter[str] = Counter()
+    for item in given:
+        if isinstance(item, LeftOut):
+            left_out[item.reason] += 1
+        elif not isinstance(item, EvaluationItem) or not item.requests:
             raise PluginError(
                 f"evaluation {evaluation.name!r}: items gave {item!r:.80}, expected EvaluationItem with requests"
             )
-    return items
+        elif missing := [need for need in item.needs if need not in backend.capabilities]:
+            left_out[f"{backend.name} does not offer {listed(missing)}"] += 1
+        else:
+            items.append(item)
+    if not items:
+        reasons = "".join(f"; {count} are left out: {reason}" for reason, count in left_out.items())
+        raise HarnessError(f"the evaluation {evaluation.name!r} has no items with these options{reasons}")
+    return items, dict(left_out)
+
+
+class Questions(NamedTuple):
+    """The items of an evaluation for one backend, those of them that are asked twice, and their requests in order."""
+
+    items: list[EvaluationItem]
+    left_out: dict[str, int]
+    twice: list[int]
+    requests: list[Request]
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, given: Iterable[object], backend: Backend, share: float) -> Questions:
+        items, left_out = askable(evaluation, given, backend)
+        twice = sorted(repeated([content_hash(item) for item in items], share))
+        requests = [request for item in items for request in item.requests]
+        again = [request for number in twice for request in items[number].requests]
+        return cls(items, left_out, twice, requests + again)
 
 
 def repeated(hashes: Sequence[str], share: float) -> set[int]:
-    """Return the numbers of the items that are asked twice: `share` of them, one at least, the same for all variants."""
+    """Return the numbers of the items that are asked twice: at least `share` of them, the same for all variants."""
     order = sorted(range(len(hashes)), key=lambda number: hashlib.sha256(hashes[number].encode()).digest())
     return set(order[: math.ceil(share * len(hashes))])
 
@@ -89,38 +119,34 @@ def _of_items(
     evaluation: Evaluation, backends: Sequence[Backend], options: object, context: EvaluationContext
 ) -> Iterator[tuple[int, Result]]:
     """Yield the result of each backend as soon as its last item is answered."""
-    items = items_of(evaluation, options, context)
-    twice = sorted(repeated([content_hash(item) for item in items], context.repeat_share))
-    places = [(number, place) for number, item in enumerate(items) for place in range(len(item.requests))]
-    again = [(number, place) for number, place in places if number in twice]
-    requests = [items[number].requests[place] for number, place in (*places, *again)]
+    assert evaluation.items is not None
+    given = list(evaluation.items(options, context))
+    asked = [Questions.of(evaluation, given, backend, context.repeat_share) for backend in backends]
     answers: list[dict[int, Answer]] = [{} for _ in backends]
-    for done in ask_all([(backend, requests) for backend in backends]):
-        mine = answers[done.backend]
-        mine[done.index] = done.answer
-        if len(mine) == len(requests):
-            yield done.backend, _result(evaluation, backends[done.backend], items, twice, mine)
+    for done in ask_all([(backend, its.requests) for backend, its in zip(backends, asked, strict=True)]):
+        its, mine = asked[done.backend], answers[done.backend]
+        mine[done.place] = done.answer
+        if len(mine) == len(its.requests):
+            yield done.backend, _result(evaluation, backends[done.backend], its, mine)
 
 
-def _result(
-    evaluation: Evaluation, backend: Backend, items: Sequence[EvaluationItem], twice: Sequence[int], answers: Any
-) -> Result:
+def _result(evaluation: Evaluation, backend: Backend, asked: Questions, answers: Mapping[int, Answer]) -> Result:
     ordered = iter([answers[index] for index in range(len(answers))])
-    samples = [
-        _sample(evaluation, backend, item, list(itertools.islice(ordered, len(item.requests)))) for item in items
-    ]
-    for number in twice:
-        second = list(itertools.islice(ordered, len(items[number].requests)))
-        again = _sample(evaluation, backend, items[number], second)
-        samples[number] = replace(samples[number], again=again.metrics)
+
+    def sample(item: EvaluationItem) -> Sample:
+        return _sample(evaluation, backend, item, list(itertools.islice(ordered, len(item.requests))))
+
+    samples = [sample(item) for item in asked.items]
+    for number in asked.twice:
+        samples[number] = replace(samples[number], again=sample(asked.items[number]).metrics)
+    details = {"left_out": asked.left_out} if asked.left_out else {}
+    left_out = tuple(f"{count} items are left out: {reason}" for reason, count in asked.left_out.items())
     return Result(
-        evaluation.name, _scores(evaluation, samples), tuple(samples), warnings=warnings_of(samples)
+        evaluation.name, _scores(evaluation, samples), tuple(samples), details, (*left_out, *warnings_of(samples))
     )
 
 
-def _sample(
-    evaluation: Evaluation, backend: Backend, item: EvaluationItem, answers: Sequence[Answer]
-) -> Sample:
+def _sample(evaluation: Evaluation, backend: Backend, item: EvaluationItem, answers: Sequence[Answer]) -> Sample:
     assert evaluation.score is not None
     asked, seconds = answers[0].prompt_ids or (), [answer.seconds for answer in answers if answer.seconds is not None]
     metrics = {name: float(value) for name, value in evaluation.score(item, answers).items()}
@@ -138,6 +164,7 @@ def _sample(
         input=backend.template.decoded(asked) if asked and backend.template is not None else "",
         seconds=round(sum(seconds), 4) if seconds else None,
         prompt_ids=asked,
+        weights=item.weights,
     )
 
 
@@ -171,7 +198,7 @@ def _scores(evaluation: Evaluation, samples: Sequence[Sample]) -> dict[str, Scor
         for category in groups:
             having = [s for s in samples if metric in s.metrics and category in ("", s.category)]
             if having:
-                mean = statistics.mean([s.metrics[metric] for s in having], [s.weight for s in having])
+                mean = statistics.mean([s.metrics[metric] for s in having], [s.weight_of(metric) for s in having])
                 name = f"{metric}/{category}" if category else metric
                 scores[name] = Score(*mean, higher_is_better=metric not in evaluation.lower_is_better)
     return scores

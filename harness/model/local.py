@@ -28,11 +28,14 @@ from harness.variants import Variant
 class LocalBackend(Scorer):
     """A variant in the memory of this process. It can tell everything."""
 
-    capabilities: frozenset[Capability] = frozenset(("token_ids", "logprobs", "template", "score", "weights"))
-
-    def __init__(self, loaded: LoadedVariant, batch_size: int = 16) -> None:
-        self.loaded, self.batch_size = loaded, batch_size
+    def __init__(self, loaded: LoadedVariant, batch_size: int = 16, reason: str = "") -> None:
+        self.loaded, self.batch_size, self.reason = loaded, batch_size, reason
         self.name = loaded.variant.name
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        tools: tuple[Capability, ...] = ("tools",) if self.template.takes_tools else ()
+        return frozenset(("token_ids", "logprobs", "template", "score", "weights", *tools))
 
     @property
     def variant(self) -> Variant:
@@ -63,7 +66,7 @@ class LocalBackend(Scorer):
             transformers.__version__,
             self.variant.model.dtype,
             str(self.loaded.device),
-            {"batch_size": self.batch_size},
+            {"batch_size": self.batch_size, "reason": self.reason},
         )
 
     @functools.cached_property
@@ -83,7 +86,9 @@ class LocalBackend(Scorer):
             require_fits(self, len(prompt), request)
             (scored if request.scored else groups[request.sampling, request.logprobs]).append(index)
         began = time.perf_counter()
-        for number, one in likelihoods(self.loaded, [(prompts[i], requests[i].scored) for i in scored], self.batch_size):
+        for number, one in likelihoods(
+            self.loaded, [(prompts[i], requests[i].scored) for i in scored], self.batch_size
+        ):
             index = scored[number]
             ids, seconds = requests[index].scored, time.perf_counter() - began
             yield index, Answer("", "", ids, one.logprobs, tuple(prompts[index]), "", one.is_greedy, seconds)

@@ -11,7 +11,7 @@ import os
 import random
 import sys
 import unittest.mock
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
