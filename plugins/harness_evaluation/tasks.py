@@ -248,7 +248,9 @@ def _mean_scores(metric: str, samples: Sequence[Sample], higher_is_better: bool)
     for category in categories(having):
         groups[f"{metric}/{category}"] = [sample for sample in having if sample.category == category]
     return {
-        name: Score(*statistics.mean([s.metrics[metric] for s in of], [s.weight for s in of]), higher_is_better)
+        name: Score(
+            *statistics.mean([s.metrics[metric] for s in of], [s.weight_of(metric) for s in of]), higher_is_better
+        )
         for name, of in groups.items()
     }
 
