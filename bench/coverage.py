@@ -4,7 +4,8 @@
 
 A kind is a world whose true difference is known. Each comparison draws its items anew and is made by the functions that
 `harness compare` calls. Written to bench/results/coverage.json: the share of intervals that hold the truth, analytic
-and bootstrap, and how often the two variants were told apart. Tests run the same worlds.
+and bootstrap (which knows nothing of the engine's noise), and how often the two variants were told apart. Tests run the
+same worlds.
 """
 
 from __future__ import annotations
@@ -180,7 +181,7 @@ def coverage(world: Callable[[Generator], Draw], trials: int, seed: int, *, boot
         low, high = paired.interval or (-math.inf, math.inf)
         held += low <= of.truth <= high
         apart += paired.is_told_apart
-        if bootstrap and not of.shared:
+        if bootstrap:
             low, high = bootstrap_interval(of.a, of.b, of.weights, of.groups, of.weights_b, number) or (0, 0)
             by_bootstrap += low <= of.truth <= high
     shares = {"covered": held / trials, "told_apart": apart / trials}

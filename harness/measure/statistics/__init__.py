@@ -10,6 +10,7 @@ from harness.measure.statistics.estimates import (
     exponential,
     mean,
     numbered,
+    of_samples,
     variance_of_sum,
 )
 from harness.measure.statistics.families import POWER, detectable, holm
@@ -36,6 +37,7 @@ __all__ = [
     "newcombe_interval",
     "noise_of",
     "numbered",
+    "of_samples",
     "shared_variance",
     "variance_of_sum",
     "wilson_interval",

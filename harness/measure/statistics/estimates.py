@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from harness.nouns import Sample
 
 CONFIDENCE = 0.95
 
@@ -58,6 +61,13 @@ def mean(
     value = math.fsum(w * x for w, x in zip(weights, values, strict=True)) / total
     variance = variance_of_sum([w * (x - value) for w, x in zip(weights, values, strict=True)], groups)
     return Estimate(value, None if variance is None else math.sqrt(variance) / total, n)
+
+
+def of_samples(samples: Sequence[Sample], metric: str) -> Estimate:
+    """Return the mean of a metric over the items that have it, by their weights and groups."""
+    having = [sample for sample in samples if metric in sample.metrics]
+    weights = [sample.weight_of(metric) for sample in having]
+    return mean([sample.metrics[metric] for sample in having], weights, [sample.group for sample in having])
 
 
 def variance_of_sum(residuals: Sequence[float], groups: Sequence[str] | None = None) -> float | None:
