@@ -11,7 +11,7 @@ from harness.model.batching import rows_with_targets
 from harness.model.load import LoadedVariant
 from harness.model.logprobs import target_scores
 
-TOKENS_AT_ONCE = 32768  # in a batch, its padding included
+BATCH_TOKENS = 32768
 
 
 class Likelihood(NamedTuple):
@@ -27,11 +27,15 @@ class Likelihood(NamedTuple):
 
 
 def likelihoods(
-    loaded: LoadedVariant, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], batch_size: int
+    loaded: LoadedVariant,
+    pairs: Sequence[tuple[Sequence[int], Sequence[int]]],
+    batch_size: int,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> Iterator[tuple[int, Likelihood]]:
     """Yield the likelihood of each (context, continuation), as ids, with its index, as batches finish.
 
-    Batches go by length and content, the longest first. Continuations of one token after the same context share a row.
+    Batches go by length and content, the longest first; with their padding they have at most `batch_tokens`, or one
+    row. Continuations of one token after the same context share a row.
     """
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for index, (context, continuation) in enumerate(pairs):
@@ -39,7 +43,7 @@ def likelihoods(
     inputs = sorted(groups, key=lambda ids: (-len(ids), ids))
     start = 0
     while start < len(inputs):
-        at_once = max(1, min(batch_size, TOKENS_AT_ONCE // len(inputs[start])))
+        at_once = max(1, min(batch_size, batch_tokens // len(inputs[start])))
         rows = inputs[start : start + at_once]
         start += at_once
         asked = [(row, index) for row, ids in enumerate(rows) for index in groups[ids]]

@@ -86,9 +86,8 @@ class LocalBackend(Scorer):
             require_fits(self, len(prompt), request)
             (scored if request.scored else groups[request.sampling, request.logprobs]).append(index)
         began = time.perf_counter()
-        for number, one in likelihoods(
-            self.loaded, [(prompts[i], requests[i].scored) for i in scored], self.batch_size
-        ):
+        pairs = [(prompts[index], requests[index].scored) for index in scored]
+        for number, one in likelihoods(self.loaded, pairs, self.batch_size, self.batch_tokens):
             index = scored[number]
             ids, seconds = requests[index].scored, time.perf_counter() - began
             yield index, Answer("", "", ids, one.logprobs, tuple(prompts[index]), "", one.is_greedy, seconds)

@@ -115,7 +115,7 @@ def _model(backend: Backend, options: LmEvalOptions, stack: contextlib.ExitStack
         return LmEvalLM(loaded_of(backend), options.batch_size, bar)
     from harness_evaluation.backend_lm import BackendLM
 
-    in_batches(backend, options.batch_size)
+    stack.enter_context(in_batches(backend, options.batch_size))
     return BackendLM(backend)
 
 

@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness_evaluation.progress import progress_bar
 from harness_evaluation.tasks import EVALUATION, LmEvalOptions, load_tasks, quiet, texts
 
 from harness import HarnessError
+from harness.contract import EvaluationContext
 from harness.model.local import LocalBackend
 from harness.nouns import Message
 
@@ -24,15 +24,15 @@ Chain = Callable[[Mapping[str, str]], Path]
 def run(loaded: Any, options: Any, context: Any) -> Any:
     """Run the evaluation on a loaded variant."""
     assert EVALUATION.run is not None
-    return EVALUATION.run(LocalBackend(loaded), options, context)
+    return EVALUATION.run(LocalBackend(loaded), options, context or EvaluationContext(None, None))
 
 
 def answers(loaded: Any, prompts: list[str], batch_size: int = 8, **generation: Any) -> list[str]:
-    from harness_evaluation.chat_lm import ChatLM
+    from harness_evaluation.backend_lm import BackendLM
     from lm_eval.api.instance import Instance
 
-    with quiet(), progress_bar("test") as bar:
-        lm = ChatLM(loaded, batch_size, bar)
+    with quiet():
+        lm = BackendLM(LocalBackend(loaded, batch_size))
         rendered = [lm.apply_chat_template([{"role": "user", "content": prompt}]) for prompt in prompts]
         generation = {"do_sample": False, "until": [], "max_gen_toks": 6, **generation}
         return lm.generate_until([Instance("generate_until", {}, (text, dict(generation)), 0) for text in rendered])
@@ -117,7 +117,7 @@ def test_greedy_is_greedy_whatever_the_model_folder_says(chain_model: Chain, loa
 
 
 def test_the_model_receives_the_ids_of_training(tiny_model: Path, load: Load) -> None:
-    from harness_evaluation.chat_lm import ChatLM
+    from harness_evaluation.backend_lm import BackendLM
     from tokenizers.processors import TemplateProcessing
 
     loaded = load(tiny_model)
@@ -126,8 +126,8 @@ def test_the_model_receives_the_ids_of_training(tiny_model: Path, load: Load) ->
         single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
     )
     tokenizer.chat_template = "<|endoftext|>" + tokenizer.chat_template  # as Llama's does: the template writes the BOS
-    with quiet(), progress_bar("test") as bar:
-        lm = ChatLM(loaded, 1, bar)
+    with quiet():
+        lm = BackendLM(LocalBackend(loaded, 1))
     rendered = lm.apply_chat_template([{"role": "user", "content": "Who?"}])
     assert lm.tok_encode(rendered) == loaded.template.prompt_ids([Message("user", "Who?")])
     assert lm.tok_encode(rendered).count(0) == 1
