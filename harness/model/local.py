@@ -18,7 +18,7 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 
 from harness.contract.backends import Answer, Capability, Identity, Request, Sampling, Scorer
 from harness.measure.weights import weights_of
-from harness.model.likelihoods import likelihoods
+from harness.model.likelihoods import BATCH_TOKENS, likelihoods
 from harness.model.load import LoadedVariant, positions_of
 from harness.template import BoundTemplate
 from harness.template.exchange import identity_of, prompt_ids, read_answer, require_fits, stops_of
@@ -30,6 +30,7 @@ class LocalBackend(Scorer):
 
     def __init__(self, loaded: LoadedVariant, batch_size: int = 16, reason: str = "") -> None:
         self.loaded, self.batch_size, self.reason = loaded, batch_size, reason
+        self.batch_tokens = BATCH_TOKENS
         self.name = loaded.variant.name
 
     @property
