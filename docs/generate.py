@@ -181,6 +181,7 @@ MEANINGS = {
     "vllm.gpu_memory_utilization": "the part of a GPU's memory that vLLM takes",
     "vllm.tensor_parallel_size": "GPUs that share one model",
     "vllm.cpu_threads": "threads on a CPU; one fewer than the process may use cores where left out",
+    "vllm.batch_invariant": "answers that do not depend on what shares their batch; of GPUs whose build can",
     "vllm.enforce_eager": "no compilation: quicker to start, slower to answer; "
                           "yes on a CPU, no on a GPU where left out",
     "vllm.seed": "of sampling",
