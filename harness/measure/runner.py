@@ -140,7 +140,7 @@ def _scores(evaluation: Evaluation, samples: Sequence[Sample]) -> dict[str, Scor
         for category in groups:
             having = [s for s in samples if metric in s.metrics and category in ("", s.category)]
             if having:
-                mean = statistics.mean([s.metrics[metric] for s in having], [s.weight_of(metric) for s in having])
                 name = f"{metric}/{category}" if category else metric
+                mean = statistics.of_samples(having, metric)
                 scores[name] = Score(*mean, higher_is_better=metric not in evaluation.lower_is_better)
     return scores

@@ -126,6 +126,6 @@ def _check_scores(result: Result, who: str) -> None:
             lacks = next((s.id for s in result.samples if metric not in s.metrics), None)
             example = f"; item {lacks!r} has no {metric!r}" if lacks is not None and not slash else ""
             raise PluginError(f"{who}: the score {name!r} is of {score.n} items, and {len(having)} have it{example}")
-        mean = statistics.mean([s.metrics[metric] for s in having], [s.weight_of(metric) for s in having]).value
+        mean = statistics.of_samples(having, metric).value
         if not math.isclose(score.value, mean, rel_tol=1e-6, abs_tol=1e-9):
             raise PluginError(f"{who}: the score {name!r} is {score.value}, and the mean of its {score.n} items {mean}")
