@@ -42,7 +42,8 @@ def test_a_world_has_every_category_in_many_templates(world: dict[str, Any]) -> 
     all_items = drawn(**world)
     assert Counter(item.category for item in all_items) == dict.fromkeys(CATEGORIES, 40)
     assert len({item.group for item in all_items}) > 40
-    assert len({item.requests[0].prompt for item in all_items}) == len({item.id for item in all_items}) == 240
+    assert len({(item.category, item.requests[0].prompt) for item in all_items}) == 240
+    assert len({item.id for item in all_items}) == 240
     texts_of_all = " ".join(message.content for item in all_items for message in item.requests[0].messages or ())
     assert "{x" not in texts_of_all and "{v" not in texts_of_all
 
