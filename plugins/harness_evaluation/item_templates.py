@@ -44,8 +44,10 @@ class ItemTemplate(Options):
 
     def named_checks(self) -> list[Check]:
         """Return the checks, those without arguments too, as (name, arguments)."""
-        pairs = ([(one, {})] if isinstance(one, str) else list(one.items()) for one in self.checks)
-        return list(itertools.chain.from_iterable(pairs))
+        named: list[Check] = []
+        for one in self.checks:
+            named += [(one, {})] if isinstance(one, str) else one.items()
+        return named
 
 
 class World(Options):
