@@ -117,7 +117,8 @@ def test_a_separated_regression_is_refused() -> None:
 
 def ballot(id: int, names: str, verdict: Verdict | None, annotator: str = "", state: str = "voted") -> Ballot:
     sides = tuple(Side(name, None, [], "answer", "stop") for name in names)
-    return Ballot(id, datetime.datetime.now(datetime.UTC), sides, 0, annotator=annotator, state=state, verdict=verdict)  # type: ignore[arg-type]
+    now = datetime.datetime.now(datetime.UTC)
+    return Ballot(id, now, sides, 0, annotator=annotator, state=state, verdict=verdict)  # type: ignore[arg-type]
 
 
 def test_a_verdict_decides_pairs() -> None:
