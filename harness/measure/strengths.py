@@ -94,8 +94,7 @@ def strengths(judgements: Sequence[Judgement]) -> Strengths:
     """Return the maximum-likelihood strengths by Davidson's model.
 
     With strengths s and tie parameter t, first : second : tie are as exp(s_1) : exp(s_2) : t exp((s_1 + s_2) / 2).
-    Davidson (1970), On extending the Bradley-Terry model to accommodate ties in paired comparison experiments, JASA
-    65:317. Strengths sum to zero. Intervals are by Student's t with one degree of freedom fewer than clusters.
+    Davidson (1970), JASA 65:317. Strengths sum to zero. Intervals are by Student's t with one degree of freedom fewer than clusters.
 
     Raises:
         NoFiniteFitError: naming the variants that never won or tied against the others, whose strength is infinite.
