@@ -26,6 +26,8 @@ from harness.contract.backends import Answer, Capability, Identity, Request
 from harness.errors import HarnessError
 from harness.nouns import Message, Remote
 
+_TOOL = {"type": "function", "function": {"name": "now", "description": "The time.", "parameters": {"type": "object"}}}
+
 
 class HttpBackend:
     """One model of an endpoint, whose capabilities are probed once, on creation: by requests of one token.
@@ -135,8 +137,17 @@ class HttpBackend:
             if (answer.prompt_ids if capability == "token_ids" else answer.logprobs) is not None:
                 capabilities.add(capability)
         if "token_ids" in capabilities:  # an endpoint that returns no ids takes none either
+            with_ids = chat | added["token_ids"]
+            ids = _answer(post(self.endpoint, "/chat/completions", with_ids)).prompt_ids or ()
             try:
-                ids = _answer(post(self.endpoint, "/chat/completions", chat | added["token_ids"])).prompt_ids or ()
+                offered = _answer(
+                    post(self.endpoint, "/chat/completions", with_ids | {"tools": [_TOOL], "tool_choice": "none"})
+                )
+                if len(offered.prompt_ids or ()) > len(ids):  # a template without tools leaves them out
+                    capabilities.add("tools")
+            except EndpointError:
+                pass
+            try:
                 scores(self.endpoint, [(self.model, ids)])
                 capabilities.add("score")
             except (EndpointError, KeyError, TypeError, IndexError, ValueError):

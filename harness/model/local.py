@@ -28,11 +28,14 @@ SCORED_TOKENS = 8192  # in a batch, its padding included
 class LocalBackend:
     """A variant in the memory of this process. It can tell everything."""
 
-    capabilities: frozenset[Capability] = frozenset(("token_ids", "logprobs", "template", "score"))
-
     def __init__(self, loaded: LoadedVariant, batch_size: int = 16) -> None:
         self.loaded, self.batch_size = loaded, batch_size
         self.name = loaded.variant.name
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        tools: tuple[Capability, ...] = ("tools",) if self.template.takes_tools else ()
+        return frozenset(("token_ids", "logprobs", "template", "score", *tools))
 
     @property
     def template(self) -> BoundTemplate:
