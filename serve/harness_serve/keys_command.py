@@ -61,17 +61,17 @@ def make(
 def list_command(context: Context, as_json: bool, path: Path | None) -> None:
     """List the keys: names, limits, since when, and which are revoked."""
     file = opened(context, path)
-    found = file.read()
+    listed = file.read()
     if as_json:
-        click.echo(json.dumps([dataclasses.asdict(key) for key in found], indent=2))
+        click.echo(json.dumps([dataclasses.asdict(key) for key in listed], indent=2))
         return
-    if not found:
+    if not listed:
         click.echo(f"no keys in {file.path}: `harness keys make NAME` makes one")
         return
     from rich.markup import escape
 
     table = context.table("key", "limits", "made", "state")
-    for key in found:
+    for key in listed:
         state = "[green]open[/green]" if key.revoked is None else f"revoked {_shown(key.revoked)}"
         table.add_row(f"[bold]{escape(key.name)}[/bold]", key.limits, _shown(key.created), state)
     context.console.print(table)

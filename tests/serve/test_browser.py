@@ -316,7 +316,8 @@ def test_another_sites_page_gets_nothing_in(  # type: ignore[no-untyped-def]
         told = page.wait_for_function("window.outcomes").json_value()
         assert {told[attempt] for attempt in ("read", "cookie", "image", "events", "socket")} == {"refused"}
         assert inside == []
-        page.goto(f"http://127.0.0.1:{port}/")  # its own address still answers
+        asked = "/v1/models" if which == "engine" else "/"
+        page.goto(f"http://127.0.0.1:{port}{asked}")  # its own address still answers
         assert page.inner_text("body") == "inside"
 
 
