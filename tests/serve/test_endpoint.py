@@ -109,7 +109,9 @@ def _status(endpoint, method: str, path: str, headers: dict[str, str]) -> int:  
     ("who", "status"),
     [("no key", 401), ("a wrong key", 401), ("a revoked key", 401), ("another site", 403), ("another name", 403)],
 )
-def test_every_route_of_the_engine_is_shut(endpoint, key_file, who: str, status: int) -> None:  # type: ignore[no-untyped-def]
+def test_every_route_of_the_engine_is_shut(  # type: ignore[no-untyped-def]
+    endpoint, key_file, who: str, status: int
+) -> None:
     key = {"Authorization": f"Bearer {endpoint.api_key}"}
     sent = {
         "no key": {},
