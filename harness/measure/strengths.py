@@ -1,4 +1,4 @@
-"""Strengths of variants from pairwise judgements: Bradley-Terry with ties, and win rates, with intervals.
+"""Strengths of variants from verdicts on pairs: Bradley-Terry with ties, and win rates, with intervals.
 
 Votes of people and verdicts of a judge both come here. Importing this module imports numpy.
 """
@@ -19,10 +19,10 @@ from harness.nouns import Ballot
 numpy = require("numpy", "evaluation")
 
 
-class Judgement(NamedTuple):
+class Outcome(NamedTuple):
     """One pair that was judged: 1 where the first is better, 0 where the second is, 0.5 for a tie.
 
-    Judgements of one `cluster` (a person's) may be alike; the cluster "" is one of its own.
+    Outcomes of one `cluster` (a person's) may be alike; the cluster "" is one of its own.
     """
 
     first: str
@@ -63,7 +63,7 @@ class Strengths:
         return _strength(f"{first} - {second}", contrast, self.values, self.covariance, self.clusters)
 
 
-def judgements_of(ballots: Iterable[Ballot]) -> list[Judgement]:
+def outcomes_of(ballots: Iterable[Ballot]) -> list[Outcome]:
     """Return the pairs that the verdicts on ballots decide.
 
     The best of a ballot is better than each other side; `tie` and `bad` are ties of all sides. All pairs of a ballot,
@@ -78,46 +78,47 @@ def judgements_of(ballots: Iterable[Ballot]) -> list[Judgement]:
         best = ballot.verdict.best
         if best is not None:
             others = (name for position, name in enumerate(names) if position != best)
-            judged += [Judgement(names[best], other, 1.0, cluster) for other in others]
+            judged += [Outcome(names[best], other, 1.0, cluster) for other in others]
         else:
-            judged += [Judgement(a, b, 0.5, cluster) for at, a in enumerate(names) for b in names[at + 1 :]]
+            judged += [Outcome(a, b, 0.5, cluster) for at, a in enumerate(names) for b in names[at + 1 :]]
     return judged
 
 
-def win_rate(judgements: Sequence[Judgement], variant: str) -> Estimate:
-    """Return the share of its judgements that a variant won, a tie counting half, by clusters."""
-    mine = [(j.score if j.first == variant else 1 - j.score, j.cluster) for j in judgements if variant in j[:2]]
+def win_rate(outcomes: Sequence[Outcome], variant: str) -> Estimate:
+    """Return the share of its outcomes that a variant won, a tie counting half, by clusters."""
+    mine = [(j.score if j.first == variant else 1 - j.score, j.cluster) for j in outcomes if variant in j[:2]]
     return statistics.mean([score for score, _ in mine], groups=[cluster for _, cluster in mine])
 
 
-def strengths(judgements: Sequence[Judgement]) -> Strengths:
+def strengths(outcomes: Sequence[Outcome]) -> Strengths:
     """Return the maximum-likelihood strengths by Davidson's model.
 
     With strengths s and tie parameter t, first : second : tie are as exp(s_1) : exp(s_2) : t exp((s_1 + s_2) / 2).
-    Davidson (1970), JASA 65:317. Strengths sum to zero. Intervals are by Student's t with one degree of freedom fewer than clusters.
+    Davidson (1970), JASA 65:317. Strengths sum to zero. Intervals are by Student's t with one degree of freedom fewer
+    than clusters.
 
     Raises:
         NoFiniteFitError: naming the variants that never won or tied against the others, whose strength is infinite.
     """
-    names = sorted({name for judgement in judgements for name in judgement[:2]})
+    names = sorted({name for outcome in outcomes for name in outcome[:2]})
     if len(names) < 2:
-        raise NoFiniteFitError("strengths need judgements of two variants at least")
-    _require_connected(names, judgements)
+        raise NoFiniteFitError("strengths need outcomes of two variants at least")
+    _require_connected(names, outcomes)
     number = {name: place for place, name in enumerate(names)}
-    with_ties = any(judgement.score == 0.5 for judgement in judgements)
-    if with_ties and all(judgement.score == 0.5 for judgement in judgements):
-        raise NoFiniteFitError("every judgement is a tie: there is no scale of strengths")
+    with_ties = any(outcome.score == 0.5 for outcome in outcomes)
+    if with_ties and all(outcome.score == 0.5 for outcome in outcomes):
+        raise NoFiniteFitError("every outcome is a tie: there is no scale of strengths")
     size = len(names) + with_ties
-    z = numpy.zeros((len(judgements), 2 + with_ties, size))
-    q = numpy.zeros((len(judgements), 2 + with_ties))
-    for row, (first, second, score, _) in enumerate(judgements):
+    z = numpy.zeros((len(outcomes), 2 + with_ties, size))
+    q = numpy.zeros((len(outcomes), 2 + with_ties))
+    for row, (first, second, score, _) in enumerate(outcomes):
         z[row, 0, number[first]] = z[row, 1, number[second]] = 1
         if with_ties:
             z[row, 2, [number[first], number[second]]] = 0.5
             z[row, 2, -1] = 1
         q[row, {1.0: 0, 0.0: 1, 0.5: 2}[score]] = 1
     # The first strength is 0 in the fit, and all are centred afterwards.
-    fitted = fit(z[:, :, 1:], q, [judgement.cluster for judgement in judgements])
+    fitted = fit(z[:, :, 1:], q, [outcome.cluster for outcome in outcomes])
     spread = len(names) - 1
     centre = numpy.vstack([numpy.zeros(spread), numpy.eye(spread)]) - 1 / len(names)
     values = centre @ fitted.coefficients[:spread]
@@ -146,13 +147,13 @@ def _strength(name: str, contrast: Any, values: Any, covariance: Any, clusters: 
     return Strength(name, value, stderr, Interval(value - half, value + half))
 
 
-def _require_connected(names: Sequence[str], judgements: Sequence[Judgement]) -> None:
+def _require_connected(names: Sequence[str], outcomes: Sequence[Outcome]) -> None:
     """Raise NoFiniteFitError unless each variant was, over others, at least as good as each other somewhere.
 
     Ford (1957), Solution of a ranking problem from binary comparisons, American Mathematical Monthly 64:28.
     """
     beats: dict[str, set[str]] = {name: set() for name in names}
-    for first, second, score, _ in judgements:
+    for first, second, score, _ in outcomes:
         if score > 0:
             beats[first].add(second)
         if score < 1:
