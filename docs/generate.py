@@ -173,6 +173,8 @@ MEANINGS = {
     "vllm.host": "the address to listen on; any but this machine's own is refused without a key",
     "vllm.port": "the port of the OpenAI-compatible endpoint",
     "vllm.api_key": "the key that clients must send. It is never written to the run",
+    "vllm.keys": "a file of named keys (`harness keys`)",
+    "vllm.max_request_mib": "the size of the largest request",
     "vllm.allow_hosts": "names that endpoint and page answer to besides the machine's own",
     "vllm.dtype": "the dtype of the weights; the one the variants were tuned in where left out",
     "vllm.max_model_len": "prompt and answer together, in tokens; the model's own where left out",

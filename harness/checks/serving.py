@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -74,21 +73,17 @@ def checked(
     )
 
 
-def engine_and_options(
-    plugins: Plugins,
-    variants: Sequence[Variant],
-    name: str | None = None,
-    sets: Sequence[str] = (),
-    chosen: Mapping[str, Any] | None = None,
-) -> tuple[Engine, Any]:
-    """Return the engine and its options: `serve` of the first run's recipe, with `sets` and `chosen` over it.
+def engine_of(
+    plugins: Plugins, variants: Sequence[Variant], name: str | None = None, sets: Sequence[str] = ()
+) -> tuple[Engine, dict[str, Any]]:
+    """Return the engine and its options: those of the first run's recipe, under `serve`, with `sets` over them.
 
     Args:
-        name: another engine than the recipe's; its options there are left aside then.
+        name: another engine than the recipe's, whose options are left aside then.
         sets: KEY=VALUE, as a person types them.
 
     Raises:
-        HarnessError: for an option that the engine does not have, or a value that it refuses.
+        HarnessError: for an option that the engine does not have.
     """
     run = next((variant.run for variant in variants if variant.run is not None), None)
     options: dict[str, Any] = {}
@@ -109,14 +104,16 @@ def engine_and_options(
                 f"It has: {known_names(engine.options.model_fields)}"
             )
         options[key] = _value(value)
-    options |= chosen or {}
-    if "api_key" not in (chosen or {}) and "HARNESS_API_KEY" in os.environ:  # click takes an empty variable for none
-        options["api_key"] = os.environ["HARNESS_API_KEY"]
+    return engine, options
+
+
+def validated(engine: Engine, options: Mapping[str, Any]) -> Any:
+    """Return the options of an engine as its class takes them. Raises HarnessError for values that it refuses."""
     try:
-        return engine, engine.options.model_validate(options)
+        return engine.options.model_validate(options)
     except pydantic.ValidationError as error:
         problems = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
-        raise HarnessError(f"the options of the engine {used}: {problems}") from None
+        raise HarnessError(f"the options of the engine {engine.name}: {problems}") from None
 
 
 def _value(text: str) -> Any:

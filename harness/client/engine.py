@@ -51,8 +51,9 @@ class EngineBackend(HttpBackend):
         self.longest = served.longest
         self.longest_scored = None if served.longest is None else served.longest - 1  # vLLM answers a token, too
         self._stops = functools.cache(functools.partial(stops_of, template))
-        here: tuple[Capability, ...] = ("template", "tools") if template.takes_tools else ("template",)
-        self.capabilities = (served.endpoint.capabilities - frozenset(("tools",))) | frozenset(here)
+        taken: dict[Capability, bool] = {"tools": template.takes_tools, "system": template.takes_system}
+        here: frozenset[Capability] = frozenset(("template", *(name for name in taken if taken[name])))
+        self.capabilities = (served.endpoint.capabilities - taken.keys()) | here
 
     @functools.cached_property
     def identity(self) -> Identity:

@@ -137,10 +137,11 @@ class HttpBackend(Scorer):
 def probed(endpoint: Endpoint, model: str) -> frozenset[Capability]:
     """Probe an endpoint with the parameters of each capability; one that it refuses or ignores is missing."""
     capabilities: set[Capability] = set()
-    chat = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+    chat: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
     added: dict[Capability, dict[str, Any]] = {
         "token_ids": {"return_token_ids": True},
         "logprobs": {"logprobs": True},
+        "system": {"messages": [{"role": "system", "content": "Be brief."}, *chat["messages"]]},
     }
     for capability, more in added.items():
         try:
@@ -149,7 +150,8 @@ def probed(endpoint: Endpoint, model: str) -> frozenset[Capability]:
             if error.status not in (400, 422):
                 raise
             continue
-        if (answer.prompt_ids if capability == "token_ids" else answer.logprobs) is not None:
+        given = {"token_ids": answer.prompt_ids, "logprobs": answer.logprobs}
+        if given.get(capability, answer.text) is not None:
             capabilities.add(capability)
     if "token_ids" in capabilities:  # an endpoint that returns no ids takes none either
         with_ids = chat | added["token_ids"]

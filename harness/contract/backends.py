@@ -11,8 +11,8 @@ from harness.nouns import Message
 
 # token_ids: answers come with their ids and those of the prompt; logprobs: with the log-probability of each token;
 # template: ids of a prompt can be computed here; score: given ids are scored; tools: the prompt has those of a request;
-# weights: the model is in this process.
-Capability = Literal["token_ids", "logprobs", "template", "score", "tools", "weights"]
+# system: a system message can be sent; weights: the model is in this process.
+Capability = Literal["token_ids", "logprobs", "template", "score", "tools", "system", "weights"]
 CAPABILITIES: tuple[Capability, ...] = get_args(Capability)
 
 

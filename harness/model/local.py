@@ -35,8 +35,9 @@ class LocalBackend(Scorer):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        tools: tuple[Capability, ...] = ("tools",) if self.template.takes_tools else ()
-        return frozenset(("token_ids", "logprobs", "template", "score", "weights", *tools))
+        taken: dict[Capability, bool] = {"tools": self.template.takes_tools, "system": self.template.takes_system}
+        also = (name for name in taken if taken[name])
+        return frozenset(("token_ids", "logprobs", "template", "score", "weights", *also))
 
     @property
     def variant(self) -> Variant:

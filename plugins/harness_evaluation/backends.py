@@ -84,15 +84,13 @@ def _why_not_elsewhere(variants: Sequence[Variant], needs: Mapping[str, Sequence
 
 def _engine(variants: tuple[Variant, ...], plugins: Plugins) -> tuple[Engine, Any, str | None]:
     """Return the engine with its options for measuring, and why it could not serve the variants here, or None."""
-    from harness.checks.serving import engine_and_options
+    from harness.checks.serving import engine_of, validated
 
-    run = next((variant.run for variant in variants if variant.run is not None), None)
-    name = plugins.engines.default if run is None or run.recipe.serve is None else run.recipe.serve.engine
-    fields = plugins.engines[name].options.model_fields
-    chosen: dict[str, Any] = {"host": "127.0.0.1", "port": _free_port(), "api_key": None, "allow_hosts": ()}
-    if "batch_invariant" in fields:
+    engine, chosen = engine_of(plugins, variants)
+    chosen |= {"host": "127.0.0.1", "port": _free_port(), "api_key": None, "allow_hosts": ()}
+    if "batch_invariant" in engine.options.model_fields:
         chosen["batch_invariant"] = True
-    engine, options = engine_and_options(plugins, variants, name, chosen=chosen)
+    options = validated(engine, chosen)
     if engine.unable is None:
         return engine, options, f"the engine {engine.name!r} does not say if it can run here"
     return engine, options, engine.unable(variants, options)

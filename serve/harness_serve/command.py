@@ -20,6 +20,7 @@ import click
 import harness
 from harness.cli.context import Context
 from harness.extras import require
+from harness_serve.choices import engine_and_options, named_keys
 
 if TYPE_CHECKING:
     from harness.checks.agreement import Agreement
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from harness.contract import Endpoint, Engine
     from harness.plugins import Registry
     from harness.variants import Variant
+    from harness_serve.keys import KeyFile
 
 MOST_EXAMPLES = 4  # prompts on the page
 
@@ -55,6 +57,13 @@ MOST_EXAMPLES = 4  # prompts on the page
     metavar="KEY",
     help="What clients must send, and people to log in on the page. "
     "Better given as HARNESS_API_KEY, which `ps` does not show.",
+)
+@click.option(
+    "--keys",
+    "keys_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Named keys beside it, of `harness keys`. [default: keys.json in the runs folder, where it is]",
 )
 @click.option(
     "--votes",
@@ -94,7 +103,6 @@ def serve(context: Context, /, variants: tuple[str, ...], **settings: Any) -> No
     log-probabilities with the tuned model's; a difference stops serving. Tool calls are parsed as the template writes
     them (--set tool_parser=NAME: otherwise; none: not at all).
     """
-    from harness.checks.serving import engine_and_options
     from harness.variants import require_here, require_words, resolve_variants
 
     console = context.console
@@ -104,12 +112,7 @@ def serve(context: Context, /, variants: tuple[str, ...], **settings: Any) -> No
             for variant in resolved:
                 require_here(variant, "served")
                 require_words(variant, "served")
-            chosen = {key: settings[key] for key in ("host", "port", "dtype", "api_key") if settings[key] is not None}
-            if settings["allow_hosts"]:
-                chosen["allow_hosts"] = settings["allow_hosts"]
-            engine, options = engine_and_options(
-                context.plugins, resolved, settings["engine"], settings["sets"], chosen
-            )
+            engine, options = engine_and_options(context, resolved, settings)
             _serve(context, resolved, engine, options, settings)
         except KeyboardInterrupt:
             console.print("\nStopped: the engine and the page have ended.")
@@ -122,6 +125,7 @@ def _serve(
     from harness_serve.guard import Names, require_key
 
     console, host = context.console, options.host
+    named = named_keys(options)
     require_key(host, options.api_key.get_secret_value() if options.api_key is not None else None)
     names = Names.checked(host, tuple(options.allow_hosts))
     if settings["ui"] and options.port == settings["ui_port"]:
@@ -155,9 +159,9 @@ def _serve(
             require("gradio", "serving")
             ballots = Ballots(settings["votes"])
             page_url = stack.enter_context(
-                serve_page(endpoint, variants, ballots, examples, names=names, port=settings["ui_port"])
+                serve_page(endpoint, variants, ballots, examples, names=names, port=settings["ui_port"], keys=named)
             )
-        _show_endpoint(context, endpoint, page_url, settings["votes"])
+        _show_endpoint(context, endpoint, page_url, settings["votes"], named)
         if page_url and _has_display():
             import webbrowser
 
@@ -296,7 +300,9 @@ def _show_checks(context: Context, endpoint: Endpoint, parity: Parity, agreement
     context.console.print("[dim]log-probabilities in nats, of the run's probes[/dim]")
 
 
-def _show_endpoint(context: Context, endpoint: Endpoint, page_url: str | None, votes: str) -> None:
+def _show_endpoint(
+    context: Context, endpoint: Endpoint, page_url: str | None, votes: str, named: KeyFile | None
+) -> None:
     body = {"model": endpoint.models[-1], "messages": [{"role": "user", "content": "Hello"}]}
     key = ' \\\n    -H "Authorization: Bearer $HARNESS_API_KEY"' if endpoint.api_key else ""
     lines = [
@@ -306,8 +312,10 @@ def _show_endpoint(context: Context, endpoint: Endpoint, page_url: str | None, v
         f"[bold]settings[/bold]  {', '.join(f'{name} {value}' for name, value in endpoint.settings.items())}",
     ]
     if page_url:
-        login = " (log in with the key)" if endpoint.api_key else ""
+        login = " (log in with a key)" if endpoint.api_key else ""
         lines += [f"[bold]page[/bold]      {page_url}{login}", f"[bold]votes[/bold]     {votes}"]
+    if named is not None:
+        lines += [f"[bold]keys[/bold]      {', '.join(key.name for key in named.active())} ({named.path})"]
     context.console.print("\n".join(lines), soft_wrap=True)
     curl = (
         f"\n  curl -s {endpoint.url}/chat/completions -H 'Content-Type: application/json'{key} \\\n"
