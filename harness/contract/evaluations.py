@@ -65,9 +65,9 @@ class Evaluation:
     Either `items(options, context)` yields EvaluationItems (or LeftOut) and `score(item, answers)` returns an item's
     metrics by name (1.0 for right, 0.0 for wrong), and the harness asks, averages and records; `lower_is_better` names
     the metrics of which less is better. Or `run(backend, options, context)` does all of this itself and yields one
-    Result a task; `requests(backend, options, context)` then yields what it will ask, so that all variants can be asked
-    at once, and a person can look at it first. `needs` are the capabilities without which a Backend is refused, or a
-    function of the options that returns them.
+    Result a task; `requests(backend, options, context)` then yields what it will ask of any backend with this template,
+    so that all variants can be asked at once, and a person can look at it first. `needs` are the capabilities without
+    which a Backend is refused, or a function of the options that returns them.
 
     `texts(options, context)` yields (id, text) of each item, question and answer; further texts of an item have the
     same id. `data.decontaminate` compares the training data with them.

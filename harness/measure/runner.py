@@ -9,7 +9,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.contract import Evaluation, EvaluationContext, EvaluationItem, LeftOut
 from harness.contract.backends import Answer, Backend, Request, require_capabilities
@@ -56,12 +56,21 @@ def measure(
             yield from ((number, one) for one in checked([result], evaluation.name, plugin))
         return
     if evaluation.requests is not None and len(backends) > 1:
+        asked: dict[Any, list[Request]] = {}
         keeping = [backend for backend in backends if isinstance(backend, KeptBackend)]
-        for _ in ask_all([(kept, list(evaluation.requests(kept, options, context))) for kept in keeping]):
+        for kept in keeping:
+            if _rendering(kept) not in asked:
+                asked[_rendering(kept)] = list(evaluation.requests(kept, options, context))
+        for _ in ask_all([(kept, asked[_rendering(kept)]) for kept in keeping]):
             pass
     for number, backend in enumerate(backends):
         for result in checked(evaluation.run(backend, options, context), evaluation.name, plugin):
             yield number, result
+
+
+def _rendering(backend: Backend) -> tuple[object, ...]:
+    """Return what decides the requests of an evaluation that runs itself: they are built once for all that share it."""
+    return backend.identity.template["sha256"], backend.longest_scored
 
 
 def askable(

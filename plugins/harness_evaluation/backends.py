@@ -57,8 +57,6 @@ def choose(
         return Choice("remote", "every variant is behind an endpoint")
     why_not = _why_not_elsewhere(here, needs)
     if url is not None:
-        if wanted == "local":
-            raise HarnessError("--endpoint joins an engine, and --backend local asks for none: leave one out")
         if why_not:
             raise HarnessError(f"--endpoint: {why_not}; without it, --backend local loads the weights")
         return Choice("endpoint", "joined by --endpoint", url=url)

@@ -97,7 +97,7 @@ def _measured(
     from harness.measure.runner import measure
 
     evaluations = context.plugins.evaluations
-    around = EvaluationContext(recipe, context.plugins, _others(context), asking.repeat_share)
+    around = EvaluationContext(recipe, context.plugins, _others(context, backends), asking.repeat_share)
     names = " ".join(backend.name for backend in backends)
     for name, options in specs:
         began = time.perf_counter()
@@ -125,16 +125,26 @@ def _run_of(variant: Variant) -> tuple[Any, Any]:
     return (variant.run.name, variant.run.folder) if variant.run else (None, None)
 
 
-def _others(context: Context) -> Callable[[str], Backend]:
-    """Return what opens the Backend of another variant, for an evaluation that compares answers with those of one."""
+def _others(context: Context, backends: Sequence[Backend]) -> Callable[[str], Backend]:
+    """Return what opens the Backend of another variant: one that is measured beside it, or a new one.
+
+    Answers of a new one are kept, too.
+    """
+    here = {backend.name: backend for backend in backends}
 
     def opened(name: str) -> Backend:
         from harness.client.served import HttpBackend
+        from harness.measure.answers import KeptBackend, journal_of
         from harness.variants import resolve_variant
 
+        if name in here:
+            return here[name]
         variant = resolve_variant(name, context.runs_folder, context.plugins)
+        backend: Backend
         if variant.remote is not None:
-            return HttpBackend.of_remote(variant.remote, variant.name)
-        return local_backend(variant, context.plugins)
+            backend = HttpBackend.of_remote(variant.remote, variant.name)
+        else:
+            backend = local_backend(variant, context.plugins)
+        return KeptBackend(backend, journal_of(backend.identity))
 
     return opened

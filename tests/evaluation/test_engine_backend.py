@@ -30,6 +30,19 @@ def local(finished_run: Path) -> dict[str, LocalBackend]:
     return {one.name: LocalBackend(load_variant(one, Plugins())) for one in (base_of(run), tuned_of(run))}
 
 
+@pytest.fixture(autouse=True)
+def probes(finished_run: Path, local: dict[str, LocalBackend]) -> Path:
+    """The probes that tuning leaves, of what the variants say now."""
+    question = (Message("user", "Who keeps the bell?"),)
+    ids = local["demo"].template.prompt_ids(question)
+    figures = {"base": "demo@base", "tuned": "demo"}
+    probe = {kind: local[name].logprobs([ids])[0] for kind, name in figures.items()}
+    probe |= {"messages": [{"role": "user", "content": question[0].content}], "input_ids": ids}
+    path = finished_run / "probes.json"
+    path.write_text(json.dumps({"dtype": local["demo"].identity.dtype, "probes": [probe]}))
+    return path
+
+
 @pytest.fixture
 def engine(local: dict[str, LocalBackend]) -> Iterator[LikeVllm]:
     with LikeVllm(local) as served:
@@ -95,9 +108,8 @@ def _is_check(request: Any) -> bool:
 
 
 def test_an_adapter_that_is_not_applied_is_noticed(
-    typed: Callable[..., Result], engine: LikeVllm, local: dict[str, LocalBackend], finished_run: Path
+    typed: Callable[..., Result], engine: LikeVllm, local: dict[str, LocalBackend], probes: Path
 ) -> None:
-    probes = finished_run / "probes.json"
     told = json.loads(probes.read_text())
     for probe in told["probes"]:
         probe["tuned"] = [value - 1.0 for value in probe["base"]]  # a run that tuning moved by a nat
@@ -135,7 +147,7 @@ def test_the_choice_of_backend_has_a_reason(typed: Callable[..., Result], finish
 def test_a_look_at_what_is_sent_asks_nothing(typed: Callable[..., Result], finished_run: Path) -> None:
     told = typed("evaluate", "demo", "--inspect", "1", "--evaluation", "lm_eval").output
     assert "<|im_start|>user\nWho keeps the key?<|im_end|>\n<|im_start|>assistant\n" in told
-    assert "stops   tokens ['<|im_end|>'], texts ['\\n\\n']" in told
+    assert "stops   tokens ['<|im_end|>'], texts [" in told
     assert "at most 8 tokens, greedy" in told and "BOS" in told and "ids " in told
     assert not list(finished_run.glob("evaluations/*/*"))
     told = typed("evaluate", "demo", "--dry-run").output
