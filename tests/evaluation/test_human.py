@@ -34,7 +34,8 @@ def vote(votes: Ballots, names: list[str], verdict: Verdict, annotator: str) -> 
 def measure(path: Path, name: str) -> Any:
     plugins = Plugins()
     assert EVALUATION.run is not None
-    outcome = EVALUATION.run(Named(name), HumanOptions(votes=str(path)), EvaluationContext(None, plugins))  # type: ignore
+    asked: Any = Named(name)
+    outcome = EVALUATION.run(asked, HumanOptions(votes=str(path)), EvaluationContext(None, plugins))
     (result,) = checked(outcome, "human", plugins.evaluations.owner("human"))
     return result
 
@@ -49,9 +50,8 @@ def test_votes_become_win_rates_and_strengths(tmp_path: Path) -> None:
     result = measure(tmp_path / "votes.db", "demo")
     outcomes = outcomes_of(Ballots(str(tmp_path / "votes.db")))
     mine = [o.score if o.first == "demo" else 1 - o.score for o in outcomes if "demo" in o[:2]]
-    assert result.scores["win_rate"].value == pytest.approx(sum(mine) / len(mine)) and result.scores[
-        "win_rate"
-    ].n == len(mine)
+    rate = result.scores["win_rate"]
+    assert rate.value == pytest.approx(sum(mine) / len(mine)) and rate.n == len(mine)
     assert set(result.scores) == {"win_rate", "win_rate/demo@base", "win_rate/other", "strength"}
     fitted = strengths(outcomes)
     (strength,) = (one for one in fitted.ranked if one.variant == "demo")
