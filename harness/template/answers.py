@@ -219,9 +219,9 @@ class Answers:
 
 def told_not_to_think(name: str, turn: int, commands: Sequence[str] = ()) -> TemplateError:
     """Return the refusal of thoughts where the prompt has switched them off; `commands` may do so in what is said."""
-    said = f", by `thinking` or by what is said before ({', '.join(commands)})" if commands else ""
+    by = f", by `thinking` or by what is said before ({', '.join(commands)})" if commands else ""
     return TemplateError(
-        f"message {turn + 1} has thoughts, and template {name!r} is told not to think{said}. `data.reasoning: drop` "
+        f"message {turn + 1} has thoughts, and template {name!r} is told not to think{by}. `data.reasoning: drop` "
         "leaves them out; `thinking: auto` or `on` in `template` learns them"
     )
 

@@ -186,12 +186,12 @@ def commands_of(render: Render, source: str, *messages: Turn) -> tuple[str, ...]
     """Return the words that the template takes out of one of the messages (the last is a question), longest first."""
 
     def obeys(command: str, message: Turn) -> bool:
-        said = message | {"content": f"{message['content']} {command}"}
+        commanded = message | {"content": f"{message['content']} {command}"}
         try:
-            text = render([said] if message is messages[-1] else [said, messages[-1]], None, True)
+            text = render([commanded] if message is messages[-1] else [commanded, messages[-1]], None, True)
         except TemplateError:
             return False
-        return message["content"] in text and said["content"] not in text
+        return message["content"] in text and commanded["content"] not in text
 
     named = dict.fromkeys(_COMMAND.findall(source))
     return tuple(sorted((one for one in named if any(obeys(one, each) for each in messages)), key=len, reverse=True))

@@ -205,8 +205,8 @@ class Trial:
         frames, grows = [], True
         answers = Answers(self.name, self.template.stop_tokens, habits)
         thoughts = (False, True) if habits.takes_thoughts else (False,)
-        said = [[_obeyed(one, command) for one in (SYSTEM, QUESTION)] for command in habits.commands]
-        commanded = [talk for system, question in said for talk in ([system, QUESTION], [question])]
+        pairs = [[_obeyed(one, command) for one in (SYSTEM, QUESTION)] for command in habits.commands]
+        commanded = [talk for system, question in pairs for talk in ([system, QUESTION], [question])]
         exchanges = [QUESTION, ANSWER, SECOND_EXCHANGE[0]], [QUESTION, *TOOL_EXCHANGE[:2]]
         for before in ([QUESTION], *exchanges, *commanded):
             for thinks in thoughts:
