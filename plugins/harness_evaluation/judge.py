@@ -383,7 +383,8 @@ def _with_limits(judge: Callable[..., Judge], options: JudgeOptions) -> Judge:
     """Return the judge with its limits, and the journal of its answers in the cache folder."""
     from harness.client.asking import Limits
     from harness.files import cache_folder
+    from harness.measure.answers import Journal
 
     limits = Limits(concurrency=options.concurrency, budget_tokens=options.budget_tokens)
     name = hashlib.sha256(options.judge.encode()).hexdigest()[:16]
-    return judge(limits=limits, journal=cache_folder() / "verdicts" / f"{name}.jsonl")
+    return judge(limits=limits, journal=Journal(cache_folder() / "verdicts" / f"{name}.jsonl"))
