@@ -14,7 +14,7 @@ from typing import Any
 from harness.client.asking import Limits
 from harness.client.served import HttpBackend
 from harness.contract import Endpoint
-from harness.contract.backends import Answer, Identity, Request
+from harness.contract.backends import Answer, Capability, Identity, Request
 from harness.measure.weights import weights_of
 from harness.template import BoundTemplate
 from harness.template.exchange import (
