@@ -1,0 +1,74 @@
+"""The words and figures of comparisons, the same in the terminal, in the picture and in the report."""
+
+from __future__ import annotations
+
+from harness.measure.comparison import Comparison
+from harness.measure.statistics import Estimate, Interval
+
+ARROWS = {True: "↑", False: "↓"}
+
+
+def value(comparison: Comparison, estimate: Estimate) -> str:
+    """Return a value ± its standard error; of 0/1 items in percent."""
+    if comparison.is_share:
+        more = "" if estimate.stderr is None else f" ± {estimate.stderr * 100:.1f}"
+        return f"{estimate.value * 100:.1f}{more} %"
+    return f"{estimate.value:.3f}" + ("" if estimate.stderr is None else f" ± {estimate.stderr:.3f}")
+
+
+def difference(comparison: Comparison) -> str:
+    """Return B minus A with its sign; of 0/1 items in percentage points."""
+    return _signed(comparison, comparison.paired.difference)
+
+
+def interval(comparison: Comparison, of: Interval | None = None) -> str:
+    """Return an interval, the analytic one where none is given."""
+    of = of or comparison.paired.interval
+    return "–" if of is None else f"{_signed(comparison, of.low)} … {_signed(comparison, of.high)}"
+
+
+def _signed(comparison: Comparison, number: float) -> str:
+    return f"{number * 100:+.1f}" if comparison.is_share else f"{number:+.3f}"
+
+
+def p_value(p: float | None) -> str:
+    """Return a p-value with three digits."""
+    return "–" if p is None else "<0.001" if p < 0.001 else f"{p:.3f}"
+
+
+def verdict(comparison: Comparison) -> str:
+    """Return the verdict on B in words, with the difference that could have been seen where none is."""
+    if comparison.category:
+        return ""
+    if comparison.better is not None:
+        return "better" if comparison.better == "b" else "worse"
+    effect = comparison.detectable
+    if effect is None:
+        return "cannot tell apart (too few items)"
+    could_see = f"{effect * 100:.1f} points" if comparison.is_share else f"{effect:.3f}"
+    return f"cannot tell apart (could see ≥ {could_see})"
+
+
+def basis(comparison: Comparison, a: str, b: str) -> str:
+    """Return how a comparison was made: method, bootstrap interval, 0/1 table, and the engine's noise."""
+    paired = comparison.paired
+    parts = [f"{paired.a.n} items", paired.method]
+    if comparison.bootstrap is not None:
+        parts.append(f"bootstrap {interval(comparison, comparison.bootstrap)}")
+    if (counts := paired.table) is not None:
+        parts.append(f"both right {counts.both}, only {a} {counts.only_a}, only {b} {counts.only_b}, "
+                     f"neither {counts.neither}")  # fmt: skip
+    for name, noise in zip((a, b), comparison.noise, strict=True):
+        if noise is not None:
+            parts.append(f"{name} asked twice: {noise.differing} of {noise.n} items came out otherwise")
+    return "; ".join(parts)
+
+
+def family(count: int) -> str:
+    """Return the sentence on what the p-values are corrected for."""
+    if count <= 1:
+        return "One comparison: its p-value needs no correction."
+    return (
+        f"p is corrected by Holm for all {count} comparisons that get a verdict (each metric of each task, for each "
+        f"variant), and decides; intervals are for each alone. --task and --metric narrow the family."
+    )
