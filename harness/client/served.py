@@ -122,10 +122,15 @@ class HttpBackend:
     def _capabilities(self) -> frozenset[Capability]:
         """Probe the endpoint with the parameters of each capability; one that it refuses or ignores is missing."""
         capabilities: set[Capability] = set()
-        chat = {"model": self.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+        chat: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": "Hello"}],
+            "max_tokens": 1,
+        }
         added: dict[Capability, dict[str, Any]] = {
             "token_ids": {"return_token_ids": True},
             "logprobs": {"logprobs": True},
+            "system": {"messages": [{"role": "system", "content": "Be brief."}, *chat["messages"]]},
         }
         for capability, more in added.items():
             try:
@@ -134,7 +139,8 @@ class HttpBackend:
                 if error.status not in (400, 422):
                     raise
                 continue
-            if (answer.prompt_ids if capability == "token_ids" else answer.logprobs) is not None:
+            given = {"token_ids": answer.prompt_ids, "logprobs": answer.logprobs}
+            if given.get(capability, answer.text) is not None:
                 capabilities.add(capability)
         if "token_ids" in capabilities:  # an endpoint that returns no ids takes none either
             with_ids = chat | added["token_ids"]

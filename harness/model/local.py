@@ -34,8 +34,8 @@ class LocalBackend:
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        tools: tuple[Capability, ...] = ("tools",) if self.template.takes_tools else ()
-        return frozenset(("token_ids", "logprobs", "template", "score", *tools))
+        taken: dict[Capability, bool] = {"tools": self.template.takes_tools, "system": self.template.takes_system}
+        return frozenset(("token_ids", "logprobs", "template", "score", *(name for name in taken if taken[name])))
 
     @property
     def template(self) -> BoundTemplate:

@@ -138,7 +138,7 @@ def test_items_that_cannot_be_asked_are_counted_and_a_metric_may_weigh_otherwise
 def test_an_evaluation_of_weights_refuses_an_endpoint(plugins: Plugins, fake_endpoint: FakeEndpoint) -> None:
     fake_endpoint.answer = "x"
     backend = HttpBackend.of_remote(Remote(fake_endpoint.url, "fake"), "fake")
-    assert backend.capabilities == frozenset()
+    assert backend.capabilities == {"system"}
     with pytest.raises(HarnessError, match=r"val_loss' needs score, template of fake, which http.*does not give"):
         list(results(plugins.evaluations["val_loss"], backend, None, EvaluationContext(None, plugins)))
     with pytest.raises(HarnessError, match="gives no log-probabilities of given ids"):
