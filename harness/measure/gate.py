@@ -66,7 +66,9 @@ def _missing(rule: GateRule, rival: Rival) -> str:
     if refused := [reason for reason in rival.refused if rule.task is None or reason.startswith(f"{rule.task}:")]:
         return refused[0]
     if rule.task is not None and rule.task not in tasks:
-        return f"no task {rule.task!r} was measured for both.{nearest(rule.task, tasks)} There are: {known_names(tasks)}"
+        return (
+            f"no task {rule.task!r} was measured for both.{nearest(rule.task, tasks)} There are: {known_names(tasks)}"
+        )
     of = [task for task in rival.tasks if rule.task in (None, task.task)]
     metrics = list(dict.fromkeys(c.metric for task in of for c in task.comparisons))
     if rule.metric is not None and rule.metric not in metrics:

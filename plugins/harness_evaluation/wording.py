@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from harness.measure.comparison import Comparison
 from harness.measure.statistics import Estimate, Interval
+
+if TYPE_CHECKING:
+    from harness.recipe import GateRule
 
 ARROWS = {True: "↑", False: "↓"}
 
@@ -42,11 +47,28 @@ def verdict(comparison: Comparison) -> str:
         return ""
     if comparison.better is not None:
         return "better" if comparison.better == "b" else "worse"
+    return f"cannot tell apart ({could_see(comparison)})"
+
+
+def could_see(comparison: Comparison) -> str:
+    """Return the smallest difference that would probably have been seen, in words."""
     effect = comparison.detectable
     if effect is None:
-        return "cannot tell apart (too few items)"
-    could_see = f"{effect * 100:.1f} points" if comparison.is_share else f"{effect:.3f}"
-    return f"cannot tell apart (could see ≥ {could_see})"
+        return "too few items"
+    return f"could see ≥ {effect * 100:.1f} points" if comparison.is_share else f"could see ≥ {effect:.3f}"
+
+
+def rule(of: GateRule, comparison: Comparison | None) -> str:
+    """Return a rule of the gate in words; a bound on 0/1 items in points."""
+    if of.no_significant_loss:
+        return "no significant loss"
+    points = comparison is not None and comparison.is_share
+    bounds = [
+        f"at {side} {bound * 100:+g} points" if points else f"at {side} {bound:+g}"
+        for side, bound in (("least", of.at_least), ("most", of.at_most))
+        if bound is not None
+    ]
+    return " and ".join(bounds) + (" (estimate)" if of.by == "estimate" else "")
 
 
 def basis(comparison: Comparison, a: str, b: str) -> str:
