@@ -20,9 +20,8 @@ Pair = tuple[Sample, Sample]
 class Comparison:
     """One metric of one task (or one category of its items) under A and B. `paired` holds B minus A.
 
-    `adjusted` is the p-value after Holm's correction in a family of `family` comparisons; None for a category, which
-    shows where a difference lies and gets no verdict. `noise` is that of the engine under A and B, where it was
-    measured.
+    `adjusted` is the p-value after Holm's correction in a family of `family` comparisons. `noise` is that of the engine
+    under A and B, where it was measured.
     """
 
     task: str

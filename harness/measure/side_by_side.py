@@ -24,12 +24,13 @@ class Rival:
 
     @property
     def wholes(self) -> list[Comparison]:
-        """The comparisons that get a verdict."""
+        """The comparisons over all items."""
         return [comparison for task in self.tasks for comparison in task.wholes]
 
-    def with_verdict(self, verdict: str | None) -> list[Comparison]:
-        """Return the comparisons in which this variant is better (`b`), worse (`a`), or not told apart (None)."""
-        return [comparison for comparison in self.wholes if comparison.better == verdict]
+    @property
+    def categories(self) -> list[Comparison]:
+        """The comparisons over the items of one category."""
+        return [comparison for task in self.tasks for comparison in task.comparisons if comparison.category]
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ def side_by_side(
     """Compare the first of the variants with each of the others, on every task that both were measured on.
 
     Holm's correction is over all comparisons of whole tasks: each metric of each task for each rival. `task` and
-    `metric` narrow the comparison, and so the family.
+    `metric` narrow the comparison, and so the family. The categories of a task are corrected among themselves.
 
     Args:
         names: of the variants as results show them; `given` as they are typed.
@@ -141,17 +142,27 @@ def _rival(
 
 
 def _corrected(rivals: Sequence[Rival]) -> tuple[list[Rival], int]:
-    """Return the rivals with the p-values of all their whole comparisons adjusted together, and their number."""
-    wholes = [comparison for rival in rivals for comparison in rival.wholes]
-    adjusted = holm([comparison.paired.p_value for comparison in wholes])
-    family = sum(p is not None for p in adjusted)
-    values = {id(comparison): p for comparison, p in zip(wholes, adjusted, strict=True)}
+    """Return the rivals with adjusted p-values, and the size of the family of whole comparisons.
 
-    def corrected(task: TaskComparison) -> TaskComparison:
-        of = [replace(c, adjusted=values.get(id(c)), family=max(family, 1)) for c in task.comparisons]
-        return replace(task, comparisons=tuple(of))
+    The comparisons over all items are one family. The categories of each task are another: they say where.
+    """
+    families = [[comparison for rival in rivals for comparison in rival.wholes]]
+    families += [[c for c in task.comparisons if c.category] for rival in rivals for task in rival.tasks]
+    values: dict[int, tuple[float | None, int]] = {}
+    for family in families:
+        adjusted = holm([comparison.paired.p_value for comparison in family])
+        size = sum(p is not None for p in adjusted)
+        values |= {id(comparison): (p, size) for comparison, p in zip(family, adjusted, strict=True)}
 
-    return [replace(rival, tasks=tuple(corrected(task) for task in rival.tasks)) for rival in rivals], family
+    def corrected(comparison: Comparison) -> Comparison:
+        p, size = values[id(comparison)]
+        return replace(comparison, adjusted=p, family=max(size, 1))
+
+    def of(rival: Rival) -> Rival:
+        tasks = [replace(task, comparisons=tuple(map(corrected, task.comparisons))) for task in rival.tasks]
+        return replace(rival, tasks=tuple(tasks))
+
+    return [of(rival) for rival in rivals], sum(c.paired.p_value is not None for c in families[0])
 
 
 def _common_tasks(first: VariantRecords, other: VariantRecords, given: tuple[str, str], task: str | None) -> list[str]:

@@ -120,9 +120,7 @@ def _print(context: Context, compared: SideBySide, examples: int) -> None:
     say(f"{others} compared with [bold]{first}[/bold] on the same items")
     say(f"[dim]difference = variant − {first}; ↑ more is better, ↓ less is better[/dim]\n")
     print_figures(context.console, _table(compared), labels=2)
-    say(f"\n[dim]{escape(wording.family(compared.family))}[/dim]")
-    if len(compared.rivals) == 1 and any(c.category for task in compared.rivals[0].tasks for c in task.comparisons):
-        say("[dim]About 1 in 20 categories will look different by chance alone: they get no verdict.[/dim]")
+    say(f"\n[dim]{escape(wording.family(compared))} --task and --metric narrow the family.[/dim]")
     for rival in compared.rivals:
         for task in rival.tasks:
             _print_basis(context, compared.first, rival, task)
@@ -145,8 +143,7 @@ def _table(compared: SideBySide) -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("metric", overflow="fold")
     table.add_column("variant", overflow="fold")
-    p = "p" if compared.family <= 1 else "p (Holm)"
-    for title in ("value ± se", "difference", "95% interval", p):
+    for title in ("value ± se", "difference", "95% interval", "p (Holm)"):
         table.add_column(title, justify="right")
     table.add_column("verdict")
     task_name = ""
@@ -161,7 +158,8 @@ def _table(compared: SideBySide) -> Table:
             table.add_row("", *_cells(comparison, rival.name), style=COLOURS[comparison.better])
             for of in task.comparisons if len(compared.rivals) == 1 else ():
                 if of.category and of.metric == metric:
-                    table.add_row(f"  {escape(of.category)}", *_cells(of, rival.name), style="dim")
+                    style = f"dim {COLOURS[of.better]}".strip()
+                    table.add_row(f"  {escape(of.category)}", *_cells(of, rival.name), style=style)
     return table
 
 
@@ -170,13 +168,12 @@ def _cells(comparison: Comparison, name: str) -> tuple[str, ...]:
 
     from harness_evaluation import wording
 
-    p = comparison.paired.p_value if comparison.category else comparison.adjusted
     return (
         escape(name),
         wording.value(comparison, comparison.paired.b),
         wording.difference(comparison),
         wording.interval(comparison),
-        wording.p_value(p),
+        wording.p_value(comparison.adjusted),
         wording.verdict(comparison),
     )
 
@@ -298,5 +295,5 @@ def comparison_json(comparison: Comparison, name: str) -> dict[str, Any]:
         "discordance": paired.table._asdict() if paired.table else None,
         "noise": [None if noise is None else dataclasses.asdict(noise) | {"rate": noise.rate}
                   for noise in comparison.noise],
-        "verdict": wording.verdict(comparison) or None,
+        "verdict": wording.verdict(comparison),
     }  # fmt: skip

@@ -65,12 +65,9 @@ def _draw_legend(figure: Any, compared: SideBySide) -> None:
         Line2D([], [], color=LOOKS[side][0], lw=3, marker=LOOKS[side][1], ms=8, mec="white", label=meaning)
         for side, meaning in MEANINGS.items()
     ]
-    if any(c.category for rival in compared.rivals for task in rival.tasks for c in task.comparisons):
-        label = "a category, without a verdict"
-        handles.append(Line2D([], [], color=FAINT, lw=2, marker="o", ms=5, mfc="white", mec=FAINT, label=label))
     corrected = f", p below 0.05 after Holm for {compared.family} comparisons" if compared.family > 1 else ""
     figure.legend(
-        handles=handles, loc="outside lower left", ncols=4, frameon=False, fontsize=9, labelcolor=INK,
+        handles=handles, loc="outside lower left", ncols=3, frameon=False, fontsize=9, labelcolor=INK,
         title=f"than {compared.first}{corrected}", title_fontsize=9, alignment="left",
     )  # fmt: skip
 
@@ -85,17 +82,12 @@ def _draw_panel(axis: Any, task: str, metric: str, panel: Sequence[tuple[str, Co
             low, high = (limit * unit for limit in paired.interval)
             width = 3.2 if is_whole else 2.0
             axis.plot([low, high], [row, row], color=colour, lw=width, solid_capstyle="round", zorder=3)
-        look = (
-            {"ms": 10, "mfc": colour, "mec": "white", "mew": 1.2}
-            if is_whole
-            else {"ms": 5, "mfc": "white", "mec": colour}
-        )
-        axis.plot(paired.difference * unit, row, mark, zorder=4, **look)
+        size, edge = (10, 1.2) if is_whole else (7, 0.8)
+        axis.plot(paired.difference * unit, row, mark, ms=size, mfc=colour, mec="white", mew=edge, zorder=4)
         means = f"{_plain(comparison, paired.a.value)} → {_plain(comparison, paired.b.value)}"
-        words = f"   {MEANINGS[comparison.better]}" if is_whole else ""
         axis.annotate(
-            f"{means}{words}", (1.015, row), xycoords=("axes fraction", "data"), va="center", fontsize=8.5,
-            color=INK if is_whole else FAINT, annotation_clip=False,
+            f"{means}   {MEANINGS[comparison.better]}", (1.015, row), xycoords=("axes fraction", "data"), va="center",
+            fontsize=8.5, color=INK if is_whole else FAINT, annotation_clip=False,
         )  # fmt: skip
     axis.axvline(0, color=INK, lw=1, zorder=2)
     axis.set_ylim(len(panel) - 0.4, -0.6)

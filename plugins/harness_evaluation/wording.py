@@ -8,6 +8,7 @@ from harness.measure.comparison import Comparison
 from harness.measure.statistics import Estimate, Interval
 
 if TYPE_CHECKING:
+    from harness.measure.side_by_side import Rival, SideBySide
     from harness.recipe import GateRule
 
 ARROWS = {True: "↑", False: "↓"}
@@ -43,8 +44,6 @@ def p_value(p: float | None) -> str:
 
 def verdict(comparison: Comparison) -> str:
     """Return the verdict on B in words, with the difference that could have been seen where none is."""
-    if comparison.category:
-        return ""
     if comparison.better is not None:
         return "better" if comparison.better == "b" else "worse"
     return f"cannot tell apart ({could_see(comparison)})"
@@ -86,11 +85,27 @@ def basis(comparison: Comparison, a: str, b: str) -> str:
     return "; ".join(parts)
 
 
-def family(count: int) -> str:
-    """Return the sentence on what the p-values are corrected for."""
-    if count <= 1:
-        return "One comparison: its p-value needs no correction."
-    return (
-        f"p is corrected by Holm for all {count} comparisons that get a verdict (each metric of each task, for each "
-        f"variant), and decides; intervals are for each alone. --task and --metric narrow the family."
-    )
+def family(compared: SideBySide) -> str:
+    """Return the sentences on what the p-values are corrected for."""
+    lines = []
+    if compared.family > 1:
+        lines.append(
+            f"p is corrected by Holm for all {compared.family} comparisons (each metric of each task, for each "
+            f"variant), and decides; intervals are for each alone."
+        )
+    else:
+        lines.append("One comparison: its p-value needs no correction.")
+    if any(rival.categories for rival in compared.rivals):
+        lines.append("Categories are corrected among those of their task.")
+    return " ".join(lines)
+
+
+def tally(rival: Rival, first: str) -> str:
+    """Return on how many metrics and categories a variant is better, worse and not told apart."""
+    parts = []
+    for name, plural, of in (("metric", "metrics", rival.wholes), ("category", "categories", rival.categories)):
+        if of:
+            better, worse, unclear = (sum(c.better == side for c in of) for side in ("b", "a", None))
+            noun = name if len(of) == 1 else plural
+            parts.append(f"of {len(of)} {noun} better on {better}, worse on {worse}, not told apart on {unclear}")
+    return f"{rival.name}, compared with {first}: {'; '.join(parts) or 'nothing to compare'}"

@@ -41,16 +41,19 @@ def test_each_verdict_is_corrected_for_all_that_get_one(written: Written) -> Non
     assert narrowed.family == 1 and narrowed.rivals[0].wholes[0].better == "b"
 
 
-def test_categories_show_a_difference_and_get_no_verdict(written: Written) -> None:
+def test_categories_are_corrected_among_themselves(written: Written) -> None:
+    """Of 20 items a category, 6 changed: p = 0.031 alone, 0.063 as one of two."""
+
     def by_category(pattern: str) -> list[Sample]:
         return [dataclasses.replace(s, category="ab"[n % 2]) for n, s in enumerate(right(pattern))]
 
-    one = compared([written("a", by_category("0" * 40))], [written("b", by_category("1" * 40))])
+    one = compared([written("a", by_category("0" * 40))], [written("b", by_category("1" * 12 + "0" * 28))])
     whole, *categories = one.rivals[0].tasks[0].comparisons
-    assert one.family == 1 and whole.better == "b"
-    assert [(c.category, c.paired.difference, c.better, c.adjusted) for c in categories] == [
-        ("a", 1.0, None, None), ("b", 1.0, None, None),
+    assert (one.family, whole.family, whole.better) == (1, 1, "b")
+    assert [(c.category, c.family, c.adjusted, c.better) for c in categories] == [
+        ("a", 2, pytest.approx(0.0625), None), ("b", 2, pytest.approx(0.0625), None),
     ]  # fmt: skip
+    assert one.rivals[0].categories == categories
 
 
 def test_three_variants_are_compared_with_the_first(written: Written) -> None:

@@ -34,6 +34,7 @@ def command(context: Context, variants: tuple[str, ...], out: Path) -> None:
 
     from harness.files import write_text
     from harness.variants import resolve_variants
+    from harness_evaluation import wording
     from harness_evaluation.report.page import report_page
 
     if len(variants) == 1:
@@ -51,7 +52,5 @@ def command(context: Context, variants: tuple[str, ...], out: Path) -> None:
     write_text(out, report_page(compared, variants, list(tuned.values()), lines))
     say = context.console.print
     for rival in compared.rivals:
-        better, worse, unclear = (len(rival.with_verdict(side)) for side in ("b", "a", None))
-        name, first = escape(rival.name), escape(compared.first)
-        say(f"{name}: better than {first} on {better}, worse on {worse}, cannot tell apart on {unclear}")
+        say(escape(wording.tally(rival, compared.first)))
     say(f"[dim]written to[/dim] {escape(str(out))}", soft_wrap=True)

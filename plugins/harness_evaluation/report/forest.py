@@ -28,6 +28,7 @@ STYLE = """\
 .line .name { overflow-wrap: anywhere; font-size: .9rem; } .line .name small { display: block; color: var(--soft); }
 .line .result { font-size: .85rem; color: var(--soft); font-variant-numeric: tabular-nums; }
 .line .result b { font-weight: 600; } b.unclear { color: var(--ink); }
+.of-category { padding: 1px 0; } .of-category .name { padding-left: 14px; color: var(--soft); }
 h3 { font-size: .85rem; font-weight: 600; color: var(--soft); }
 @media (max-width: 640px) {
   .line { grid-template-columns: 1fr; padding: 8px 0; } .line .result { order: 2; } .line .draw { order: 3; }
@@ -44,28 +45,49 @@ def glance(compared: SideBySide) -> str:
     for rival in compared.rivals:
         if len(compared.rivals) > 1:
             parts.append(f'<h2 class="rival">{escape(rival.name)}, compared with {escape(compared.first)}</h2>')
+        every = [*rival.wholes, *rival.categories]
         cards = [
-            _card("better", "Better", rival.with_verdict("b")),
-            _card("worse", "Worse", rival.with_verdict("a")),
-            _card("", "Cannot tell apart", rival.with_verdict(None)),
+            _card(kind, title, [comparison for comparison in every if comparison.better == side])
+            for kind, title, side in (
+                ("better", "Better", "b"),
+                ("worse", "Worse", "a"),
+                ("", "Cannot tell apart", None),
+            )
         ]
         parts.append(f'<div class="glance">{"".join(cards)}</div>')
     return "".join(parts)
 
 
 def _card(kind: str, title: str, comparisons: Sequence[Comparison]) -> str:
-    entries = "".join(f"<li>{_entry(comparison)}</li>" for comparison in comparisons)
-    listed = f"<ul>{entries}</ul>" if entries else "<p>nothing</p>"
-    return f'<section class="{kind}"><h2><b>{len(comparisons)}</b>{title}</h2>{listed}</section>'
+    """Return one card: metrics one by one, the categories of each task in a line."""
+    wholes = [comparison for comparison in comparisons if not comparison.category]
+    entries = [_entry(comparison) for comparison in wholes]
+    of_tasks: dict[tuple[str, str], list[Comparison]] = {}
+    for comparison in comparisons:
+        if comparison.category:
+            of_tasks.setdefault((comparison.task, comparison.metric), []).append(comparison)
+    for (task, metric), categories in of_tasks.items():
+        listed = ", ".join(f"{c.category} {wording.difference(c)}" for c in categories)
+        plural = "category" if len(categories) == 1 else "categories"
+        about = f"{len(categories)} {plural} of {task} {metric}"
+        entries.append(f"{escape(about)}<span>{escape(listed)}</span>")
+    body = f"<ul>{''.join(f'<li>{entry}</li>' for entry in entries)}</ul>" if entries else "<p>nothing</p>"
+    return f'<section class="{kind}"><h2><b>{len(wholes)}</b>{title}</h2>{body}</section>'
 
 
 def _entry(comparison: Comparison) -> str:
-    name = f"<b>{escape(comparison.task)}</b> {escape(comparison.metric)}"
+    name = _name(comparison)
     unit = " points" if comparison.is_share else ""
     change = f"{_means(comparison)} ({wording.difference(comparison)}{unit}; {wording.interval(comparison)})"
     if comparison.better is None:
         change += f"; {wording.verdict(comparison).partition('(')[2].removesuffix(')')}"
     return f"{name}<span>{escape(change)}</span>"
+
+
+def _name(comparison: Comparison) -> str:
+    """Return task and metric, of a category its name too."""
+    name = f"<b>{escape(comparison.task)}</b> {escape(comparison.metric)}"
+    return f"{name} · {escape(comparison.category)}" if comparison.category else name
 
 
 def _means(comparison: Comparison) -> str:
@@ -78,7 +100,12 @@ def forest(compared: SideBySide) -> str:
     shares: list[list[tuple[Rival, Comparison]]] = []
     others: list[list[tuple[Rival, Comparison]]] = []
     for rows in compared.metrics.values():
-        (shares if rows[0][2].is_share else others).append([(rival, comparison) for rival, _, comparison in rows])
+        lines = []
+        for rival, task, whole in rows:
+            lines.append((rival, whole))
+            if len(compared.rivals) == 1:
+                lines += [(rival, c) for c in task.comparisons if c.category and c.metric == whole.metric]
+        (shares if rows[0][2].is_share else others).append(lines)
     panels = []
     if shares:
         title = "right or wrong items: difference in percentage points"
@@ -88,7 +115,7 @@ def forest(compared: SideBySide) -> str:
         return ""
     lead = (
         f"Each mark is the difference to {escape(compared.first)}, each line its 95 % interval, paired item by item. "
-        f"{escape(wording.family(compared.family).partition(' --task')[0])}"
+        f"{escape(wording.family(compared))}"
     )
     return f'<section class="forest"><h2>Every comparison</h2><p>{lead}</p>{"".join(panels)}</section>'
 
@@ -113,10 +140,11 @@ def _panel(title: str, rows: Sequence[tuple[Rival, Comparison]], unit: float, co
             f"{escape(_means(comparison))}<br>{escape(wording.difference(comparison))} "
             f"({escape(wording.interval(comparison))}), p {wording.p_value(comparison.adjusted)}"
         )
-        name = f"<b>{escape(comparison.task)}</b> {escape(comparison.metric)}{who}{down}"
+        kind = "line of-category" if comparison.category else "line"
+        name = escape(comparison.category) or f"{_name(comparison)}{who}{down}"
         drawn = interval_svg(scale, comparison.paired.difference, comparison.paired.interval, look, label)
         lines.append(
-            f'<div class="line"><div class="name">{name}</div><div class="draw">{drawn}</div>'
+            f'<div class="{kind}"><div class="name">{name}</div><div class="draw">{drawn}</div>'
             f'<div class="result">{result}</div></div>'
         )
     axis = f'<div class="line axis"><div class="name"></div><div class="draw">{axis_svg(scale, unit)}</div></div>'

@@ -50,15 +50,7 @@ def report_page(compared: SideBySide, given: Sequence[str], tuned: Sequence[Run]
 
 def _lead(compared: SideBySide) -> str:
     """Return the summary in a sentence for each variant."""
-    sentences = []
-    for rival in compared.rivals:
-        better, worse, unclear = (len(rival.with_verdict(side)) for side in ("b", "a", None))
-        total = better + worse + unclear
-        plural = "s" * (total != 1)
-        sentences.append(
-            f"<b>{escape(rival.name)}</b> is better on {better} of {total} metric{plural}, worse on {worse}, and "
-            f"not to be told apart from {escape(compared.first)} on {unclear}."
-        )
+    sentences = [f"{escape(wording.tally(rival, compared.first))}." for rival in compared.rivals]
     return f"{' '.join(sentences)} All were measured on the same items."
 
 
@@ -70,7 +62,7 @@ def _limits(compared: SideBySide, lines: Sequence[str]) -> str:
         alerts += [f"not compared: {reason}" for reason in rival.refused]
         alerts += [f"{name} was measured for one of {compared.first} and {rival.name} only" for name in rival.alone]
     entries = [f'<li class="alert">{escape(alert)}</li>' for alert in dict.fromkeys(alerts)]
-    entries += [f"<li>{escape(line)}</li>" for line in (*compared.aside, *LIMITS, wording.family(compared.family))]
+    entries += [f"<li>{escape(line)}</li>" for line in (*compared.aside, *LIMITS, wording.family(compared))]
     return f'<section><h2>Warnings and limits</h2><ul class="warned">{"".join(entries)}</ul></section>'
 
 
