@@ -103,9 +103,11 @@ def family(compared: SideBySide) -> str:
 def tally(rival: Rival, first: str) -> str:
     """Return on how many metrics and categories a variant is better, worse and not told apart."""
     parts = []
-    for name, plural, of in (("metric", "metrics", rival.wholes), ("category", "categories", rival.categories)):
-        if of:
-            better, worse, unclear = (sum(c.better == side for c in of) for side in ("b", "a", None))
-            noun = name if len(of) == 1 else plural
-            parts.append(f"of {len(of)} {noun} better on {better}, worse on {worse}, not told apart on {unclear}")
-    return f"{rival.name}, compared with {first}: {'; '.join(parts) or 'nothing to compare'}"
+    for words, side in (("better", "b"), ("worse", "a"), ("not told apart", None)):
+        counts = [
+            f"{sum(c.better == side for c in of)} of {len(of)} {one if len(of) == 1 else several}"
+            for one, several, of in (("metric", "metrics", rival.wholes), ("category", "categories", rival.categories))
+            if any(c.better == side for c in of)
+        ]
+        parts.append(f"{words} on {' and '.join(counts) or 'none'}")
+    return f"{rival.name}, beside {first}: {', '.join(parts)}"

@@ -15,6 +15,7 @@ pytest.importorskip("numpy")
 import pydantic
 
 from harness.measure.gate import Judgement, judge
+from harness.nouns import Sample
 from harness.recipe import GateRule
 from tests.evaluation.on_file import Written, compared, right
 
@@ -66,7 +67,12 @@ def test_what_was_not_measured_is_not_judged(gate: Any) -> None:
     assert metric.reason.startswith("no metric 'rihgt'. Did you mean 'right'?")
     (category,) = gate("01", "01", {"category": "list", "no_significant_loss": True})
     assert category.reason.startswith("no category 'list'.")
-    assert outcomes(gate("0", "1", {"at_least": 0})) == ["kept"]  # Newcombe's interval of one item, 0 its lower end
+
+
+def test_one_item_is_not_judged(written: Written) -> None:
+    sides = [[written(name, [Sample("i:h", {"nll": loss})])] for name, loss in (("a", 2.0), ("b", 1.0))]
+    (judgement,) = judge([GateRule(at_most=0)], compared(*sides).rivals[0])
+    assert (judgement.outcome, judgement.reason) == ("not judged", "too few items for an interval")
 
 
 def test_other_items_are_not_judged(written: Written) -> None:

@@ -75,8 +75,8 @@ def test_a_glance_says_what_got_better_and_what_got_worse(hostile: str) -> None:
 
 def test_regressions_come_first_and_are_folded(hostile: str) -> None:
     summaries = re.findall(r"<details><summary>(.*?)</summary>", hostile)
-    changed = [re.sub("<[^>]+>", "", line) for line in summaries if "with" in line]
-    assert changed[0].startswith("sums: 30 items worse with") and " worse " in changed[1] and " better " in changed[-1]
+    changed = [re.sub("<[^>]+>", "", line).split(" with ")[0] for line in summaries if " with " in line]
+    assert changed == ["same: 9 items worse", "sums: 30 items worse", "gains: 30 items better", "same: 9 items better"]
 
 
 def test_marks_differ_by_shape_and_word_not_by_colour_alone(hostile: str) -> None:
@@ -137,7 +137,7 @@ def test_a_loss_curve_is_drawn_whole_however_many_steps() -> None:
 def test_a_run_is_reported_beside_its_base(typed: Callable[..., Any], finished_run: Path, tmp_path: Path) -> None:
     typed("evaluate", "demo@base", "demo")
     lines = typed("report", "demo", "--out", "sent.html").output
-    assert "demo: better than demo@base on" in lines and "written to sent.html" in lines
+    assert "demo, beside demo@base: better on" in lines and "written to sent.html" in lines
     text = (tmp_path / "sent.html").read_text()
     assert "demo: what was tuned on what" in text and "Answers side by side" in text
     assert "harness evaluate demo@base demo" in text and str(tmp_path) not in text

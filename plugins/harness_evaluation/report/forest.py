@@ -32,7 +32,7 @@ STYLE = """\
 h3 { font-size: .85rem; font-weight: 600; color: var(--soft); }
 @media (max-width: 640px) {
   .line { grid-template-columns: 1fr; padding: 8px 0; } .line .result { order: 2; } .line .draw { order: 3; }
-  .line.axis .name, .line.axis .result { display: none; }
+  .line.axis .name { display: none; } .of-category .name { padding-left: 0; }
 }
 """
 LOOKS = {"b": "better", "a": "worse", None: "unclear"}
