@@ -18,7 +18,7 @@ Outcome = Literal["kept", "broken", "not judged"]
 
 
 @dataclass(frozen=True, slots=True)
-class Judgement:
+class Ruling:
     """One rule on one metric: kept, broken, or not to be judged, with the reason. `comparison` is what was judged."""
 
     rule: GateRule
@@ -27,7 +27,7 @@ class Judgement:
     comparison: Comparison | None = None
 
 
-def judge(rules: Sequence[GateRule], rival: Rival) -> list[Judgement]:
+def judge(rules: Sequence[GateRule], rival: Rival) -> list[Ruling]:
     """Return the outcome of each rule, for each metric that it speaks of.
 
     The family that Holm's correction is over are the comparisons that `no_significant_loss` rules speak of: these were
@@ -39,13 +39,13 @@ def judge(rules: Sequence[GateRule], rival: Rival) -> list[Judgement]:
     adjusted = holm([comparison.paired.p_value for comparison in tested])
     family = len([p for p in adjusted if p is not None])
     of = {id(c): replace(c, adjusted=p, family=max(family, 1)) for c, p in zip(tested, adjusted, strict=True)}
-    judgements = []
+    rulings = []
     for rule in rules:
         meant = [comparison for its, comparison in chosen if its is rule]
         if not meant:
-            judgements.append(Judgement(rule, "not judged", _missing(rule, rival)))
-        judgements += [_judged(rule, of.get(id(comparison), comparison)) for comparison in meant]
-    return judgements
+            rulings.append(Ruling(rule, "not judged", _missing(rule, rival)))
+        rulings += [_judged(rule, of.get(id(comparison), comparison)) for comparison in meant]
+    return rulings
 
 
 def _meant(rule: GateRule, rival: Rival) -> list[Comparison]:
@@ -78,18 +78,18 @@ def _missing(rule: GateRule, rival: Rival) -> str:
     return f"no category {rule.category!r}.{near} There are: {known_names(categories)}"
 
 
-def _judged(rule: GateRule, comparison: Comparison) -> Judgement:
+def _judged(rule: GateRule, comparison: Comparison) -> Ruling:
     paired = comparison.paired
     if paired.interval is None or paired.p_value is None:
-        return Judgement(rule, "not judged", "too few items for an interval", comparison)
+        return Ruling(rule, "not judged", "too few items for an interval", comparison)
     if rule.no_significant_loss:
         if comparison.better == "a":
-            return Judgement(rule, "broken", "significantly worse", comparison)
-        return Judgement(rule, "kept", "no significant loss", comparison)
+            return Ruling(rule, "broken", "significantly worse", comparison)
+        return Ruling(rule, "kept", "no significant loss", comparison)
     low, high = paired.interval if rule.by == "interval" else (paired.difference, paired.difference)
     of = {"interval": "the interval", "estimate": "the difference"}[rule.by]
     if rule.at_least is not None and low < rule.at_least:
-        return Judgement(rule, "broken", f"{of} does not lie above the bound", comparison)
+        return Ruling(rule, "broken", f"{of} does not lie above the bound", comparison)
     if rule.at_most is not None and high > rule.at_most:
-        return Judgement(rule, "broken", f"{of} does not lie below the bound", comparison)
-    return Judgement(rule, "kept", f"{of} keeps the bound", comparison)
+        return Ruling(rule, "broken", f"{of} does not lie below the bound", comparison)
+    return Ruling(rule, "kept", f"{of} keeps the bound", comparison)

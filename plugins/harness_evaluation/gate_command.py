@@ -14,7 +14,7 @@ from harness_evaluation.compare_command import compared_variants, comparison_jso
 from harness_evaluation.tables import print_figures
 
 if TYPE_CHECKING:
-    from harness.measure.gate import Judgement
+    from harness.measure.gate import Ruling
     from harness.recipe import GateRule
 
 BROKEN, NOT_JUDGED = 1, 2
@@ -55,14 +55,14 @@ def command(ctx: click.Context, run: str, against: str | None, recipe_path: Path
         ctx.exit(NOT_JUDGED)
     from harness.measure.gate import judge
 
-    judgements = judge(rules, compared.rivals[0])
+    rulings = judge(rules, compared.rivals[0])
     names = (compared.first, compared.rivals[0].name)
-    outcomes = {judgement.outcome for judgement in judgements}
+    outcomes = {ruling.outcome for ruling in rulings}
     if as_json:
-        rows = [_as_json(judgement, names[1]) for judgement in judgements]
+        rows = [_as_json(ruling, names[1]) for ruling in rulings]
         click.echo(json.dumps({"run": names[1], "against": names[0], "rules": rows}, indent=2, ensure_ascii=False))
     else:
-        _print(context, judgements, names)
+        _print(context, rulings, names)
     ctx.exit(BROKEN if "broken" in outcomes else NOT_JUDGED if "not judged" in outcomes else 0)
 
 
@@ -87,7 +87,7 @@ def _rules(context: Context, name: str, recipe_path: Path | None) -> tuple[GateR
     return recipe.gate
 
 
-def _print(context: Context, judgements: list[Judgement], names: tuple[str, str]) -> None:
+def _print(context: Context, rulings: list[Ruling], names: tuple[str, str]) -> None:
     from rich.markup import escape
     from rich.table import Table
 
@@ -101,28 +101,28 @@ def _print(context: Context, judgements: list[Judgement], names: tuple[str, str]
     for title in (escape(names[0]), escape(names[1]), "difference", "95% interval", "p"):
         table.add_column(title, justify="right")
     table.add_column("outcome")
-    for judgement in judgements:
-        of = judgement.comparison
+    for ruling in rulings:
+        of = ruling.comparison
         on, figures = "", ("", "", "", "", "")
         if of is not None:
             on = " ".join(part for part in (of.task, of.metric, of.category) if part)
             means = [wording.value(of, side._replace(stderr=None)) for side in (of.paired.a, of.paired.b)]
-            p = wording.p_value(of.adjusted) if judgement.rule.no_significant_loss else ""
+            p = wording.p_value(of.adjusted) if ruling.rule.no_significant_loss else ""
             figures = (means[0], means[1], wording.difference(of), wording.interval(of), p)
-        outcome = f"[{COLOURS[judgement.outcome]}]{judgement.outcome}[/]: {escape(judgement.reason)}"
-        if of is not None and judgement.rule.no_significant_loss and judgement.outcome == "kept" and of.better is None:
+        outcome = f"[{COLOURS[ruling.outcome]}]{ruling.outcome}[/]: {escape(ruling.reason)}"
+        if of is not None and ruling.rule.no_significant_loss and ruling.outcome == "kept" and of.better is None:
             outcome += f", {escape(wording.could_see(of))}"
-        table.add_row(escape(wording.rule(judgement.rule, of)), escape(on), *figures, outcome)
+        table.add_row(escape(wording.rule(ruling.rule, of)), escape(on), *figures, outcome)
     print_figures(context.console, table, labels=2)
-    counts = [sum(judgement.outcome == outcome for judgement in judgements) for outcome in COLOURS]
+    counts = [sum(ruling.outcome == outcome for ruling in rulings) for outcome in COLOURS]
     say(f"\n{counts[0]} kept, {counts[1]} broken, {counts[2]} not judged")
 
 
-def _as_json(judgement: Judgement, name: str) -> dict[str, Any]:
-    of = judgement.comparison
+def _as_json(ruling: Ruling, name: str) -> dict[str, Any]:
+    of = ruling.comparison
     return {
-        "rule": judgement.rule.model_dump(mode="json", exclude_defaults=True),
-        "outcome": judgement.outcome,
-        "reason": judgement.reason,
+        "rule": ruling.rule.model_dump(mode="json", exclude_defaults=True),
+        "outcome": ruling.outcome,
+        "reason": ruling.reason,
         "comparison": None if of is None else comparison_json(of, name),
     }

@@ -14,25 +14,25 @@ pytest.importorskip("numpy")
 
 import pydantic
 
-from harness.measure.gate import Judgement, judge
+from harness.measure.gate import Ruling, judge
 from harness.nouns import Sample
 from harness.recipe import GateRule
 from tests.evaluation.on_file import Written, compared, right
 
 
 @pytest.fixture
-def gate(written: Written) -> Callable[..., list[Judgement]]:
+def gate(written: Written) -> Callable[..., list[Ruling]]:
     """Judge rules on items that are right by two patterns, under A and under B."""
 
-    def judged(a: str, b: str, *rules: dict[str, Any]) -> list[Judgement]:
+    def judged(a: str, b: str, *rules: dict[str, Any]) -> list[Ruling]:
         two = compared([written("a", right(a))], [written("b", right(b))])
         return judge([GateRule.model_validate(rule) for rule in rules], two.rivals[0])
 
     return judged
 
 
-def outcomes(judgements: list[Judgement]) -> list[str]:
-    return [judgement.outcome for judgement in judgements]
+def outcomes(rulings: list[Ruling]) -> list[str]:
+    return [ruling.outcome for ruling in rulings]
 
 
 def test_a_significant_loss_breaks_and_a_small_one_does_not(gate: Any) -> None:
@@ -71,14 +71,14 @@ def test_what_was_not_measured_is_not_judged(gate: Any) -> None:
 
 def test_one_item_is_not_judged(written: Written) -> None:
     sides = [[written(name, [Sample("i:h", {"nll": loss})])] for name, loss in (("a", 2.0), ("b", 1.0))]
-    (judgement,) = judge([GateRule(at_most=0)], compared(*sides).rivals[0])
-    assert (judgement.outcome, judgement.reason) == ("not judged", "too few items for an interval")
+    (ruling,) = judge([GateRule(at_most=0)], compared(*sides).rivals[0])
+    assert (ruling.outcome, ruling.reason) == ("not judged", "too few items for an interval")
 
 
 def test_other_items_are_not_judged(written: Written) -> None:
     two = compared([written("a", right("0101"))], [written("b", right("010"))], refuse=False)
-    (judgement,) = judge([GateRule(no_significant_loss=True)], two.rivals[0])
-    assert judgement.outcome == "not judged" and "not measured on the same items" in judgement.reason
+    (ruling,) = judge([GateRule(no_significant_loss=True)], two.rivals[0])
+    assert ruling.outcome == "not judged" and "not measured on the same items" in ruling.reason
 
 
 def test_only_the_rules_own_comparisons_are_one_family(written: Written) -> None:
