@@ -211,8 +211,8 @@ def read_scores(request: Request, answer: Any) -> Answer:
 
 def _scored_entries(answer: Any, ids: Sequence[int]) -> list[Mapping[str, Any]]:
     """Return what vLLM tells of the last ids of a prompt, one entry each."""
-    told = answer["choices"][0]["prompt_logprobs"]
-    behind = told[len(told) - len(ids) :]
+    entries = answer["choices"][0]["prompt_logprobs"]
+    behind = entries[len(entries) - len(ids) :]
     return [entry[str(token)] for token, entry in zip(ids, behind, strict=True)]
 
 

@@ -164,7 +164,8 @@ class KeptBackend(Scorer):
                 yield index, kept
         if not missing:
             return
-        with contextlib.closing(self.inner.ask([request for _, _, request in missing])) as answers:  # type: ignore[type-var]
+        answers: Any = self.inner.ask([request for _, _, request in missing])
+        with contextlib.closing(answers):
             for number, answer in answers:
                 index, key, _ = missing[number]
                 self.journal.put(key, answer)

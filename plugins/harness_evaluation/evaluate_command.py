@@ -136,7 +136,7 @@ def command(
         return
     needs = {name: known[name].needed(options) for name, options in specs}
     choice = choose(resolved, needs, context.plugins, backend, endpoint)
-    if choice.kind != "remote":
+    if backend == "auto" and choice.kind != "remote":
         click.echo(f"Asked through the {choice.kind} backend: {choice.reason}", err=True)
     events = Events.to(recipe.track if recipe else (), context.plugins)
     asking = Asking(repeat_share, again, keep_remote)
