@@ -78,7 +78,12 @@ if TYPE_CHECKING:
 )
 @click.option("--again", is_flag=True, help="Ask anew what is answered already.")
 @click.option("--keep-remote", is_flag=True, help="Keep the answers of remote models, too, by their names alone.")
-@click.option("--inspect", type=click.IntRange(min=1), metavar="N", help="Print what N items would send; ask nothing.")
+@click.option(
+    "--inspect",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Print the first N requests of each evaluation as they would be sent; ask nothing.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the items, tokens and time that it would take; ask nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout and nothing else.")
 @click.pass_obj

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -122,6 +123,21 @@ def test_an_adapter_that_is_not_applied_is_noticed(
     engine.backends = dict.fromkeys(local, local["demo@base"])
     with pytest.raises(HarnessError, match="demo answers like its base model: the adapter is not applied"):
         typed("evaluate", "demo@base", "demo", "--endpoint", engine.url)
+
+
+def test_a_foreign_adapter_that_changes_nothing_is_noticed(
+    typed: Callable[..., Result], engine: LikeVllm, local: dict[str, LocalBackend], finished_run: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(finished_run / "adapter", tmp_path / "foreign")
+    base = local["demo@base"].variant.model.path
+    config = tmp_path / "foreign/adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": base}))
+    name = Path(base).name
+    engine.backends = {name: local["demo@base"], "foreign": local["demo@base"]}
+    engine.models = tuple(engine.backends)
+    tasks = ("--tasks", "who", "--include-path", "tasks", "--template", "chatml")
+    with pytest.raises(HarnessError, match="foreign gives each token of a text exactly .* its base model gives it"):
+        typed("evaluate", base, "./foreign", "--endpoint", engine.url, *tasks)
 
 
 def test_a_template_that_differs_is_noticed(typed: Callable[..., Result], engine: LikeVllm) -> None:
