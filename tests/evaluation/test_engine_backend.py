@@ -136,7 +136,7 @@ def test_a_foreign_adapter_that_changes_nothing_is_noticed(
     engine.backends = {name: local["demo@base"], "foreign": local["demo@base"]}
     engine.models = tuple(engine.backends)
     tasks = ("--tasks", "who", "--include-path", "tasks", "--template", "chatml")
-    with pytest.raises(HarnessError, match="foreign gives each token of a text exactly .* its base model gives it"):
+    with pytest.raises(HarnessError, match=r"foreign gives each token of a text exactly .* its base model gives it"):
         typed("evaluate", base, "./foreign", "--endpoint", engine.url, *tasks)
 
 
