@@ -17,7 +17,15 @@ from harness.contract import Endpoint
 from harness.contract.backends import Answer, Capability, Identity, Request
 from harness.measure.weights import weights_of
 from harness.template import BoundTemplate
-from harness.template.exchange import identity_of, prompt_ids, read_answer, require_fits, stops_of
+from harness.template.exchange import (
+    RENDERED,
+    identity_of,
+    prompt_ids,
+    read_answer,
+    rendered_by,
+    require_fits,
+    stops_of,
+)
 from harness.variants import Variant
 
 ASK_TIMEOUT_S = 3600.0  # a request waits in the engine's queue, behind those of all variants
@@ -51,9 +59,8 @@ class EngineBackend(HttpBackend):
         self.longest = served.longest
         self.longest_scored = None if served.longest is None else served.longest - 1  # vLLM answers a token, too
         self._stops = functools.cache(functools.partial(stops_of, template))
-        taken: dict[Capability, bool] = {"tools": template.takes_tools, "system": template.takes_system}
-        here: frozenset[Capability] = frozenset(("template", *(name for name in taken if taken[name])))
-        self.capabilities = (served.endpoint.capabilities - taken.keys()) | here
+        here: frozenset[Capability] = frozenset(("template", *rendered_by(template)))
+        self.capabilities = (served.endpoint.capabilities - {*RENDERED}) | here
 
     @functools.cached_property
     def identity(self) -> Identity:

@@ -164,8 +164,8 @@ class KeptBackend(Scorer):
                 yield index, kept
         if not missing:
             return
-        answers: Any = self.inner.ask([request for _, _, request in missing])
-        with contextlib.closing(answers):
+        asked: Any = self.inner.ask([request for _, _, request in missing])
+        with contextlib.closing(asked) as answers:
             for number, answer in answers:
                 index, key, _ = missing[number]
                 self.journal.put(key, answer)

@@ -21,7 +21,7 @@ from harness.measure.weights import weights_of
 from harness.model.likelihoods import BATCH_TOKENS, likelihoods
 from harness.model.load import LoadedVariant, positions_of
 from harness.template import BoundTemplate
-from harness.template.exchange import identity_of, prompt_ids, read_answer, require_fits, stops_of
+from harness.template.exchange import identity_of, prompt_ids, read_answer, rendered_by, require_fits, stops_of
 from harness.variants import Variant
 
 
@@ -35,9 +35,7 @@ class LocalBackend(Scorer):
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        taken: dict[Capability, bool] = {"tools": self.template.takes_tools, "system": self.template.takes_system}
-        also = (name for name in taken if taken[name])
-        return frozenset(("token_ids", "logprobs", "template", "score", "weights", *also))
+        return frozenset(("token_ids", "logprobs", "template", "score", "weights", *rendered_by(self.template)))
 
     @property
     def variant(self) -> Variant:

@@ -8,11 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from harness.contract.backends import Backend, Request
+from harness.contract.backends import Backend, Capability, Request
 from harness.errors import HarnessError
 from harness.template.encode import BoundTemplate
 from harness.template.fingerprints import fingerprint
 from harness.template.thoughts import thoughts_and_words
+
+RENDERED: tuple[Capability, ...] = ("tools", "system")  # what an endpoint may take, and the template may not
 
 
 class Stops(NamedTuple):
@@ -38,6 +40,12 @@ class Reading(NamedTuple):
 def identity_of(template: BoundTemplate) -> dict[str, Any]:
     """Return the template's name, hash and stop tokens, as records keep them."""
     return {"name": template.name, "sha256": fingerprint(template), "stop_tokens": template.stop_tokens}
+
+
+def rendered_by(template: BoundTemplate) -> frozenset[Capability]:
+    """Return the capabilities that prompts rendered by a template have: that it takes tools, and a system message."""
+    taken = {"tools": template.takes_tools, "system": template.takes_system}
+    return frozenset(name for name in RENDERED if taken[name])
 
 
 def prompt_ids(template: BoundTemplate, request: Request) -> list[int]:

@@ -30,8 +30,10 @@ class Looking:
     @property
     def capabilities(self) -> frozenset[Capability]:
         from harness.contract.backends import CAPABILITIES
+        from harness.template.exchange import RENDERED, rendered_by
 
-        return frozenset(CAPABILITIES)
+        everything = frozenset(CAPABILITIES)
+        return everything if self.template is None else everything - {*RENDERED} | rendered_by(self.template)
 
     @property
     def identity(self) -> Identity:

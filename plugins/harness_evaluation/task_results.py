@@ -15,7 +15,7 @@ from harness.nouns import Result, Sample, Score
 
 
 class Reading(NamedTuple):
-    """Things that lm-eval's model kept: the question of each rendered prompt, each answer, and the template."""
+    """A record of what lm-eval's model asked: the question of each rendered prompt, each answer, and the template."""
 
     questions: Mapping[str, str]
     answers: Mapping[tuple[str, ...], Answer]

@@ -37,7 +37,10 @@ class ValLossOptions(Options):
 
 
 def run(backend: Backend, options: ValLossOptions, context: EvaluationContext) -> Iterator[Result]:
-    """Yield one result: `nll` per supervised token and `perplexity`, each with a standard error.
+    """Yield one result: `nll` per supervised token, `perplexity` and `bits_per_byte`, each with a standard error.
+
+    Bits a byte are those of all supervised tokens, a stop token too, over the bytes of the supervised text, which is
+    the same text whatever tokenizer cut it up.
 
     The standard error takes conversations, not tokens, as the independent items: tokens of one conversation vary
     together. See `statistics.mean`, whose weights are the token counts.
@@ -53,6 +56,7 @@ def run(backend: Backend, options: ValLossOptions, context: EvaluationContext) -
     scores = {
         "nll": Score(*nll, higher_is_better=False),
         "perplexity": Score(*statistics.exponential(nll), higher_is_better=False),
+        "bits_per_byte": Score(*statistics.of_samples(samples, "bits_per_byte"), higher_is_better=False),
     }
     details = {
         "data": [source.model_dump() for source in sources],
@@ -119,15 +123,16 @@ def _as_sample(template: BoundTemplate, example: Example, nll_sum: float) -> Sam
     content = hashlib.sha256(json.dumps([example.input_ids, example.loss_mask]).encode()).hexdigest()
     first = example.loss_mask.index(True)
     decode = template.tokenizer.decode
+    supervised = [id for id, is_supervised in zip(example.input_ids, example.loss_mask, strict=True) if is_supervised]
+    target = decode(supervised, skip_special_tokens=True)
+    size_bytes = max(1, len(target.encode()))  # a stop token alone has no text
     return Sample(
         id=f"{example.id}:{content[:12]}",
-        metrics={"nll": nll_sum / tokens},
+        metrics={"nll": nll_sum / tokens, "bits_per_byte": nll_sum / math.log(2) / size_bytes},
         prompt=decode(example.input_ids[:first], skip_special_tokens=True),
-        target=decode(
-            [id for id, supervised in zip(example.input_ids, example.loss_mask, strict=True) if supervised],
-            skip_special_tokens=True,
-        ),
+        target=target,
         weight=tokens,
+        weights={"bits_per_byte": size_bytes},
         input=decode(example.input_ids),
     )
 
