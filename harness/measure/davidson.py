@@ -1,9 +1,8 @@
 """Davidson's model of paired comparisons with ties, fitted to counts: quick for a million outcomes.
 
-Strengths s and the tie parameter t give first : second : tie as exp(s_1) : exp(s_2) : t exp((s_1 + s_2) / 2). Davidson
-(1970), On extending the Bradley-Terry model to accommodate ties in paired comparison experiments, JASA 65:317. Without
-ties t is 0, and the model is that of Bradley and Terry (1952), Rank analysis of incomplete block designs, Biometrika
-39:324. Strengths sum to zero.
+Strengths s and the tie parameter t give first : second : tie as exp(s_1) : exp(s_2) : t exp((s_1 + s_2) / 2), by
+Davidson (1970), JASA 65:317. Without ties t is 0, and the model is that of Bradley and Terry (1952), Biometrika 39:324.
+Strengths sum to zero.
 
 Importing this module imports numpy.
 """

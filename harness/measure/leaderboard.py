@@ -108,7 +108,7 @@ def leaderboard(ballots: Iterable[Ballot]) -> Leaderboard:
     Intervals are simultaneous over variants by Bonferroni: a rank is wrong for any of them in 5 of 100 leaderboards at
     most. Errors are clustered by person.
     """
-    judged, left_out = _usable(ballots)
+    judged, left_out = usable(ballots)
     outcomes = outcomes_of(judged)
     names = sorted({name for outcome in outcomes for name in outcome[:2]})
     together, apart = _compared(names, outcomes)
@@ -127,7 +127,7 @@ def leaderboard(ballots: Iterable[Ballot]) -> Leaderboard:
     )  # fmt: skip
 
 
-def _usable(ballots: Iterable[Ballot]) -> tuple[list[Ballot], dict[str, int]]:
+def usable(ballots: Iterable[Ballot]) -> tuple[list[Ballot], dict[str, int]]:
     """Return the ballots that count, and of the others how many do not, by reason."""
     judged, left_out = [], Counter[str]()
     for ballot in ballots:

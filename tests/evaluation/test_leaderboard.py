@@ -6,6 +6,7 @@ import datetime
 import itertools
 import math
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -20,8 +21,8 @@ TRUE = {"ash": 0.9, "elm": 0.2, "fir": -0.2, "oak": -0.9}
 
 def ballot(id: int, names: str | tuple[str, ...], verdict: Verdict | None, **about: object) -> Ballot:
     sides = tuple(Side(name, None, [{"role": "user", "content": "Who?"}], f"by {name}", "stop") for name in names)
-    settings = {"blind": True, "state": "revealed", "annotator": f"p{id % 12}"} | about
-    return Ballot(id, datetime.datetime.now(datetime.UTC), sides, 0, verdict=verdict, **settings)  # type: ignore[arg-type]
+    settings: Any = {"blind": True, "state": "revealed", "annotator": f"p{id % 12}"} | about
+    return Ballot(id, datetime.datetime.now(datetime.UTC), sides, 0, verdict=verdict, **settings)
 
 
 def drawn(n: int, tie: float = 0.4, seed: int = 0, first: float = 0.0) -> list[Ballot]:
