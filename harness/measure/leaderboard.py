@@ -210,11 +210,11 @@ def agreement(ballots: Sequence[Ballot]) -> float | None:
         chosen = ballot.verdict.kind if best is None else ballot.sides[best].variant
         units[question, *((side.variant, side.answer) for side in sides)].append(chosen)
     repeated = [values for values in units.values() if len(values) > 1]
-    coincidences: Counter[tuple[str, str]] = Counter()
+    coincidences: dict[tuple[str, str], float] = defaultdict(float)
     for values in repeated:
-        for one, other in itertools.permutations(range(len(values)), 2):
-            coincidences[values[one], values[other]] += 1 / (len(values) - 1)  # type: ignore[assignment]
-    totals: Counter[str] = Counter()
+        for one, other in itertools.permutations(values, 2):
+            coincidences[one, other] += 1 / (len(values) - 1)
+    totals: dict[str, float] = defaultdict(float)
     for (one, _), count in coincidences.items():
         totals[one] += count
     n = sum(totals.values())

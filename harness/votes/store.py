@@ -149,8 +149,8 @@ class Ballots:
             if any(not answer.strip() for _, answer in its_sides):
                 raise HarnessError(f"ballot {ballot} cannot be voted on: an answer is empty")
             state = "revealed" if reveal else "voted"
-            values = {"state": state, "verdict": verdict.kind, "best": verdict.best, "voted_at": now()}
-            values |= {"reasons": storable(list(reasons)), "latency_s": latency_s}
+            values: dict[str, Any] = {"state": state, "verdict": verdict.kind, "best": verdict.best}
+            values |= {"voted_at": now(), "reasons": storable(list(reasons)), "latency_s": latency_s}
             connection.execute(ballots.update().where(ballots.c.id == ballot).values(**values))
 
     def reveal(self, ballot: int) -> None:
@@ -268,11 +268,9 @@ def _read(connection: Any, condition: Any) -> Iterator[Ballot]:
         sides.select().where(sides.c.ballot.in_(wanted)).order_by(sides.c.ballot, sides.c.position)
     )
     for row in rows.mappings():
-        fields = ("variant", "recipe_sha256", "messages", "answer", "finish", "tokens")
-        times = (row["first_token_s"], row["seconds"])
-        sides_of.setdefault(row["ballot"], []).append(
-            Side(*(row[field] for field in fields), row["identity"] or {}, *times)
-        )
+        fields = ("variant", "recipe_sha256", "messages", "answer", "finish", "tokens", "first_token_s", "seconds")
+        side = Side(**{field: row[field] for field in fields}, identity=row["identity"] or {})
+        sides_of.setdefault(row["ballot"], []).append(side)
     for row in ballot_rows:
         verdict = None if row["verdict"] is None else Verdict(row["verdict"], row["best"])
         created_at = row["created_at"]
