@@ -22,6 +22,7 @@ numpy = require("numpy", "evaluation")
 
 FEWEST_VOTES = 30  # of a variant, below which its place is preliminary
 FEWEST_PEOPLE = 5  # below which intervals rest on too few clusters
+FEWEST_REPEATS = 5  # of answers that several people judged, below which their agreement says nothing
 MOST_DROPPED = 0.1  # of the votes, tried for what changes the order
 
 
@@ -218,6 +219,8 @@ def agreement(ballots: Sequence[Ballot]) -> float | None:
     for (one, _), count in coincidences.items():
         totals[one] += count
     n = sum(totals.values())
+    if len(repeated) < FEWEST_REPEATS:
+        return None
     expected = sum(totals[one] * totals[other] for one, other in itertools.permutations(totals, 2))
     if not expected:
         return None
