@@ -16,6 +16,7 @@ from harness.errors import HarnessError
 
 if TYPE_CHECKING:
     from harness.contract import Dataset
+    from harness.measure.leaderboard import Leaderboard
     from harness.nouns import Ballot, DataItem
     from harness.votes.store import Ballots
 
@@ -89,7 +90,7 @@ def leaderboard(context: Context, votes: str, out: Path | None, as_json: bool) -
         lead = "Blind votes of people on answers side by side."
         write_text(out, page("Leaderboard", lead, standings_html(board), STYLE))
     if as_json:
-        click.echo(json.dumps(dataclasses.asdict(board) | {"warnings": board.warnings}, indent=2, default=_plain))
+        click.echo(json.dumps(_as_dict(board), indent=2))
         return
     from rich.markup import escape
 
@@ -197,5 +198,20 @@ def _row(ballot: Ballot) -> dict[str, Any]:
     }
 
 
-def _plain(value: Any) -> Any:
-    return value.tolist() if hasattr(value, "tolist") else str(value)
+def _as_dict(board: Leaderboard) -> dict[str, Any]:
+    """Return the leaderboard as plain data, without its fit."""
+    places = [place._asdict() | {"win_rate": place.win_rate.value} for place in board.places]
+    pairs = {"wins": board.wins, "ties": board.ties}
+    return {
+        "votes": board.votes,
+        "people": board.people,
+        "left_out": board.left_out,
+        "problem": board.problem,
+        "places": places,
+        **{name: [[*names, count] for names, count in counts.items()] for name, counts in pairs.items()},
+        "never_compared": board.apart,
+        "first_side": board.side._asdict(),
+        "agreement": board.agreement,
+        "fragility": None if board.fragility is None else board.fragility._asdict(),
+        "warnings": board.warnings,
+    }

@@ -107,7 +107,7 @@ def test_columns_keep_to_the_end_of_long_answers(  # type: ignore[no-untyped-def
         page = opened(url)
         _ask(page, "Count.")
         for asked in scripted.next(2, timeout_s=60):
-            asked.say("\n\n".join(map(str, range(60))))
+            asked.say("\n\n".join([*map(str, range(60)), asked.body["model"]]))
             asked.end()
         page.locator(VERDICTS).first.wait_for(timeout=60_000)
         page.wait_for_function(AT_END, timeout=10_000)
@@ -121,12 +121,12 @@ class _Waiting(Ballots):
         self.begun, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
         self.problem: Exception | None = None
 
-    def vote(self, ballot: int, verdict: Verdict, *, reveal: bool = False) -> None:
+    def vote(self, ballot: int, verdict: Verdict, **about: Any) -> None:
         self.begun.release()
         assert self.go_on.acquire(timeout=60)
         if self.problem:
             raise self.problem
-        super().vote(ballot, verdict, reveal=reveal)
+        super().vote(ballot, verdict, **about)
 
 
 BOTH = "() => { const [left, right] = document.querySelectorAll('#verdicts button'); left.click(); %s right.click(); }"
@@ -363,7 +363,7 @@ def test_in_the_arena_names_are_hidden_until_the_vote_and_keys_judge(  # type: i
         page.locator(".standings").wait_for()
         assert "1 blind vote of 1 person" in page.inner_text(".standings")
         page.locator("#mode label", has_text="Compare").click()
-        page.wait_for_function("document.querySelector('.chat').dataset.variant.length > 1")
+        page.wait_for_function("document.querySelector('.chat')?.dataset.variant.length > 1")
 
 
 def test_a_skipped_round_is_void_and_draws_another_pair(  # type: ignore[no-untyped-def]
@@ -373,7 +373,7 @@ def test_a_skipped_round_is_void_and_draws_another_pair(  # type: ignore[no-unty
     with _page(scripted, tmp_path, free_port(), ballots) as url:
         page = opened(url)
         page.locator("#mode label", has_text="Arena").click()
-        page.wait_for_function("document.querySelector('.chat').dataset.variant == 'A'")
+        page.wait_for_function("document.querySelector('.chat')?.dataset.variant == 'A'")
         _answered(page, scripted)
         page.locator("#skip").click()
         page.locator(".pane .empty").first.wait_for()
