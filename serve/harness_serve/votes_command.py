@@ -171,14 +171,15 @@ def _preferences(
     for ballot in ballots:
         if ballot.verdict is None or ballot.state == "void":
             continue
-        made = dataset.convert(_row(ballot), settings)
-        if isinstance(made, LeftOut):
-            left_out[made.reason] += 1
+        converted = dataset.convert(_row(ballot), settings)
+        if isinstance(converted, LeftOut):
+            left_out[converted.reason] += 1
             continue
-        for preference in made:
+        for preference in converted:
             if preference.chosen:
                 answers = (preference.chosen, preference.rejected)
-                lengths.append(tuple(sum(len(turn.content) for turn in its) for its in answers))  # type: ignore[arg-type]
+                chosen, rejected = (sum(len(turn.content) for turn in its) for its in answers)
+                lengths.append((chosen, rejected))
             yield preference
 
 
