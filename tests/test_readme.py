@@ -66,6 +66,7 @@ def test_the_commands_do_what_the_section_says(tmp_path: Path, monkeypatch: pyte
     *commands, serve = (command for command in section().commands if command.startswith("harness "))
     for command in commands:
         arguments = [sys.executable, "-m", "harness.cli", *shlex.split(command)[1:]]
+        arguments += ["--out", str(tmp_path / "report.html")] if "report" in arguments else []
         done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         said[command] = done.stdout
