@@ -29,6 +29,7 @@ MEANINGS = {
     "data": "what is trained and validated on, see below",
     "tune": "how to tune, see below",
     "evaluate": "a list of evaluations to run, see below",
+    "gate": "a list of rules for `harness gate`, see below",
     "track": "a list of trackers to switch on, see below",
     "serve": "how to serve, see below",
     # model
@@ -188,11 +189,23 @@ MEANINGS = {
     "judge.budget_tokens": "the most tokens of the judge, its prompts included; what was judged until then is kept",
     "judge.limit": "only the first so many questions",
     "judge.question": "what the judge is asked, with the placeholder `{conversations}`; our own where left out",
+    "perplexity.text_path": "a text file, which is one text (relative to the recipe)",
+    "perplexity.data": "sources of a dataset instead, such as `text`: a text a row",
+    "perplexity.window": "the most tokens of one window; the model's own length where left out",
+    "perplexity.limit": "only the first so many rows",
     "val_loss.data": "measured instead of the recipe's `data.validation`",
     "val_loss.limit": "only so many conversations",
     "val_loss.max_tokens": "instead of `data.max_tokens`",
     "val_loss.on_overlong": "instead of `data.on_overlong`",
     "val_loss.batch_tokens": "tokens in a batch, padding included",
+    # gate
+    "gate.task": "the task that the rule is on; every task where left out",
+    "gate.metric": "the metric that it is on; every metric where left out",
+    "gate.category": "items of this category only",
+    "gate.no_significant_loss": "the run is not significantly worse, corrected for all that these rules are on",
+    "gate.at_least": "the difference, run minus the other variant, is no smaller: a number, or `2 points`",
+    "gate.at_most": "the difference is no greater",
+    "gate.by": "what keeps a bound: the whole 95 % `interval`, or the difference alone (`estimate`)",
     # track, serve
     "track.tracker": "a registered tracker; `loss_plot` draws `loss.png`",
     "serve.engine": "a registered engine",
@@ -209,6 +222,7 @@ MEANINGS = {
     "vllm.gpu_memory_utilization": "the part of a GPU's memory that vLLM takes",
     "vllm.tensor_parallel_size": "GPUs that share one model",
     "vllm.cpu_threads": "threads on a CPU; one fewer than the process may use cores where left out",
+    "vllm.batch_invariant": "answers that do not depend on what shares their batch; of GPUs whose build can",
     "vllm.enforce_eager": "no compilation: quicker to start, slower to answer; "
                           "yes on a CPU, no on a GPU where left out",
     "vllm.seed": "of sampling",
@@ -252,6 +266,7 @@ def recipe_keys() -> str:
         DataSource,
         DataSpec,
         EvaluateSpec,
+        GateRule,
         ModelSpec,
         Recipe,
         ServeSpec,
@@ -280,6 +295,7 @@ def recipe_keys() -> str:
     out += ["### `tune`\n", _table("tune", TuneSpec, objective=default["objectives"], method=default["methods"])]
     out += _options("method: {name", plugins.methods) + _options("objective: {name", plugins.objectives)
     out += ["### `evaluate`\n", _table("evaluate", EvaluateSpec), *_options("evaluation", plugins.evaluations)]
+    out += ["### `gate`\n", _table("gate", GateRule)]
     out += ["### `track`\n", _table("track", TrackSpec)]
     out += [
         "### `serve`\n",

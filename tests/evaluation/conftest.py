@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 import harness.testing
 from harness.cli.main import cli
+from tests.evaluation.on_file import Written
 
 pytest.importorskip("lm_eval")
 
@@ -46,8 +47,8 @@ def load() -> Callable[..., Any]:
     from harness.recipe import ModelSpec
     from harness.variants import Variant
 
-    def loaded(folder: Path, name: str = "model") -> Any:
-        variant = Variant(name, ModelSpec(path=str(folder), dtype="float32"), template="chatml")
+    def loaded(folder: Path, name: str = "model", template: str = "chatml") -> Any:
+        variant = Variant(name, ModelSpec(path=str(folder), dtype="float32"), template=template)
         return load_variant(variant, Plugins())
 
     return loaded
@@ -97,3 +98,9 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resu
         return result
 
     return invoke
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Written:
+    """Write records on file, for comparisons that need no model."""
+    return Written(tmp_path / "records")
