@@ -94,7 +94,7 @@ def find(template: BoundTemplate) -> dict[str, str | None]:
     words = [sample for sample in written if not sample.calls]
     thinks = [sample for sample in words if sample.thoughts]
     reasoning = tools = None
-    found: dict[str, str | None] = {}
+    remark: dict[str, str | None] = {}
     if thinks:
         from vllm.reasoning import ReasoningParserManager
 
@@ -102,7 +102,7 @@ def find(template: BoundTemplate) -> dict[str, str | None]:
         reasoning = next((name for name in names if _reads(template, words, name, None)), None)
         if reasoning is None:
             reasoning = next((name for name in names if _reads(template, thinks, name, None)), None)
-            found |= {"loses": "an answer without thoughts comes back as thoughts"} if reasoning else {}
+            remark |= {"loses": "an answer without thoughts comes back as thoughts"} if reasoning else {}
             written = [sample for sample in written if sample.thoughts] if reasoning else written
     if any(sample.calls for sample in written):
         from vllm.tool_parsers import ToolParserManager
@@ -110,7 +110,7 @@ def find(template: BoundTemplate) -> dict[str, str | None]:
         known = _sorted(ToolParserManager.list_registered(), FIRST_TOOLS)
         there = [sample for sample in written if reasoning or not sample.thoughts]
         tools = next((name for name in known if _reads(template, there, reasoning, name)), None)
-    return {"reasoning": reasoning, "tools": tools} | found
+    return {"reasoning": reasoning, "tools": tools} | remark
 
 
 def _sorted(names: Sequence[str], first: Sequence[str]) -> Iterator[str]:
