@@ -17,7 +17,8 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 from harness.contract.backends import Answer, Capability, Identity, Request, Sampling
 from harness.errors import HarnessError
 from harness.measure.weights import weights_of
-from harness.model.load import LoadedVariant, positions_of
+from harness.model.configs import positions_of
+from harness.model.load import LoadedVariant
 from harness.model.logprobs import batch_logprobs
 from harness.template import BoundTemplate, fingerprint
 from harness.template.thoughts import thoughts_and_words
@@ -64,7 +65,7 @@ class LocalBackend:
             HarnessError: for a prompt that does not fit.
         """
         prompts = [self._ids(request) for request in requests]
-        longest = positions_of(self.loaded.model)
+        longest = positions_of(self.loaded.model.config)
         groups: dict[tuple[Sampling, bool], list[int]] = defaultdict(list)
         for index, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
             if longest is not None and len(prompt) + request.sampling.max_tokens > longest:

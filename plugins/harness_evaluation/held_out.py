@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from harness.contract import EvaluationContext
@@ -11,43 +12,49 @@ from harness.recipe import DataSource, DataSpec
 
 if TYPE_CHECKING:
     from harness.data import EncodedData
+    from harness.model.load import LoadedVariant
     from harness.nouns import Reads
-    from harness.template import BoundTemplate
 
 
 def encoded_held_out(
     own: tuple[DataSource, ...],
     context: EvaluationContext,
-    template: BoundTemplate,
+    loaded: LoadedVariant,
     *,
     changed: Mapping[str, Any],
     reads: Reads,
-    reader: str,
+    name: str,
     kind: str,
 ) -> tuple[tuple[DataSource, ...], EncodedData]:
-    """Return the sources that are measured on, and their rows, encoded.
+    """Return the sources that are measured on, and their rows, encoded as the recipe's objective has them.
 
     Args:
         own: the sources that the evaluation names; without any, those that the recipe holds out.
         changed: keys of `data` that are others than the recipe's.
-        reader: the evaluation, and `kind` what it measures on, for messages.
+        name: of the evaluation, and `kind` what it measures on, for messages.
 
     Raises:
         HarnessError: where nothing is held out; see `encode_held_out` and `encode_sources` too.
     """
-    from harness.data import encode_held_out, encode_sources
+    from harness.data import Reader, encode_held_out, encode_sources
     from harness.data.cache.store import kept_validation
+    from harness.model.configs import positions_of
 
-    recipe, plugins = context.recipe, context.plugins
+    recipe, plugins, template = context.recipe, context.plugins, loaded.template
+    reader = Reader(reads, name, positions_of(loaded.model.config))
+    if recipe is not None and recipe.tune.objective.name in plugins.objectives:
+        own_reader = Reader.of(recipe.tune.objective, plugins, reader.positions)
+        if own_reader.reads == reads:
+            reader = replace(reader, spec=own_reader.spec, objective=own_reader.objective)
     if recipe is not None and not own and recipe.data.validation_share:
         spec = recipe.data.model_copy(update=changed)
-        kept = kept_validation(spec, plugins, template, reads=reads)
-        return spec.train, kept or encode_held_out(spec, plugins, template, reads=reads)
+        kept = kept_validation(spec, plugins, template, reader=reader)
+        return spec.train, kept or encode_held_out(spec, plugins, template, reader=reader)
     sources = own or (recipe.data.validation if recipe is not None else ())
     if not sources:
         raise HarnessError(
-            f"{reader} has nothing to measure on: name held-out {kind} in the recipe, under `data.validation` or under "
+            f"{name} has nothing to measure on: name held-out {kind} in the recipe, under `data.validation` or under "
             "`data` of the evaluation; for a plain model give the recipe with --recipe FILE"
         )
     spec = (recipe.data if recipe is not None else DataSpec(train=sources)).model_copy(update=changed)
-    return sources, encode_sources(sources, spec, plugins.datasets, template, reads=reads, reader=reader)
+    return sources, encode_sources(sources, spec, plugins.datasets, template, reader=reader)

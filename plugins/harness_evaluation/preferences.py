@@ -42,7 +42,7 @@ def run(backend: Backend, options: PreferenceOptions, context: EvaluationContext
     """
     loaded = loaded_of(backend)
     sources, encoded = encoded_held_out(
-        options.data, context, loaded.template, changed={}, reads="pairs", reader="the evaluation 'preferences'",
+        options.data, context, loaded, changed={}, reads="pairs", name="the evaluation 'preferences'",
         kind="pairs",
     )  # fmt: skip
     items = encoded.items[: options.limit]

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from harness.data import EncodedData
     from harness.model.load import LoadedVariant
     from harness.nouns import Example
-    from harness.template import BoundTemplate
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -48,7 +47,7 @@ def run(backend: Backend, options: ValLossOptions, context: EvaluationContext) -
     from harness.model.scores import logprob_items
 
     loaded = loaded_of(backend)
-    sources, encoded = _encoded(options, context, loaded.template)
+    sources, encoded = _encoded(options, context, loaded)
     examples = encoded.examples[: options.limit]
     items = [Item((example,), ("answer",)) for example in examples]
     with progress_bar(f"{loaded.variant.name}  val_loss") as bar:
@@ -134,10 +133,10 @@ def _warnings(loaded: LoadedVariant, trained: int | None, n: int) -> tuple[str, 
 
 
 def _encoded(
-    options: ValLossOptions, context: EvaluationContext, template: BoundTemplate
+    options: ValLossOptions, context: EvaluationContext, loaded: LoadedVariant
 ) -> tuple[Sequence[DataSource], EncodedData]:
     limits = {"max_tokens": options.max_tokens, "on_overlong": options.on_overlong}
     chosen = {key: value for key, value in limits.items() if value is not None}
     return encoded_held_out(
-        options.data, context, template, changed=chosen, reads="conversations", reader="val_loss", kind="data"
+        options.data, context, loaded, changed=chosen, reads="conversations", name="val_loss", kind="data"
     )

@@ -25,7 +25,7 @@ from harness.recipe import CleanStep, DataSource, DataSpec, DecontaminateSpec
 from harness.template import BoundTemplate, bind
 
 pytest.importorskip("pyarrow")
-pytest.importorskip("transformers")
+transformers = pytest.importorskip("transformers")
 
 
 @pytest.fixture(scope="module")
@@ -122,8 +122,10 @@ def test_val_loss_of_a_run_measures_on_what_tuning_has_kept(cache, spec, plugins
     from harness_evaluation.val_loss import ValLossOptions, _encoded
 
     template.save(tmp_path / "chat")  # as a run keeps it
-    context = EvaluationContext(SimpleNamespace(data=spec), plugins)
-    asked = ValLossOptions(), context, BoundTemplate.load(tmp_path / "chat")
+    tune = SimpleNamespace(objective=SimpleNamespace(name="sft"))
+    context = EvaluationContext(SimpleNamespace(data=spec, tune=tune), plugins)
+    model = SimpleNamespace(config=transformers.LlamaConfig())
+    asked = ValLossOptions(), context, SimpleNamespace(template=BoundTemplate.load(tmp_path / "chat"), model=model)
     _, before = _encoded(*asked)
     cached_data(spec, plugins, template)
     sources, after = _encoded(*asked)

@@ -169,7 +169,7 @@ def test_rows_beyond_the_models_positions_are_refused(harness, altered, tmp_path
         path.write_text(
             path.read_text().replace(f"path: {tmp_path / 'rows.jsonl'}}}]\n  val", f"path: {short}}}]\n  val")
         )
-    refused(harness("tune", path), f"{part} examples are longer than the 20 positions", "Set data.max_tokens: 20")
+    refused(harness("tune", path), "27 tokens, more than the model's 20 positions", "choose data.on_overlong: drop")
     assert not (tmp_path / "runs" / "small").exists()
 
 

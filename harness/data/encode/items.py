@@ -68,11 +68,12 @@ def items_of(batch: Sequence[DataItem], examples: Iterable[tuple[Example, ...]])
         TemplateError: where the sides of a preference begin with different prompt ids.
     """
     encoded = iter(examples)
-    return [_answers(next(encoded)) if isinstance(item, Conversation) else _pair(item, encoded) for item in batch]
+    return [_answers(item, next(encoded)) if isinstance(item, Conversation) else _pair(item, encoded) for item in batch]
 
 
-def _answers(examples: tuple[Example, ...]) -> Item:
-    return Item(examples, _ANSWER * len(examples))
+def _answers(conversation: Conversation, examples: tuple[Example, ...]) -> Item:
+    extras = {} if conversation.weight == 1.0 else {"weight": conversation.weight}
+    return Item(examples, _ANSWER * len(examples), extras)
 
 
 def _pair(preference: Preference, encoded: Iterator[tuple[Example, ...]]) -> Item:
