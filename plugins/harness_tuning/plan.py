@@ -259,8 +259,17 @@ def _options(part: ObjectiveSpec | MethodSpec) -> str:
     off = {key for key, field in type(part).model_fields.items() if field.default in (False, (), None, "default")}
     shown = part.model_dump(exclude={"name"})
     return ", ".join(
-        f"{key} {value}" for key, value in shown.items() if not (key in off and value in (False, (), None, "default"))
+        f"{key} {_written(value)}"
+        for key, value in shown.items()
+        if not (key in off and value in (False, (), None, "default"))
     )
+
+
+def _written(value: Any) -> str:
+    """Return a value as a recipe has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _few_steps(tuner: Tuner) -> str:

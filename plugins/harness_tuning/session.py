@@ -231,7 +231,8 @@ def _learn(context: Context, tuner: Tuner, stop: Any) -> list[float]:
             if not terminal and (step % every == 0 or step == tuner.total_steps):
                 context.console.print(
                     f"step {step:>6,} of {tuner.total_steps:,}  loss (smoothed) {smoothed:.4f}{watched}  "
-                    f"{rate} tokens/s  ETA {left}"
+                    f"{rate} tokens/s  ETA {left}",
+                    soft_wrap=True,
                 )
     return validation
 

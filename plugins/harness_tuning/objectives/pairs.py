@@ -45,12 +45,15 @@ class Pairs:
         }
 
     def rewards(self, chosen: Tensor, rejected: Tensor) -> dict[str, harness.Metric]:
-        """Return what is watched of rewards [p]: their means, their margin, and how often the chosen one is higher."""
+        """Return what is watched of rewards [p]: their means, their margin, and how often the chosen one is higher.
+
+        A tie counts half: before the first step all are ties.
+        """
         return self.metrics(
             rewards_chosen=chosen,
             rewards_rejected=rejected,
             reward_margin=chosen - rejected,
-            reward_accuracy=(chosen > rejected).float(),
+            reward_accuracy=((chosen > rejected).float() + (chosen >= rejected).float()) / 2,
         )
 
     def completions(self, batch: Batch, logprobs: Tensor, entropy: Tensor) -> dict[str, harness.Metric]:
