@@ -133,7 +133,7 @@ def test_a_conversation_is_a_document_with_its_questions(pretrained, rows):
 
 @pytest.mark.slow
 def test_pretraining_tunes_measures_and_says_how_texts_were_cut(harness, recipe, rows, texts):
-    path = recipe(objective={"name": "pretrain"}, steps=2)
+    path = recipe(objective={"name": "pretrain"}, steps=2, layout="packed")
     text = path.read_text().replace("dataset: alpaca", "dataset: text").replace(str(rows), str(texts))
     text = text.replace("template: chatml", "template: plain").replace("max_tokens: 256", "max_tokens: 50")
     path.write_text(text + "evaluate: [{evaluation: val_loss}]\n")
