@@ -6,20 +6,19 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from harness.contract import EvaluationContext
+from harness.contract import Backend, EvaluationContext
 from harness.errors import HarnessError
 from harness.recipe import DataSource, DataSpec
 
 if TYPE_CHECKING:
     from harness.data import EncodedData
-    from harness.model.load import LoadedVariant
     from harness.nouns import Reads
 
 
 def encoded_held_out(
     own: tuple[DataSource, ...],
     context: EvaluationContext,
-    loaded: LoadedVariant,
+    backend: Backend,
     *,
     changed: Mapping[str, Any],
     reads: Reads,
@@ -38,10 +37,9 @@ def encoded_held_out(
     """
     from harness.data import Reader, encode_held_out, encode_sources
     from harness.data.cache.store import kept_validation
-    from harness.model.configs import positions_of
 
-    recipe, plugins, template = context.recipe, context.plugins, loaded.template
-    reader = Reader(reads, name, positions_of(loaded.model.config))
+    recipe, plugins, template = context.recipe, context.plugins, backend.template
+    reader = Reader(reads, name, backend.longest)
     if recipe is not None and recipe.tune.objective.name in plugins.objectives:
         own_reader = Reader.of(recipe.tune.objective, plugins, reader.positions)
         if own_reader.reads == reads:

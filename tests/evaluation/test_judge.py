@@ -269,7 +269,7 @@ def test_votes_of_people_stand_beside_the_verdicts(
     vote(0, "demo", "another", Verdict("best", 1))
     vote(999, "demo", "demo@base", Verdict("best", 1))
     fake_endpoint.answer = lambda request: "[[A]]" if "good" in sides(request)[0] else "[[B]]"
-    agreement = measure(fake_endpoint, questions, votes_path=tmp_path / "votes.db").scores["human_agreement"]
+    agreement = measure(fake_endpoint, questions, votes=str(tmp_path / "votes.db")).scores["human_agreement"]
     assert (agreement.value, agreement.n, agreement.stderr) == (0.75, 4, None)
 
 
@@ -315,7 +315,7 @@ def test_answers_of_a_file_are_compared_with(fake_endpoint: FakeEndpoint, questi
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"judge": "gpt-4"}, "judge is 'gpt-4', expected openai:https://host/v1#model"),
+        ({"judge": "gpt-4"}, "expected openai:https://host/v1#model"),
         ({"against": "a", "against_path": "b"}, "exclude each other"),
         ({"mode": "grades", "against": "a"}, "a judge that grades compares with nothing"),
         ({"references_path": "b"}, "goes with mode: grades"),
