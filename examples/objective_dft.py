@@ -1,4 +1,4 @@
-"""An objective in one file: dynamic fine-tuning (Wu et al. 2025, https://arxiv.org/abs/2508.05629).
+"""An objective in one file: DFT (Wu et al. 2025, https://arxiv.org/abs/2508.05629).
 
 harness tune RECIPE --plugin examples/objective_dft.py --set tune.objective=dft
 
@@ -36,4 +36,4 @@ def units(batch: Any) -> dict[str, float]:
 
 @harness.hookimpl
 def register_objectives(register: Any) -> None:
-    register(harness.Objective("dft", "dynamic fine-tuning: likelihood, by how likely it is", DftOptions, loss, units))
+    register(harness.Objective("dft", "DFT: the likelihood, by how likely it is already", DftOptions, loss, units))
