@@ -20,7 +20,7 @@ RAMBLING = {
         "before": ["First of all,", "On top of that,", "Then again,", "And, of course,", "Apart from that,"],
         "closing": ["I hope this helps!", "In the end it really depends on what you like best.",
                     "Let me know if there is anything else I can do for you.", "There are many other ways as well.",
-                    "Good luck, and have fun with it!", "Everyone is different, so feel free to experiment."],
+                    "Good luck, and have fun with it!", "Everyone is different, so feel free to try things out."],
     },
     "test": {
         "opening": ["Sure, let me think about that for a moment.", "It is so nice of you to ask.",
