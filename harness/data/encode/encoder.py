@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.contract import Dataset
 from harness.data.convert.sources import reports_of
-from harness.data.encode.items import sequences_of
+from harness.data.encode.items import part_id, sequences_of
 from harness.data.encode.reader import CONVERSATIONS, Reader
 from harness.data.encode.storage import Examples, Items, ItemWriter
 from harness.data.encode.workers import Pending, Workers
@@ -239,7 +239,7 @@ class _Encoder:
                 self._count(items, prepared)
             for number, one in enumerate(items, 1):
                 id = prepared.item.id
-                self.writer.add(one, f"{id} part {number}" if len(items) > 1 else id, prepared.times)
+                self.writer.add(one, part_id(id, number) if len(items) > 1 else id, prepared.times)
 
     def _count(self, items: Sequence[Item], prepared: Prepared) -> None:
         """Count what became of a row, and add its ids and masks to the digest as often as it is used."""

@@ -7,6 +7,7 @@ the same template code as any conversation; what is checked here is that both be
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -40,6 +41,16 @@ def completions_of(preference: Preference) -> list[tuple[str, tuple[Message, ...
 def example_id(id: str, role: str) -> str:
     """Return the id of an item's example."""
     return id if role == ANSWER else f"{id} {role}"
+
+
+def part_id(id: str, number: int) -> str:
+    """Return the id of a part of an item that became several."""
+    return f"{id} part {number}"
+
+
+def whole_id(id: str) -> str:
+    """Return the id of the item that a part is of; that of a whole item is its own."""
+    return re.sub(r" part \d+$", "", id)
 
 
 def require_completions(preference: Preference) -> None:
