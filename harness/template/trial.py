@@ -137,7 +137,7 @@ class Trial:
             and (whole.startswith(2 * bos) or (wants_bos(self.template.tokenizer) and whole.count(bos) > 1))
         ):
             raise TemplateError(
-                f"template {self.name!r} writes {bos!r}, with which a text begins once, {whole.count(bos)} times: "
+                f"template {self.name!r} writes {bos!r} {whole.count(bos)} times, and a text begins with it once: "
                 f"{whole[:80]!r}"
             )
 

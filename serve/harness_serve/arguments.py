@@ -52,6 +52,10 @@ def vllm_arguments(
         "max-model-len": options.max_model_len or "auto",
         "tensor-parallel-size": options.tensor_parallel_size,
     }
+    if plan.model.rope_scaling is not None:  # an adapter's files do not say what its base was stretched by
+        from harness.model.configs import overrides_of
+
+        chosen["hf-overrides"] = json.dumps(overrides_of(plan.model))
     if plan.model.revision:
         chosen["revision"] = plan.model.revision
     kv_cache_gib = options.kv_cache_gib or (CPU_KV_CACHE_GIB if on_cpu else None)
