@@ -70,6 +70,8 @@ def _model(tuner: Tuner) -> Iterator[Row]:
     if habits.switch and tuner.template.thinking == "auto":
         switch = f"{habits.switch}: {json.dumps(habits.variables(habits.thinks)[habits.switch])}"
         yield "", f"a request that does not set it asks with thinking {'on' if habits.thinks else 'off'} ({switch})"
+    if marks := tuner.template.text_marks:
+        yield "", f"no control tokens of this tokenizer, so that anybody can write them: {', '.join(marks)}"
     yield "", f"before the first question, where the data bring no system prompt: {tuner.template.opening!r}"
     if not tuner.recipe.template.add_tokens:
         return

@@ -93,7 +93,8 @@ def _pair(preference: Preference, encoded: Iterator[tuple[Example, ...]]) -> Ite
     if any(len(side) > 1 for side in examples):
         raise TemplateError(
             f"{preference.source} {preference.id}: a completion has several answers, and the template changes earlier "
-            "turns, so that no prompt of serving holds the whole. Leave one answer in each completion"
+            "turns, so that no prompt of serving holds the whole. Leave one answer in each completion, with the turns "
+            "before it in `prompt` (or the same on both sides); or choose a template that changes none, such as chatml"
         )
     sides = tuple(side[0] for side in examples)
     prompts = [list(side.input_ids[: side.loss_mask.index(True)]) for side in sides]
