@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.contract.batches import Batch
+from harness.model import kernels
 from harness.model.batching import padded
 from harness.model.buffers import Buffers
 from harness.model.forward import causal_lm, last_hidden, output_head
@@ -111,6 +112,9 @@ _buffers = Buffers()
 def _with_gradient(logits: Tensor, token_id: Tensor) -> tuple[Tensor, Tensor]:
     """Return log softmax(logits [n, v])[token_id] in float32 [n], and minus its gradient in the logits' dtype."""
     device = logits.device
+    if kernels.compiled(logits) and logits.is_contiguous():
+        minus = _buffers.get("gradient", logits.dtype, *logits.shape)
+        return kernels.target_logprobs(logits, token_id, minus), minus
     exact, logs = (_buffers.get(name, torch.float32, *logits.shape, device=device) for name in ("logits", "logprobs"))
     torch.log_softmax(exact.copy_(logits), -1, out=logs)
     chosen = logs.gather(1, token_id[:, None])

@@ -61,6 +61,7 @@ def _model(tuner: Tuner) -> Iterator[Row]:
     spec = tuner.recipe.model
     yield "model", f"{spec.path}  ({tuner.parameters / 1e6:,.1f} M parameters, {spec.dtype}, on {tuner.device})"
     yield "attention", str(tuner.attention)
+    yield "fused", str(tuner.fused)
     yield "template", f"{tuner.template.name}; an answer ends with {' '.join(tuner.template.stop_tokens)}"
     habits = tuner.template.habits
     if habits.switch and tuner.template.thinking == "auto":
