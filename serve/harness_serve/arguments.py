@@ -19,7 +19,8 @@ from harness.extras import OPENMP_SPINS, installed_versions
 from harness.files import cache_folder, read_json, write_json
 from harness.template.habits import Habits
 from harness_serve.adapters import LORA_RANKS
-from harness_serve.guard import NAMES_VARIABLE, Names
+from harness_serve.engine_guard import KEYS_VARIABLE, LONGEST_VARIABLE, NAMES_VARIABLE, OWNER_KEY_VARIABLE
+from harness_serve.guard import Names
 from harness_serve.options import VllmOptions, allowed_extra
 from harness_serve.plan import Plan, model_name
 
@@ -87,7 +88,7 @@ def vllm_arguments(
             "--lora-modules",
             *(json.dumps({"name": name, "path": str(its.folder)}) for name, its in plan.adapters.items()),
         ]
-    arguments += ["--middleware", "harness_serve.guard.EngineGuard"]
+    arguments += ["--middleware", "harness_serve.engine_guard.EngineGuard"]
     if _is_preloaded(options, on_cpu=on_cpu):
         arguments.append("--distributed-executor-backend=uni")
     return [*arguments, "--disable-uvicorn-access-log", *allowed_extra(options.extra_args)]
@@ -102,15 +103,21 @@ def environment(plan: Plan, options: VllmOptions, *, on_cpu: bool) -> dict[str, 
         variables["HF_HUB_OFFLINE"] = "1"
     names = Names.checked(options.host, options.allow_hosts)
     variables[NAMES_VARIABLE] = json.dumps([names.host, *names.allowed])
-    variables.pop("VLLM_API_KEY", None)
+    variables[LONGEST_VARIABLE] = str(int(options.max_request_mib * 2**20))
+    for name in ("VLLM_API_KEY", OWNER_KEY_VARIABLE, KEYS_VARIABLE):
+        variables.pop(name, None)
     if options.api_key is not None:  # not among the arguments, which `ps` shows to everyone
-        variables["VLLM_API_KEY"] = options.api_key.get_secret_value()
+        variables[OWNER_KEY_VARIABLE] = options.api_key.get_secret_value()
+    if options.keys is not None:
+        variables[KEYS_VARIABLE] = str(options.keys.resolve())
     name, spins = OPENMP_SPINS
     if variables.get(name) == spins:  # the command's own choice for its own process; it would outdo OMP_WAIT_POLICY
         del variables[name]
     if on_cpu:
         # Threads that wait without spinning leave the cores to whoever else uses this machine.
         variables |= {"OMP_NUM_THREADS": str(cpu_threads(options)), "OMP_WAIT_POLICY": "PASSIVE"}
+    if options.batch_invariant and batch_invariance(on_cpu=on_cpu) is None:
+        variables["VLLM_BATCH_INVARIANT"] = "1"
     if _is_preloaded(options, on_cpu=on_cpu):
         variables |= {
             "HARNESS_PRELOAD": "1",
@@ -135,7 +142,25 @@ def settings(plan: Plan, options: VllmOptions, *, on_cpu: bool) -> dict[str, Any
             else ("gpu_memory_utilization", options.gpu_memory_utilization)
         )
         chosen |= {memory[0]: memory[1], "tensor_parallel_size": options.tensor_parallel_size}
+    if options.batch_invariant:
+        chosen["batch_invariant"] = batch_invariance(on_cpu=on_cpu) or "on"
     return chosen | {"seed": options.seed}
+
+
+def batch_invariance(*, on_cpu: bool) -> str | None:
+    """Return why vLLM cannot keep answers from depending on what shares their batch here, or None where it can.
+
+    Its `VLLM_BATCH_INVARIANT` is of kernels for NVIDIA GPUs of compute capability 9.0 or more.
+    """
+    if on_cpu:
+        return "not on a CPU"
+    asked = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, check=True)
+        lowest = min(float(line) for line in done.stdout.split())
+    except (OSError, subprocess.CalledProcessError, ValueError):
+        return "not known: nvidia-smi does not tell the GPU's compute capability"
+    return None if lowest >= 9.0 else f"not with compute capability {lowest}"
 
 
 def tool_parser(chat_folder: Path, options: VllmOptions, fitting: str | None = None) -> str | None:
@@ -196,19 +221,17 @@ def _habits(saved: Mapping[str, Any]) -> Habits:
     return Habits.from_dict(saved["habits"]) if saved.get("habits") else Habits()
 
 
-def unread(chat_folder: Path, parsers: dict[str, str | None], options: VllmOptions) -> list[str]:
-    """Say, for people, what no parser reads, with the option that names one."""
+def unread(chat_folder: Path, parsers: Mapping[str, str | None], options: VllmOptions) -> dict[str, str]:
+    """Return, by the option that names a parser, what none of vLLM's parsers reads of the template."""
     thoughts, calls = _unnamed(chat_folder, options)
-    lines = []
+    declared = read_json(chat_folder / "template.json").get("tool_parser")
+    nothing = {}
     if thoughts and parsers["reasoning"] is None:
-        lines.append(
-            "no parser of vLLM reads the template's thoughts, which stay in the text: --set reasoning_parser=NAME"
-        )
+        nothing["reasoning_parser"] = "no parser of vLLM reads the template's thoughts, which stay in the text"
     if calls and parsers["tools"] is None:
-        declared = read_json(chat_folder / "template.json").get("tool_parser")
-        but = f"; {declared} is used, as the template declares" if declared else ", which stay text"
-        lines.append(f"no parser of vLLM reads the template's calls{but}: --set tool_parser=NAME")
-    return lines
+        instead = f"{declared} is passed, as the template declares" if declared else "they stay in the text"
+        nothing["tool_parser"] = f"no parser of vLLM reads the template's calls; {instead}"
+    return {option: f"{why}; --set {option}=NAME names another" for option, why in nothing.items()}
 
 
 def _unnamed(chat_folder: Path, options: VllmOptions) -> tuple[bool, bool]:

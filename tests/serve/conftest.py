@@ -14,9 +14,10 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
+from harness_serve.keys import KeyFile
 
 from harness.testing import FakeEndpoint, run
 
@@ -35,6 +36,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(no_engine)
             if item.get_closest_marker("browser") and CHROMIUM is None:
                 item.add_marker(no_browser)
+
+
+@pytest.fixture(scope="session")
+def harmony_tokenizer() -> Any:
+    """A tokenizer whose ids are those of gpt-oss: each byte and each control token, without the words."""
+    import openai_harmony
+    import tokenizers
+    import transformers
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    encoding = openai_harmony.load_harmony_encoding(openai_harmony.HarmonyEncodingName.HARMONY_GPT_OSS)
+    names = [token for token in encoding.special_tokens_set if "reserved" not in token]
+    control = {token: encoding.encode(token, allowed_special="all")[0] for token in names}
+    letters = {letter: id for id, letter in enumerate(bytes_to_unicode().values())}
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE(letters | control, []))
+    bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = tokenizers.decoders.ByteLevel()
+    bpe.add_special_tokens([tokenizers.AddedToken(token, special=True) for token in control])
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|return|>", pad_token="<|endoftext|>")
 
 
 @pytest.fixture(scope="session")
@@ -80,15 +100,22 @@ def runs_folder(served_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def endpoint(runs_folder: Path):  # type: ignore[no-untyped-def]
-    """One engine for the session: base, alpha, beta, unapplied and swapped, with a key."""
+def key_file(tmp_path_factory: pytest.TempPathFactory) -> KeyFile:
+    """The file of named keys that the session's engine reads."""
+    return KeyFile(tmp_path_factory.mktemp("keys") / "keys.json")
+
+
+@pytest.fixture(scope="session")
+def endpoint(runs_folder: Path, key_file: KeyFile):  # type: ignore[no-untyped-def]
+    """One engine for the session: base, alpha, beta, unapplied and swapped, with a key, and named ones."""
     from harness_serve.engine import VllmOptions, start
 
     from harness.plugins import Plugins
     from harness.variants import resolve_variants
 
     variants = resolve_variants(("alpha", "beta", "unapplied", "swapped"), runs_folder, Plugins())
-    with start(variants, VllmOptions(port=_free_port(), api_key="open sesame", max_model_len=512)) as endpoint:
+    keys = {"api_key": "open sesame", "keys": key_file.path}
+    with start(variants, VllmOptions(port=_free_port(), max_model_len=512, **keys)) as endpoint:
         yield endpoint
 
 
