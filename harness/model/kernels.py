@@ -36,7 +36,7 @@ FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-m
 COMPILE_S = 120
 LARGEST_DIFFERENCE = 2e-4  # relative, of all numbers together: below what one more rounding to bfloat16 makes (1e-3)
 
-_operators = torch.library.Library("harness", "DEF")  # type: ignore[no-untyped-call]
+_operators = torch.library.Library("harness", "DEF")
 
 
 @functools.cache

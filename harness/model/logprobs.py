@@ -142,7 +142,9 @@ def _with_gradient(logits: Tensor, token_id: Tensor, picked: slice) -> tuple[Ten
     device = logits.device
     if kernels.compiled(logits) and logits.is_contiguous():
         minus = _buffers.get("gradient", logits.dtype, *logits.shape)
-        return kernels.target_logprobs(logits, token_id, minus), minus
+        logprobs = logits[picked].float().log_softmax(-1)
+        entropy = -(logprobs.exp() * logprobs).sum(-1)
+        return kernels.target_logprobs(logits, token_id, minus), minus, entropy
     exact, logs = (_buffers.get(name, torch.float32, *logits.shape, device=device) for name in ("logits", "logprobs"))
     torch.log_softmax(exact.copy_(logits), -1, out=logs)
     chosen = logs.gather(1, token_id[:, None])

@@ -26,7 +26,7 @@ TRIED_ROWS, TRIED_SCALES = 8, (1.0, 1e-3)  # small numbers, so that the norm's e
 
 @dataclass(frozen=True, slots=True)
 class FusedLayers:
-    """How many norms and SwiGLUs of a model, and modules with rotary embeddings, compute fused; or why none does."""
+    """The number of norms and SwiGLUs of a model, and of modules with rotary embeddings, that are fused; why none."""
 
     norms: int = 0
     swiglus: int = 0
@@ -47,7 +47,7 @@ class RmsNorm(torch.autograd.Function):  # type: ignore[misc]
         out, inverse = kernels.rms_norm(x, scale, eps, early)
         ctx.early = early
         ctx.save_for_backward(x, scale, inverse)
-        return out  # type: ignore[no-any-return]
+        return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -60,7 +60,7 @@ class SwiGlu(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, gate: Tensor, up: Tensor) -> Tensor:
         ctx.save_for_backward(gate, up)
-        return kernels.swiglu(gate, up)  # type: ignore[no-any-return]
+        return kernels.swiglu(gate, up)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -73,7 +73,7 @@ class Rotary(torch.autograd.Function):  # type: ignore[misc]
     @staticmethod
     def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
         ctx.save_for_backward(cos, sin)
-        return kernels.rotary(x, cos, sin, False)  # type: ignore[no-any-return]
+        return kernels.rotary(x, cos, sin, False)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:
@@ -86,7 +86,7 @@ def fuse_layers(model: nn.Module, begun: Mapping[str, Any] | None = None) -> Fus
     `begun` is what was counted when a run began that goes on. Raises RunError where it is not what is counted now.
     """
     fused = _fused(model)
-    if begun is not None and FusedLayers(**begun | {"reason": fused.reason}) != fused:
+    if begun is not None and FusedLayers(**{**begun, "reason": fused.reason}) != fused:
         raise RunError(
             f"the run was begun with other functions than this machine computes with, and its bytes would not be the "
             f"same: fused were {FusedLayers(**begun)}, are {fused}. Go on where it was begun, or start a new run"
