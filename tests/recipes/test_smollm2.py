@@ -302,4 +302,4 @@ def test_the_real_model_comes_to_prefer_the_house_style(harness: Any) -> None:
     done = harness("compare", "dpo@base", "dpo", "--json")
     assert done.code == 0, done.err
     comparisons = {row["metric"]: row for row in json.loads(done.out)["comparisons"] if row["category"] is None}
-    assert comparisons["win_rate"]["better"] == "dpo" and comparisons["win_rate"]["interval"][0] > 0.1
+    assert comparisons["win_rate"]["verdict"] == "better" and comparisons["win_rate"]["interval"][0] > 0.02
