@@ -8,10 +8,12 @@ comes from the variants' chat folder. That prompts and answers really are the tu
 from __future__ import annotations
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import harness
 from harness.client.asking import EndpointError, post
@@ -159,6 +161,14 @@ def unable(variants: tuple[Variant, ...], options: VllmOptions) -> str | None:
     return None
 
 
+def measuring() -> dict[str, Any]:
+    """Return the options of a measurement: no page and no people want a core, and answers should not depend on others.
+
+    On two idle cores, threads on both of them shorten an evaluation; see `bench/evaluation.py`.
+    """
+    return {"batch_invariant": True, "cpu_threads": len(os.sched_getaffinity(0))}
+
+
 ENGINE = harness.Engine(
     "vllm",
     "vLLM: the base model and every adapter in one engine, on GPU or CPU",
@@ -168,4 +178,5 @@ ENGINE = harness.Engine(
     parsers=lambda chat_folder: fitting_parsers(chat_folder, VllmOptions()),
     refuses=refuses,
     unable=unable,
+    measuring=measuring,
 )
