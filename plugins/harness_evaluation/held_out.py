@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.contract import EvaluationContext
@@ -51,3 +51,22 @@ def encoded_held_out(
         )
     spec = (recipe.data if recipe is not None else DataSpec(train=sources)).model_copy(update=changed)
     return sources, encode_sources(sources, spec, plugins.datasets, template, reads=reads, reader=reader)
+
+
+def paired_ids(sources: Sequence[DataSource], context: EvaluationContext, ids: Sequence[str]) -> list[str]:
+    """Return the ids by which rows are paired: each with a hash of its messages and tools, however they are rendered.
+
+    Raises:
+        HarnessError: where the data have changed since they were encoded.
+    """
+    from harness.data import digest_of, load_source
+
+    wanted = set(ids)
+    digests: dict[str, list[str]] = {}  # files of one name in two folders give their rows the same ids
+    for source in sources:
+        for item in load_source(source, context.plugins.datasets, on_error=lambda error: None):
+            if item.id in wanted:
+                digests.setdefault(item.id, []).append(digest_of(item).hex()[:12])
+    if missing := wanted - digests.keys():
+        raise HarnessError(f"the row {min(missing)} is not in the data any more; measure again")
+    return [f"{id}:{digests[id].pop(0) if len(digests[id]) > 1 else digests[id][0]}" for id in ids]

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 # Keys that change nothing about the weights: they may be edited while a run rests.
 FREE_KEYS = {
-    "name", "evaluate", "track", "serve", "data.processes", "tune.checkpoint_every", "tune.validate_every",
+    "name", "evaluate", "gate", "track", "serve", "data.processes", "tune.checkpoint_every", "tune.validate_every",
     "tune.samples", "tune.keep", "tune.on_spike",
 }  # fmt: skip
 
