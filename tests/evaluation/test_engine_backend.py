@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -212,7 +213,7 @@ def test_anyones_engine_is_started_where_it_can_serve_all_variants(
 ) -> None:
     (tmp_path / "elsewhere.py").write_text(ELSEWHERE)
     recipe = finished_run / "recipe.yaml"
-    recipe.write_text(f"{recipe.read_text()}\nserve: {{engine: elsewhere}}\n")
+    recipe.write_text(re.sub(r"(?m)^serve:.*$", "serve: {engine: elsewhere}", recipe.read_text()))
     monkeypatch.setenv("ELSEWHERE", engine.url)
     command = ("--plugin", "elsewhere.py", "evaluate", "demo@base", "demo", "--json", "--backend")
     done = typed(*command, "auto")
