@@ -39,7 +39,7 @@ def run(backend: Backend, options: PreferenceOptions, context: EvaluationContext
     scores are compared as they are in both. A tie counts half.
     """
     sources, encoded = encoded_held_out(
-        options.data, context, backend.template, changed={}, reads="pairs", reader="the evaluation 'preferences'",
+        options.data, context, backend, changed={}, reads="pairs", name="the evaluation 'preferences'",
         kind="pairs",
     )  # fmt: skip
     items = encoded.items[: options.limit]
@@ -71,7 +71,7 @@ def run(backend: Backend, options: PreferenceOptions, context: EvaluationContext
 def requests(backend: Backend, options: PreferenceOptions, context: EvaluationContext) -> Iterator[Request]:
     """Yield what is scored: both completions of each pair."""
     _, encoded = encoded_held_out(
-        options.data, context, backend.template, changed={}, reads="pairs", reader="the evaluation 'preferences'",
+        options.data, context, backend, changed={}, reads="pairs", name="the evaluation 'preferences'",
         kind="pairs",
     )  # fmt: skip
     yield from (scoring(example) for item in encoded.items[: options.limit] for example in item.examples)

@@ -43,7 +43,7 @@ def run(backend: Backend, options: ValLossOptions, context: EvaluationContext) -
     The standard error takes conversations, not tokens, as the independent items: tokens of one conversation vary
     together. See `statistics.mean`, whose weights are the token counts.
     """
-    sources, encoded = _encoded(options, context, backend.template)
+    sources, encoded = _encoded(options, context, backend)
     examples = encoded.examples[: options.limit]
     with in_batches(backend, tokens=options.batch_tokens):
         logprobs = logprobs_of(backend, examples)
@@ -71,7 +71,7 @@ def run(backend: Backend, options: ValLossOptions, context: EvaluationContext) -
 
 def requests(backend: Backend, options: ValLossOptions, context: EvaluationContext) -> Iterator[Request]:
     """Yield what is scored: of each conversation, everything from its first supervised token on."""
-    _, encoded = _encoded(options, context, backend.template)
+    _, encoded = _encoded(options, context, backend)
     yield from map(scoring, encoded.examples[: options.limit])
 
 
@@ -160,10 +160,10 @@ def _warnings(trained: int | None, n: int) -> tuple[str, ...]:
 
 
 def _encoded(
-    options: ValLossOptions, context: EvaluationContext, template: BoundTemplate
+    options: ValLossOptions, context: EvaluationContext, backend: Backend
 ) -> tuple[Sequence[DataSource], EncodedData]:
     limits = {"max_tokens": options.max_tokens, "on_overlong": options.on_overlong}
     chosen = {key: value for key, value in limits.items() if value is not None}
     return encoded_held_out(
-        options.data, context, template, changed=chosen, reads="conversations", reader="val_loss", kind="data"
+        options.data, context, backend, changed=chosen, reads="conversations", name="val_loss", kind="data"
     )
