@@ -30,7 +30,7 @@ from transformers import AutoModelForCausalLM
 
 ROOT = Path(__file__).parents[1]
 REAL_MODEL, RESULTS = ROOT / ".models/SmolLM2-135M-Instruct", ROOT / "bench/results/evaluation-cpu.json"
-ADAPTERS, DTYPE, MAX_GEN_TOKS = 4, "float32", 64
+ADAPTERS, DTYPE, MAX_GEN_TOKS = 4, "float32", 32
 BATCH_SIZES = (8, 16)
 
 METRICS = {
@@ -64,7 +64,6 @@ def main() -> None:
         "model": model.name,
         "dtype": DTYPE,
         "tasks": dict.fromkeys(METRICS, options.items),
-        "max_gen_toks": MAX_GEN_TOKS,
         "variants": 1 + ADAPTERS,
         "cores": len(os.sched_getaffinity(0)),
         "machine": platform.processor() or platform.machine(),

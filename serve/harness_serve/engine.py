@@ -8,7 +8,6 @@ comes from the variants' chat folder. That prompts and answers really are the tu
 from __future__ import annotations
 
 import contextlib
-import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -162,11 +161,8 @@ def unable(variants: tuple[Variant, ...], options: VllmOptions) -> str | None:
 
 
 def measuring() -> dict[str, Any]:
-    """Return the options of a measurement: no page and no people want a core, and answers should not depend on others.
-
-    On two idle cores, threads on both of them shorten an evaluation; see `bench/evaluation.py`.
-    """
-    return {"batch_invariant": True, "cpu_threads": len(os.sched_getaffinity(0))}
+    """Return the options of a measurement: answers should not depend on what shares their batch."""
+    return {"batch_invariant": True}
 
 
 ENGINE = harness.Engine(
