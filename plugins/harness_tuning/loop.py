@@ -38,6 +38,7 @@ from harness_tuning.checkpoint import (
 from harness_tuning.fit import asking_as_tuned, check_data, computing, record_identity
 from harness_tuning.flops import Work, measured_peak
 from harness_tuning.fused import fuse_adapters
+from harness_tuning.fused_layers import fuse_layers
 from harness_tuning.gates import Gate, check_applied, without_trace
 from harness_tuning.layout import choose_layout
 from harness_tuning.learner import Figures, Launched, Learner, on_its_way
@@ -125,6 +126,7 @@ class Tuner:
                 exact = measure_probes(base, self.probes[:1])
             self.model = self.method.apply(base, self.spec.method).train()
             fuse_adapters(self.model)
+            self.fused = fuse_layers(self.model, self.run.manifest.get("fused") if checkpoints(self.run) else None)
             start = self._asked(self.method.starts_from)
             check_applied(self.model, self.method.name, exact, self.probes, start)
         ids, path = tuple(self.added.values()), self.recipe.model.path
