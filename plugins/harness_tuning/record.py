@@ -18,6 +18,7 @@ def record(tuner: Tuner) -> None:
         attention={"name": tuner.attention.name, "reason": tuner.attention.reason},
         layout=asdict(tuner.layout),
         split=asdict(tuner.source.split),
+        processes={"count": tuner.world.size, "weights": "shared out" if tuner.is_sharded else "whole in each"},
         checkpointed=tuner.fit.checkpointed,
         estimate=asdict(tuner.estimate),
         measured_flops=tuner.pace.peak_flops,

@@ -15,6 +15,7 @@ MOST_ROWS = 5
 
 def rows_of_step(learner: Learner, source: Epochs, step: int) -> str:
     """Name the rows of a step that have the highest losses alone, now and without dropout, those that are NaN first."""
+    learner = learner.among_peers()
     losses = {
         index: _loss_of(learner, source.batch(source.part([index]))) for index in dict.fromkeys(source.items_of(step))
     }
