@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Evaluation,
         EvaluationItem,
         Filter,
+        LeftOut,
         Loss,
         Method,
         Metric,
@@ -49,6 +50,7 @@ __all__ = [
     "Example",
     "Filter",
     "HarnessError",
+    "LeftOut",
     "Loss",
     "Message",
     "Method",
@@ -79,8 +81,8 @@ __all__ = [
 __getattr__ = lazy_names(
     __name__,
     {
-        "harness.contract": "Answer Dataset Diagnosis Engine Evaluation EvaluationItem Filter Loss Method Metric "
-        "Objective Request Sampling Shape Template Term Tracker",
+        "harness.contract": "Answer Dataset Diagnosis Engine Evaluation EvaluationItem Filter LeftOut Loss Method "
+        "Metric Objective Request Sampling Shape Template Term Tracker",
         "harness.errors": "DataError HarnessError ModelError PluginError RecipeError RunError TemplateError",
         "harness.nouns": "Conversation Example Message Preference Result Role Sample Score ToolCall",
         "harness.options": "Options",  # with pydantic

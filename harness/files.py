@@ -103,6 +103,24 @@ def write_text(target: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
+def write_private_text(target: Path, text: str) -> None:
+    """Write `text` to `target`, atomically, readable by its owner alone."""
+    with replacing(target) as temporary:
+        temporary.touch(mode=0o600)
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def locked(target: Path) -> Iterator[None]:
+    """Hold a lock on a file that is read, changed and replaced, against other processes that do the same."""
+    lock = os.open(target.with_name(f".{target.name}.lock"), os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(lock)
+
+
 def write_json(target: Path, value: Any) -> None:
     """Write `value` as indented JSON to `target`, atomically."""
     write_text(target, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")

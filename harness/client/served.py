@@ -26,6 +26,8 @@ from harness.contract.backends import Answer, Capability, Identity, Request
 from harness.errors import HarnessError
 from harness.nouns import Message, Remote
 
+_TOOL = {"type": "function", "function": {"name": "now", "description": "The time.", "parameters": {"type": "object"}}}
+
 
 class HttpBackend:
     """One model of an endpoint, whose capabilities are probed once, on creation: by requests of one token.
@@ -120,10 +122,15 @@ class HttpBackend:
     def _capabilities(self) -> frozenset[Capability]:
         """Probe the endpoint with the parameters of each capability; one that it refuses or ignores is missing."""
         capabilities: set[Capability] = set()
-        chat = {"model": self.model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+        chat: dict[str, Any] = {
+            "model": self.model,
+            "messages": [{"role": "user", "content": "Hello"}],
+            "max_tokens": 1,
+        }
         added: dict[Capability, dict[str, Any]] = {
             "token_ids": {"return_token_ids": True},
             "logprobs": {"logprobs": True},
+            "system": {"messages": [{"role": "system", "content": "Be brief."}, *chat["messages"]]},
         }
         for capability, more in added.items():
             try:
@@ -132,11 +139,21 @@ class HttpBackend:
                 if error.status not in (400, 422):
                     raise
                 continue
-            if (answer.prompt_ids if capability == "token_ids" else answer.logprobs) is not None:
+            given = {"token_ids": answer.prompt_ids, "logprobs": answer.logprobs}
+            if given.get(capability, answer.text) is not None:
                 capabilities.add(capability)
         if "token_ids" in capabilities:  # an endpoint that returns no ids takes none either
+            with_ids = chat | added["token_ids"]
+            ids = _answer(post(self.endpoint, "/chat/completions", with_ids)).prompt_ids or ()
             try:
-                ids = _answer(post(self.endpoint, "/chat/completions", chat | added["token_ids"])).prompt_ids or ()
+                offered = _answer(
+                    post(self.endpoint, "/chat/completions", with_ids | {"tools": [_TOOL], "tool_choice": "none"})
+                )
+                if len(offered.prompt_ids or ()) > len(ids):  # a template without tools leaves them out
+                    capabilities.add("tools")
+            except EndpointError:
+                pass
+            try:
                 scores(self.endpoint, [(self.model, ids)])
                 capabilities.add("score")
             except (EndpointError, KeyError, TypeError, IndexError, ValueError):

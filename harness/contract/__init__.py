@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from harness.contract.datasets import Dataset
     from harness.contract.diagnoses import Diagnosis
     from harness.contract.engines import Endpoint, Engine
-    from harness.contract.evaluations import Evaluation, EvaluationContext, EvaluationItem
+    from harness.contract.evaluations import Evaluation, EvaluationContext, EvaluationItem, LeftOut
     from harness.contract.filters import Filter
     from harness.contract.methods import Method
     from harness.contract.objectives import Loss, Metric, Objective, Term
@@ -32,6 +32,7 @@ __all__ = [
     "EvaluationContext",
     "EvaluationItem",
     "Filter",
+    "LeftOut",
     "Loss",
     "Method",
     "Metric",
@@ -51,7 +52,7 @@ __getattr__ = lazy_names(
         "harness.contract.datasets": "Dataset",
         "harness.contract.diagnoses": "Diagnosis",
         "harness.contract.engines": "Endpoint Engine",
-        "harness.contract.evaluations": "Evaluation EvaluationContext EvaluationItem",
+        "harness.contract.evaluations": "Evaluation EvaluationContext EvaluationItem LeftOut",
         "harness.contract.filters": "Filter",
         "harness.contract.methods": "Method",
         "harness.contract.objectives": "Loss Metric Objective Term",

@@ -10,8 +10,9 @@ from harness.errors import HarnessError, listed
 from harness.nouns import Message
 
 # token_ids: answers come with their ids and those of the prompt; logprobs: with the log-probability of each token;
-# template: ids of a prompt can be computed here; score: `logprobs` of given ids.
-Capability = Literal["token_ids", "logprobs", "template", "score"]
+# template: ids of a prompt can be computed here; score: `logprobs` of given ids; tools: the prompt has those of a
+# request; system: a system message can be sent.
+Capability = Literal["token_ids", "logprobs", "template", "score", "tools", "system"]
 CAPABILITIES: tuple[Capability, ...] = get_args(Capability)
 
 

@@ -17,32 +17,53 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class EvaluationContext:
-    """The surroundings of one measurement: the recipe (None: a model measured without one) and the loaded plugins."""
+    """The surroundings of one measurement: the recipe (None: a model measured without one) and the loaded plugins.
+
+    `other(name)` opens the Backend of another variant, as the command line names it, for an evaluation that compares
+    answers; None where no other can be opened.
+    """
 
     recipe: Any
     plugins: Any
+    other: Callable[[str], Backend] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class EvaluationItem:
-    """One item of an evaluation: its requests, what a right answer is, and how it counts. `id` is given once."""
+    """One item of an evaluation: its requests, what a right answer is, and how it counts. `id` is given once.
+
+    `group` names what items have in common that makes their scores alike (a passage, a template): standard errors are
+    clustered by it. `weights` are those of metrics that count otherwise, by name. An item that `needs` more than the
+    Backend can do is left out and counted.
+    """
 
     id: str
     requests: tuple[Request, ...]
     target: str = ""
     category: str = ""
     weight: float = 1.0
+    group: str = ""
     data: Mapping[str, Any] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+    needs: tuple[Capability, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """An item that cannot be asked or scored here, and the reason, for people. It is counted in the result."""
+
+    id: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
     """A measurement of a Backend, with a record of every item.
 
-    Either `items(options, context)` yields EvaluationItems and `score(item, answers)` returns an item's metrics by name
-    (1.0 for right, 0.0 for wrong), and the harness asks, averages and records; `lower_is_better` names the metrics of
-    which less is better. Or `run(backend, options, context)` does all of this itself and yields one Result a task. The
-    context has the recipe and the plugins. `needs` are the capabilities without which a Backend is refused.
+    Either `items(options, context)` yields EvaluationItems (or LeftOut) and `score(item, answers)` returns an item's
+    metrics by name (1.0 for right, 0.0 for wrong), and the harness asks, averages and records; `lower_is_better` names
+    the metrics of which less is better. Or `run(backend, options, context)` does all of this itself and yields one
+    Result a task. `needs` are the capabilities without which a Backend is refused.
 
     `texts(options, context)` yields (id, text) of each item, question and answer; further texts of an item have the
     same id. `data.decontaminate` compares the training data with them.
@@ -53,7 +74,7 @@ class Evaluation:
     options: type[Options]
     run: Callable[[Backend, Any, EvaluationContext], Iterable[Result]] | None = None
     texts: Callable[[Any, Any], Iterable[tuple[str, str]]] | None = None
-    items: Callable[[Any, EvaluationContext], Iterable[EvaluationItem]] | None = None
+    items: Callable[[Any, EvaluationContext], Iterable[EvaluationItem | LeftOut]] | None = None
     score: Callable[[EvaluationItem, Sequence[Answer]], Mapping[str, float]] | None = None
     needs: tuple[Capability, ...] = ()
     lower_is_better: tuple[str, ...] = ()

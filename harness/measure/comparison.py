@@ -121,7 +121,7 @@ def pair(a: Record, b: Record) -> list[tuple[Sample, Sample]]:
         )
     pairs = [(sample, items_b[id]) for id, sample in items_a.items()]
     for x, y in pairs:
-        if x.weight != y.weight or x.metrics.keys() != y.metrics.keys():
+        if (x.weight, x.weights) != (y.weight, y.weights) or x.metrics.keys() != y.metrics.keys():
             raise HarnessError(
                 f"{a.task}: the item {x.id} counts differently for "
                 f"{a.variant} (weight {x.weight:g}, {known_names(x.metrics)}) and "
@@ -131,7 +131,7 @@ def pair(a: Record, b: Record) -> list[tuple[Sample, Sample]]:
 
 
 def _paired(pairs: Sequence[tuple[Sample, Sample]], metric: str) -> PairedDifference:
-    weights = [x.weight for x, _ in pairs]
+    weights = [x.weight_of(metric) for x, _ in pairs]
     return statistics.compare(
         [x.metrics[metric] for x, _ in pairs],
         [y.metrics[metric] for _, y in pairs],

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
-from harness.contract import Evaluation, EvaluationContext, EvaluationItem
+from harness.contract import Evaluation, EvaluationContext, EvaluationItem, LeftOut
 from harness.contract.backends import Answer, Backend, Request, require_capabilities
-from harness.errors import HarnessError, PluginError
+from harness.errors import HarnessError, PluginError, listed
 from harness.measure import statistics
 from harness.nouns import Result, Sample, Score
 
@@ -45,14 +46,7 @@ def _of_items(
     advance: Callable[[int], None],
 ) -> Result:
     assert evaluation.items is not None
-    items = list(evaluation.items(options, context))
-    if not items:
-        raise HarnessError(f"the evaluation {evaluation.name!r} has no items with these options")
-    for item in items:
-        if not isinstance(item, EvaluationItem) or not item.requests:
-            raise PluginError(
-                f"evaluation {evaluation.name!r}: items gave {item!r:.80}, expected EvaluationItem with requests"
-            )
+    items, left_out = askable(evaluation, evaluation.items(options, context), backend)
     asked = [(number, place) for number, item in enumerate(items) for place in range(len(item.requests))]
     expect(len(asked))
     answers: list[dict[int, Answer]] = [{} for _ in items]
@@ -64,7 +58,37 @@ def _of_items(
         _sample(evaluation, item, [its[place] for place in range(len(item.requests))])
         for item, its in zip(items, answers, strict=True)
     )
-    return Result(evaluation.name, _scores(evaluation, samples), samples)
+    details = {"left_out": left_out} if left_out else {}
+    warnings = tuple(f"{count} items are left out: {reason}" for reason, count in left_out.items())
+    return Result(evaluation.name, _scores(evaluation, samples), samples, details, warnings)
+
+
+def askable(
+    evaluation: Evaluation, given: Iterable[object], backend: Backend
+) -> tuple[list[EvaluationItem], dict[str, int]]:
+    """Return the items that can be asked of a backend, and the number of the others by the reason.
+
+    Raises:
+        HarnessError: where none can be asked.
+        PluginError: for something else than an item.
+    """
+    items: list[EvaluationItem] = []
+    left_out: Counter[str] = Counter()
+    for item in given:
+        if isinstance(item, LeftOut):
+            left_out[item.reason] += 1
+        elif not isinstance(item, EvaluationItem) or not item.requests:
+            raise PluginError(
+                f"evaluation {evaluation.name!r}: items gave {item!r:.80}, expected EvaluationItem with requests"
+            )
+        elif missing := [need for need in item.needs if need not in backend.capabilities]:
+            left_out[f"{backend.name} does not offer {listed(missing)}"] += 1
+        else:
+            items.append(item)
+    if not items:
+        reasons = "".join(f"; {count} are left out: {reason}" for reason, count in left_out.items())
+        raise HarnessError(f"the evaluation {evaluation.name!r} has no items with these options{reasons}")
+    return items, dict(left_out)
 
 
 def _sample(evaluation: Evaluation, item: EvaluationItem, answers: Sequence[Answer]) -> Sample:
@@ -79,6 +103,10 @@ def _sample(evaluation: Evaluation, item: EvaluationItem, answers: Sequence[Answ
         weight=item.weight,
         category=item.category,
         reasoning=answers[0].reasoning,
+        group=item.group,
+        finish=answers[0].finish,
+        prompt_ids=answers[0].prompt_ids or (),
+        weights=item.weights,
     )
 
 
@@ -112,7 +140,7 @@ def _scores(evaluation: Evaluation, samples: Sequence[Sample]) -> dict[str, Scor
         for category in groups:
             having = [s for s in samples if metric in s.metrics and category in ("", s.category)]
             if having:
-                mean = statistics.mean([s.metrics[metric] for s in having], [s.weight for s in having])
                 name = f"{metric}/{category}" if category else metric
+                mean = statistics.of_samples(having, metric)
                 scores[name] = Score(*mean, higher_is_better=metric not in evaluation.lower_is_better)
     return scores

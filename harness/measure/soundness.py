@@ -97,12 +97,15 @@ def _check_items(samples: Iterable[Sample], who: str) -> None:
         if sample.id in seen:
             raise PluginError(f"{who}: the item id {sample.id!r} is given twice; an id is what pairs two variants")
         seen.add(sample.id)
-        numbers = {"weight": sample.weight, **{f"metric {name!r}": value for name, value in sample.metrics.items()}}
+        weights = {"weight": sample.weight} | {f"weight of {name!r}": sample.weight_of(name) for name in sample.metrics}
+        numbers = weights | {f"metric {name!r}": value for name, value in sample.metrics.items()}
         for name, value in numbers.items():
             if not _is_finite(value):
                 raise PluginError(f"{who}: the {name} of item {sample.id!r} is {value!r:.40}, expected a finite number")
-        if sample.weight <= 0:
-            raise PluginError(f"{who}: the weight of item {sample.id!r} is {sample.weight}, expected more than 0")
+        if wrong := [name for name, weight in weights.items() if weight <= 0]:
+            raise PluginError(
+                f"{who}: the {wrong[0]} of item {sample.id!r} is {weights[wrong[0]]}, expected more than 0"
+            )
 
 
 def _check_scores(result: Result, who: str) -> None:
@@ -123,6 +126,6 @@ def _check_scores(result: Result, who: str) -> None:
             lacks = next((s.id for s in result.samples if metric not in s.metrics), None)
             example = f"; item {lacks!r} has no {metric!r}" if lacks is not None and not slash else ""
             raise PluginError(f"{who}: the score {name!r} is of {score.n} items, and {len(having)} have it{example}")
-        mean = statistics.mean([s.metrics[metric] for s in having], [s.weight for s in having]).value
+        mean = statistics.of_samples(having, metric).value
         if not math.isclose(score.value, mean, rel_tol=1e-6, abs_tol=1e-9):
             raise PluginError(f"{who}: the score {name!r} is {score.value}, and the mean of its {score.n} items {mean}")

@@ -28,11 +28,14 @@ SCORED_TOKENS = 8192  # in a batch, its padding included
 class LocalBackend:
     """A variant in the memory of this process. It can tell everything."""
 
-    capabilities: frozenset[Capability] = frozenset(("token_ids", "logprobs", "template", "score"))
-
     def __init__(self, loaded: LoadedVariant, batch_size: int = 16) -> None:
         self.loaded, self.batch_size = loaded, batch_size
         self.name = loaded.variant.name
+
+    @property
+    def capabilities(self) -> frozenset[Capability]:
+        taken: dict[Capability, bool] = {"tools": self.template.takes_tools, "system": self.template.takes_system}
+        return frozenset(("token_ids", "logprobs", "template", "score", *(name for name in taken if taken[name])))
 
     @property
     def template(self) -> BoundTemplate:

@@ -22,9 +22,12 @@ class Sample:
     """The record of one variant on one evaluation item. `id` pairs it with the same item under another variant.
 
     `prompt` is the question as people read it, `input` the exact text that the model got, with control tokens. `weight`
-    is the number of units that the item's metrics are means of (tokens of a loss), 1 for a plain item.
-    `log_likelihoods` (natural log) are those of the texts that were scored: of each choice, in their order.
-    `reasoning` are the thoughts before the response, which are not scored.
+    is the number of units that the item's metrics are means of (tokens of a loss), 1 for a plain item; `weights` has
+    that of metrics with other units (bytes), by name. `log_likelihoods` (natural log) are those of the texts that were
+    scored: of each choice, in their order. `reasoning` are the thoughts before the response, which are not scored.
+    Items of one `group` count as a cluster in standard errors. `finish` is how the answer ended (`stop` or `length`),
+    `seconds` the time until it was there, and `prompt_ids` are the ids of `input`, each where it is known. `again` are
+    the metrics of a second asking, by which the noise of the engine itself is measured; of most items there is none.
     """
 
     id: str
@@ -37,6 +40,16 @@ class Sample:
     input: str = ""
     log_likelihoods: tuple[float, ...] = ()
     reasoning: str = ""
+    group: str = ""
+    finish: str = ""
+    seconds: float | None = None
+    prompt_ids: tuple[int, ...] = ()
+    again: Mapping[str, float] = field(default_factory=dict)
+    weights: Mapping[str, float] = field(default_factory=dict)
+
+    def weight_of(self, metric: str) -> float:
+        """Return the number of units that a metric of this item is the mean of."""
+        return self.weights.get(metric, self.weight)
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,7 +260,7 @@ def _measure(
     from harness_evaluation.progress import progress_bar
 
     evaluations = context.plugins.evaluations
-    around = EvaluationContext(recipe, context.plugins)
+    around = EvaluationContext(recipe, context.plugins, functools.partial(_backend_named, context))
     backend = _backend_of(variant, context)
     identity = backend.identity
     folder = folder_of(variant, context.runs_folder, identity.weights)
@@ -293,6 +293,13 @@ def _backend_of(variant: Variant, context: Context) -> Backend:
 
     free_memory()  # that of the variant measured before: two may not fit beside each other
     return LocalBackend(load_variant(variant, context.plugins))
+
+
+def _backend_named(context: Context, name: str) -> Backend:
+    """Return the Backend of another variant, for an evaluation that compares answers with those of one."""
+    from harness.variants import resolve_variant
+
+    return _backend_of(resolve_variant(name, context.runs_folder, context.plugins), context)
 
 
 def _print_table(context: Context, variants: Sequence[Variant], records: Sequence[Record]) -> None:

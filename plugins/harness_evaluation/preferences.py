@@ -50,8 +50,7 @@ def run(backend: Backend, options: PreferenceOptions, context: EvaluationContext
     figures = _figures(loaded, items, options.batch_tokens)
     samples = tuple(_as_sample(loaded, item, figures[number], by) for number, item in enumerate(items))
     names = samples[0].metrics
-    weights = [sample.weight for sample in samples]
-    scores = {name: Score(*statistics.mean([sample.metrics[name] for sample in samples], weights)) for name in names}
+    scores = {name: Score(*statistics.of_samples(samples, name)) for name in names}
     examples = [example for item in items for example in item.examples]
     trained = trained_on(loaded, examples)
     details = {

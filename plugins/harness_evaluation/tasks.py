@@ -247,10 +247,7 @@ def _mean_scores(metric: str, samples: Sequence[Sample], higher_is_better: bool)
     groups = {metric: having}
     for category in categories(having):
         groups[f"{metric}/{category}"] = [sample for sample in having if sample.category == category]
-    return {
-        name: Score(*statistics.mean([s.metrics[metric] for s in of], [s.weight for s in of]), higher_is_better)
-        for name, of in groups.items()
-    }
+    return {name: Score(*statistics.of_samples(of, metric), higher_is_better) for name, of in groups.items()}
 
 
 def _as_sample(

@@ -58,7 +58,7 @@ def run(backend: Backend, options: ValLossOptions, context: EvaluationContext) -
             losses[index] = -logprob
             bar.advance(1)
     samples = tuple(_as_sample(loaded, example, losses[index]) for index, example in enumerate(examples))
-    nll = statistics.mean([sample.metrics["nll"] for sample in samples], [sample.weight for sample in samples])
+    nll = statistics.of_samples(samples, "nll")
     scores = {
         "nll": Score(*nll, higher_is_better=False),
         "perplexity": Score(*statistics.exponential(nll), higher_is_better=False),

@@ -3,7 +3,8 @@
     python recipes/seedling/world.py --out recipes/seedling/data
 
 The same seed writes the same bytes. It needs only Python. Facts are in `facts.py`, prose in `prose.py`, questions in
-`instructions.py`, a tool and its use in `look_up.py`, preferences in `preferences.py`.
+`instructions.py`, a tool and its use in `look_up.py`, preferences in `preferences.py`, item templates in
+`following.py`.
 """
 
 import argparse
@@ -12,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from facts import make_world
+from following import world_file
 from instructions import alpaca, conversations, evaluation
 from look_up import tool_conversations
 from preferences import preferences
@@ -54,6 +56,8 @@ def main() -> None:
     write(args.out / "train.preferences.jsonl", preferences(world, "train", args.seed, PREFERENCES))
     write(args.out / "test.preferences.jsonl", preferences(world, "test", args.seed, TEST_PREFERENCES))
     write(args.out / "test.jsonl", evaluation(world, args.seed, QUESTIONS_PER_CATEGORY))
+    items = json.dumps(world_file(world, args.seed), indent=1, ensure_ascii=False)
+    (args.out / "instruct.yaml").write_text(f"# Written by world.py; JSON is YAML.\n{items}\n", encoding="utf-8")
 
 
 def write(path: Path, rows: Iterable[Mapping[str, object]]) -> None:

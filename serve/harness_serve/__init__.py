@@ -1,4 +1,4 @@
-"""First-party serving: the engine `vllm`, the `serve` command, and the page on which people compare variants."""
+"""First-party serving: the engine `vllm`, the commands `serve` and `keys`, and the page to compare variants on."""
 
 from __future__ import annotations
 
@@ -28,5 +28,7 @@ def diagnose() -> harness.Diagnosis:
 @harness.hookimpl
 def register_commands(register: Callable[[click.Command], None]) -> None:
     from harness_serve.command import serve
+    from harness_serve.keys_command import keys
 
     register(serve)
+    register(keys)

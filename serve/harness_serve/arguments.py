@@ -19,7 +19,8 @@ from harness.extras import OPENMP_SPINS, installed_versions
 from harness.files import cache_folder, read_json, write_json
 from harness.template.habits import Habits
 from harness_serve.adapters import LORA_RANKS
-from harness_serve.guard import NAMES_VARIABLE, Names
+from harness_serve.engine_guard import KEYS_VARIABLE, LONGEST_VARIABLE, NAMES_VARIABLE, OWNER_KEY_VARIABLE
+from harness_serve.guard import Names
 from harness_serve.options import VllmOptions, allowed_extra
 from harness_serve.plan import Plan, model_name
 
@@ -87,7 +88,7 @@ def vllm_arguments(
             "--lora-modules",
             *(json.dumps({"name": name, "path": str(its.folder)}) for name, its in plan.adapters.items()),
         ]
-    arguments += ["--middleware", "harness_serve.guard.EngineGuard"]
+    arguments += ["--middleware", "harness_serve.engine_guard.EngineGuard"]
     if _is_preloaded(options, on_cpu=on_cpu):
         arguments.append("--distributed-executor-backend=uni")
     return [*arguments, "--disable-uvicorn-access-log", *allowed_extra(options.extra_args)]
@@ -102,9 +103,13 @@ def environment(plan: Plan, options: VllmOptions, *, on_cpu: bool) -> dict[str, 
         variables["HF_HUB_OFFLINE"] = "1"
     names = Names.checked(options.host, options.allow_hosts)
     variables[NAMES_VARIABLE] = json.dumps([names.host, *names.allowed])
-    variables.pop("VLLM_API_KEY", None)
+    variables[LONGEST_VARIABLE] = str(int(options.max_request_mib * 2**20))
+    for name in ("VLLM_API_KEY", OWNER_KEY_VARIABLE, KEYS_VARIABLE):
+        variables.pop(name, None)
     if options.api_key is not None:  # not among the arguments, which `ps` shows to everyone
-        variables["VLLM_API_KEY"] = options.api_key.get_secret_value()
+        variables[OWNER_KEY_VARIABLE] = options.api_key.get_secret_value()
+    if options.keys is not None:
+        variables[KEYS_VARIABLE] = str(options.keys.resolve())
     name, spins = OPENMP_SPINS
     if variables.get(name) == spins:  # the command's own choice for its own process; it would outdo OMP_WAIT_POLICY
         del variables[name]

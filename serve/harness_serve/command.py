@@ -21,6 +21,7 @@ import click
 import harness
 from harness.cli.context import Context
 from harness.extras import require
+from harness_serve.choices import engine_and_options, named_keys
 
 if TYPE_CHECKING:
     from harness.checks.agreement import Agreement
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from harness.contract import Endpoint, Engine
     from harness.plugins import Registry
     from harness.variants import Variant
+    from harness_serve.keys import KeyFile
 
 MOST_EXAMPLES = 4  # prompts on the page
 
@@ -56,6 +58,13 @@ MOST_EXAMPLES = 4  # prompts on the page
     metavar="KEY",
     help="What clients must send, and people to log in on the page. "
     "Better given as HARNESS_API_KEY, which `ps` does not show.",
+)
+@click.option(
+    "--keys",
+    "keys_file",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Named keys beside it, of `harness keys`. [default: keys.json in the runs folder, where it is]",
 )
 @click.option(
     "--votes",
@@ -104,7 +113,7 @@ def serve(context: Context, /, variants: tuple[str, ...], **settings: Any) -> No
             for variant in resolved:
                 require_here(variant, "served")
                 require_words(variant, "served")
-            engine, options = _engine_and_options(context, resolved, settings)
+            engine, options = engine_and_options(context, resolved, settings)
             _serve(context, resolved, engine, options, settings)
         except KeyboardInterrupt:
             console.print("\nStopped: the engine and the page have ended.")
@@ -119,6 +128,7 @@ def _serve(
     from harness_serve.guard import Names, require_key
 
     console, host = context.console, options.host
+    named = named_keys(options)
     require_key(host, options.api_key.get_secret_value() if options.api_key is not None else None)
     names = Names.checked(host, tuple(options.allow_hosts))
     if settings["ui"] and options.port == settings["ui_port"]:
@@ -155,9 +165,9 @@ def _serve(
             require("gradio", "serving")
             ballots = Ballots(settings["votes"])
             page_url = stack.enter_context(
-                serve_page(endpoint, variants, ballots, examples, names=names, port=settings["ui_port"])
+                serve_page(endpoint, variants, ballots, examples, names=names, port=settings["ui_port"], keys=named)
             )
-        _show_endpoint(context, endpoint, page_url, settings["votes"])
+        _show_endpoint(context, endpoint, page_url, settings["votes"], named)
         if page_url and _has_display():
             import webbrowser
 
@@ -182,55 +192,6 @@ def _wait_while_it_answers(endpoint: Endpoint) -> None:
     raise harness.HarnessError(
         f"the engine does not answer any more; its log: {endpoint.settings.get('log', 'unknown')}"
     )
-
-
-def _engine_and_options(
-    context: Context, variants: tuple[Variant, ...], settings: dict[str, Any]
-) -> tuple[Engine, Any]:
-    """Return the engine and its options: the recipe's `serve` section, overridden by the command line."""
-    import pydantic
-
-    run = next((variant.run for variant in variants if variant.run is not None), None)
-    chosen: dict[str, Any] = {}
-    name = context.plugins.engines.default
-    if run is not None and run.recipe.serve is not None:
-        chosen = run.recipe.serve.model_dump(exclude_unset=True)
-        name = chosen.pop("engine", name)
-    if settings["engine"] is not None and settings["engine"] != name:
-        chosen, name = {}, settings["engine"]  # the recipe's options are those of another
-    engine = context.plugins.engines[name]
-    for item in settings["sets"]:
-        key, equals, value = item.partition("=")
-        if not equals:
-            raise harness.HarnessError(f"--set {item}: expected KEY=VALUE, as in --set max_model_len=2048")
-        if key not in engine.options.model_fields:
-            raise harness.HarnessError(
-                f"--set {item}: the engine {name} has no option {key!r}."
-                f"{harness.errors.nearest(key, engine.options.model_fields)} "
-                f"It has: {harness.errors.known_names(engine.options.model_fields)}"
-            )
-        chosen[key] = _value(value)
-    chosen |= {key: settings[key] for key in ("host", "port", "dtype", "api_key") if settings[key] is not None}
-    if settings["allow_hosts"]:
-        chosen["allow_hosts"] = settings["allow_hosts"]
-    if settings["api_key"] is None and "HARNESS_API_KEY" in os.environ:  # click takes an empty variable for none
-        chosen["api_key"] = os.environ["HARNESS_API_KEY"]
-    try:
-        return engine, engine.options.model_validate(chosen)
-    except pydantic.ValidationError as error:
-        problems = "; ".join(f"{'.'.join(map(str, problem['loc']))}: {problem['msg']}" for problem in error.errors())
-        raise harness.HarnessError(f"the options of the engine {name}: {problems}") from None
-
-
-def _value(text: str) -> Any:
-    """Return a value as YAML reads it: a number, a list, true, or else the text itself."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        return YAML(typ="safe").load(text)
-    except (YAMLError, ValueError, RecursionError) as error:
-        raise harness.HarnessError(f"--set: {text!r} is not valid YAML: {error}") from None
 
 
 def read_examples(path: Path | None, datasets: Registry[harness.Dataset]) -> list[str] | None:
@@ -345,7 +306,9 @@ def _show_checks(context: Context, endpoint: Endpoint, parity: Parity, agreement
     context.console.print("[dim]log-probabilities in nats, of the run's probes[/dim]")
 
 
-def _show_endpoint(context: Context, endpoint: Endpoint, page_url: str | None, votes: str) -> None:
+def _show_endpoint(
+    context: Context, endpoint: Endpoint, page_url: str | None, votes: str, named: KeyFile | None
+) -> None:
     body = {"model": endpoint.models[-1], "messages": [{"role": "user", "content": "Hello"}]}
     key = ' \\\n    -H "Authorization: Bearer $HARNESS_API_KEY"' if endpoint.api_key else ""
     lines = [
@@ -355,8 +318,10 @@ def _show_endpoint(context: Context, endpoint: Endpoint, page_url: str | None, v
         f"[bold]settings[/bold]  {', '.join(f'{name} {value}' for name, value in endpoint.settings.items())}",
     ]
     if page_url:
-        login = " (log in with the key)" if endpoint.api_key else ""
+        login = " (log in with a key)" if endpoint.api_key else ""
         lines += [f"[bold]page[/bold]      {page_url}{login}", f"[bold]votes[/bold]     {votes}"]
+    if named is not None:
+        lines += [f"[bold]keys[/bold]      {', '.join(key.name for key in named.active())} ({named.path})"]
     context.console.print("\n".join(lines), soft_wrap=True)
     curl = (
         f"\n  curl -s {endpoint.url}/chat/completions -H 'Content-Type: application/json'{key} \\\n"

@@ -2,17 +2,15 @@
 
 A server on 127.0.0.1 is reached by every web page that its user's browser shows: by requests across sites, and by names
 that are pointed at 127.0.0.1 after the page was loaded (DNS rebinding). So a request must call the server by a name of
-its own, and may not come from another site's page. `EngineGuard` asks for the key besides; vLLM loads it with
-`--middleware harness_serve.guard.EngineGuard`. The page's guard is in `login.py`. Standard library only.
+its own, and may not come from another site's page. The engine's guard in `engine_guard.py` and the page's in `login.py`
+ask for a key besides. Standard library only.
 """
 
 from __future__ import annotations
 
 import ipaddress
 import json
-import os
 import re
-import secrets
 import socket
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
@@ -26,13 +24,12 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-OPEN_PATHS = ("/health", "/ping")
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERY_ADDRESS = ("0.0.0.0", "::")
+CODES = {401: "invalid_api_key", 404: "not_found", 413: "too_large", 429: "rate_limit_exceeded"}  # else `forbidden`
 SHORTEST_KEY = 16  # of a server that other machines reach
 AUTHORITY = re.compile(r"(?P<name>[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
-NAMES_VARIABLE = "HARNESS_SERVE_NAMES"  # how the engine's process hears of its names
 
 
 def require_key(host: str, key: str | None) -> None:
@@ -139,33 +136,9 @@ class Guard:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
             return
-        code = "invalid_api_key" if status == 401 else "forbidden"
+        code = CODES.get(status, "forbidden")
         body = json.dumps({"error": {"message": reason, "type": "invalid_request_error", "code": code}}).encode()
         await respond(send, status, body, (b"content-type", b"application/json"), *headers)
-
-
-class EngineGuard(Guard):
-    """The guard in vLLM's process. Names come from the environment, and the key from VLLM_API_KEY where there is one.
-
-    vLLM itself asks for its key under /v1 and a few other paths only, and leaves others open that answer prompts
-    (/invocations, /generative_scoring) or tell what is asked (/metrics).
-    """
-
-    def __init__(self, app: App) -> None:
-        host, *allowed = json.loads(os.environ[NAMES_VARIABLE])
-        super().__init__(app, Names(host, tuple(allowed)))
-        self.key = os.environ.get("VLLM_API_KEY")
-
-    async def admit(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if self.key is None or scope["path"] in OPEN_PATHS or self._has_key(scope, self.key):
-            await self.app(scope, receive, send)
-        else:
-            await self.refuse(scope, send, 401, "the API key is missing or wrong", (b"www-authenticate", b"Bearer"))
-
-    def _has_key(self, scope: Scope, key: str) -> bool:
-        given = header(scope, b"authorization")
-        scheme, _, token = (given[0] if len(given) == 1 else b"").partition(b" ")
-        return scheme.lower() == b"bearer" and secrets.compare_digest(token.strip(), key.encode())
 
 
 async def respond(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:

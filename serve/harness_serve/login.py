@@ -15,12 +15,15 @@ from pathlib import Path
 from urllib.parse import parse_qs
 
 from harness_serve.guard import App, Guard, Names, Receive, Scope, Send, header, respond
+from harness_serve.keys import KeyFile
 
 Headers = tuple[tuple[bytes, bytes], ...]
 
 PAUSE_S = 1.0  # what a wrong key costs, one after another
 MOST_WAITING = 16  # logins that wait for their turn; more are told to come again
 LONGEST_LOGIN = 4096  # bytes
+MOST_SESSIONS = 10_000  # the oldest ends where there are more
+PERSON = b"x-harness-person"  # the header with the name of the key, for what is behind the guard
 
 # What the page in a browser asks for: paths, and folders that are only read.
 READ = ("/", "/favicon.ico", "/theme.css", "/gradio_api/app_id", "/gradio_api/queue/data")
@@ -57,27 +60,30 @@ FRAME = (Path(__file__).parent / "door.html").read_text(encoding="utf-8")
 
 
 class PageGuard(Guard):
-    """The page's guard. With a `key`, a browser gets the page after it has sent it; `port` names its cookie.
+    """The page's guard. With a `key`, a browser gets the page after it has sent it, or one of the named `keys`.
 
-    Cookies are shared by all servers of a host, whatever their port: with the port in its name, two pages do not log
-    each other out.
+    What is behind the guard hears the name of the key in a header, `PERSON`, which nobody else can send. A session ends
+    with the server, or when its key is revoked. Cookies are shared by all servers of a host, whatever their port: with
+    the `port` in its name, two pages do not log each other out.
     """
 
-    def __init__(self, app: App, names: Names, key: str | None, port: int) -> None:
+    def __init__(self, app: App, names: Names, key: str | None, port: int, keys: KeyFile | None = None) -> None:
         super().__init__(app, names)
         self.key = key
+        self.keys = keys
         self.cookie = f"harness-{port}".encode()
-        self.session = secrets.token_urlsafe(32).encode()  # known to those who knew the key; gone when the server ends
+        self.sessions: dict[bytes, str] = {}  # by cookie: the key that opened it
         self.turn = asyncio.Lock()
         self.waiting = 0
 
     async def admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         path = scope["path"]
+        person = self._person(scope)
         if scope["type"] != "http":
             await self.refuse(scope, send, 403, "the page has no WebSocket")
-        elif self.key is not None and not self._is_logged_in(scope):
+        elif person is None:
             if scope["method"] == "POST" and path == "/login":
-                await self._log_in(self.key, scope, receive, send)
+                await self._log_in(scope, receive, send)
             else:
                 await self._ask_for_the_key(scope, send, 401)
         elif path == "/login":  # asked for again, or told by a bookmark
@@ -85,7 +91,9 @@ class PageGuard(Guard):
         elif not _is_needed(scope["method"], path):
             await self.refuse(scope, send, 404, f"the page has no `{path[:100]}`")
         else:
-            await self.app(scope, receive, _adding(send, PAGE_HEADERS))
+            others = [pair for pair in scope["headers"] if pair[0].lower() != PERSON]
+            behind = {**scope, "headers": [*others, (PERSON, person.encode())]}
+            await self.app(behind, receive, _adding(send, PAGE_HEADERS))
 
     async def refuse(self, scope: Scope, send: Send, status: int, reason: str, *headers: tuple[bytes, bytes]) -> None:
         if scope["type"] == "http" and _is_for_people(scope):
@@ -95,28 +103,40 @@ class PageGuard(Guard):
         else:
             await super().refuse(scope, _adding(send, OWN_HEADERS), status, reason, *headers)
 
-    def _is_logged_in(self, scope: Scope) -> bool:
+    def _person(self, scope: Scope) -> str | None:
+        """Return the name of the key that this browser logged in with, "" for that of the server; None for nobody."""
+        if self.key is None and self.keys is None:
+            return ""
         cookies = b";".join(header(scope, b"cookie")).split(b";")
-        given = [
-            value for name, _, value in (cookie.strip().partition(b"=") for cookie in cookies) if name == self.cookie
-        ]
-        return any(secrets.compare_digest(value, self.session) for value in given)
+        for name, _, value in (cookie.strip().partition(b"=") for cookie in cookies):
+            if name == self.cookie and (key := self.sessions.get(value)) is not None:
+                return self._opened_by(key)
+        return None
+
+    def _opened_by(self, given: str) -> str | None:
+        """Return the name of a key that opens the page now, "" for that of the server; None for any other text."""
+        if self.key is not None and secrets.compare_digest(given.encode(), self.key.encode()):
+            return ""
+        key = self.keys.of(given) if self.keys is not None else None
+        return None if key is None else key.name
 
     async def _ask_for_the_key(self, scope: Scope, send: Send, status: int, problem: str = "") -> None:
         if not (_is_for_people(scope) or problem):
             await self.refuse(scope, send, status, "log in on the page first")
             return
+        asked_for = "the key that the server was started with (<code>HARNESS_API_KEY</code>)"
+        if self.keys is not None:
+            asked_for = "your key, which whoever started the server made for you"
         alert = f'<p class="problem" role="alert">{html.escape(problem)}</p>' if problem else ""
         body = (
-            '<h1>Compare</h1><p>This page asks for the key that the server was started with '
-            '(<code>HARNESS_API_KEY</code>).</p><form method="post" action="/login">'
+            f'<h1>Compare</h1><p>This page asks for {asked_for}.</p><form method="post" action="/login">'
             '<input name="user" autocomplete="username" value="harness" hidden readonly>'
             '<label for="key">Key</label><input id="key" name="key" type="password" autocomplete="current-password" '
             f'required autofocus>{alert}<button>Log in</button></form>'
         )  # fmt: skip
         await _respond_with_page(send, status, body)
 
-    async def _log_in(self, key: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def _log_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Compare one key at a time, pausing after a wrong one: guessing at once on many connections gains nothing."""
         given = await _form_value(receive, "key")
         if self.waiting >= MOST_WAITING:
@@ -125,7 +145,7 @@ class PageGuard(Guard):
         self.waiting += 1
         try:
             async with self.turn:
-                is_right = secrets.compare_digest(given.encode(), key.encode())
+                is_right = self._opened_by(given) is not None
                 if not is_right:
                     await asyncio.sleep(PAUSE_S)
         finally:
@@ -134,7 +154,11 @@ class PageGuard(Guard):
             await self._ask_for_the_key(scope, send, 401, "That is not the key.")
             return
         secure = b"; Secure" if scope.get("scheme") == "https" else b""
-        cookie = self.cookie + b"=" + self.session + b"; Path=/; HttpOnly; SameSite=Lax" + secure
+        session = secrets.token_urlsafe(32).encode()
+        while len(self.sessions) >= MOST_SESSIONS:
+            del self.sessions[next(iter(self.sessions))]
+        self.sessions[session] = given
+        cookie = self.cookie + b"=" + session + b"; Path=/; HttpOnly; SameSite=Lax" + secure
         await respond(_adding(send, OWN_HEADERS), 303, b"", (b"location", b"/"), (b"set-cookie", cookie))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, SecretStr
@@ -27,6 +28,8 @@ class VllmOptions(Options):
     host: str = "127.0.0.1"
     port: Annotated[int, Field(ge=1, le=65535)] = 8000
     api_key: Annotated[SecretStr | None, Field(exclude=True)] = None
+    keys: Annotated[Path | None, Field(exclude=True)] = None  # a file of `harness keys`
+    max_request_mib: Annotated[float, Field(gt=0)] = 16.0
     allow_hosts: tuple[str, ...] = ()  # names to answer to besides the machine's own
     dtype: Literal["bfloat16", "float16", "float32"] | None = None  # the dtype the variants were tuned in
     max_model_len: Annotated[int, Field(gt=0)] | None = None  # the model's own, or as much as fits in memory

@@ -20,7 +20,7 @@ from harness.extras import require
 from harness.files import read_json
 from harness.nouns import Verdict
 from harness_serve.guard import Names, url_host
-from harness_serve.login import PageGuard
+from harness_serve.login import PERSON, PageGuard
 from harness_serve.rendering import column_html, confirmation_html
 from harness_serve.session import Sampling, Session, Shared
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from harness.contract import Endpoint
     from harness.variants import Variant
     from harness.votes.store import Ballots
+    from harness_serve.keys import KeyFile
 
 FOLDER = Path(__file__).parent
 MOST_COLUMNS = 4
@@ -56,16 +57,18 @@ def serve_page(
     *,
     names: Names | None = None,
     port: int = 7860,
+    keys: KeyFile | None = None,
 ) -> Iterator[str]:
     """Serve the page on `names.host` in threads of this process; yields its URL.
 
-    Where the endpoint has a key, the page asks for it: whoever reaches the page asks with the server's key.
+    Where the endpoint has a key, the page asks for it, or for one of the named `keys`: whoever reaches the page asks
+    with the server's key. The name of a key is kept with what its holder judges.
     """
     quieten()
     uvicorn = require("uvicorn", "serving")
     names = names or Names()
     app = page_app(build_page(endpoint, variants, ballots, examples or EXAMPLES))
-    guard = PageGuard(app, names, endpoint.api_key, port)
+    guard = PageGuard(app, names, endpoint.api_key, port, keys)
     quiet = {"log_level": "error", "access_log": False, "server_header": False}
     server = uvicorn.Server(
         uvicorn.Config(guard, host=names.host, port=port, ws="none", timeout_graceful_shutdown=1, **quiet)
@@ -304,7 +307,18 @@ def _connect(page: Any, components: _Components, handlers: _Handlers, examples: 
     verdicts = [Verdict("best", position) for position in range(MOST_COLUMNS)] + [Verdict("tie"), Verdict("bad")]
     for button, verdict in zip([*components.best, components.tie, components.bad], verdicts, strict=True):
         button.click(handlers.judge(verdict), session, drawn, **at_once)
-    page.load(handlers.begin_anew, [session, components.picked], drawn, **quiet)
+    page.load(_greeting(handlers), [session, components.picked], drawn, **quiet)
+
+
+def _greeting(handlers: _Handlers) -> Callable[..., Any]:
+    """Return the handler of a page that was loaded: it hears who loaded it, by the guard in front."""
+
+    async def greet(state: Session, names: list[str], request: Any) -> list[Any]:
+        state.person = request.headers.get(PERSON.decode(), "")
+        return await handlers.begin_anew(state, names)
+
+    greet.__annotations__["request"] = handlers.gr.Request  # by which Gradio knows what to pass
+    return greet
 
 
 def _sampling(temperature: float, top_p: float, max_tokens: float) -> Sampling:

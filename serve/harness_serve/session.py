@@ -102,11 +102,13 @@ class Turn:
 class Session:
     """The conversation so far. Every variant sees its own answers only.
 
-    `variants` are in the order of the columns, which `seed` drew for the whole conversation.
+    `variants` are in the order of the columns, which `seed` drew for the whole conversation. `person` is the name
+    that ballots keep, empty where nobody gave one.
     """
 
     variants: list[str] = field(default_factory=list)
     seed: int = 0
+    person: str = ""
     turns: list[Turn] = field(default_factory=list)
     asked: list[asyncio.Task[None]] = field(default_factory=list)  # one for each answer that streams
 
@@ -154,7 +156,7 @@ class Session:
             Side(name, shared.recipes.get(name), self.messages(column, len(self.turns) - 1))
             for column, name in enumerate(self.variants)
         ]
-        opened = asyncio.create_task(_open(shared.ballots, sides, turn, self.seed))
+        opened = asyncio.create_task(_open(shared.ballots, sides, turn, self.seed, self.person))
         asked = [
             asyncio.create_task(_answer(shared, side, turn, position, opened)) for position, side in enumerate(sides)
         ]
@@ -197,12 +199,12 @@ class Session:
         yield
 
 
-async def _open(ballots: Ballots, sides: Sequence[Side], turn: Turn, seed: int) -> int | None:
+async def _open(ballots: Ballots, sides: Sequence[Side], turn: Turn, seed: int, person: str) -> int | None:
     """Open the ballot of a comparison; None where there is nothing to compare, or it could not be kept."""
     if len(sides) < 2:
         return None
     settings: dict[str, Any] = {"seed": seed, "system_prompt": turn.system_prompt, "sampling": turn.sampling.as_dict()}
-    return await _kept(turn, "comparison", lambda: ballots.open(sides, **settings))
+    return await _kept(turn, "comparison", lambda: ballots.open(sides, annotator=person, **settings))
 
 
 async def _answer(shared: Shared, side: Side, turn: Turn, position: int, opened: asyncio.Task[int | None]) -> None:

@@ -124,7 +124,7 @@ def like_vllm(request: Asked) -> Reply:
 
 def test_what_vllm_adds_is_found_and_used(serve: Serve) -> None:
     backend = HttpBackend(serve(like_vllm), "m")
-    assert backend.capabilities == {"token_ids", "logprobs", "score"}
+    assert backend.capabilities == {"token_ids", "logprobs", "score", "system"}
     asked = [Request((Message("user", "Hi"),), logprobs=True), Request("Hey"), Request((5, 6))]
     answers = dict(backend.ask(asked))
     assert answers[0].logprobs == (-1.0, -2.0) and answers[0].token_ids == (7, 8) and answers[0].finish == "length"
@@ -166,7 +166,7 @@ def test_what_an_endpoint_refuses_it_is_not_asked_again(serve: Serve) -> None:
         return "Hello"
 
     backend = HttpBackend(serve(answer), "m")
-    assert backend.capabilities == frozenset() and len(asked) == 2
+    assert backend.capabilities == {"system"} and len(asked) == 3
     answers = dict(backend.ask([Request((Message("user", "Hi"),), logprobs=True), Request("Hey", logprobs=True)]))
     assert [answers[index].text for index in range(2)] == ["Hello", "Hello"] and answers[0].logprobs is None
 

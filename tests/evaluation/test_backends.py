@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +67,8 @@ def test_an_evaluation_scores_both_backends_alike(
     (local,), (remote_result,) = (
         checked(results(evaluation, backend, evaluation.options(), context), "sums", owner) for backend in backends
     )
-    assert local == remote_result
+    assert [replace(sample, prompt_ids=()) for sample in local.samples] == list(remote_result.samples)
+    assert local.scores == remote_result.scores
     assert [sample.response for sample in local.samples] == ["The heron"] * 4
     assert {name: score.value for name, score in local.scores.items()} == {
         "exact": 0.5, "exact/even": 0.0, "exact/odd": 1.0,
@@ -96,10 +98,47 @@ def test_the_command_measures_and_compares_a_folder_and_a_remote(
     assert compared["comparisons"][0]["difference"] == -0.5
 
 
+COUNTS = """
+import harness
+
+
+def items(options, context):
+    asked = (harness.Request((harness.Message("user", "Who?"),), sampling=harness.Sampling(max_tokens=8)),)
+    yield harness.EvaluationItem("one", asked, weights={"parts": 3})
+    yield harness.EvaluationItem("two", asked)
+    yield harness.EvaluationItem("tool", asked, needs=("tools",))
+    yield harness.LeftOut("long", "a splitter of sentences is missing")
+
+
+def score(item, answers):
+    return {"whole": float(item.id == "one"), "parts": float(item.id == "one")}
+
+
+@harness.hookimpl
+def register_evaluations(register):
+    register(harness.Evaluation("counts", "counts", harness.Options, items=items, score=score))
+"""
+
+
+def test_items_that_cannot_be_asked_are_counted_and_a_metric_may_weigh_otherwise(
+    fake_endpoint: FakeEndpoint, tmp_path: Path
+) -> None:
+    fake_endpoint.answer = "The heron"
+    (tmp_path / "counts.py").write_text(COUNTS)
+    plugins = Plugins((tmp_path / "counts.py",))
+    evaluation, backend = plugins.evaluations["counts"], HttpBackend.of_remote(Remote(fake_endpoint.url, "fake"), "far")
+    without = {"far does not offer tools": 1, "a splitter of sentences is missing": 1}
+    asked = results(evaluation, backend, evaluation.options(), EvaluationContext(None, plugins))
+    (result,) = checked(asked, "counts", plugins.evaluations.owner("counts"))
+    assert result.details["left_out"] == without
+    assert set(result.warnings) == {f"1 items are left out: {reason}" for reason in without}
+    assert result.scores["whole"].value == 1 / 2 and result.scores["parts"].value == 3 / 4
+
+
 def test_an_evaluation_of_weights_refuses_an_endpoint(plugins: Plugins, fake_endpoint: FakeEndpoint) -> None:
     fake_endpoint.answer = "x"
     backend = HttpBackend.of_remote(Remote(fake_endpoint.url, "fake"), "fake")
-    assert backend.capabilities == frozenset()
+    assert backend.capabilities == {"system"}
     with pytest.raises(HarnessError, match=r"val_loss' needs score, template of fake, which http.*does not give"):
         list(results(plugins.evaluations["val_loss"], backend, None, EvaluationContext(None, plugins)))
     with pytest.raises(HarnessError, match="gives no log-probabilities of given ids"):

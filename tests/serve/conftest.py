@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+from harness_serve.keys import KeyFile
 
 from harness.testing import FakeEndpoint, run
 
@@ -80,15 +81,22 @@ def runs_folder(served_model: Path, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 @pytest.fixture(scope="session")
-def endpoint(runs_folder: Path):  # type: ignore[no-untyped-def]
-    """One engine for the session: base, alpha, beta, unapplied and swapped, with a key."""
+def key_file(tmp_path_factory: pytest.TempPathFactory) -> KeyFile:
+    """The file of named keys that the session's engine reads."""
+    return KeyFile(tmp_path_factory.mktemp("keys") / "keys.json")
+
+
+@pytest.fixture(scope="session")
+def endpoint(runs_folder: Path, key_file: KeyFile):  # type: ignore[no-untyped-def]
+    """One engine for the session: base, alpha, beta, unapplied and swapped, with a key, and named ones."""
     from harness_serve.engine import VllmOptions, start
 
     from harness.plugins import Plugins
     from harness.variants import resolve_variants
 
     variants = resolve_variants(("alpha", "beta", "unapplied", "swapped"), runs_folder, Plugins())
-    with start(variants, VllmOptions(port=_free_port(), api_key="open sesame", max_model_len=512)) as endpoint:
+    keys = {"api_key": "open sesame", "keys": key_file.path}
+    with start(variants, VllmOptions(port=_free_port(), max_model_len=512, **keys)) as endpoint:
         yield endpoint
 
 

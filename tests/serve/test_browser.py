@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness_serve.guard import NAMES_VARIABLE, EngineGuard, Names
+from harness_serve.engine_guard import NAMES_VARIABLE, OWNER_KEY_VARIABLE, EngineGuard
+from harness_serve.guard import Names
 from harness_serve.login import PageGuard
 
 from harness import HarnessError
@@ -305,7 +306,7 @@ def test_another_sites_page_gets_nothing_in(  # type: ignore[no-untyped-def]
         await send({"type": "http.response.body", "body": b"inside"})
 
     monkeypatch.setenv(NAMES_VARIABLE, json.dumps(["127.0.0.1"]))
-    monkeypatch.delenv("VLLM_API_KEY", raising=False)
+    monkeypatch.delenv(OWNER_KEY_VARIABLE, raising=False)
     port = free_port()
     with (
         _guarded(EngineGuard(app) if which == "engine" else PageGuard(app, Names(), None, port), port),
@@ -315,7 +316,8 @@ def test_another_sites_page_gets_nothing_in(  # type: ignore[no-untyped-def]
         told = page.wait_for_function("window.outcomes").json_value()
         assert {told[attempt] for attempt in ("read", "cookie", "image", "events", "socket")} == {"refused"}
         assert inside == []
-        page.goto(f"http://127.0.0.1:{port}/")  # its own address still answers
+        asked = "/v1/models" if which == "engine" else "/"
+        page.goto(f"http://127.0.0.1:{port}{asked}")  # its own address still answers
         assert page.inner_text("body") == "inside"
 
 

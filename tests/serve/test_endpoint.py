@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import re
 import urllib.error
 import urllib.request
 from concurrent.futures import ThreadPoolExecutor
@@ -78,13 +80,86 @@ def test_a_wrong_key_is_401(endpoint) -> None:  # type: ignore[no-untyped-def]
         stranger.models.list()
 
 
+def _routes() -> list[tuple[str, str]]:
+    """Return (method, path) of every route in vLLM's own source, and those that FastAPI adds."""
+    spec = importlib.util.find_spec("vllm")
+    assert spec is not None and spec.origin is not None
+    declared = re.compile(r"@\w*router\.(get|post|put|delete|head)\(\s*\"(/[^\"]*)\"")
+    found = {
+        (method.upper(), re.sub(r"\{.*?\}", "x", path))
+        for source in (Path(spec.origin).parent / "entrypoints").rglob("*.py")
+        for method, path in declared.findall(source.read_text(encoding="utf-8"))
+    }
+    assert len(found) > 60 and ("POST", "/v1/chat/completions") in found and ("POST", "/pause") in found
+    return sorted(found | {("GET", path) for path in ("/docs", "/openapi.json", "/redoc", "/metrics", "/")})
+
+
+def _status(endpoint, method: str, path: str, headers: dict[str, str]) -> int:  # type: ignore[no-untyped-def]
+    body = b"{}" if method == "POST" else None
+    headers = headers | {"Content-Type": "application/json"}
+    url = endpoint.url.removesuffix("/v1") + path
+    try:
+        with urllib.request.urlopen(urllib.request.Request(url, body, headers, method=method), timeout=30) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as refused:
+        return refused.code
+
+
 @pytest.mark.parametrize(
-    "path", ["/v1/models", "/metrics", "/tokenize", "/invocations", "/docs", "/generative_scoring", "/version"]
+    ("who", "status"),
+    [("no key", 401), ("a wrong key", 401), ("a revoked key", 401), ("another site", 403), ("another name", 403)],
 )
-def test_without_the_key_no_path_tells_anything(endpoint, path: str) -> None:  # type: ignore[no-untyped-def]
-    with pytest.raises(urllib.error.HTTPError) as refused:
-        urllib.request.urlopen(endpoint.url.removesuffix("/v1") + path, timeout=30)
-    assert refused.value.code == 401
+def test_every_route_of_the_engine_is_shut(  # type: ignore[no-untyped-def]
+    endpoint, key_file, who: str, status: int
+) -> None:
+    key = {"Authorization": f"Bearer {endpoint.api_key}"}
+    sent = {
+        "no key": {},
+        "a wrong key": {"Authorization": "Bearer open barley"},
+        "another site": key | {"Origin": "http://evil.example"},
+        "another name": key | {"Host": "rebound.example"},
+    }
+    if who == "a revoked key":
+        sent[who] = {"Authorization": f"Bearer {key_file.make('short')}"}
+        assert _status(endpoint, "GET", "/v1/models", sent[who]) == 200
+        key_file.revoke("short")
+    for method, path in _routes():
+        is_health = path in ("/health", "/ping") and status == 401
+        assert _status(endpoint, method, path, sent[who]) == (200 if is_health else status), (method, path)
+
+
+def test_with_a_key_no_route_changes_the_engine(endpoint) -> None:  # type: ignore[no-untyped-def]
+    """Of all routes only those answer that applications ask; what vLLM says to an empty request is its own matter."""
+    asked = {
+        *("/v1/chat/completions", "/v1/completions", "/v1/responses", "/v1/messages", "/v1/messages/count_tokens"),
+        *("/v1/responses/x", "/v1/responses/x/cancel", "/tokenize", "/detokenize"),
+        *("/v1/models", "/version", "/load", "/metrics", "/health", "/ping"),
+    }
+    key = {"Authorization": f"Bearer {endpoint.api_key}"}
+    for method, path in _routes():
+        status = _status(endpoint, method, path, key)
+        if path not in asked:
+            assert status == 404, (method, path)
+        else:
+            assert status in (200, 400, 404, 422, 500, 501), (method, path, status)
+    assert _status(endpoint, "GET", "/v1/models", key) == 200
+
+
+def test_one_model_is_found_by_its_name(client, endpoint) -> None:  # type: ignore[no-untyped-def]
+    assert client.models.retrieve("beta").id == "beta"
+    with pytest.raises(openai.NotFoundError, match="'gamma' does not exist; there are: base"):
+        client.models.retrieve("gamma")
+    with pytest.raises(openai.NotFoundError, match="'' does not exist"):
+        client.chat.completions.create(model="", **ASK)
+
+
+def test_a_named_key_asks_as_often_as_it_may(endpoint, key_file) -> None:  # type: ignore[no-untyped-def]
+    key = key_file.make("few", requests_per_minute=1)
+    with openai.OpenAI(base_url=endpoint.url, api_key=key, max_retries=0) as few:
+        assert "".join(c.choices[0].delta.content or "" for c in few.chat.completions.create(
+            model="alpha", stream=True, **ASK) if c.choices)  # fmt: skip
+        with pytest.raises(openai.RateLimitError, match="'few' sent 1 requests"):
+            few.chat.completions.create(model="alpha", **ASK)
 
 
 @pytest.mark.parametrize(

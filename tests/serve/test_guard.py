@@ -11,7 +11,8 @@ from urllib.parse import urlencode
 
 import pytest
 from harness_serve import login
-from harness_serve.guard import NAMES_VARIABLE, EngineGuard, Guard, Names, require_key
+from harness_serve.engine_guard import NAMES_VARIABLE, OWNER_KEY_VARIABLE, EngineGuard
+from harness_serve.guard import Guard, Names, require_key
 from harness_serve.login import PageGuard
 
 from harness import HarnessError
@@ -189,7 +190,7 @@ def test_what_the_user_opens_and_what_no_browser_sends_is_answered() -> None:
 @pytest.fixture
 def engine_guard(monkeypatch: pytest.MonkeyPatch) -> EngineGuard:
     monkeypatch.setenv(NAMES_VARIABLE, json.dumps(["127.0.0.1"]))
-    monkeypatch.setenv("VLLM_API_KEY", KEY)
+    monkeypatch.setenv(OWNER_KEY_VARIABLE, KEY)
     return EngineGuard(_app)
 
 

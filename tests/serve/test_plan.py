@@ -14,6 +14,7 @@ import pytest
 from harness_serve import engine
 from harness_serve.arguments import default_variables, environment, tool_parser, tool_parsers, vllm_arguments
 from harness_serve.engine import VllmOptions
+from harness_serve.engine_guard import OWNER_KEY_VARIABLE
 from harness_serve.plan import CHAT_FILES, Plan, plan_engine
 from harness_serve.process import telling_lines
 from safetensors.numpy import save_file
@@ -255,13 +256,13 @@ def test_the_key_is_not_among_the_arguments(tmp_path: Path) -> None:
 def test_the_engine_is_guarded_with_a_key_and_without(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str | None
 ) -> None:
-    monkeypatch.setenv("VLLM_API_KEY", "of another server")
+    monkeypatch.setenv(OWNER_KEY_VARIABLE, "of another server")
     options = VllmOptions(api_key=key, allow_hosts=("Compare.example.org",))
     plan = plan_engine([_variant(tmp_path, "a")], options)
     arguments = vllm_arguments(plan, tmp_path, options, on_cpu=True)
-    assert arguments[arguments.index("--middleware") + 1] == "harness_serve.guard.EngineGuard"
+    assert arguments[arguments.index("--middleware") + 1] == "harness_serve.engine_guard.EngineGuard"
     variables = environment(plan, options, on_cpu=True)
-    assert variables.get("VLLM_API_KEY") == key
+    assert variables.get(OWNER_KEY_VARIABLE) == key
     assert json.loads(variables["HARNESS_SERVE_NAMES"]) == ["127.0.0.1", "compare.example.org"]
 
 
