@@ -100,20 +100,20 @@ class Tuner:
         check_optimizer(self.spec, self.device)
         starts_from = self._asked(self.method.starts_from)
         every = [data for data in (self.data.train, self.data.validation) if data is not None]
-        begun = Beginning(
+        first = Beginning(
             self.recipe, self.method, every, self.template, self.device, self.world, tuple(self.added.values()),
             self.whole, self.changes_base, starts_from,
         )  # fmt: skip
-        base = begun.load()
+        base = first.load()
         if self.world.is_main:  # here: files of a hub id are there when it is loaded
             record_identity(self.run, fingerprint(self.template), starts_from)
         parts = {"train": self.data.train, "validation": self.data.validation}
         check_data(base, self.template, self.recipe, {part: data.examples for part, data in parts.items() if data})
-        begun.adapt(base)
-        self.model, self.is_sharded, self.attention = begun.model, begun.is_sharded, begun.attention
-        self.probes, self.probes_of_base = begun.probes, begun.probes_of_base
-        self.parameters, self.size_bytes = begun.parameters, begun.size_bytes
-        self.quantizing_changed = begun.quantizing_changed
+        first.adapt(base)
+        self.model, self.is_sharded, self.attention = first.model, first.is_sharded, first.attention
+        self.probes, self.probes_of_base = first.probes, first.probes_of_base
+        self.parameters, self.size_bytes = first.parameters, first.size_bytes
+        self.quantizing_changed = first.quantizing_changed
         ids, path = tuple(self.added.values()), self.recipe.model.path
         self.rows = trained_rows(self.model, ids, self.probes, path) if ids else None
         self._plan_batches()

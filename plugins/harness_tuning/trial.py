@@ -194,7 +194,8 @@ def _optimizer_seconds(stretch: Stretch) -> float:
         return time.perf_counter() - began
 
     step()
-    return step() * sum(weight.numel() for weight in weights) / max(copied, 1)
+    share: float = sum(weight.numel() for weight in weights) / max(copied, 1)
+    return step() * share
 
 
 def _forward_only_positions(stretch: Stretch) -> int:
