@@ -82,7 +82,9 @@ def launch(how: Launch, arguments: Sequence[str]) -> None:
             if agent.asked:
                 raise SystemExit(INTERRUPTED) from None
             raise HarnessError(_meeting_failed(how, error)) from error
-        if result is None or result.is_failed():
+        if result is None:
+            raise HarnessError(_meeting_failed(how, RuntimeError("the meeting was closed")))
+        if result.is_failed():
             agent.end()
 
 
@@ -91,7 +93,9 @@ def _spec(how: Launch, arguments: Sequence[str]) -> WorkerSpec:
     if how.meeting is not None:
         settings = {"endpoint": how.meeting, "run_id": "harness", "local_addr": _own_address(how)}
         settings["is_host"] = how.number == 0
-    meeting = RendezvousParameters("c10d", min_nodes=how.machines, max_nodes=how.machines, timeout=900, **settings)
+    meeting = RendezvousParameters(
+        "c10d", min_nodes=how.machines, max_nodes=how.machines, join_timeout=1800, **settings
+    )
     return WorkerSpec(
         role="tune", local_world_size=how.processes, rdzv_handler=registry.get_rendezvous_handler(meeting),
         entrypoint=sys.executable, args=("-u", "-m", "harness", *arguments), max_restarts=how.max_restarts,
@@ -179,7 +183,7 @@ class Agent(LocalElasticAgent):  # type: ignore[misc]
     def end(self) -> None:
         """End as the failure that nothing was done about says."""
         cause = self.cause
-        if cause is None or self.asked or cause.is_interruption:
+        if cause is None or cause.is_interruption or (self.asked and not cause.is_final):
             raise SystemExit(INTERRUPTED)
         if cause.details:
             click.echo(cause.details.rstrip(), err=True)

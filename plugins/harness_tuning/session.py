@@ -162,6 +162,7 @@ def _help_to_tune(context: Context, run: Run, world: World) -> None:
         for _ in tuner.steps(stop):
             pass
     if not tuner.is_done:
+        world.wait_for_all()
         raise SystemExit(EXIT_INTERRUPTED)
     if tuner.is_sharded:
         keep_weights(tuner)
@@ -198,6 +199,7 @@ def _tune_and_show(context: Context, run: Run, world: World, events: Events) -> 
                 keep_weights(tuner)
                 save_result(tuner)
     if session["outcome"] == "interrupted":
+        world.wait_for_all()  # the end of one ends the others
         raise SystemExit(EXIT_INTERRUPTED)
     _show_result(context, tuner, time.perf_counter() - began, validation)
 

@@ -70,6 +70,11 @@ class World:
         if self.size > 1 and self.is_main:
             dist.barrier()
 
+    def wait_for_all(self) -> None:
+        """Return when all processes have come here."""
+        if self.size > 1:
+            dist.barrier()
+
     @contextmanager
     def in_turn(self) -> Iterator[None]:
         """Run the block in one process of each machine after the other."""
