@@ -87,8 +87,9 @@ def test_a_killed_process_is_started_again_and_ctrl_c_ends_all(tmp_path: Path, r
 
 @pytest.mark.slow
 def test_a_mistake_in_one_process_ends_all_and_is_said_once(tmp_path: Path, recipe: Callable[..., Path]) -> None:
+    """Where the others wait for its part of the weights."""
     plugin = acting(tmp_path, (1, 0, 2, "fail"))
-    path = recipe("float32", step_tokens=512, steps=4)
+    path = recipe("bfloat16", step_tokens=512, steps=4, parallel="fsdp")
     code, out, err = ended(start(tmp_path, "--plugin", plugin, "tune", path, "--nproc", "2"))
     assert code == 1, out + err
     assert err.count("the disk of this machine is full") == 1 and "restart" not in err and "Traceback" not in err
