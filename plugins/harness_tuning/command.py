@@ -78,7 +78,9 @@ def tune(
     elif nproc is not None:
         from harness_tuning.launch import Launch, launch
 
-        words = _words(context, recipe, sets, run_name, resume, overwrite)
+        if recipe is not None and node_rank == 0:
+            session.make_way(context, recipe, sets, run_name, overwrite)
+        words = _words(context, recipe, sets, run_name, resume)
         launch(Launch(nproc, nnodes, node_rank, rdzv, max_restarts), words)
     else:
         session.tune(context, recipe, sets, run_name, resume, overwrite)
@@ -109,7 +111,6 @@ def _words(
     sets: tuple[str, ...],
     run_name: str | None,
     resume: str | None,
-    overwrite: bool,
 ) -> list[str]:
     """Return the words behind `harness` that each process is started with."""
     plugins = (word for file in context.plugin_files for word in ("--plugin", str(file)))
@@ -118,4 +119,4 @@ def _words(
     words += [word for value in sets for word in ("--set", value)]
     words += [] if run_name is None else ["--run", run_name]
     words += [] if resume is None else ["--resume", resume]
-    return [*words, "--overwrite"] if overwrite else words
+    return words

@@ -87,10 +87,20 @@ def _folder_of(context: Context, name: str | None) -> Path:
 
 def _new_run(context: Context, recipe_path: Path, sets: tuple[str, ...], run_name: str | None, overwrite: bool) -> Run:
     recipe, folder = _recipe_and_folder(context, recipe_path, sets, run_name)
+    _make_way(context, folder, overwrite)
+    return Run.create(folder, recipe, context.plugins)
+
+
+def _make_way(context: Context, folder: Path, overwrite: bool) -> None:
     if overwrite and (folder / "manifest.json").is_file():
         with Run.open(folder, context.plugins).locked():
             shutil.rmtree(folder)
-    return Run.create(folder, recipe, context.plugins)
+    Run.require_free(folder, context.plugins)
+
+
+def make_way(context: Context, recipe: Path, sets: tuple[str, ...], run_name: str | None, overwrite: bool) -> None:
+    """Raise a recipe's mistakes, and have no run in the folder of the one to come: what is there later is that one."""
+    _make_way(context, _recipe_and_folder(context, recipe, sets, run_name)[1], overwrite)
 
 
 def _recipe_and_folder(
