@@ -32,11 +32,12 @@ from torch.distributed.elastic.rendezvous import RendezvousParameters, registry
 
 from harness.errors import ENDINGS, HarnessError
 from harness_tuning.learner import OutOfMemory
-from harness_tuning.world import POSITIONS, is_lost_connection
+from harness_tuning.world import POSITIONS, RESTARTS, is_lost_connection
 
 LAUNCHED, REPORT = "HARNESS_LAUNCHED", "TORCHELASTIC_ERROR_FILE"
 INTERRUPTED = 128 + signal.SIGINT
 FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+AGENT_S = 20  # after the first failure, it is the agent that kills
 LAST_LINES = 20  # of what a process that died without a word wrote to standard error
 
 
@@ -67,6 +68,8 @@ def launch(how: Launch, arguments: Sequence[str]) -> None:
     _check_devices(how.processes)
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // how.processes)))
     os.environ[LAUNCHED] = "1"
+    # Else those that are started again meet in the store of those before, and find the addresses of dead processes.
+    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     os.environ["TORCHELASTIC_SIGNALS_TO_HANDLE"] = "SIGQUIT"  # the others are passed on, and not the agent's end
     if "LOGLEVEL" not in os.environ:  # the agent's own log says each failure many times over
         logging.disable(logging.CRITICAL)
@@ -140,10 +143,12 @@ class Agent(LocalElasticAgent):  # type: ignore[misc]
     def __init__(self, spec: WorkerSpec, logs: str) -> None:
         quiet = dict.fromkeys(range(1, spec.local_world_size), Std.ALL)
         super().__init__(spec, DefaultLogsSpecs(log_dir=logs, redirects=quiet))
-        self.asked = 0  # signals so far
+        self.asked = self.starts = 0  # signals so far, and times that the processes were started
         self.cause: Cause | None = None
 
     def _start_workers(self, worker_group: WorkerGroup) -> dict[int, Any]:
+        os.environ[RESTARTS] = str(self.starts)  # the agent's own count is of failures on this machine
+        self.starts += 1
         started: dict[int, Any] = super()._start_workers(worker_group)
         for number in FORWARDED:
             signal.signal(number, self._pass_on)
@@ -216,7 +221,8 @@ class Cause:
         First what a process reported of itself, the main one before others; then one that a signal ended; then the
         first exception. A lost connection comes last, it has its cause elsewhere.
         """
-        ranks = sorted(failures, key=lambda rank: (*_order(failures[rank]), rank))
+        first = min(failure.timestamp for failure in failures.values())
+        ranks = sorted(failures, key=lambda rank: (*_order(failures[rank], first), rank))
         failure, rank = failures[ranks[0]], ranks[0]
         report = failure.error_file_data
         process = f"process {rank} of {size}"
@@ -232,12 +238,14 @@ class Cause:
         return cls(f"{process} failed: {report['message']}", is_bug, is_bug=True, details=report["traceback"])
 
 
-def _order(failure: ProcessFailure) -> tuple[int, float]:
+def _order(failure: ProcessFailure, first: float) -> tuple[int, float]:
+    """Return how near a failure is to the cause of all, where the first was at a time."""
     kind = failure.error_file_data.get("kind")
     if failure.exitcode == INTERRUPTED:
         return 0, 0.0
-    if kind is None:  # the agent itself ends the others by SIGTERM
-        return (4 if failure.exitcode in (-signal.SIGTERM, 128 + signal.SIGTERM) else 1), 0.0
+    if kind is None:  # the agent itself ends the others by SIGTERM, and after 30 s by SIGKILL
+        is_agents = failure.exitcode in (-signal.SIGTERM, 128 + signal.SIGTERM) or failure.timestamp - first > AGENT_S
+        return (4 if is_agents else 1), 0.0
     return {"memory": 0, "mistake": 0, "bug": 1, "passing": 2, "lost": 3}[kind], failure.error_file_data["time"]
 
 

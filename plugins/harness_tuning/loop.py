@@ -140,8 +140,7 @@ class Tuner:
         elif not self.is_sharded:
             self.world.copy_from_main(self.optimizer.masters.values())
             self.optimizer.publish()
-        if self.world.positions is not None:
-            self.source.at_most(self.world.positions)
+        self.source.at_most(*self.world.least([self.world.positions or math.inf], self.device))
         begun = self.run.manifest.get("checkpointed") if saved is not None else None
         with without_trace(self.learner):
             self.fit = fit(self.learner, self.source, self.spec, begun)

@@ -118,9 +118,9 @@ class Epochs:
         error.positions = self.split.positions
         return error
 
-    def at_most(self, positions: int) -> None:
+    def at_most(self, positions: float) -> None:
         """Split steps into batches of at most so many positions."""
-        self.split = replace(self.split, positions=min(self.split.positions, positions))
+        self.split = replace(self.split, positions=int(min(self.split.positions, positions)))
 
     def _item(self, items: Sequence[Item], index: int, prefix: str = "") -> Item:
         return items[index] if self.prepared is None else self.prepared.item(items, index, prefix)

@@ -141,9 +141,9 @@ class World:
         return (whole.double().square() + squares).sqrt().to(whole.dtype)
 
 
-POSITIONS = "HARNESS_POSITIONS"
+RESTARTS, POSITIONS = "HARNESS_RESTARTS", "HARNESS_POSITIONS"
 NUMBERS = {
-    "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", "TORCHELASTIC_RESTART_COUNT": "0"
+    "RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": "1", RESTARTS: "0"
 }  # fmt: skip
 
 

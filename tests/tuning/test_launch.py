@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import re
 import shlex
@@ -28,10 +29,14 @@ from tests.tuning.test_world import assert_same_curve  # noqa: E402
 # Runs in every process, and makes the one of rank RANK do something once, at the end of a step.
 AT_STEP = """
 import os, signal
-from harness import HarnessError
+from harness import HarnessError, hookimpl
 from harness_tuning.loop import Tuner
 
 settle = Tuner._settle
+
+@hookimpl
+def register_commands(register):
+    pass
 
 def at_step(self, launched):
     metrics = settle(self, launched)
@@ -109,12 +114,10 @@ def test_a_run_survives_many_kills_of_any_process(tmp_path: Path, recipe: Callab
         lines = metrics.read_bytes().count(b"\n") if metrics.exists() else 0
         if lines == seen:  # all are killed in mid-step, once they go on
             continue
-        workers = children(process._process.pid)
+        workers, seen = children(process._process.pid), lines
         if len(workers) == 2:
-            with_luck = chance.choice(workers)
-            signal_to(with_luck)
-            kills, seen = kills + 1, 0
-        seen = lines
+            os.kill(chance.choice(workers), signal.SIGKILL)
+            kills += 1
     code, out, err = ended(process)
     assert code == 0, out + err
     assert kills >= 5
@@ -123,12 +126,6 @@ def test_a_run_survives_many_kills_of_any_process(tmp_path: Path, recipe: Callab
 
 def children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
-
-
-def signal_to(pid: int) -> None:
-    import os
-
-    os.kill(pid, signal.SIGKILL)
 
 
 def failure(folder: Path, rank: int, exitcode: int = 1, **report: Any) -> ProcessFailure:
@@ -141,8 +138,11 @@ def failure(folder: Path, rank: int, exitcode: int = 1, **report: Any) -> Proces
 def test_the_cause_is_the_failure_that_the_others_follow_from(tmp_path: Path) -> None:
     lost = failure(tmp_path, 0, kind="lost", message="RuntimeError: gloo: Connection closed by peer")
     killed, ended_by_agent = failure(tmp_path, 1, -signal.SIGKILL), failure(tmp_path, 2, -signal.SIGTERM)
+    killed.timestamp = ended_by_agent.timestamp = 1
     cause = Cause.of({0: lost, 1: killed, 2: ended_by_agent}, 3, {})
     assert cause.message.startswith("process 1 of 3 was ended by SIGKILL") and not cause.is_final
+    killed.timestamp = 40  # by the agent
+    assert Cause.of({0: lost, 1: killed}, 2, {}).message.startswith("process 0 of 2 failed: RuntimeError: gloo")
     mistake = failure(tmp_path, 3, kind="mistake", message="no such column")
     cause = Cause.of({0: lost, 1: killed, 3: mistake}, 4, {})
     assert (cause.message, cause.is_final) == ("no such column", True)
