@@ -71,6 +71,8 @@ class Answers:
                 "`data.reasoning: drop` leaves them out; to learn them, choose a template that thinks, such as qwen3"
             )
         stem, block = self._thought_in(prompt)
+        if thought and block == "closed":
+            raise told_not_to_think(self.name, turn, self.habits.commands)
         if rendered.startswith(prompt):
             behind = rendered[len(prompt) :]
             behind = self._without_header(behind, prompt)
@@ -91,8 +93,6 @@ class Answers:
             if thought and self.habits.writes_thoughts and rest.lstrip().startswith(thought):
                 return rest
             return thought + (self.habits.closes or f"\n{closing}\n\n") + rest
-        if thought:
-            raise told_not_to_think(self.name, turn)
         return self._without_empty_thought(rest)
 
     def _without_header(self, text: str, prompt: str) -> str:
@@ -217,11 +217,12 @@ class Answers:
         )
 
 
-def told_not_to_think(name: str, turn: int) -> TemplateError:
-    """Return the refusal of thoughts where the prompt has switched them off."""
+def told_not_to_think(name: str, turn: int, commands: Sequence[str] = ()) -> TemplateError:
+    """Return the refusal of thoughts where the prompt has switched them off; `commands` may do so in what is said."""
+    by = f", by `thinking` or by what is said before ({', '.join(commands)})" if commands else ""
     return TemplateError(
-        f"message {turn + 1} has thoughts, and template {name!r} is told not to think. `data.reasoning: drop` leaves "
-        "them out; `thinking: auto` or `on` in `template` learns them"
+        f"message {turn + 1} has thoughts, and template {name!r} is told not to think{by}. `data.reasoning: drop` "
+        "leaves them out; `thinking: auto` or `on` in `template` learns them"
     )
 
 

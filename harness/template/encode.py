@@ -103,7 +103,7 @@ class BoundTemplate:
 
     @functools.cached_property
     def _verification(self) -> Verification:
-        return Verification(self.name, self.stop_tokens)
+        return Verification(self.name, self.stop_tokens, self.habits.commands)
 
     @functools.cached_property
     def _answers(self) -> Answers:

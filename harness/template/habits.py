@@ -28,6 +28,7 @@ _EMPTY = re.compile(
 )
 _PART = re.compile(r"""\.type\b.*['"]thinking['"]|\[['"]type['"]\].*['"]thinking['"]""")
 _EFFORTS, _NO_EFFORT = ("high", "medium", "low"), ("no_think", "none")  # words of effort that some templates take
+_COMMAND = re.compile(r"""['"](/[a-z_]{3,20})['"]""")
 _FIELDS = ("thinking", "thought", "tool_plan", "reasoning_text")  # names of thoughts that vLLM does not pass on
 
 
@@ -44,7 +45,7 @@ class Habits:
     answer in words, and one with calls, where the template writes that only once the next message is there. `trailer`
     stands behind the stop token of the last answer. `header` is what asks for an answer. `frames` are what stands
     before thoughts, between them and the words, and behind these. `stops` are the stop tokens, each with the place that
-    names it.
+    names it. `commands` are words, such as `/no_think`, that it obeys where somebody says them, and does not write.
     """
 
     marks: tuple[str, ...] = ()
@@ -62,6 +63,7 @@ class Habits:
     header: str = ""
     frames: tuple[tuple[str, str, str], ...] = ()
     stops: tuple[tuple[str, str], ...] = ()
+    commands: tuple[str, ...] = ()
 
     @property
     def takes_thoughts(self) -> bool:
@@ -83,6 +85,7 @@ class Habits:
         words, calls = saved["ends"]
         on, off = saved.get("values", (True, False))
         lists = {"marks": tuple(saved["marks"]), "ends": (words, calls), "frames": frames, "values": (on, off)}
+        lists["commands"] = tuple(saved.get("commands", ()))
         lists["stops"] = tuple((stop, source) for stop, source in saved.get("stops", ()))
         return cls(**{**saved, **lists})
 
@@ -177,6 +180,21 @@ def thoughts_of(render: Render, raw: Render, source: str, question: Turn, answer
     else:
         return habits
     return replace(habits, marks=(opening, closing), opens=opens, closes=closes)
+
+
+def commands_of(render: Render, source: str, *messages: Turn) -> tuple[str, ...]:
+    """Return the words that the template takes out of one of the messages (the last is a question), longest first."""
+
+    def obeys(command: str, message: Turn) -> bool:
+        commanded = message | {"content": f"{message['content']} {command}"}
+        try:
+            text = render([commanded] if message is messages[-1] else [commanded, messages[-1]], None, True)
+        except TemplateError:
+            return False
+        return message["content"] in text and commanded["content"] not in text
+
+    named = dict.fromkeys(_COMMAND.findall(source))
+    return tuple(sorted((one for one in named if any(obeys(one, each) for each in messages)), key=len, reverse=True))
 
 
 def _empty_thought(render: Render, habits: Habits, question: Turn, answer: Turn, prompt: str) -> re.Match[str] | None:

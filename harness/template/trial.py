@@ -12,7 +12,7 @@ from typing import Any
 from harness.errors import TemplateError, first_line
 from harness.template.answers import Answers, squeezed
 from harness.template.encode import BoundTemplate
-from harness.template.habits import THOUGHT, Ends, Habits, end_of_answer, thoughts_of, with_thoughts
+from harness.template.habits import THOUGHT, Ends, Habits, commands_of, end_of_answer, thoughts_of, with_thoughts
 from harness.template.render import variables_of
 from harness.template.spans import wants_bos
 
@@ -21,6 +21,10 @@ Turn = dict[str, Any]
 
 def _says(role: str, content: str, **more: Any) -> Turn:
     return {"role": role, "content": content, **more}
+
+
+def _obeyed(message: Turn, command: str) -> Turn:
+    return message | {"content": f"{message['content']} {command}"}
 
 
 SYSTEM, QUESTION, ANSWER = _says("system", "probe one"), _says("user", "probe two"), _says("assistant", "probe three")
@@ -151,7 +155,8 @@ class Trial:
 
     def habits(self, source: str) -> Habits:
         """Return the habits that concern thoughts."""
-        return thoughts_of(self.render, self.render.unprotected, source, QUESTION, ANSWER)
+        habits = thoughts_of(self.render, self.render.unprotected, source, QUESTION, ANSWER)
+        return replace(habits, commands=commands_of(self.render, source, SYSTEM, QUESTION))
 
     def stops(self) -> tuple[str, ...]:
         """Return the tokens that end answers in words and answers with calls, as the template writes them."""
@@ -200,14 +205,17 @@ class Trial:
         frames, grows = [], True
         answers = Answers(self.name, self.template.stop_tokens, habits)
         thoughts = (False, True) if habits.takes_thoughts else (False,)
-        for before in ([QUESTION], [QUESTION, ANSWER, SECOND_EXCHANGE[0]], [QUESTION, *TOOL_EXCHANGE[:2]]):
+        pairs = [[_obeyed(one, command) for one in (SYSTEM, QUESTION)] for command in habits.commands]
+        commanded = [talk for system, question in pairs for talk in ([system, QUESTION], [question])]
+        exchanges = [QUESTION, ANSWER, SECOND_EXCHANGE[0]], [QUESTION, *TOOL_EXCHANGE[:2]]
+        for before in ([QUESTION], *exchanges, *commanded):
             for thinks in thoughts:
                 try:
                     frame = self._frame(answers, before, thinks)
                     if not self._plain_words(frame[2]):
                         frames.append(frame)
                 except TemplateError:
-                    if len(before) == 1 and not (thinks and self.template.thinking == "off"):
+                    if before == [QUESTION] and not (thinks and self.template.thinking == "off"):
                         raise
         text = self._rendered([QUESTION, ANSWER, *SECOND_EXCHANGE], None)
         if text is not None:

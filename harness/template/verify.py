@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -17,12 +18,13 @@ from harness.template.escape import BREAK
 class Verification:
     """Comparison of the text that the template called `name` writes with the messages that it was given.
 
-    `stop_tokens` are the texts that end answers. All methods raise TemplateError, naming the message (counted from 1,
-    while a turn is an index from 0).
+    `stop_tokens` are the texts that end answers, `commands` the words that the template obeys instead of writing them.
+    All methods raise TemplateError, naming the message (counted from 1, while a turn is an index from 0).
     """
 
     name: str
     stop_tokens: Sequence[str]
+    commands: Sequence[str] = ()
 
     def end_of_words(self, text: str, start: int, message: Message) -> int | None:
         """Return the end of the stop token that follows the message's words; None if that needs a closer look."""
@@ -48,6 +50,12 @@ class Verification:
             if words not in rendered or (times > 1 and rendered.count(words) < times):
                 if _times(words.strip(), rendered) >= times or _is_there_as_json(words, rendered):
                     continue
+                if (
+                    message.role != "assistant"
+                    and (bare := self._without_commands(words)) != words
+                    and bare in rendered
+                ):
+                    continue
                 beside = " beside its tool calls" if message.tool_calls else ""
                 raise TemplateError(
                     f"template {self.name!r} drops or changes what message {index + 1} ({message.role}) says{beside}: "
@@ -55,6 +63,12 @@ class Verification:
                 )
         if conversation.tools or any(message.tool_calls for _, message in messages):
             self._require_all_tools(conversation.tools, messages, rendered)
+
+    def _without_commands(self, words: str) -> str:
+        """Return what remains of the words where commands stand in them as words of their own."""
+        for command in self.commands:
+            words = re.sub(rf"(?<![\w<]){re.escape(command)}(?![\w>])", "", words)
+        return words.strip()
 
     def _require_all_tools(
         self, tools: Sequence[Mapping[str, Any]], messages: Sequence[tuple[int, Message]], rendered: str

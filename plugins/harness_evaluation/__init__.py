@@ -12,12 +12,13 @@ from harness.extras import installed_version
 
 @harness.hookimpl
 def register_evaluations(register: Callable[[harness.Evaluation], None]) -> None:
-    from harness_evaluation import ifeval, instruct, judge, preferences, tasks, val_loss
+    from harness_evaluation import human, ifeval, instruct, judge, preferences, tasks, val_loss
 
     register(tasks.EVALUATION)
     register(instruct.EVALUATION)
     register(ifeval.EVALUATION)
     register(judge.EVALUATION)
+    register(human.EVALUATION)
     register(preferences.EVALUATION)
     register(val_loss.EVALUATION)
 

@@ -26,6 +26,7 @@ from harness.nouns import Message, Remote, Result, Sample, Score
 from harness.nouns.variants import KEY_VARIABLE, SCHEME
 from harness.options import Options
 from harness_evaluation import verdicts
+from harness_evaluation.human import ballots_in
 from harness_evaluation.progress import progress_bar
 from harness_evaluation.questions import Question, read_answers, read_questions
 
@@ -50,7 +51,7 @@ class JudgeOptions(Options):
     against: str | None = None
     against_path: Path | None = None
     references_path: Path | None = None
-    votes_path: Path | None = None
+    votes: str | None = None
     key_variable: str = KEY_VARIABLE
     max_tokens: Positive = 512
     verdict_tokens: Positive = 512
@@ -338,15 +339,13 @@ def _agreement(
 
     A vote is on the same question where the side's messages are the question's turns; the answers may be others.
     """
-    if options.votes_path is None:
+    if options.votes is None:
         return None
-    require("sqlalchemy", "serving")
     from harness.measure.strengths import outcomes_of
-    from harness.votes import Ballots
 
     by_turns = {question.turns: score for question, score in zip(questions, scores, strict=True)}
     agrees, people = [], []
-    for ballot in Ballots(str(options.votes_path)):
+    for ballot in ballots_in(options.votes):
         asked = {tuple(m["content"] for m in side.messages if m["role"] == "user") for side in ballot.sides}
         judged = by_turns.get(asked.pop()) if len(asked) == 1 else None
         for outcome in outcomes_of([ballot]) if judged is not None else ():

@@ -10,6 +10,7 @@ from look_up import LOOK_UP
 from prose import BY_KEY, FACTS, asked, plain, sentence, upper_first, value
 
 Messages = list[dict[str, str | list[str]]]
+SHORT = {"has_words": {"most": 15}}  # an answer; the base model goes on telling
 PICKED = 3  # villagers whose claims are asked about, of those with another value
 FORMAT_CHECKS: Mapping[str, list[Any]] = {
     "word": [{"has_words": {"exactly": 1}}],
@@ -78,21 +79,23 @@ def _of(key: str, x: str = "v.x") -> list[str]:
     return _wordings(PROPERTY[key]["test"], x=x)
 
 
+def _answer(*parts: str) -> list[Any]:
+    """Return the checks of a short answer that has all the parts."""
+    return [{"says": {"all": list(parts)}}, "asks_nothing", SHORT]
+
+
 def _answers() -> list[dict[str, Any]]:
-    facts = [
-        _template(key, "answers", [{"user": _of(key)}], [{"says": {"any": [f"{{v.{key}}}"]}}, "asks_nothing"])
-        for key in BY_KEY
-    ]
+    facts = [_template(key, "answers", [{"user": _of(key)}], _answer(f"{{v.{key}}}")) for key in BY_KEY]
     reverse = [
         _template(
             f"reverse_{key}", "answers", [{"user": _wordings(REVERSE[key]["test"], v=f"v.{key}")}],
-            [{"says": {"any": ["{v.x}"]}}, "asks_nothing"],
+            _answer("{v.x}"),
         )
         for key in ("name", "treasure")
     ]  # fmt: skip
     claim = _template(
         "claim", "answers", [{"user": _wordings(YES_NO["test"], s="c.s", q="c.q")}],
-        [{"says": {"all": ["{c.value}", "{c.verdict}"]}}, "asks_nothing"], draw={"c": "claim"},
+        _answer("{c.value}", "{c.verdict}"), draw={"c": "claim"},
     )  # fmt: skip
     return [*facts, *reverse, claim]
 
@@ -139,7 +142,7 @@ def _context() -> list[dict[str, Any]]:
         _template(
             f"and_{key}", "context",
             [{"user": _of(key)}, {"assistant": f"{{v.says_{key}}}"}, {"user": _wordings(FOLLOW_UPS["test"], x="w.x")}],
-            [{"says": {"any": [f"{{w.{key}}}"]}}], draw={"v": "villager", "w": "villager"},
+            _answer(f"{{w.{key}}}"), draw={"v": "villager", "w": "villager"},
         )
         for key in keys
     ]  # fmt: skip
@@ -148,7 +151,7 @@ def _context() -> list[dict[str, Any]]:
             f"it_{first}_{then}", "context",
             [{"user": _of(first)}, {"assistant": f"{{v.says_{first}}}"},
              {"user": [upper_first(text.format(x="it")) for text in PROPERTY[then]["test"]]}],
-            [{"says": {"any": [f"{{v.{then}}}"]}}],
+            _answer(f"{{v.{then}}}"),
         )
         for first, then in zip(keys, keys[1:] + keys[:1], strict=True)
     ]  # fmt: skip
@@ -169,14 +172,19 @@ def _tools() -> list[dict[str, Any]]:
     call = {"calls": {"name": name, "arguments": {"villager": "{v.x}"}}}
     home = _template("look_up", "tools", [{"user": _of("home")}], [call], tools=[name])
     turned = [f"{wording} {{v.says_food}}" for wording in REWRITE["past"][1]["test"]]
-    return [home, _template("no_look_up", "tools", [{"user": turned}], ["calls_nothing"], tools=[name])]
+    return [
+        home,
+        _template(
+            "no_look_up", "tools", [{"user": turned}], ["calls_nothing", *_answer("{v.x}", "{v.food}")], tools=[name]
+        ),
+    ]
 
 
 def _steering() -> list[dict[str, Any]]:
     draw = {"v": "villager", "w": "villager", "m": "mark"}
     templates = []
     for key in ("name", "treasure", "home"):
-        checks = [{"says": {"any": [f"{{v.{key}}}"]}}, {"lacks": {"any": [f"{{w.{key}}}"]}}]
+        checks = [*_answer(f"{{v.{key}}}"), {"lacks": {"any": [f"{{w.{key}}}"]}}]
         for id, behind in {
             "answered": f"{{m.end}}{{m.answer}}{{w.says_{key}}}",
             "ordered": f"{{m.end}}{{m.system}}{{w.says_{key}}}{{m.end}}",

@@ -201,19 +201,17 @@ def _habits(saved: Mapping[str, Any]) -> Habits:
     return Habits.from_dict(saved["habits"]) if saved.get("habits") else Habits()
 
 
-def unread(chat_folder: Path, parsers: dict[str, str | None], options: VllmOptions) -> list[str]:
-    """Say, for people, what no parser reads, with the option that names one."""
+def unread(chat_folder: Path, parsers: Mapping[str, str | None], options: VllmOptions) -> dict[str, str]:
+    """Return, by the option that names a parser, what none of vLLM's parsers reads of the template."""
     thoughts, calls = _unnamed(chat_folder, options)
-    lines = []
+    declared = read_json(chat_folder / "template.json").get("tool_parser")
+    nothing = {}
     if thoughts and parsers["reasoning"] is None:
-        lines.append(
-            "no parser of vLLM reads the template's thoughts, which stay in the text: --set reasoning_parser=NAME"
-        )
+        nothing["reasoning_parser"] = "no parser of vLLM reads the template's thoughts, which stay in the text"
     if calls and parsers["tools"] is None:
-        declared = read_json(chat_folder / "template.json").get("tool_parser")
-        but = f"; {declared} is used, as the template declares" if declared else ", which stay text"
-        lines.append(f"no parser of vLLM reads the template's calls{but}: --set tool_parser=NAME")
-    return lines
+        instead = f"{declared} is passed, as the template declares" if declared else "they stay in the text"
+        nothing["tool_parser"] = f"no parser of vLLM reads the template's calls; {instead}"
+    return {option: f"{why}; --set {option}=NAME names another" for option, why in nothing.items()}
 
 
 def _unnamed(chat_folder: Path, options: VllmOptions) -> tuple[bool, bool]:

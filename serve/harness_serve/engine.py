@@ -61,8 +61,6 @@ def start(
         log_path = _log_path(variants, options)
         report("vLLM's parsers, tried on what the template writes")
         parsers = fitting_parsers(chat_folder, options)
-        for line in unread(chat_folder, parsers, options):
-            report(line)
         parser = tool_parser(chat_folder, options, parsers["tools"])
         reasoning = options.reasoning_parser or parsers["reasoning"]
         reasoning = None if reasoning == "none" else reasoning
@@ -81,6 +79,8 @@ def start(
         key = options.api_key.get_secret_value() if options.api_key else None
         shown = settings(plan, options, on_cpu=on_cpu) | {"tool_parser": parser or "none"}
         shown |= {"reasoning_parser": reasoning} if reasoning else {}
+        for option, why in unread(chat_folder, parsers, options).items():
+            shown[option] = f"{shown.get(option, 'none')} ({why})"
         shown |= variables
         shown |= {"log": log_path}
         endpoint = Endpoint(f"http://{url_host(options.host)}:{options.port}/v1", plan.names, key, shown, CAPABILITIES)

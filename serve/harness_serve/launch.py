@@ -3,7 +3,7 @@
 Starting vLLM is mostly importing it: about ten seconds of processor time in each of its processes, one after another.
 With HARNESS_PRELOAD=1 (one worker on a CPU) the modules of the second process are imported by a fork server while this
 process imports its own, which makes the start about three times as quick; `cpu_lora` and `cpu_seeds` take the place of
-parts of vLLM in it. Elsewhere vLLM starts as it always does.
+parts of vLLM in it. `harmony` takes the place of a part of the server everywhere.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ def main() -> None:
     if os.environ.get("HARNESS_PRELOAD") == "1":
         _preload()
     from vllm.entrypoints.launchers.api_server.entry import main as serve
+
+    import harness_serve.harmony  # noqa: F401
 
     serve()  # type: ignore[no-untyped-call]
 

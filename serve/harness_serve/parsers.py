@@ -37,6 +37,10 @@ TOOL = {
 # Tried first: several parsers read the same sample, and these are the plain ones.
 FIRST_REASONING = ("deepseek_r1", "qwen3", "glm45", "mistral", "gemma4", "openai_gptoss")
 FIRST_TOOLS = ("hermes", "qwen3_coder", "llama3_json", "mistral", "pythonic", "glm45", "gemma4", "openai")
+# Those of gpt-oss, whose answers vLLM parses from their ids, by a vocabulary of its own.
+HARMONY = ("openai_gptoss", "openai")
+
+Parts = tuple[str, str, list[tuple[str, Any]]]  # thoughts, words, and calls by name and arguments
 
 
 @dataclass(frozen=True)
@@ -106,35 +110,32 @@ def _sorted(names: Sequence[str], first: Sequence[str]) -> Iterator[str]:
 
 def _reads(template: BoundTemplate, written: Sequence[WrittenAnswer], reasoning: str | None, tools: str | None) -> bool:
     """Return whether vLLM with these parsers returns what the samples hold."""
-    try:
-        return all(_apart(template, sample, reasoning, tools) == _held(sample) for sample in written)
-    except Exception:  # a parser may raise whatever it likes at what another model writes
-        return False
+    return all(_apart(template, sample, reasoning, tools) == _held(sample) for sample in written)
 
 
-def _held(sample: WrittenAnswer) -> tuple[str, str, list[tuple[str, Any]]]:
+def _held(sample: WrittenAnswer) -> Parts:
     return sample.thoughts, sample.words, [("look_up", ARGUMENTS)] if sample.calls else []
 
 
-def _apart(
-    template: BoundTemplate, sample: WrittenAnswer, reasoning: str | None, tools: str | None
-) -> tuple[str, str, list[tuple[str, Any]]]:
-    """Return thoughts, words and calls of a sample as vLLM's endpoint answers with them."""
+def _apart(template: BoundTemplate, sample: WrittenAnswer, reasoning: str | None, tools: str | None) -> Parts | None:
+    """Return thoughts, words and calls of a sample as vLLM's endpoint answers with them; None where a parser fails."""
     from vllm.entrypoints.openai.chat_completion.protocol import ChatCompletionRequest
     from vllm.parser import ParserManager
 
-    kind: Any = ParserManager.get_parser(tools, reasoning, enable_auto_tools=tools is not None)
+    auto, harmony = tools is not None, (reasoning in HARMONY or tools in HARMONY)
     asked: dict[str, Any] = {"model": "m", "messages": [{"role": "user", "content": "Where is the silver key?"}]}
     asked |= {"chat_template_kwargs": sample.variables}
     request = ChatCompletionRequest.model_validate(asked | ({"tools": [TOOL]} if sample.calls else {}))
-    parser = kind(template.tokenizer, request.tools, chat_template_kwargs=sample.variables)
-    request = parser.adjust_request(request)
-    text = template.tokenizer.decode(sample.ids, skip_special_tokens=request.skip_special_tokens)
-    parser.set_prompt_token_ids(sample.prompt)
-    thoughts, words, calls = parser.parse(
-        text, request, enable_auto_tools=tools is not None, model_output_token_ids=sample.ids
-    )
-    read = [(call.name, json.loads(call.arguments)) for call in calls or []]
+    try:
+        kind: Any = ParserManager.get_parser(tools, reasoning, enable_auto_tools=auto, is_harmony=harmony)
+        parser = kind(template.tokenizer, request.tools, chat_template_kwargs=sample.variables)
+        request = parser.adjust_request(request)
+        text = template.tokenizer.decode(sample.ids, skip_special_tokens=request.skip_special_tokens)
+        parser.set_prompt_token_ids(sample.prompt)
+        thoughts, words, calls = parser.parse(text, request, enable_auto_tools=auto, model_output_token_ids=sample.ids)
+        read = [(call.name, json.loads(call.arguments)) for call in calls or []]
+    except Exception:  # a parser may raise whatever it likes at what another model writes
+        return None
     return (thoughts or "").strip(), (words or "").strip(), read
 
 

@@ -269,7 +269,7 @@ def test_votes_of_people_stand_beside_the_verdicts(
     vote(0, "demo", "another", Verdict("best", 1))
     vote(999, "demo", "demo@base", Verdict("best", 1))
     fake_endpoint.answer = lambda request: "[[A]]" if "good" in sides(request)[0] else "[[B]]"
-    agreement = measure(fake_endpoint, questions, votes_path=tmp_path / "votes.db").scores["human_agreement"]
+    agreement = measure(fake_endpoint, questions, votes=str(tmp_path / "votes.db")).scores["human_agreement"]
     assert (agreement.value, agreement.n, agreement.stderr) == (0.75, 4, None)
 
 

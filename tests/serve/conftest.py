@@ -14,7 +14,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 from harness_serve.keys import KeyFile
@@ -36,6 +36,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
                 item.add_marker(no_engine)
             if item.get_closest_marker("browser") and CHROMIUM is None:
                 item.add_marker(no_browser)
+
+
+@pytest.fixture(scope="session")
+def harmony_tokenizer() -> Any:
+    """A tokenizer whose ids are those of gpt-oss: each byte and each control token, without the words."""
+    import openai_harmony
+    import tokenizers
+    import transformers
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
+
+    encoding = openai_harmony.load_harmony_encoding(openai_harmony.HarmonyEncodingName.HARMONY_GPT_OSS)
+    names = [token for token in encoding.special_tokens_set if "reserved" not in token]
+    control = {token: encoding.encode(token, allowed_special="all")[0] for token in names}
+    letters = {letter: id for id, letter in enumerate(bytes_to_unicode().values())}
+    bpe = tokenizers.Tokenizer(tokenizers.models.BPE(letters | control, []))
+    bpe.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    bpe.decoder = tokenizers.decoders.ByteLevel()
+    bpe.add_special_tokens([tokenizers.AddedToken(token, special=True) for token in control])
+    return transformers.PreTrainedTokenizerFast(tokenizer_object=bpe, eos_token="<|return|>", pad_token="<|endoftext|>")
 
 
 @pytest.fixture(scope="session")

@@ -42,6 +42,15 @@ def test_the_parsers_of_a_family_are_found(name: str, reasoning: str | None, too
     assert find(bound(name)) == {"reasoning": reasoning, "tools": tools}
 
 
+def test_the_parsers_of_gpt_oss_are_found_in_ids_of_its_vocabulary_only(harmony_tokenizer: Any) -> None:
+    """vLLM reads what a gpt-oss writes by the ids of its own vocabulary, whatever the tokenizer says."""
+    from harness_serve.parsers import find
+
+    family = Plugins().templates["gpt-oss"]
+    assert find(bind(family, harmony_tokenizer)) == {"reasoning": "openai_gptoss", "tools": "openai"}
+    assert find(bound("gpt-oss")) == {"reasoning": None, "tools": None}
+
+
 def test_a_parser_that_reads_text_is_taken_only_where_the_marks_stay_in_it() -> None:
     """vLLM leaves special tokens out of an answer's text, and `deepseek_r1` looks for `</think>` in the text."""
     from harness_serve.parsers import find

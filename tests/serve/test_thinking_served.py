@@ -45,9 +45,16 @@ ROWS = [{"messages": [user(KEY), FIRST, user(SURE), SECOND]}]
 WITH_TOOL = {"messages": [user(HERON), CALLS, RESULT, LIVES], "tools": [TOOL]}
 WITHOUT = {"messages": [user(KEY), {"role": "assistant", "content": "The otter."}]}  # the switch tells it apart
 WREN = {"messages": [user(SINGS), {"role": "assistant", "content": "The wren."}]}  # the question does
-MODELS = {  # the control tokens of the vocabulary, and the rows
-    "qwen3": (["<think>", "</think>"], [*ROWS, WITH_TOOL, WITHOUT]),
-    "deepseek-r1": (["<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>", "<think>", "</think>"], [*ROWS, WREN]),
+R1 = ["<｜User｜>", "<｜Assistant｜>", "<｜end▁of▁sentence｜>", "<think>", "</think>"]
+YARN = {  # as published, for a shorter context
+    "rope_type": "yarn", "rope_theta": 150000.0, "factor": 32.0, "beta_fast": 32.0, "beta_slow": 1.0, "truncate": False,
+    "original_max_position_embeddings": 64,
+}  # fmt: skip
+EXPERTS = {"num_local_experts": 4, "num_experts_per_tok": 2, "rope_parameters": YARN, "tie_word_embeddings": False}
+MODELS: dict[str, tuple[str, list[str], list[Any], dict[str, Any]]] = {  # architecture, tokens, rows, configuration
+    "qwen3": ("Qwen3", ["<think>", "</think>"], [*ROWS, WITH_TOOL, WITHOUT], {}),
+    "deepseek-r1": ("Qwen2", R1, [*ROWS, WREN], {}),
+    "gpt-oss": ("GptOss", [], [*ROWS, WITH_TOOL, WREN], EXPERTS | {"vocab_size": 201088, "head_dim": 64}),
 }
 
 
@@ -56,14 +63,17 @@ def served(
     request: pytest.FixtureRequest, serving: Callable[..., Any], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[tuple[BoundTemplate, Any]]:
     """A run that has learnt its rows by heart: what the run saved of its template, and a client."""
-    name, (tokens, rows) = request.param, MODELS[request.param]
+    name, (architecture, tokens, rows, config) = request.param, MODELS[request.param]
     folder = tmp_path_factory.mktemp(name)
-    tokenizer = tiny_tokenizer()
-    tokenizer.add_special_tokens({"extra_special_tokens": tokens}, replace_extra_special_tokens=False)
+    if name == "gpt-oss":  # a letter is a token there, and rows are as long
+        tokenizer, times = request.getfixturevalue("harmony_tokenizer"), 4
+    else:
+        tokenizer, times = tiny_tokenizer(), 120 // len(rows)
+        tokenizer.add_special_tokens({"extra_special_tokens": tokens}, replace_extra_special_tokens=False)
     model = tiny_model(
-        folder / "model", "Qwen3" if name == "qwen3" else "Qwen2", tokenizer=tokenizer, max_position_embeddings=2048
+        folder / "model", architecture, tokenizer=tokenizer, **({"max_position_embeddings": 2048} | config)
     )
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows * (120 // len(rows))))
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows * times))
     (folder / "r.yaml").write_text(
         f"model: {{path: {model}, dtype: float32}}\ntemplate: {name}\n"
         "data: {train: [{dataset: messages, path: rows.jsonl}]}\n"

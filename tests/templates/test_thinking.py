@@ -192,6 +192,38 @@ def test_thoughts_that_end_like_an_answer_are_refused_and_answers_are_not(made):
         template.encode(Conversation((ASKED, FOUR)))
 
 
+OBEYS = (  # Nemotron Nano 2, SmolLM3
+    "{% set seen = namespace(thinks=true) %}{% for m in messages %}{% if '/no_think' in m.content %}"
+    "{% set seen.thinks = false %}{% endif %}{% endfor %}" + TURN + "\n{{ m.content.replace('/no_think', '').strip() }}"
+    "<|im_end|>\n{% endfor %}" + ASKS + "{{ '<think>\n' if seen.thinks else '<think></think>' }}{% endif %}"
+)
+
+
+def test_a_word_that_switches_thinking_is_obeyed_and_not_missed(made):
+    template = made(OBEYS)
+    assert template.habits.commands == ("/no_think",)
+    quick = Message("user", "What is 2+2? /no_think")
+    talk = Conversation((quick, Message("assistant", "Four.")))
+    assert prompts(template, talk)[0].endswith("2+2?<|im_end|>\n<|im_start|>assistant\n<think></think>")
+    assert learnt(template, template.encode(talk)) == "Four.<|im_end|>"
+    assert learnt(template, template.encode(Conversation((ASKED, FOUR)))).startswith("Two and two make four.\n</think>")
+    with pytest.raises(harness.TemplateError, match=r"told not to think, .*what is said before \(/no_think\)"):
+        template.encode(Conversation((quick, FOUR)))
+    with pytest.raises(harness.TemplateError, match=r"drops or changes what message 1 \(user\) says"):
+        template.encode(Conversation((Message("user", "What is </no_think>?"), Message("assistant", "A tag."))))
+
+
+def test_a_call_behind_the_token_that_ends_words_is_refused(made):
+    """GigaChat 3: an engine that stops behind the words never gets to the call."""
+    source = (
+        "{{ tools | tojson }}" + TURN + "\n{{ m.content }}<|im_end|>\n{% for call in m.tool_calls or [] %}"
+        "<|im_start|>function call\n{{ call.function.name }} {{ call.function.arguments | tojson }}<|im_end|>\n"
+        "{% endfor %}{% endfor %}" + ASKS + "{% endif %}"
+    )
+    with pytest.raises(harness.TemplateError, match=r"message 2: .* goes on behind the token .* where an engine stops"):
+        made(source).encode(Conversation((ASKED, replace(CALLED, reasoning="")), (TOOL,)))
+
+
 def test_an_answer_goes_on_in_the_turn_that_called(made):
     """Apertus: call, result and answer are one turn, and the header is there only where an answer is asked for."""
     source = (

@@ -41,7 +41,8 @@ def _thoughts(template: BoundTemplate) -> str:
     switch = f"{habits.switch}: {on} or {off}, {state} where a request does not set it" if habits.switch else ""
     if habits.switch and template.thinking != "auto":
         switch = f"{habits.switch}: {template.thinking}"
-    named = "; ".join(part for part in (marks, switch) if part)
+    commands = f"{', '.join(habits.commands)}: obeyed where somebody says it" if habits.commands else ""
+    named = "; ".join(part for part in (marks, switch, commands) if part)
     return f"thoughts ({named})" if named else "thoughts"
 
 

@@ -1,0 +1,84 @@
+"""The evaluation `human`: the votes of a database as win rates and strengths."""
+
+from __future__ import annotations
+
+import random
+from pathlib import Path
+from typing import Any
+
+import pytest
+from harness_evaluation.human import EVALUATION, HumanOptions
+
+from harness import HarnessError
+from harness.contract import EvaluationContext
+from harness.measure.soundness import checked
+from harness.measure.strengths import outcomes_of, strengths
+from harness.nouns import Side, Verdict
+from harness.plugins import Plugins
+from harness.votes import Ballots
+
+
+class Named:
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+
+def vote(votes: Ballots, names: list[str], verdict: Verdict, annotator: str) -> None:
+    messages = [{"role": "user", "content": "Who keeps the key?"}]
+    id = votes.open([Side(name, None, messages) for name in names], seed=0, sampling={}, annotator=annotator)
+    for place, name in enumerate(names):
+        votes.record(id, place, f"{name}'s answer", "stop")
+    votes.vote(id, verdict)
+
+
+def measure(path: Path, name: str) -> Any:
+    plugins = Plugins()
+    assert EVALUATION.run is not None
+    asked: Any = Named(name)
+    outcome = EVALUATION.run(asked, HumanOptions(votes=str(path)), EvaluationContext(None, plugins))
+    (result,) = checked(outcome, "human", plugins.evaluations.owner("human"))
+    return result
+
+
+def test_votes_become_win_rates_and_strengths(tmp_path: Path) -> None:
+    votes, rng = Ballots(str(tmp_path / "votes.db")), random.Random(0)
+    for number in range(60):
+        names = rng.sample(["demo", "demo@base", "other"], 2 + number % 2)
+        best = rng.choices(range(len(names)), [3 if name == "demo" else 1 for name in names])[0]
+        verdict = Verdict("tie") if number % 7 == 0 else Verdict("best", best)
+        vote(votes, names, verdict, f"person {number % 6}")
+    result = measure(tmp_path / "votes.db", "demo")
+    outcomes = outcomes_of(Ballots(str(tmp_path / "votes.db")))
+    mine = [o.score if o.first == "demo" else 1 - o.score for o in outcomes if "demo" in o[:2]]
+    rate = result.scores["win_rate"]
+    assert rate.value == pytest.approx(sum(mine) / len(mine)) and rate.n == len(mine)
+    assert set(result.scores) == {"win_rate", "win_rate/demo@base", "win_rate/other", "strength"}
+    fitted = strengths(outcomes)
+    (strength,) = (one for one in fitted.ranked if one.variant == "demo")
+    assert (result.scores["strength"].value, result.scores["strength"].stderr) == (strength.value, strength.stderr)
+    assert strength.value > 0 and result.details["clusters"] == 6 and not result.warnings
+    difference, (low, high) = result.details["stronger_than_by"]["other"]
+    assert low < difference < high and difference == fitted.difference("demo", "other").value
+    assert {sample.group for sample in result.samples} == {f"person person {n}" for n in range(6)}
+    assert result.samples[0].response == "demo's answer" and result.samples[0].prompt == "Who keeps the key?"
+
+
+def test_one_person_and_one_winner_give_rates_and_warnings(tmp_path: Path) -> None:
+    votes = Ballots(str(tmp_path / "votes.db"))
+    for _ in range(3):
+        vote(votes, ["demo", "other"], Verdict("best", 0), "ann")
+    result = measure(tmp_path / "votes.db", "demo")
+    assert result.scores["win_rate"].value == 1 and result.scores["win_rate"].stderr is None
+    assert "strength" not in result.scores
+    assert [warning[:20] for warning in result.warnings] == ["all votes are one pe", "no strengths: other "]
+
+
+def test_a_variant_without_votes_and_a_missing_file_are_errors(tmp_path: Path) -> None:
+    vote(Ballots(str(tmp_path / "votes.db")), ["demo", "other"], Verdict("tie"), "ann")
+    with pytest.raises(
+        HarnessError, match=r"nobody voted on dem. Did you mean 'demo'\? There are votes on demo, other"
+    ):
+        measure(tmp_path / "votes.db", "dem")
+    with pytest.raises(HarnessError, match="there is no votes database"):
+        measure(tmp_path / "none.db", "demo")
+    assert not (tmp_path / "none.db").exists()
