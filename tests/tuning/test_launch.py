@@ -8,6 +8,7 @@ import random
 import re
 import shlex
 import signal
+import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -122,6 +123,40 @@ def test_a_run_survives_many_kills_of_any_process(tmp_path: Path, recipe: Callab
     assert code == 0, out + err
     assert kills >= 5
     assert_same_curve(tmp_path / "runs", "alone", "killed")
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("act", ["die", "fail", "interrupt"])
+def test_two_machines_tune_one_run(tmp_path: Path, recipe: Callable[..., Path], act: str) -> None:
+    """One process each, by two agents: what happens on the second machine decides for both."""
+    path = recipe("float32", step_tokens=512, steps=6, checkpoint_every=2)
+    code, output = tune(tmp_path, path, "--run", "alone")
+    assert code == 0, output
+    plugin, port = acting(tmp_path, (1, 0, 3, act)), free_port()
+    machines = [
+        start(
+            tmp_path, "--plugin", plugin, "tune", path, "--run", "both", "--nproc", "1", "--nnodes", "2",
+            "--node-rank", number, "--rdzv", f"127.0.0.1:{port}",
+        )
+        for number in (0, 1)
+    ]  # fmt: skip
+    ends = [ended(process) for process in machines]
+    assert [code for code, _, _ in ends] == [{"die": 0, "fail": 1, "interrupt": 130}[act]] * 2, ends
+    errors = "".join(err for _, _, err in ends)
+    if act == "die":
+        assert_same_curve(tmp_path / "runs", "alone", "both")
+        assert "was ended by SIGKILL" in errors
+    elif act == "fail":
+        assert errors.count("the disk of this machine is full") == 1
+    else:
+        assert errors.count("stopping after this step") == 1
+
+
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port: int = free.getsockname()[1]
+        return port
 
 
 def children(pid: int) -> list[int]:
