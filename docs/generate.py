@@ -189,6 +189,10 @@ MEANINGS = {
     "judge.budget_tokens": "the most tokens of the judge, its prompts included; what was judged until then is kept",
     "judge.limit": "only the first so many questions",
     "judge.question": "what the judge is asked, with the placeholder `{conversations}`; our own where left out",
+    "perplexity.text_path": "a text file, which is one text (relative to the recipe)",
+    "perplexity.data": "sources of a dataset instead, such as `text`: a text a row",
+    "perplexity.window": "the most tokens of one window; the model's own length where left out",
+    "perplexity.limit": "only the first so many rows",
     "val_loss.data": "measured instead of the recipe's `data.validation`",
     "val_loss.limit": "only so many conversations",
     "val_loss.max_tokens": "instead of `data.max_tokens`",
@@ -210,6 +214,7 @@ MEANINGS = {
     "vllm.gpu_memory_utilization": "the part of a GPU's memory that vLLM takes",
     "vllm.tensor_parallel_size": "GPUs that share one model",
     "vllm.cpu_threads": "threads on a CPU; one fewer than the process may use cores where left out",
+    "vllm.batch_invariant": "answers that do not depend on what shares their batch; of GPUs whose build can",
     "vllm.enforce_eager": "no compilation: quicker to start, slower to answer; "
                           "yes on a CPU, no on a GPU where left out",
     "vllm.seed": "of sampling",

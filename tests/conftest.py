@@ -33,6 +33,8 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 # No test writes into the home of the person who runs it.
 _CACHE = tempfile.TemporaryDirectory(prefix="harness-cache-")
 os.environ["HARNESS_CACHE"] = _CACHE.name
+# An engine takes half a minute to start; tests of one say so.
+os.environ["HARNESS_BACKEND"] = "local"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -99,6 +101,7 @@ def harness(tmp_path: Path) -> Callable[..., Done]:
     ) -> Done:
         environment = {key: value for key, value in os.environ.items() if not key.startswith("HARNESS_")}
         environment |= {"COLUMNS": "200", "NO_COLOR": "1", "PYTHONIOENCODING": "utf-8", "HARNESS_CACHE": _CACHE.name}
+        environment["HARNESS_BACKEND"] = "local"
         for key, value in (env or {}).items():
             environment.pop(key, None)
             if value is not None:

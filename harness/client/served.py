@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
 import os
 import queue
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from harness.client.asking import (
@@ -22,25 +25,28 @@ from harness.client.asking import (
     post_all,
 )
 from harness.contract import Endpoint
-from harness.contract.backends import Answer, Capability, Identity, Request
-from harness.errors import HarnessError
+from harness.contract.backends import Answer, Capability, Identity, Request, Scorer
 from harness.nouns import Message, Remote
 
 _TOOL = {"type": "function", "function": {"name": "now", "description": "The time.", "parameters": {"type": "object"}}}
 
 
-class HttpBackend:
+class HttpBackend(Scorer):
     """One model of an endpoint, whose capabilities are probed once, on creation: by requests of one token.
 
     Raises:
         EndpointError: where the endpoint does not answer, refuses the key, or does not have the model.
     """
 
+    template: Any = None  # prompts are rendered at the endpoint
+    longest: int | None = None
+    longest_scored: int | None = None
+
     def __init__(self, endpoint: Endpoint, model: str, name: str | None = None, limits: Limits | None = None) -> None:
         self.endpoint, self.model, self.name = endpoint, model, name or model
         self.limits = limits or Limits(concurrency=8)
         check_model(endpoint, model)
-        self.capabilities: frozenset[Capability] = self._capabilities()
+        self.capabilities = probed(endpoint, model)
 
     @classmethod
     def of_remote(cls, remote: Remote, name: str) -> HttpBackend:
@@ -79,23 +85,29 @@ class HttpBackend:
             thread.join()
             loop.close()
 
-    def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Return the log-probability of each token but the first of every sequence of ids, by the engine."""
-        if "score" not in self.capabilities:
-            raise HarnessError(f"{self.name}: {self.endpoint.url} gives no log-probabilities of given ids")
-        return scores(self.endpoint, [(self.model, ids) for ids in sequences], self.limits)
-
     async def _ask(self, requests: Sequence[Request], finished: queue.Queue[Any]) -> None:
         async with client_of(self.endpoint, self.limits) as client, asyncio.TaskGroup() as group:
             for index, request in enumerate(requests):
                 group.create_task(self._one(client, index, request, finished))
 
     async def _one(self, client: Client, index: int, request: Request, finished: queue.Queue[Any]) -> None:
+        began = time.perf_counter()
         path, body = self._body(request)
-        finished.put((index, await client.post(path, body, _answer)))
+        if request.scored:
+            answer = await client.post(path, body, functools.partial(read_scores, request))
+        else:
+            answer = self._read(request, await client.post(path, body, _answer))
+        finished.put((index, replace(answer, seconds=time.perf_counter() - began)))
+
+    def _read(self, request: Request, answer: Answer) -> Answer:
+        return answer
 
     def _body(self, request: Request) -> tuple[str, dict[str, Any]]:
+        """Return the path and the JSON of a request."""
         sampling = request.sampling
+        if request.scored:
+            assert request.messages is None and not isinstance(request.prompt, str), "scored ids follow given ids"
+            return "/completions", scoring_body(self.model, (*request.prompt, *request.scored))
         body: dict[str, Any] = {
             "model": self.model,
             "max_tokens": sampling.max_tokens,
@@ -104,6 +116,8 @@ class HttpBackend:
         }
         if sampling.seed is not None:
             body["seed"] = sampling.seed
+        if sampling.top_k:
+            body["top_k"] = sampling.top_k
         if sampling.stop:
             body["stop"] = list(sampling.stop)
         if "token_ids" in self.capabilities:
@@ -119,46 +133,41 @@ class HttpBackend:
             body |= {"tools": list(request.tools), "tool_choice": "none"}
         return "/chat/completions", body | ({"logprobs": True} if wants_logprobs else {})
 
-    def _capabilities(self) -> frozenset[Capability]:
-        """Probe the endpoint with the parameters of each capability; one that it refuses or ignores is missing."""
-        capabilities: set[Capability] = set()
-        chat: dict[str, Any] = {
-            "model": self.model,
-            "messages": [{"role": "user", "content": "Hello"}],
-            "max_tokens": 1,
-        }
-        added: dict[Capability, dict[str, Any]] = {
-            "token_ids": {"return_token_ids": True},
-            "logprobs": {"logprobs": True},
-            "system": {"messages": [{"role": "system", "content": "Be brief."}, *chat["messages"]]},
-        }
-        for capability, more in added.items():
-            try:
-                answer = _answer(post(self.endpoint, "/chat/completions", chat | more))
-            except EndpointError as error:
-                if error.status not in (400, 422):
-                    raise
-                continue
-            given = {"token_ids": answer.prompt_ids, "logprobs": answer.logprobs}
-            if given.get(capability, answer.text) is not None:
-                capabilities.add(capability)
-        if "token_ids" in capabilities:  # an endpoint that returns no ids takes none either
-            with_ids = chat | added["token_ids"]
-            ids = _answer(post(self.endpoint, "/chat/completions", with_ids)).prompt_ids or ()
-            try:
-                offered = _answer(
-                    post(self.endpoint, "/chat/completions", with_ids | {"tools": [_TOOL], "tool_choice": "none"})
-                )
-                if len(offered.prompt_ids or ()) > len(ids):  # a template without tools leaves them out
-                    capabilities.add("tools")
-            except EndpointError:
-                pass
-            try:
-                scores(self.endpoint, [(self.model, ids)])
-                capabilities.add("score")
-            except (EndpointError, KeyError, TypeError, IndexError, ValueError):
-                pass
-        return frozenset(capabilities)
+
+def probed(endpoint: Endpoint, model: str) -> frozenset[Capability]:
+    """Probe an endpoint with the parameters of each capability; one that it refuses or ignores is missing."""
+    capabilities: set[Capability] = set()
+    chat: dict[str, Any] = {"model": model, "messages": [{"role": "user", "content": "Hello"}], "max_tokens": 1}
+    added: dict[Capability, dict[str, Any]] = {
+        "token_ids": {"return_token_ids": True},
+        "logprobs": {"logprobs": True},
+        "system": {"messages": [{"role": "system", "content": "Be brief."}, *chat["messages"]]},
+    }
+    for capability, more in added.items():
+        try:
+            answer = _answer(post(endpoint, "/chat/completions", chat | more))
+        except EndpointError as error:
+            if error.status not in (400, 422):
+                raise
+            continue
+        given = {"token_ids": answer.prompt_ids, "logprobs": answer.logprobs}
+        if given.get(capability, answer.text) is not None:
+            capabilities.add(capability)
+    if "token_ids" in capabilities:  # an endpoint that returns no ids takes none either
+        with_ids = chat | added["token_ids"]
+        ids = _answer(post(endpoint, "/chat/completions", with_ids)).prompt_ids or ()
+        try:
+            offered = _answer(post(endpoint, "/chat/completions", with_ids | {"tools": [_TOOL], "tool_choice": "none"}))
+            if len(offered.prompt_ids or ()) > len(ids):  # a template without tools leaves them out
+                capabilities.add("tools")
+        except EndpointError:
+            pass
+        try:
+            scores(endpoint, [(model, ids)])
+            capabilities.add("score")
+        except (EndpointError, KeyError, TypeError, IndexError, ValueError):
+            pass
+    return frozenset(capabilities)
 
 
 def scores(
@@ -168,25 +177,43 @@ def scores(
 
     All are asked at once where `limits` let them, so that they share batches as people's requests do.
     """
-    bodies = [
-        {
-            "model": model,
-            "prompt": list(ids),
-            "max_tokens": 1,
-            "temperature": 0,
-            "prompt_logprobs": 0,
-            "add_special_tokens": False,
-        }
-        for model, ids in asked
-    ]
-    answers = post_all(endpoint, "/completions", bodies, limits)
+    answers = post_all(endpoint, "/completions", [scoring_body(model, ids) for model, ids in asked], limits)
     return [
-        [
-            entry[str(token)]["logprob"]
-            for token, entry in zip(ids[1:], answer["choices"][0]["prompt_logprobs"][1:], strict=True)
-        ]
+        [entry["logprob"] for entry in _scored_entries(answer, ids[1:])]
         for (_, ids), answer in zip(asked, answers, strict=True)
     ]
+
+
+def scoring_body(model: str, ids: Sequence[int]) -> dict[str, Any]:
+    """Return the body of a completion by which vLLM scores the ids of its prompt; it always answers a token, too."""
+    return {
+        "model": model,
+        "prompt": list(ids),
+        "max_tokens": 1,
+        "temperature": 0,
+        "prompt_logprobs": 0,
+        "add_special_tokens": False,
+    }
+
+
+def read_scores(request: Request, answer: Any) -> Answer:
+    """Read the scores of a request's `scored` ids: a token of rank 1 is the likeliest."""
+    entries = _scored_entries(answer, request.scored)
+    return Answer(
+        "",
+        "",
+        request.scored,
+        tuple(entry["logprob"] for entry in entries),
+        tuple(request.prompt),  # type: ignore[arg-type]
+        is_greedy=tuple(entry.get("rank") == 1 for entry in entries),
+    )
+
+
+def _scored_entries(answer: Any, ids: Sequence[int]) -> list[Mapping[str, Any]]:
+    """Return what vLLM tells of the last ids of a prompt, one entry each."""
+    entries = answer["choices"][0]["prompt_logprobs"]
+    behind = entries[len(entries) - len(ids) :]
+    return [entry[str(token)] for token, entry in zip(ids, behind, strict=True)]
 
 
 def as_openai(message: Message) -> dict[str, Any]:

@@ -22,7 +22,7 @@ class Endpoint:
 
     `settings` are its settings with the defaults filled in, for people to read. `capabilities` are what it reports
     besides the texts of answers: with `token_ids`, prompts are compared with training's; with `score`, adapters are
-    checked. Whatever it does not declare is shown as unverified.
+    checked. Whatever it does not declare is shown as unverified. `version` is the engine's.
     """
 
     url: str
@@ -30,6 +30,7 @@ class Endpoint:
     api_key: str | None = field(default=None, repr=False)
     settings: Mapping[str, Any] = field(default_factory=dict)
     capabilities: frozenset[Capability] = frozenset()
+    version: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,8 @@ class Engine:
     `parsers(chat_folder)` names the engine's parsers of thoughts (`reasoning`) and calls (`tools`) that read what a
     saved template writes; None for what none reads.
     `refuses(variant)` says why the engine would not serve a variant's adapter, or None: `harness tune` asks before it
-    trains one.
+    trains one. `unable(variants, options)` says why the engine could not serve these variants together on this machine,
+    or None: `harness evaluate` asks before it starts one. Without it, an engine is started only by its name.
     """
 
     name: str
@@ -52,6 +54,7 @@ class Engine:
     default: bool = False
     parsers: Callable[[Path], Mapping[str, str | None]] | None = None
     refuses: Callable[[Any], str | None] | None = None
+    unable: Callable[[tuple[Any, ...], Any], str | None] | None = None
 
 
 def check_engine(engine: Engine) -> None:
@@ -59,6 +62,8 @@ def check_engine(engine: Engine) -> None:
     require_functions(engine, start="variants, options, report")
     if engine.refuses is not None:
         require_functions(engine, refuses="variant")
+    if engine.unable is not None:
+        require_functions(engine, unable="variants, options")
     require_options(engine)
     require_texts(engine, "description")
     set_by_serve = ("host", "port", "api_key", "allow_hosts")

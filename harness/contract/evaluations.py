@@ -20,12 +20,14 @@ class EvaluationContext:
     """The surroundings of one measurement: the recipe (None: a model measured without one) and the loaded plugins.
 
     `other(name)` opens the Backend of another variant, as the command line names it, for an evaluation that compares
-    answers; None where no other can be opened.
+    answers; None where no other can be opened. `repeat_share` is the share of items that are asked twice, so that the
+    noise of the engine itself is measured.
     """
 
     recipe: Any
     plugins: Any
     other: Callable[[str], Backend] | None = None
+    repeat_share: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,9 @@ class Evaluation:
     Either `items(options, context)` yields EvaluationItems (or LeftOut) and `score(item, answers)` returns an item's
     metrics by name (1.0 for right, 0.0 for wrong), and the harness asks, averages and records; `lower_is_better` names
     the metrics of which less is better. Or `run(backend, options, context)` does all of this itself and yields one
-    Result a task. `needs` are the capabilities without which a Backend is refused.
+    Result a task; `requests(backend, options, context)` then yields what it will ask of any backend with this template,
+    so that all variants can be asked at once, and a person can look at it first. `needs` are the capabilities without
+    which a Backend is refused, or a function of the options that returns them.
 
     `texts(options, context)` yields (id, text) of each item, question and answer; further texts of an item have the
     same id. `data.decontaminate` compares the training data with them.
@@ -76,8 +80,13 @@ class Evaluation:
     texts: Callable[[Any, Any], Iterable[tuple[str, str]]] | None = None
     items: Callable[[Any, EvaluationContext], Iterable[EvaluationItem | LeftOut]] | None = None
     score: Callable[[EvaluationItem, Sequence[Answer]], Mapping[str, float]] | None = None
-    needs: tuple[Capability, ...] = ()
+    needs: tuple[Capability, ...] | Callable[[Any], tuple[Capability, ...]] = ()
     lower_is_better: tuple[str, ...] = ()
+    requests: Callable[[Backend, Any, EvaluationContext], Iterable[Request]] | None = None
+
+    def needed(self, options: Any) -> tuple[Capability, ...]:
+        """Return the capabilities that a measurement with these options needs."""
+        return self.needs(options) if callable(self.needs) else self.needs
 
 
 def check_evaluation(evaluation: Evaluation) -> None:
@@ -89,7 +98,11 @@ def check_evaluation(evaluation: Evaluation) -> None:
         require_functions(evaluation, run="backend, options, context")
     else:
         require_functions(evaluation, items="options, context", score="item, answers")
-    if unknown := [need for need in evaluation.needs if need not in CAPABILITIES]:
+    if evaluation.requests is not None:
+        require_functions(evaluation, requests="backend, options, context")
+    if callable(evaluation.needs):
+        require_functions(evaluation, needs="options")
+    elif unknown := [need for need in evaluation.needs if need not in CAPABILITIES]:
         raise PluginError(f"{evaluation.name!r} needs {unknown[0]!r}, expected one of {known_names(CAPABILITIES)}")
     require_options(evaluation)
     require_texts(evaluation, "description")

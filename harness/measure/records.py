@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from harness.contract.backends import Identity
 from harness.errors import HarnessError
 from harness.files import read_json, write_json, write_text
+from harness.measure.endings import noise_of
 from harness.measure.weights import are_same, identity
 from harness.nouns import Result, Sample, Score
 
@@ -58,6 +59,11 @@ class Record:
         return list(self.entries.get("warnings", []))
 
     @property
+    def noise(self) -> str:
+        """A sentence on the items that were asked twice; empty where there are none."""
+        return str(self.entries.get("noise", ""))
+
+    @property
     def measured(self) -> str:
         """The time of the measurement, in ISO format; of a record in format 1, that of its file."""
         if (time := self.entries.get("measured")) is not None:
@@ -80,8 +86,8 @@ class Record:
 
     def settings(self) -> dict[str, Any]:
         """Return the settings that decide how items were asked and judged, by dotted name; weights are left out."""
-        keys = ("format", "evaluation", "options", "details", "template", "dtype", "versions")
-        flat = dict(_flat({key: self.entries[key] for key in keys}))
+        keys = ("format", "evaluation", "options", "details", "template", "dtype", "engine", "versions")
+        flat = dict(_flat({key: self.entries[key] for key in keys if key in self.entries}))
         flat.pop("options.tasks", None)  # this record is of one
         flat.pop("details.trained_on", None)  # of the weights, and the record's warnings speak of it
         return flat
@@ -162,8 +168,12 @@ def write_record(
         "details": dict(result.details),
         "warnings": list(result.warnings),
         "scores": {name: dataclasses.asdict(score) for name, score in result.scores.items()},
+        "noise": noise_of(result.samples),
         "template": template,
         "dtype": measured.dtype,
+        "engine": measured.engine,
+        "engine_version": measured.engine_version,
+        "asked": dict(measured.more),
         "weights": dict(measured.weights),
         "samples": f"{result.task}.samples.jsonl",
         "samples_sha256": hashlib.sha256(lines.encode()).hexdigest(),
@@ -175,7 +185,9 @@ def write_record(
     }
     entries = _without_infinities(entries)
     settings = {key: value for key, value in options.items() if key != "tasks"}
-    key = _short_hash([evaluation, settings, template["sha256"], measured.dtype, identity(measured.weights)])
+    key = _short_hash(
+        [evaluation, settings, template["sha256"], measured.dtype, measured.engine, identity(measured.weights)]
+    )
     write_text(folder / key / entries["samples"], lines)
     write_json(folder / key / f"{result.task}.json", entries)
     return Record(folder / key / f"{result.task}.json", entries)

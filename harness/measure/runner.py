@@ -1,66 +1,76 @@
-"""The runner of evaluations that declare items and a score: it asks a Backend, scores the answers, averages."""
+"""The runner of evaluations: it asks Backends, several at once where it can, scores the answers, averages."""
 
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.contract import Evaluation, EvaluationContext, EvaluationItem, LeftOut
 from harness.contract.backends import Answer, Backend, Request, require_capabilities
 from harness.errors import HarnessError, PluginError, listed
 from harness.measure import statistics
+from harness.measure.answers import KeptBackend
+from harness.measure.asking import ask_all
+from harness.measure.endings import warnings_of
+from harness.measure.soundness import checked
 from harness.nouns import Result, Sample, Score
 
+if TYPE_CHECKING:
+    from harness.plugins import PluginInfo
 
-def results(
-    evaluation: Evaluation,
-    backend: Backend,
-    options: object,
-    context: EvaluationContext,
-    expect: Callable[[int], None] = lambda n: None,
-    advance: Callable[[int], None] = lambda n: None,
-) -> Iterable[Result]:
-    """Return the results of an evaluation, of its own `run` or of its items.
 
-    Args:
-        expect: called with the number of requests; `advance` with the number of those that are answered.
-
-    Raises:
-        HarnessError: where the backend lacks what the evaluation needs, or there is no item.
-        PluginError: where `items` or `score` returns something else than declared.
-    """
-    require_capabilities(backend, evaluation.needs, f"the evaluation {evaluation.name!r}")
+def results(evaluation: Evaluation, backend: Backend, options: object, context: EvaluationContext) -> Iterable[Result]:
+    """Return the results of an evaluation for one backend, of its own `run` or of its items; see `measure`."""
+    require_capabilities(backend, evaluation.needed(options), f"the evaluation {evaluation.name!r}")
     if evaluation.run is not None:
         return evaluation.run(backend, options, context)
-    return [_of_items(evaluation, backend, options, context, expect, advance)]
+    return (result for _, result in _of_items(evaluation, [backend], options, context))
 
 
-def _of_items(
+def measure(
     evaluation: Evaluation,
-    backend: Backend,
+    backends: Sequence[Backend],
     options: object,
     context: EvaluationContext,
-    expect: Callable[[int], None],
-    advance: Callable[[int], None],
-) -> Result:
-    assert evaluation.items is not None
-    items, left_out = askable(evaluation, evaluation.items(options, context), backend)
-    asked = [(number, place) for number, item in enumerate(items) for place in range(len(item.requests))]
-    expect(len(asked))
-    answers: list[dict[int, Answer]] = [{} for _ in items]
-    for index, answer in backend.ask([items[number].requests[place] for number, place in asked]):
-        number, place = asked[index]
-        answers[number][place] = answer
-        advance(1)
-    samples = tuple(
-        _sample(evaluation, item, [its[place] for place in range(len(item.requests))])
-        for item, its in zip(items, answers, strict=True)
-    )
-    details = {"left_out": left_out} if left_out else {}
-    warnings = tuple(f"{count} items are left out: {reason}" for reason, count in left_out.items())
-    return Result(evaluation.name, _scores(evaluation, samples), samples, details, warnings)
+    plugin: PluginInfo,
+) -> Iterator[tuple[int, Result]]:
+    """Yield the results for all backends, each with the backend's number, checked, as they are there.
+
+    All are asked at once: by their items, or by the `requests` of an evaluation that runs itself, whose answers are
+    kept until its `run` asks for them.
+
+    Raises:
+        HarnessError: where a backend lacks what the evaluation needs, or there is no item.
+        PluginError: where `items`, `score` or `run` returns something else than declared.
+    """
+    for backend in backends:
+        require_capabilities(backend, evaluation.needed(options), f"the evaluation {evaluation.name!r}")
+    if evaluation.run is None:
+        for number, result in _of_items(evaluation, backends, options, context):
+            yield from ((number, one) for one in checked([result], evaluation.name, plugin))
+        return
+    if evaluation.requests is not None and len(backends) > 1:
+        asked: dict[Any, list[Request]] = {}
+        keeping = [backend for backend in backends if isinstance(backend, KeptBackend)]
+        for kept in keeping:
+            if _rendering(kept) not in asked:
+                asked[_rendering(kept)] = list(evaluation.requests(kept, options, context))
+        for _ in ask_all([(kept, asked[_rendering(kept)]) for kept in keeping]):
+            pass
+    for number, backend in enumerate(backends):
+        for result in checked(evaluation.run(backend, options, context), evaluation.name, plugin):
+            yield number, result
+
+
+def _rendering(backend: Backend) -> tuple[object, ...]:
+    """Return what decides the requests of an evaluation that runs itself: they are built once for all that share it."""
+    return backend.identity.template["sha256"], backend.longest_scored
 
 
 def askable(
@@ -91,8 +101,63 @@ def askable(
     return items, dict(left_out)
 
 
-def _sample(evaluation: Evaluation, item: EvaluationItem, answers: Sequence[Answer]) -> Sample:
+class Questions(NamedTuple):
+    """The items of an evaluation for one backend, those of them that are asked twice, and their requests in order."""
+
+    items: list[EvaluationItem]
+    left_out: dict[str, int]
+    twice: list[int]
+    requests: list[Request]
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, given: Iterable[object], backend: Backend, share: float) -> Questions:
+        items, left_out = askable(evaluation, given, backend)
+        twice = sorted(repeated([content_hash(item) for item in items], share))
+        requests = [request for item in items for request in item.requests]
+        again = [request for number in twice for request in items[number].requests]
+        return cls(items, left_out, twice, requests + again)
+
+
+def repeated(hashes: Sequence[str], share: float) -> set[int]:
+    """Return the numbers of the items that are asked twice: at least `share` of them, the same for all variants."""
+    order = sorted(range(len(hashes)), key=lambda number: hashlib.sha256(hashes[number].encode()).digest())
+    return set(order[: math.ceil(share * len(hashes))])
+
+
+def _of_items(
+    evaluation: Evaluation, backends: Sequence[Backend], options: object, context: EvaluationContext
+) -> Iterator[tuple[int, Result]]:
+    """Yield the result of each backend as soon as its last item is answered."""
+    assert evaluation.items is not None
+    given = list(evaluation.items(options, context))
+    asked = [Questions.of(evaluation, given, backend, context.repeat_share) for backend in backends]
+    answers: list[dict[int, Answer]] = [{} for _ in backends]
+    for done in ask_all([(backend, its.requests) for backend, its in zip(backends, asked, strict=True)]):
+        its, mine = asked[done.backend], answers[done.backend]
+        mine[done.place] = done.answer
+        if len(mine) == len(its.requests):
+            yield done.backend, _result(evaluation, backends[done.backend], its, mine)
+
+
+def _result(evaluation: Evaluation, backend: Backend, asked: Questions, answers: Mapping[int, Answer]) -> Result:
+    ordered = iter([answers[index] for index in range(len(answers))])
+
+    def sample(item: EvaluationItem) -> Sample:
+        return _sample(evaluation, backend, item, list(itertools.islice(ordered, len(item.requests))))
+
+    samples = [sample(item) for item in asked.items]
+    for number in asked.twice:
+        samples[number] = replace(samples[number], again=sample(asked.items[number]).metrics)
+    details = {"left_out": asked.left_out} if asked.left_out else {}
+    left_out = tuple(f"{count} items are left out: {reason}" for reason, count in asked.left_out.items())
+    return Result(
+        evaluation.name, _scores(evaluation, samples), tuple(samples), details, (*left_out, *warnings_of(samples))
+    )
+
+
+def _sample(evaluation: Evaluation, backend: Backend, item: EvaluationItem, answers: Sequence[Answer]) -> Sample:
     assert evaluation.score is not None
+    asked, seconds = answers[0].prompt_ids or (), [answer.seconds for answer in answers if answer.seconds is not None]
     metrics = {name: float(value) for name, value in evaluation.score(item, answers).items()}
     return Sample(
         id=f"{item.id}:{content_hash(item)}",
@@ -104,8 +169,10 @@ def _sample(evaluation: Evaluation, item: EvaluationItem, answers: Sequence[Answ
         category=item.category,
         reasoning=answers[0].reasoning,
         group=item.group,
-        finish=answers[0].finish,
-        prompt_ids=answers[0].prompt_ids or (),
+        finish=next((answer.finish for answer in answers if answer.finish == "length"), answers[0].finish),
+        input=backend.template.decoded(asked) if asked and backend.template is not None else "",
+        seconds=round(sum(seconds), 4) if seconds else None,
+        prompt_ids=asked,
         weights=item.weights,
     )
 

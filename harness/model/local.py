@@ -6,6 +6,8 @@ Importing this module imports torch and transformers.
 from __future__ import annotations
 
 import contextlib
+import functools
+import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -14,28 +16,31 @@ import torch
 import transformers
 from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
 
-from harness.contract.backends import Answer, Capability, Identity, Request, Sampling
-from harness.errors import HarnessError
+from harness.contract.backends import Answer, Capability, Identity, Request, Sampling, Scorer
 from harness.measure.weights import weights_of
+from harness.model.likelihoods import BATCH_TOKENS, likelihoods
 from harness.model.load import LoadedVariant, positions_of
-from harness.model.logprobs import batch_logprobs
-from harness.template import BoundTemplate, fingerprint
-from harness.template.thoughts import thoughts_and_words
-
-SCORED_TOKENS = 8192  # in a batch, its padding included
+from harness.template import BoundTemplate
+from harness.template.exchange import identity_of, prompt_ids, read_answer, rendered_by, require_fits, stops_of
+from harness.variants import Variant
 
 
-class LocalBackend:
+class LocalBackend(Scorer):
     """A variant in the memory of this process. It can tell everything."""
 
-    def __init__(self, loaded: LoadedVariant, batch_size: int = 16) -> None:
-        self.loaded, self.batch_size = loaded, batch_size
+    def __init__(self, loaded: LoadedVariant, batch_size: int = 16, reason: str = "") -> None:
+        self.loaded, self.batch_size, self.reason = loaded, batch_size, reason
+        self.batch_tokens = BATCH_TOKENS
         self.name = loaded.variant.name
 
     @property
     def capabilities(self) -> frozenset[Capability]:
-        taken: dict[Capability, bool] = {"tools": self.template.takes_tools, "system": self.template.takes_system}
-        return frozenset(("token_ids", "logprobs", "template", "score", *(name for name in taken if taken[name])))
+        return frozenset(("token_ids", "logprobs", "template", "score", "weights", *rendered_by(self.template)))
+
+    @property
+    def variant(self) -> Variant:
+        """The variant that answers."""
+        return self.loaded.variant
 
     @property
     def template(self) -> BoundTemplate:
@@ -43,19 +48,30 @@ class LocalBackend:
         return self.loaded.template
 
     @property
+    def longest(self) -> int | None:
+        """The most tokens of a prompt with its answer."""
+        return positions_of(self.loaded.model)
+
+    @property
+    def longest_scored(self) -> int | None:
+        """The most tokens of a prompt with ids that are scored behind it: the last one is no input."""
+        return None if self.longest is None else self.longest + 1
+
+    @property
     def identity(self) -> Identity:
         return Identity(
-            weights_of(self.loaded.variant),
-            {
-                "name": self.template.name,
-                "sha256": fingerprint(self.template),
-                "stop_tokens": self.template.stop_tokens,
-            },
+            weights_of(self.variant),
+            self._template_identity,
             "transformers",
             transformers.__version__,
-            self.loaded.variant.model.dtype,
+            self.variant.model.dtype,
             str(self.loaded.device),
+            {"batch_size": self.batch_size, "reason": self.reason},
         )
+
+    @functools.cached_property
+    def _template_identity(self) -> dict[str, Any]:
+        return identity_of(self.template)
 
     def ask(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         """Yield the answers batch by batch, the longest prompts first.
@@ -63,67 +79,40 @@ class LocalBackend:
         Raises:
             HarnessError: for a prompt that does not fit.
         """
-        prompts = [self._ids(request) for request in requests]
-        longest = positions_of(self.loaded.model)
+        prompts = [prompt_ids(self.template, request) for request in requests]
+        scored: list[int] = []
         groups: dict[tuple[Sampling, bool], list[int]] = defaultdict(list)
         for index, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
-            if longest is not None and len(prompt) + request.sampling.max_tokens > longest:
-                raise HarnessError(
-                    f"{self.name}: a prompt of {len(prompt)} tokens, with {request.sampling.max_tokens} more for the "
-                    f"answer, does not fit into the model's {longest} tokens. Nothing is cut off: lower max_tokens, "
-                    f"or leave it out"
-                )
-            groups[request.sampling, request.logprobs].append(index)
+            require_fits(self, len(prompt), request)
+            (scored if request.scored else groups[request.sampling, request.logprobs]).append(index)
+        began = time.perf_counter()
+        pairs = [(prompts[index], requests[index].scored) for index in scored]
+        for number, one in likelihoods(self.loaded, pairs, self.batch_size, self.batch_tokens):
+            index = scored[number]
+            ids, seconds = requests[index].scored, time.perf_counter() - began
+            yield index, Answer("", "", ids, one.logprobs, tuple(prompts[index]), "", one.is_greedy, seconds)
         for settings, indices in groups.items():
             indices.sort(key=lambda index: (-len(prompts[index]), prompts[index]))
             for start in range(0, len(indices), self.batch_size):
                 batch = indices[start : start + self.batch_size]
                 yield from zip(batch, self._answers([prompts[index] for index in batch], *settings), strict=True)
 
-    def logprobs(self, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
-        """Return the log-probability (natural log, float32) of each token but the first of every sequence of ids."""
-        scored: dict[int, list[float]] = {}
-        batch: list[int] = []
-        order = sorted(range(len(sequences)), key=lambda index: (-len(sequences[index]), list(sequences[index])))
-        for index in order:
-            if batch and (len(batch) + 1) * len(sequences[batch[0]]) > SCORED_TOKENS:
-                scored |= self._scored(sequences, batch)
-                batch = []
-            batch.append(index)
-        scored |= self._scored(sequences, batch) if batch else {}
-        return [scored[index] for index in range(len(sequences))]
-
-    def _scored(self, sequences: Sequence[Sequence[int]], batch: Sequence[int]) -> dict[int, list[float]]:
-        scored = batch_logprobs(self.loaded.model, [sequences[index] for index in batch])
-        return dict(zip(batch, scored, strict=True))
-
-    def _ids(self, request: Request) -> list[int]:
-        if (messages := request.messages) is not None:
-            return list(self.template.prompt_ids(messages, request.tools))
-        if isinstance(request.prompt, str):
-            ids: list[int] = self.template.tokenizer.encode(request.prompt, add_special_tokens=False)
-            return ids
-        return list(request.prompt)  # type: ignore[arg-type]
-
     def _answers(self, prompts: Sequence[list[int]], sampling: Sampling, with_logprobs: bool) -> Iterator[Answer]:
         settings: dict[str, Any] = {"do_sample": sampling.temperature > 0}
         if settings["do_sample"]:
-            settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p}
+            settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
             if sampling.seed is not None:
                 torch.manual_seed(sampling.seed)
-        stops = sorted(self.template.stop_ids)
-        ids = generate(self.loaded, prompts, stops, sampling.stop, sampling.max_tokens, settings)
-        for prompt, row in zip(prompts, ids, strict=True):
-            ended = next((place for place, id in enumerate(row) if id in stops), None)
-            thoughts, words = thoughts_and_words(self.template, prompt, row[:ended])
-            text, is_cut_by_text = text_of(self.template.tokenizer, words, sampling.stop)
-            text = text.lstrip("\n") if len(words) < len(row[:ended]) else text
-            end = len(row) if ended is None else ended + 1
-            finish = "stop" if ended is not None or is_cut_by_text else "length"
-            chosen = None
+        began = time.perf_counter()
+        stops = stops_of(self.template, sampling.stop)
+        rows = generate(self.loaded, prompts, stops.ids, stops.texts, sampling.max_tokens, settings)
+        seconds = time.perf_counter() - began
+        for prompt, row in zip(prompts, rows, strict=True):
+            read = read_answer(self.template, prompt, row, stops)
+            ids, chosen = tuple(row[: read.length]), None
             if with_logprobs:  # scored afterwards: keeping the logits of every step takes a vocabulary a token
-                chosen = tuple(self.logprobs([[*prompt, *row[:end]]])[0][len(prompt) - 1 :])
-            yield Answer(text, finish, tuple(row[:end]), chosen, tuple(prompt), thoughts)
+                chosen = next(one.logprobs for _, one in likelihoods(self.loaded, [(prompt, ids)], 1))
+            yield Answer(read.text, read.finish, ids, chosen, tuple(prompt), read.reasoning, seconds=seconds)
 
 
 def generate(
@@ -161,15 +150,6 @@ def generate(
         )
     answers: list[list[int]] = out[:, width:].tolist()
     return answers
-
-
-def text_of(tokenizer: Any, ids: Sequence[int], stop_texts: Sequence[str]) -> tuple[str, bool]:
-    """Return the text of an answer without its stop token, cut where a stop text begins, and True where it was cut."""
-    whole: str = tokenizer.decode(ids, skip_special_tokens=True)
-    text = whole
-    for stop in stop_texts:
-        text = text.split(stop, 1)[0]
-    return text, text != whole
 
 
 @contextlib.contextmanager

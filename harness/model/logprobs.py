@@ -58,16 +58,11 @@ def target_scores(model: Any, batch: Batch) -> Scores:
 
 def sequence_logprobs(model: Any, input_ids: Sequence[int]) -> list[float]:
     """Return the log-probability of each token but the first, given those before it: len(input_ids) - 1 figures."""
-    return batch_logprobs(model, [input_ids])[0]
-
-
-def batch_logprobs(model: Any, sequences: Sequence[Sequence[int]]) -> list[list[float]]:
-    """Return what `sequence_logprobs` returns of each sequence, from one forward pass."""
-    items = [Item((Example(list(ids), [True] * len(ids)),), ("answer",)) for ids in sequences]
-    batch = padded(items, pad_id=0, device=next(model.parameters()).device)
+    item = Item((Example(list(input_ids), [True] * len(input_ids)),), ("answer",))
+    batch = padded([item], pad_id=0, device=next(model.parameters()).device)
     with torch.no_grad():
-        logprobs = target_logprobs(model, batch)
-    return [part.tolist() for part in logprobs.split([max(len(ids) - 1, 0) for ids in sequences])]
+        logprobs: list[float] = target_logprobs(model, batch).tolist()
+    return logprobs
 
 
 def _hidden_of_targets(model: Any, batch: Batch) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,7 +11,6 @@ from torch import Tensor
 from harness.contract.batches import Batch
 from harness.model.batching import padded
 from harness.model.forward import last_hidden
-from harness.model.logprobs import target_logprobs
 from harness.nouns import Item
 
 if TYPE_CHECKING:
@@ -39,24 +38,12 @@ def score_items(loaded: LoadedVariant, items: Sequence[Item], batch_tokens: int)
     Batches are of like lengths, the longest first.
     """
     assert loaded.head is not None
-    yield from _figures(loaded, items, batch_tokens, lambda batch: document_scores(loaded.model, loaded.head, batch))
-
-
-def logprob_items(loaded: LoadedVariant, items: Sequence[Item], batch_tokens: int) -> Iterator[tuple[int, list[float]]]:
-    """Yield the summed log-probability of each example's supervised tokens, with the item's number, as above."""
-    yield from _figures(
-        loaded, items, batch_tokens, lambda batch: batch.by_document(target_logprobs(loaded.model, batch))
-    )
-
-
-def _figures(
-    loaded: LoadedVariant, items: Sequence[Item], batch_tokens: int, of: Callable[[Batch], Tensor]
-) -> Iterator[tuple[int, list[float]]]:
     order = sorted(range(len(items)), key=lambda index: -_longest(items[index]))
     for batch in _batches(items, order, batch_tokens):
         chosen = [items[index] for index in batch]
         with torch.no_grad():
-            figures = of(padded(chosen, loaded.template.pad_id, loaded.device)).tolist()
+            padded_rows = padded(chosen, loaded.template.pad_id, loaded.device)
+            figures = document_scores(loaded.model, loaded.head, padded_rows).tolist()
         for index, item in zip(batch, chosen, strict=True):
             yield index, [figures.pop(0) for _ in item.examples]
 

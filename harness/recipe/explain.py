@@ -48,9 +48,9 @@ def explain(error: pydantic.ValidationError, document: Document, where: tuple[An
                 .removesuffix(" after validation, not 0")
             )
             expected = expected[0].lower() + expected[1:]
-            lines[key] = f"{lines[key]}, or {expected}" if key in lines else (
-                f"{about}{key!r} is {problem['input']!r}: {expected}"
-            )  # fmt: skip
+            # Of keys that do not go together, the message names them, and the whole section is no news.
+            wrong = f"{about}{key!r} is {problem['input']!r}: " if problem["loc"] else about
+            lines[key] = f"{lines[key]}, or {expected}" if key in lines else f"{wrong}{expected}"
     return "\n".join(lines.values())
 
 

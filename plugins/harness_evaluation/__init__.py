@@ -12,7 +12,7 @@ from harness.extras import installed_version
 
 @harness.hookimpl
 def register_evaluations(register: Callable[[harness.Evaluation], None]) -> None:
-    from harness_evaluation import human, ifeval, instruct, judge, preferences, tasks, val_loss
+    from harness_evaluation import human, ifeval, instruct, judge, perplexity, preferences, tasks, val_loss
 
     register(tasks.EVALUATION)
     register(instruct.EVALUATION)
@@ -21,6 +21,7 @@ def register_evaluations(register: Callable[[harness.Evaluation], None]) -> None
     register(human.EVALUATION)
     register(preferences.EVALUATION)
     register(val_loss.EVALUATION)
+    register(perplexity.EVALUATION)
 
 
 @harness.hookimpl

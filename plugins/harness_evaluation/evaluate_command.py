@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 import json
-import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,14 +14,11 @@ import click
 from harness.cli.context import Context
 from harness.errors import HarnessError, known_names, nearest
 from harness.plugins.registry import FIRST_PARTY, Registry
-from harness_evaluation.tables import print_figures
+from harness_evaluation.tables import print_table
 
 if TYPE_CHECKING:
-    from harness.contract import Backend, Evaluation
-    from harness.measure.records import Record
-    from harness.nouns import Result
+    from harness.contract import Evaluation
     from harness.recipe import EvaluateSpec, Recipe
-    from harness.run import Events
     from harness.variants import Variant
 
 
@@ -65,6 +60,26 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Ask plain models through this chat template, not their own, by its name or as in a recipe.",
 )
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "engine", "local"]),
+    default="auto",
+    show_default=True,
+    envvar="HARNESS_BACKEND",
+    help="Ask through one engine for all variants, or load each into this process; auto: the engine where it can.",
+)
+@click.option("--endpoint", metavar="URL", help="Ask this running engine, one of `harness serve`, for all variants.")
+@click.option(
+    "--repeat-share",
+    type=click.FloatRange(0, 1),
+    default=0.05,
+    show_default=True,
+    help="Ask this share of the items twice, to see the engine's own noise.",
+)
+@click.option("--again", is_flag=True, help="Ask anew what is answered already.")
+@click.option("--keep-remote", is_flag=True, help="Keep the answers of remote models, too, by their names alone.")
+@click.option("--inspect", type=click.IntRange(min=1), metavar="N", help="Print what N items would send; ask nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the items, tokens and time that it would take; ask nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout and nothing else.")
 @click.pass_obj
 def command(
@@ -78,6 +93,13 @@ def command(
     sets: tuple[str, ...],
     dtype: str | None,
     template: str | None,
+    backend: Any,
+    endpoint: str | None,
+    repeat_share: float,
+    again: bool,
+    keep_remote: bool,
+    inspect: int | None,
+    dry_run: bool,
     as_json: bool,
 ) -> None:
     """Measure variants on the same items and show them side by side.
@@ -85,7 +107,7 @@ def command(
     A VARIANT is a run, RUN@base (its base model, asked through the run's template), a model folder, a hub id, the
     folder of a PEFT adapter, or a remote model (openai:https://host/v1#model, its key in OPENAI_API_KEY).
     Every item is kept in the run's evaluations/, for `harness compare`; records of other weights or settings stay
-    beside it.
+    beside it. Answers are kept as they come: stopped anyhow, the same command goes on where it was.
 
     \b
     harness evaluate demo@base demo
@@ -95,10 +117,12 @@ def command(
     """
     from rich.markup import escape
 
-    from harness.contract.events import Evaluated
     from harness.recipe import load_recipe
     from harness.run import Events
     from harness.variants import resolve_variants
+    from harness_evaluation.backends import choose
+    from harness_evaluation.looking import look_first
+    from harness_evaluation.measuring import Asking, measure_all
 
     resolved = resolve_variants(variants, context.runs_folder, context.plugins, template)
     recipe = load_recipe(recipe_path, context.plugins) if recipe_path else _shared_recipe(resolved, need=not tasks)
@@ -107,20 +131,22 @@ def command(
     sets += () if limit is None else (f"limit={limit}",)
     specs = _with_sets(specs, sets)
     resolved = tuple(_as_asked(variant, recipe if recipe_path else None, dtype, specs, context) for variant in resolved)
-
-    records: list[Record] = []
+    if inspect is not None or dry_run:
+        look_first(context, resolved, specs, recipe, repeat_share, inspect)
+        return
+    needs = {name: known[name].needed(options) for name, options in specs}
+    choice = choose(resolved, needs, context.plugins, backend, endpoint)
+    if choice.kind != "remote":
+        click.echo(f"Asked through the {choice.kind} backend: {choice.reason}", err=True)
     events = Events.to(recipe.track if recipe else (), context.plugins)
-    for variant in resolved:
-        measured, results = _measure(variant, specs, recipe, context, events)
-        records += measured
-        name, folder = (variant.run.name, variant.run.folder) if variant.run else (None, None)
-        events.send(Evaluated(name, variant.name, results, folder))
+    asking = Asking(repeat_share, again, keep_remote)
+    records = measure_all(resolved, specs, recipe, choice, asking, context, events)
     if as_json:
         click.echo(
             json.dumps([{**record.entries, "path": str(record.path)} for record in records], indent=2, default=str)
         )
     else:
-        _print_table(context, resolved, records)
+        print_table(context, resolved, records)
         if len(variants) > 1:
             names = " ".join(variants[:2])
             context.console.print(f"[dim]Is a difference real?  [/dim]harness compare {escape(names)}", soft_wrap=True)
@@ -242,109 +268,3 @@ def _as_asked(
     if without and variant.chat_folder is None and template is None:
         template = "plain"  # nothing is rendered, and the model may have no template of its own
     return dataclasses.replace(variant, model=model, template=template)
-
-
-def _dumped(options: EvaluateSpec) -> dict[str, Any]:
-    return options.model_dump(mode="json", exclude={"evaluation"})
-
-
-def _measure(
-    variant: Variant, specs: Sequence[tuple[str, Any]], recipe: Recipe | None, context: Context, events: Events
-) -> tuple[list[Record], tuple[Result, ...]]:
-    """Run all evaluations on one variant, and write each result and show it to trackers as soon as it is there."""
-    from harness.contract import EvaluationContext
-    from harness.contract.events import MOST_SAMPLES, Samples
-    from harness.measure.records import folder_of, write_record
-    from harness.measure.runner import results
-    from harness.measure.soundness import checked
-    from harness_evaluation.progress import progress_bar
-
-    evaluations = context.plugins.evaluations
-    around = EvaluationContext(recipe, context.plugins, functools.partial(_backend_named, context))
-    backend = _backend_of(variant, context)
-    identity = backend.identity
-    folder = folder_of(variant, context.runs_folder, identity.weights)
-    records, measured = [], []
-    for name, options in specs:
-        began = time.perf_counter()
-        with contextlib.ExitStack() as stack:
-            progress = {}
-            if evaluations[name].items is not None:  # the others have a bar of their own
-                bar = stack.enter_context(progress_bar(f"{variant.name}  {name}"))
-                progress = {"expect": bar.expect, "advance": bar.advance}
-            outcome = results(evaluations[name], backend, options, around, **progress)
-            for result in checked(outcome, evaluations[name].name, evaluations.owner(name)):
-                seconds = time.perf_counter() - began
-                records.append(write_record(variant, identity, name, _dumped(options), result, folder, seconds))
-                measured.append(result)
-                of_run, place = (variant.run.name, variant.run.folder) if variant.run else (None, None)
-                events.send(Samples(of_run, variant.name, result.task, result.samples[:MOST_SAMPLES], place))
-    return records, tuple(measured)
-
-
-def _backend_of(variant: Variant, context: Context) -> Backend:
-    """Return the Backend of a variant: the endpoint of a remote one, else its weights, loaded."""
-    if variant.remote is not None:
-        from harness.client.served import HttpBackend
-
-        return HttpBackend.of_remote(variant.remote, variant.name)
-    from harness.model.load import free_memory, load_variant
-    from harness.model.local import LocalBackend
-
-    free_memory()  # that of the variant measured before: two may not fit beside each other
-    return LocalBackend(load_variant(variant, context.plugins))
-
-
-def _backend_named(context: Context, name: str) -> Backend:
-    """Return the Backend of another variant, for an evaluation that compares answers with those of one."""
-    from harness.variants import resolve_variant
-
-    return _backend_of(resolve_variant(name, context.runs_folder, context.plugins), context)
-
-
-def _print_table(context: Context, variants: Sequence[Variant], records: Sequence[Record]) -> None:
-    from rich.markup import escape
-    from rich.table import Table
-
-    table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 3, 0, 0))
-    table.add_column("task", overflow="fold")
-    table.add_column("metric", overflow="fold")
-    for variant in variants:
-        table.add_column(escape(variant.name), justify="right")
-    table.add_column("n", justify="right")
-    rows: dict[tuple[str, str], dict[str, Record]] = {}  # an evaluation may be named twice, with other options
-    for record in records:
-        rows.setdefault((record.task, json.dumps(record.entries["options"])), {})[record.variant] = record
-    for (task, _), measured in rows.items():
-        shown_task = task
-        for metric, score in next(iter(measured.values())).scores.items():
-            _, slash, category = metric.partition("/")
-            cells = [shown(measured[v.name].scores.get(metric)) if v.name in measured else "" for v in variants]
-            arrow = "" if slash else (" ↑" if score.higher_is_better else " ↓")
-            name = f"  [dim]{escape(category)}[/dim]" if slash else f"{escape(metric)}{arrow}"
-            style = "dim" if slash else ""
-            table.add_row(
-                escape(shown_task), name, *(f"[{style}]{c}[/{style}]" if style else c for c in cells), str(score.n)
-            )
-            shown_task = ""
-    print_figures(context.console, table, labels=2)
-    dtypes = ", ".join(dict.fromkeys(_weights(variant) for variant in variants))
-    context.console.print(
-        f"\n[dim]value ± standard error; ↑ more is better, ↓ less is better; weights in {dtypes}[/dim]"
-    )
-    for record in records:
-        for warning in record.warnings:
-            context.console.print(
-                f"[yellow]{escape(record.variant)}, {escape(record.task)}: {escape(warning)}[/yellow]"
-            )
-
-
-def _weights(variant: Variant) -> str:
-    return variant.model.dtype if variant.remote is None else "an endpoint's own type"
-
-
-def shown(score: Any) -> str:
-    """Return a score for people: value ± standard error."""
-    if score is None or score.value is None:
-        return "–"
-    return f"{score.value:.3f}" + (f" ± {score.stderr:.3f}" if score.stderr is not None else "")

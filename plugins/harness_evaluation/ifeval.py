@@ -6,8 +6,10 @@ counted; nothing is downloaded for them.
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import importlib.util
+import io
 import itertools
 import json
 import sys
@@ -44,8 +46,8 @@ class IfevalOptions(Options):
 
 def items(options: IfevalOptions, context: EvaluationContext) -> Iterator[EvaluationItem | LeftOut]:
     """Yield a prompt each. Raises HarnessError for a row that is none, and for an instruction without a checker."""
-    known = _checkers().INSTRUCTION_DICT
     sentences = sentence_data.is_here()
+    known = _checkers().INSTRUCTION_DICT
     languages = importlib.util.find_spec("langdetect") is not None
     for row in itertools.islice(_rows(options), options.limit):
         names = row["instruction_id_list"]
@@ -109,7 +111,7 @@ def _checkers() -> Any:
     else:
         importlib.import_module("langdetect").DetectorFactory.seed = 0
     try:
-        with unittest.mock.patch.object(nltk, "download"):
+        with unittest.mock.patch.object(nltk, "download"), contextlib.redirect_stdout(io.StringIO()):  # it would say so
             return importlib.import_module("lm_eval.tasks.ifeval.instructions_registry")
     finally:
         if is_missing:

@@ -69,11 +69,16 @@ class JudgeOptions(Options):
             return {**values, "question": own}
         return values
 
+    @pydantic.field_validator("judge")
+    @classmethod
+    def _names_a_remote(cls, judge: str) -> str:
+        url, _, model = judge.removeprefix(SCHEME).partition("#")
+        if not judge.startswith(SCHEME) or not url.startswith(("http://", "https://")) or not model:
+            raise ValueError(f"expected {SCHEME}https://host/v1#model")
+        return judge
+
     @pydantic.model_validator(mode="after")
     def _goes_together(self) -> Self:
-        url, _, model = self.judge.removeprefix(SCHEME).partition("#")
-        if not self.judge.startswith(SCHEME) or not url.startswith(("http://", "https://")) or not model:
-            raise ValueError(f"judge is {self.judge!r}, expected {SCHEME}https://host/v1#model")
         if self.against is not None and self.against_path is not None:
             raise ValueError("against and against_path exclude each other")
         if self.mode == "grades" and (self.against or self.against_path):
@@ -110,19 +115,17 @@ def run(backend: Backend, options: JudgeOptions, context: EvaluationContext) -> 
     from harness_evaluation.judging import Judge
 
     questions = read_questions(options.questions_path)[: options.limit]
-    with progress_bar(f"{backend.name}  judge") as bar:
-        turns = sum(len(question.turns) for question in questions)
-        bar.expect(turns)
-        answers = answered(backend, questions, options.max_tokens, bar.advance)
+    answers = answered(backend, questions, options.max_tokens)
+    with progress_bar(f"judge of {backend.name}") as bar:
         judge = functools.partial(
             Judge, _remote(options), os.environ.get(options.key_variable), max_tokens=options.verdict_tokens,
             tries=options.tries, advance=bar.advance,
         )  # fmt: skip
         if options.mode == "grades":
-            bar.expect(turns)
+            bar.expect(sum(map(len, answers)))
             yield _graded(backend.name, questions, answers, options, _with_limits(judge, options))
             return
-        other, others = _others(backend.name, questions, options, context, bar.expect, bar.advance)
+        other, others = _others(backend.name, questions, options, context)
         bar.expect(2 * len(questions))
         judged = judged_pairs(_with_limits(judge, options), options.asked, questions, answers, others)
         yield _compared((backend.name, other), questions, answers, others, judged, options)
@@ -136,22 +139,21 @@ EVALUATION = Evaluation(
     lambda options, context: (
         (question.id, turn) for question in read_questions(options.questions_path) for turn in question.turns
     ),
+    requests=lambda backend, options, context: (
+        _request(question, (), options.max_tokens)
+        for question in read_questions(options.questions_path)[: options.limit]
+    ),  # later turns depend on the answers to these
 )
 
 
-def answered(
-    backend: Backend, questions: Sequence[Question], max_tokens: int, advance: Callable[[int], None] = lambda n: None
-) -> list[list[Answer]]:
+def answered(backend: Backend, questions: Sequence[Question], max_tokens: int) -> list[list[Answer]]:
     """Return the answers to all turns of each question; a later turn is asked with the answers before it."""
     answers: list[list[Answer]] = [[] for _ in questions]
     for turn in range(max(len(question.turns) for question in questions)):
         asked = [number for number, question in enumerate(questions) if len(question.turns) > turn]
-        requests = [
-            Request(_messages(questions[number], answers[number]), sampling=Sampling(max_tokens)) for number in asked
-        ]
+        requests = [_request(questions[number], answers[number], max_tokens) for number in asked]
         for index, answer in backend.ask(requests):
             answers[asked[index]].append(answer)
-            advance(1)
     return answers
 
 
@@ -271,7 +273,7 @@ def _graded(
     missing = grades.count(None)
     left_out = {"left_out": {"the judge gave no grade": missing}} if missing else {}
     warnings = (f"{missing} of {len(grades)} answers are left out: the judge gave them no grade",) if missing else ()
-    return Result("judge", scores, samples, _details(options) | left_out, warnings)
+    return Result("judge_grades", scores, samples, _details(options) | left_out, warnings)
 
 
 def _sample(
@@ -306,8 +308,6 @@ def _others(
     questions: Sequence[Question],
     options: JudgeOptions,
     context: EvaluationContext,
-    expect: Callable[[int], None],
-    advance: Callable[[int], None],
 ) -> tuple[str, list[list[str]]]:
     """Return the name of what is compared with, and its answers to all turns of each question."""
     if options.against_path is not None:
@@ -327,8 +327,7 @@ def _others(
     except HarnessError as error:
         advice = "" if options.against else ". Name what to compare with: `against: VARIANT` or `against_path: FILE`"
         raise HarnessError(f"judge: {error}{advice}") from None
-    expect(sum(len(question.turns) for question in questions))
-    answers = answered(other, questions, options.max_tokens, advance)
+    answers = answered(other, questions, options.max_tokens)
     return against, [[answer.text for answer in one] for one in answers]
 
 
@@ -356,12 +355,13 @@ def _agreement(
     return statistics.mean(agrees, groups=people) if agrees else None
 
 
-def _messages(question: Question, answers: Sequence[Answer]) -> tuple[Message, ...]:
-    """Return the conversation up to the next turn."""
+def _request(question: Question, answers: Sequence[Answer], max_tokens: int) -> Request:
+    """Return the next turn, asked with the answers before it."""
     messages: list[Message] = []
     for asked, answer in zip(question.turns, answers, strict=False):
         messages += [Message("user", asked), Message("assistant", answer.text)]
-    return (*messages, Message("user", question.turns[len(answers)]))
+    messages.append(Message("user", question.turns[len(answers)]))
+    return Request(tuple(messages), sampling=Sampling(max_tokens))
 
 
 def _turns(question: Question, answers: Sequence[str]) -> list[tuple[str, str]]:
@@ -383,7 +383,8 @@ def _with_limits(judge: Callable[..., Judge], options: JudgeOptions) -> Judge:
     """Return the judge with its limits, and the journal of its answers in the cache folder."""
     from harness.client.asking import Limits
     from harness.files import cache_folder
+    from harness.measure.answers import Journal
 
     limits = Limits(concurrency=options.concurrency, budget_tokens=options.budget_tokens)
     name = hashlib.sha256(options.judge.encode()).hexdigest()[:16]
-    return judge(limits=limits, journal=cache_folder() / "verdicts" / f"{name}.jsonl")
+    return judge(limits=limits, journal=Journal(cache_folder() / "verdicts" / f"{name}.jsonl"))

@@ -11,12 +11,12 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.client.asking import BudgetUsedUp, Client, Limits, Spent
+from harness.contract import Answer
 from harness.errors import HarnessError
-from harness.files import append_json_line
+from harness.measure.answers import KEY_LENGTH, Journal
 from harness.nouns import Remote
 
 T = TypeVar("T")
@@ -32,7 +32,7 @@ class Judge:
     remote: Remote
     api_key: str | None
     limits: Limits
-    journal: Path
+    journal: Journal
     max_tokens: int = 512
     tries: int = 3
     spent: Spent = field(default_factory=Spent)
@@ -45,13 +45,12 @@ class Judge:
             HarnessError: where the budget ends before; what was answered until then is kept.
             EndpointError: where the endpoint cannot be used.
         """
-        known = _journal(self.journal)
         verdicts: list[T | None] = [None] * len(questions)
         done = 0
 
         async def one(client: Client, index: int) -> None:
             nonlocal done
-            verdicts[index] = await self._verdict(client, questions[index], read, reminder, known)
+            verdicts[index] = await self._verdict(client, questions[index], read, reminder)
             done += 1
             self.advance(1)
 
@@ -72,25 +71,24 @@ class Judge:
                     f"Set a larger budget_tokens, and measure again: only the others are asked"
                 ) from None
             raise first from None
+        finally:
+            self.journal.close()
         return verdicts
 
-    async def _verdict(
-        self, client: Client, question: str, read: Callable[[str], T | None], reminder: str, known: dict[str, str]
-    ) -> T | None:
+    async def _verdict(self, client: Client, question: str, read: Callable[[str], T | None], reminder: str) -> T | None:
         messages = [{"role": "user", "content": question}]
         for _ in range(self.tries):
             body = {"model": self.remote.model, "messages": messages, "temperature": 0, "max_tokens": self.max_tokens}
             key = _key(self.remote, body)
-            if key not in known:
-                text = await client.post("/chat/completions", body, _text)
-                append_json_line(self.journal, {"key": key, "text": text})
-                known[key] = text
-            if (verdict := read(known[key])) is not None:
+            if (answer := self.journal.get(key)) is None:
+                answer = Answer(await client.post("/chat/completions", body, _text), "stop")
+                self.journal.put(key, answer)
+            if (verdict := read(answer.text)) is not None:
                 return verdict
             # The same question would get the same answer, so that the next try says what is missing.
             messages = [
                 messages[0],
-                {"role": "assistant", "content": known[key]},
+                {"role": "assistant", "content": answer.text},
                 {"role": "user", "content": reminder},
             ]
         return None
@@ -102,16 +100,4 @@ def _text(answer: Any) -> str:
 
 
 def _key(remote: Remote, body: Mapping[str, Any]) -> str:
-    return hashlib.sha256(json.dumps([str(remote), body], sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _journal(path: Path) -> dict[str, str]:
-    """Return the answers in a journal by their keys; a last line that was cut off by a kill is passed over."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        return {}
-    whole = path.read_bytes()
-    if whole and not whole.endswith(b"\n"):
-        path.write_bytes(whole[: whole.rfind(b"\n") + 1])
-    lines = (json.loads(line) for line in path.read_text(encoding="utf-8").split("\n") if line)
-    return {line["key"]: line["text"] for line in lines}
+    return hashlib.sha256(json.dumps([str(remote), body], sort_keys=True).encode()).hexdigest()[:KEY_LENGTH]

@@ -9,19 +9,19 @@ from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
-from harness.contract import Backend, Evaluation, EvaluationContext
+from harness.contract import Backend, Evaluation, EvaluationContext, Request
 from harness.measure import statistics
 from harness.nouns import Result, Sample, Score
 from harness.options import Options
 from harness.recipe import DataSource
 from harness_evaluation.held_out import encoded_held_out
-from harness_evaluation.local import LOCAL, loaded_of
+from harness_evaluation.local import in_batches, loaded_of, variant_of
 from harness_evaluation.progress import progress_bar
-from harness_evaluation.val_loss import trained_on
+from harness_evaluation.val_loss import logprobs_of, scoring, trained_on
 
 if TYPE_CHECKING:
-    from harness.model.load import LoadedVariant
     from harness.nouns import Item
+    from harness.template import BoundTemplate
 
 Positive = Annotated[int, Field(gt=0)]
 
@@ -40,19 +40,18 @@ def run(backend: Backend, options: PreferenceOptions, context: EvaluationContext
     More log-probability, and more of it a token, so that a longer completion is not at a disadvantage. A reward model's
     scores are compared as they are in both. A tie counts half.
     """
-    loaded = loaded_of(backend)
     sources, encoded = encoded_held_out(
-        options.data, context, loaded.template, changed={}, reads="pairs", reader="the evaluation 'preferences'",
+        options.data, context, backend.template, changed={}, reads="pairs", reader="the evaluation 'preferences'",
         kind="pairs",
     )  # fmt: skip
     items = encoded.items[: options.limit]
-    by = "score" if loaded.head is not None else "log-probability"
-    figures = _figures(loaded, items, options.batch_tokens)
-    samples = tuple(_as_sample(loaded, item, figures[number], by) for number, item in enumerate(items))
+    by = "score" if variant_of(backend).head is not None else "log-probability"
+    figures = (_scores if by == "score" else _logprobs)(backend, items, options.batch_tokens)
+    samples = tuple(_as_sample(backend.template, item, figures[number], by) for number, item in enumerate(items))
     names = samples[0].metrics
     scores = {name: Score(*statistics.of_samples(samples, name)) for name in names}
     examples = [example for item in items for example in item.examples]
-    trained = trained_on(loaded, examples)
+    trained = trained_on(backend, examples)
     details = {
         "data": [source.model_dump() for source in sources],
         "data_sha256": encoded.sha256,
@@ -67,29 +66,46 @@ def run(backend: Backend, options: PreferenceOptions, context: EvaluationContext
     yield Result("preferences", scores, samples, details, warnings)
 
 
+def requests(backend: Backend, options: PreferenceOptions, context: EvaluationContext) -> Iterator[Request]:
+    """Yield what is scored: both completions of each pair."""
+    _, encoded = encoded_held_out(
+        options.data, context, backend.template, changed={}, reads="pairs", reader="the evaluation 'preferences'",
+        kind="pairs",
+    )  # fmt: skip
+    yield from (scoring(example) for item in encoded.items[: options.limit] for example in item.examples)
+
+
 EVALUATION = Evaluation(
     "preferences",
     "how often the chosen completion of held-out pairs is preferred, by score or log-probability",
     PreferenceOptions,
     run,
-    needs=LOCAL,
+    needs=("template", "score"),
+    requests=requests,
 )
 
 
-def _figures(loaded: LoadedVariant, items: Sequence[Item], batch_tokens: int) -> dict[int, list[float]]:
-    from harness.model.scores import logprob_items, score_items
+def _logprobs(backend: Backend, items: Sequence[Item], batch_tokens: int) -> dict[int, list[float]]:
+    """Return the log-probability of both completions of each pair."""
+    with in_batches(backend, tokens=batch_tokens):
+        figures = iter(logprobs_of(backend, [example for item in items for example in item.examples]))
+    return {number: [next(figures) for _ in item.examples] for number, item in enumerate(items)}
 
-    ask = logprob_items if loaded.head is None else score_items
+
+def _scores(backend: Backend, items: Sequence[Item], batch_tokens: int) -> dict[int, list[float]]:
+    """Return the score that a reward model gives both completions of each pair."""
+    from harness.model.scores import score_items
+
     figures = {}
-    with progress_bar(f"{loaded.variant.name}  preferences") as bar:
+    with progress_bar(f"{backend.name}  preferences") as bar:
         bar.expect(len(items))
-        for number, of_examples in ask(loaded, items, batch_tokens):
+        for number, of_examples in score_items(loaded_of(backend), items, batch_tokens):
             figures[number] = of_examples
             bar.advance(1)
     return figures
 
 
-def _as_sample(loaded: LoadedVariant, item: Item, figures: list[float], by: str) -> Sample:
+def _as_sample(template: BoundTemplate, item: Item, figures: list[float], by: str) -> Sample:
     """Return the record of one pair."""
     chosen, rejected = figures
     lengths = [1, 1] if by == "score" else [example.supervised for example in item.examples]
@@ -97,7 +113,7 @@ def _as_sample(loaded: LoadedVariant, item: Item, figures: list[float], by: str)
         "win_rate": _wins(chosen, rejected),
         "win_rate_per_token": _wins(chosen / lengths[0], rejected / lengths[1]),
     }
-    prompt, texts = _texts(loaded, item)
+    prompt, texts = _texts(template, item)
     ids = [[list(example.input_ids), list(map(int, example.loss_mask))] for example in item.examples]
     content = hashlib.sha256(json.dumps(ids).encode()).hexdigest()
     return Sample(
@@ -116,9 +132,9 @@ def _wins(chosen: float, rejected: float) -> float:
     return 0.5 if chosen == rejected else float(chosen > rejected)
 
 
-def _texts(loaded: LoadedVariant, item: Item) -> tuple[str, list[str]]:
+def _texts(template: BoundTemplate, item: Item) -> tuple[str, list[str]]:
     """Return the prompt and the two completions as text."""
-    decode = loaded.template.tokenizer.decode
+    decode = template.tokenizer.decode
     starts = [list(example.loss_mask).index(True) for example in item.examples]
     texts = [
         decode(example.input_ids[start:], skip_special_tokens=True).strip()

@@ -1,33 +1,34 @@
-"""The evaluation `lm_eval`: tasks of the LM Evaluation Harness, asked of a loaded variant through its own template."""
+"""The evaluation `lm_eval`: tasks of the LM Evaluation Harness, asked through a variant's own template."""
 
 from __future__ import annotations
 
 import contextlib
 import functools
 import itertools
+import json
 import logging
-import math
 import os
 import random
 import sys
 import unittest.mock
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Self
 
 import pydantic
 from pydantic import Field
 
-from harness.contract import Backend, Evaluation, EvaluationContext
+from harness.contract import Backend, Evaluation, EvaluationContext, Request
+from harness.contract.backends import Capability
 from harness.errors import HarnessError, first_line, known_names, nearest
 from harness.extras import require
-from harness.measure import statistics
-from harness.measure.records import categories
-from harness.nouns import Result, Sample, Score
+from harness.measure.answers import KeptBackend
+from harness.measure.runner import repeated
+from harness.nouns import Result
 from harness.options import Options
-from harness_evaluation.local import LOCAL, loaded_of
+from harness_evaluation.local import in_batches, loaded_of
 from harness_evaluation.progress import progress_bar
+from harness_evaluation.task_results import Reading, as_result, of_group
 
 Positive = Annotated[int, Field(gt=0)]
 BOOTSTRAP_ITERATIONS = 1000  # for metrics of the whole corpus, such as F1 or BLEU; a mean needs none
@@ -58,34 +59,108 @@ class LmEvalOptions(Options):
         return self
 
 
+def needs(options: LmEvalOptions) -> tuple[Capability, ...]:
+    """Return what a measurement needs of a backend: as lm-eval, the model itself."""
+    return ("template", "weights") if options.as_lm_eval else ("template", "token_ids", "score")
+
+
 def run(backend: Backend, options: LmEvalOptions, context: EvaluationContext) -> Iterator[Result]:
-    """Yield the results, one a task.
+    """Yield the results, one a task, and one a group of tasks.
 
     Raises:
         HarnessError: for a task that is not there or cannot be loaded, and a prompt that does not fit the model.
     """
-    loaded = loaded_of(backend)
     require("lm_eval", "evaluation")
-    with quiet(), progress_bar(f"{loaded.variant.name}  {' '.join(options.tasks)}") as bar:
-        import lm_eval
-
-        from harness_evaluation.chat_lm import ChatLM, LmEvalLM
-
+    with quiet(), contextlib.ExitStack() as stack:
         _seed(options)  # before the tasks are loaded: some draw their items, or the order of choices
         asked = load_tasks(options)
-        model = (LmEvalLM if options.as_lm_eval else ChatLM)(loaded, options.batch_size, bar)
-        # Not `simple_evaluate`: it ends each call with a report of the environment that takes seven seconds.
-        output = lm_eval.evaluate(
-            lm=model,
-            task_dict=asked,
-            limit=options.limit,
-            bootstrap_iters=BOOTSTRAP_ITERATIONS,
-            system_instruction=options.system_prompt,
-            apply_chat_template=options.apply_chat_template,
-            fewshot_as_multiturn=options.apply_chat_template,
-        )
+        model = _model(backend, options, stack)
+        output = _evaluated(model, asked, options, limit=options.limit)
+        again: Mapping[str, Any] = {}
+        if context.repeat_share and not options.as_lm_eval:
+            twice = {name: _asked_twice(task, context.repeat_share) for name, task in asked["tasks"].items()}
+            second = _second(backend, options)
+            again = _evaluated(second, asked, options, samples=twice)["samples"]
+    reading = Reading(model.questions, model.answers, getattr(model, "template", None))
     for name, task in asked["tasks"].items():
-        yield _as_result(name, task, output, model.questions)
+        yield as_result(name, task, output, reading, again.get(name, ()))
+    for name, group in asked.get("groups", {}).items():
+        yield from of_group(name, group, output)
+
+
+def requests(backend: Backend, options: LmEvalOptions, context: EvaluationContext) -> Iterator[Request]:
+    """Yield what the tasks ask, and again what is asked twice; nothing where lm-eval asks by itself."""
+    if options.as_lm_eval:
+        return
+    require("lm_eval", "evaluation")
+    with quiet():
+        from harness_evaluation.backend_lm import BackendLM
+
+        _seed(options)
+        model, twice = BackendLM(backend), []
+        for task in load_tasks(options)["tasks"].values():
+            _build(task, model, options)
+            chosen = set(_asked_twice(task, context.repeat_share)) if context.repeat_share else set()
+            yield from model.requests_of(task.instances)
+            twice += [instance for instance in task.instances if instance.doc_id in chosen]
+        yield from model.requests_of(twice)
+
+
+def _model(backend: Backend, options: LmEvalOptions, stack: contextlib.ExitStack) -> Any:
+    """Return lm-eval's model: over the backend, or its own over the weights in this process."""
+    if options.as_lm_eval:
+        from harness_evaluation.own_lm import LmEvalLM
+
+        bar = stack.enter_context(progress_bar(f"{backend.name}  {' '.join(options.tasks)}"))
+        return LmEvalLM(loaded_of(backend), options.batch_size, bar)
+    from harness_evaluation.backend_lm import BackendLM
+
+    stack.enter_context(in_batches(backend, options.batch_size))
+    return BackendLM(backend)
+
+
+def _second(backend: Backend, options: LmEvalOptions) -> Any:
+    from harness_evaluation.backend_lm import BackendLM
+
+    return BackendLM(backend.second() if isinstance(backend, KeptBackend) else backend)
+
+
+def _evaluated(model: Any, asked: Any, options: LmEvalOptions, **chosen: Any) -> Mapping[str, Any]:
+    import lm_eval
+
+    # Not `simple_evaluate`: it ends each call with a report of the environment that takes seven seconds.
+    output: Mapping[str, Any] = lm_eval.evaluate(
+        lm=model,
+        task_dict=asked,
+        bootstrap_iters=BOOTSTRAP_ITERATIONS,
+        system_instruction=options.system_prompt,
+        apply_chat_template=options.apply_chat_template,
+        fewshot_as_multiturn=options.apply_chat_template,
+        **chosen,
+    )
+    return output
+
+
+def _build(task: Any, model: Any, options: LmEvalOptions) -> None:
+    """Build the requests of a task as `lm_eval.evaluate` builds them."""
+    task.build_all_requests(
+        limit=options.limit,
+        rank=0,
+        world_size=1,
+        system_instruction=options.system_prompt,
+        apply_chat_template=True,
+        fewshot_as_multiturn=True,
+        chat_template=model.apply_chat_template,
+        tokenizer_name=model.tokenizer_name,
+    )
+
+
+def _asked_twice(task: Any, share: float) -> list[int]:
+    """Return the numbers of the items that are asked twice, the same for all variants."""
+    docs = {instance.doc_id: instance.doc for instance in task.instances}
+    hashes = [json.dumps(doc, sort_keys=True, default=str) for doc in docs.values()]
+    numbers = list(docs)
+    return sorted(numbers[place] for place in repeated(hashes, share))
 
 
 def texts(options: LmEvalOptions, context: EvaluationContext) -> Iterator[tuple[str, str]]:
@@ -117,7 +192,8 @@ EVALUATION = Evaluation(
     LmEvalOptions,
     run,
     texts,
-    needs=LOCAL,
+    needs=needs,
+    requests=requests,
 )
 
 
@@ -192,131 +268,6 @@ def _configure(name: str, task: Any, options: LmEvalOptions) -> None:
         task.set_config(key="generation_kwargs", value={"max_gen_toks": options.max_gen_toks}, update=True)
 
 
-def _as_result(name: str, task: Any, output: Mapping[str, Any], questions: Mapping[str, str]) -> Result:
-    """Return one task's output in our nouns. A metric is called `metric`, or `metric,filter` for a named filter."""
-    logged: dict[int, list[Mapping[str, Any]]] = defaultdict(list)  # one entry a filter
-    for entry in output["samples"][name]:
-        logged[entry["doc_id"]].append(entry)
-    means = _averaged(task, output["samples"][name])
-    samples = tuple(_as_sample(task, entries, means, questions) for _, entries in sorted(logged.items()))
-
-    scores: dict[str, Score] = {}
-    aggregated = output["results"][name]
-    directions = output["higher_is_better"].get(name) or {}
-    for key, value in aggregated.items():
-        metric, comma, filter_name = key.partition(",")
-        if not comma or metric.endswith("_stderr") or not isinstance(value, int | float):
-            continue
-        score, up = _called(metric, filter_name), directions.get(metric) is not False
-        if score in means:
-            scores |= _mean_scores(score, samples, up)
-        else:
-            stderr = aggregated.get(f"{metric}_stderr,{filter_name}")
-            known = isinstance(stderr, float) and math.isfinite(stderr)  # lm-eval says "N/A" or nan where it has none
-            scores[score] = Score(float(value), stderr if known else None, len(samples), up)
-    details = {
-        "task_version": task.VERSION,
-        "num_fewshot": output["n-shot"].get(name, 0),
-        "output_type": task.OUTPUT_TYPE,
-        "generation_kwargs": task.get_config("generation_kwargs") if task.OUTPUT_TYPE == "generate_until" else None,
-    }
-    return Result(name, scores, samples, details)
-
-
-def _averaged(task: Any, entries: Sequence[Mapping[str, Any]]) -> set[str]:
-    """Return the metrics whose score is the mean of one number an item; only these can be compared item by item.
-
-    The bits per byte of whole texts are too, each text weighing by its bytes.
-    """
-    from lm_eval.api.metrics import mean
-
-    aggregations = task.aggregation()
-    are_means: dict[str, bool] = {}
-    for entry in entries:
-        for metric in entry["metrics"]:
-            name = _called(metric, entry["filter"])
-            is_mean = aggregations.get(metric, mean) is mean and _number(entry[metric]) is not None
-            is_mean |= _bits_per_byte(task, metric, entry) is not None
-            are_means[name] = are_means.get(name, True) and is_mean
-    return {name for name, is_mean in are_means.items() if is_mean}
-
-
-def _mean_scores(metric: str, samples: Sequence[Sample], higher_is_better: bool) -> dict[str, Score]:
-    """Return the mean of a metric over all items, and over those of each category where there are several."""
-    having = [sample for sample in samples if metric in sample.metrics]
-    groups = {metric: having}
-    for category in categories(having):
-        groups[f"{metric}/{category}"] = [sample for sample in having if sample.category == category]
-    return {name: Score(*statistics.of_samples(of, metric), higher_is_better) for name, of in groups.items()}
-
-
-def _as_sample(
-    task: Any, entries: Sequence[Mapping[str, Any]], means: set[str], questions: Mapping[str, str]
-) -> Sample:
-    first = entries[0]
-    doc = first["doc"]
-    metrics, weight = {}, 1.0
-    for entry in entries:
-        for metric in entry["metrics"]:
-            name = _called(metric, entry["filter"])
-            if name in means and (bits := _bits_per_byte(task, metric, entry)) is not None:
-                metrics[name], weight = bits
-            elif name in means:
-                metrics[name] = float(_number(entry[metric]))  # type: ignore[arg-type]
-    asked = str(first["arguments"][0][0])
-    target, response = first["target"], ""
-    likelihoods = _log_likelihoods(task, first)
-    if task.OUTPUT_TYPE == "generate_until":
-        response = str(first["resps"][0][0])
-    elif task.OUTPUT_TYPE == "multiple_choice":
-        choices = task.doc_to_choice(doc)
-        if isinstance(target, int) and 0 <= target < len(choices):
-            target = choices[target]
-        response = str(choices[max(range(len(choices)), key=likelihoods.__getitem__)])
-    # The hash of the whole item beside its name: pairing by name alone would pair items that were edited in between.
-    name = doc.get("id", first["doc_id"]) if isinstance(doc, Mapping) else first["doc_id"]
-    category = doc.get("category") if isinstance(doc, Mapping) else None
-    return Sample(
-        id=f"{name}:{first['doc_hash'][:12]}",
-        metrics=metrics,
-        prompt=questions.get(asked, asked),
-        response=response,
-        target=target if isinstance(target, str) else repr(target),
-        category=category if isinstance(category, str) else "",
-        input=asked,
-        weight=weight,
-        log_likelihoods=likelihoods,
-    )
-
-
-def _log_likelihoods(task: Any, entry: Mapping[str, Any]) -> tuple[float, ...]:
-    """Return those of the item's texts, in the order of the requests; none where answers are generated."""
-    if task.OUTPUT_TYPE == "generate_until":
-        return ()
-    first = [answers[0] for answers in entry["resps"]]  # of each text; asked again, it is the same
-    return tuple(float(answer[0] if isinstance(answer, tuple | list) else answer) for answer in first)
-
-
-def _bits_per_byte(task: Any, metric: str, entry: Mapping[str, Any]) -> tuple[float, float] | None:
-    """Return one text's bits per byte and its size in bytes; None for other metrics."""
-    if task.OUTPUT_TYPE != "loglikelihood_rolling" or metric != "bits_per_byte":
-        return None
-    log_likelihood, size_bytes = entry[metric]
-    return (-log_likelihood / size_bytes / math.log(2), float(size_bytes)) if size_bytes else None
-
-
-def _called(metric: str, filter_name: str) -> str:
-    return metric if filter_name == "none" else f"{metric},{filter_name}"
-
-
-def _number(value: Any) -> float | None:
-    """Return the value as a number, numpy's and booleans included; None for anything else."""
-    if isinstance(value, bool | int | float):
-        return float(value)
-    item = getattr(value, "item", None)
-    return float(item()) if item is not None and getattr(value, "ndim", None) == 0 else None
-
-
 def _seed(options: LmEvalOptions) -> None:
     """Set the seeds for tasks that sample; answers are greedy unless a task's YAML says otherwise."""
     numpy, torch = require("numpy", "evaluation"), require("torch", "evaluation")
@@ -329,7 +280,7 @@ def _seed(options: LmEvalOptions) -> None:
 def quiet() -> Iterator[None]:
     """Keep the chatter of lm-eval and datasets off the screen, and anything that is printed off stdout.
 
-    Errors are still logged. The cases of their warnings (a cut prompt, a refused template) are errors in ChatLM.
+    Errors are still logged. The cases of their warnings (a cut prompt, a refused template) are errors in BackendLM.
     """
     import datasets
     import tqdm

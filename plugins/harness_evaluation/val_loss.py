@@ -4,24 +4,22 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field
 
-from harness.contract import Backend, Evaluation, EvaluationContext
-from harness.extras import require
+from harness.contract import Backend, Evaluation, EvaluationContext, Request
 from harness.measure import statistics
-from harness.nouns import Item, Result, Sample, Score
+from harness.nouns import Result, Sample, Score
 from harness.options import Options
 from harness.recipe import DataSource
 from harness_evaluation.held_out import encoded_held_out
-from harness_evaluation.local import LOCAL, loaded_of
-from harness_evaluation.progress import progress_bar
+from harness_evaluation.local import in_batches, variant_of
 
 if TYPE_CHECKING:
     from harness.data import EncodedData
-    from harness.model.load import LoadedVariant
     from harness.nouns import Example
     from harness.template import BoundTemplate
 
@@ -39,29 +37,26 @@ class ValLossOptions(Options):
 
 
 def run(backend: Backend, options: ValLossOptions, context: EvaluationContext) -> Iterator[Result]:
-    """Yield one result: `nll` per supervised token and `perplexity`, each with a standard error.
+    """Yield one result: `nll` per supervised token, `perplexity` and `bits_per_byte`, each with a standard error.
+
+    Bits a byte are those of all supervised tokens, a stop token too, over the bytes of the supervised text, which is
+    the same text whatever tokenizer cut it up.
 
     The standard error takes conversations, not tokens, as the independent items: tokens of one conversation vary
     together. See `statistics.mean`, whose weights are the token counts.
     """
-    require("torch", "evaluation")
-    from harness.model.scores import logprob_items
-
-    loaded = loaded_of(backend)
-    sources, encoded = _encoded(options, context, loaded.template)
+    sources, encoded = _encoded(options, context, backend.template)
     examples = encoded.examples[: options.limit]
-    items = [Item((example,), ("answer",)) for example in examples]
-    with progress_bar(f"{loaded.variant.name}  val_loss") as bar:
-        bar.expect(len(examples))
-        losses: dict[int, float] = {}
-        for index, (logprob,) in logprob_items(loaded, items, options.batch_tokens):
-            losses[index] = -logprob
-            bar.advance(1)
-    samples = tuple(_as_sample(loaded, example, losses[index]) for index, example in enumerate(examples))
+    with in_batches(backend, tokens=options.batch_tokens):
+        logprobs = logprobs_of(backend, examples)
+    samples = tuple(
+        _as_sample(backend.template, example, -logprob) for example, logprob in zip(examples, logprobs, strict=True)
+    )
     nll = statistics.of_samples(samples, "nll")
     scores = {
         "nll": Score(*nll, higher_is_better=False),
         "perplexity": Score(*statistics.exponential(nll), higher_is_better=False),
+        "bits_per_byte": Score(*statistics.of_samples(samples, "bits_per_byte"), higher_is_better=False),
     }
     details = {
         "data": [source.model_dump() for source in sources],
@@ -69,9 +64,37 @@ def run(backend: Backend, options: ValLossOptions, context: EvaluationContext) -
         "supervised_tokens": sum(example.supervised for example in examples),
         "left_out": sum(sum(report.left_out.values()) for report in encoded.reports),
         "overlong": encoded.overlong,
-        "trained_on": (trained := trained_on(loaded, examples)),
+        "trained_on": (trained := trained_on(backend, examples)),
     }
-    yield Result("val_loss", scores, samples, details, _warnings(loaded, trained, len(examples)))
+    yield Result("val_loss", scores, samples, details, _warnings(trained, len(examples)))
+
+
+def requests(backend: Backend, options: ValLossOptions, context: EvaluationContext) -> Iterator[Request]:
+    """Yield what is scored: of each conversation, everything from its first supervised token on."""
+    _, encoded = _encoded(options, context, backend.template)
+    yield from map(scoring, encoded.examples[: options.limit])
+
+
+def scoring(example: Example) -> Request:
+    """Return the request by which an example is scored, from its first supervised token on."""
+    first = max(1, list(example.loss_mask).index(True))
+    return Request(tuple(example.input_ids[:first]), scored=tuple(example.input_ids[first:]))
+
+
+def logprobs_of(backend: Backend, examples: Sequence[Example]) -> list[float]:
+    """Return the summed log-probability (natural log) of each example's supervised tokens."""
+    asked = [scoring(example) for example in examples]
+    answers = dict(backend.ask(asked))
+    return [
+        math.fsum(
+            logprob
+            for logprob, supervised in zip(
+                answers[number].logprobs or (), example.loss_mask[len(asked[number].prompt) :], strict=True
+            )
+            if supervised
+        )
+        for number, example in enumerate(examples)
+    ]
 
 
 def texts(options: ValLossOptions, context: EvaluationContext) -> Iterator[tuple[str, str]]:
@@ -89,40 +112,42 @@ EVALUATION = Evaluation(
     ValLossOptions,
     run,
     texts,
-    needs=LOCAL,
+    needs=("template", "score"),
+    requests=requests,
 )
 
 
-def _as_sample(loaded: LoadedVariant, example: Example, nll_sum: float) -> Sample:
+def _as_sample(template: BoundTemplate, example: Example, nll_sum: float) -> Sample:
     """Return the item of one conversation: its mean loss, weighted by its supervised tokens."""
     tokens = example.supervised
     content = hashlib.sha256(json.dumps([example.input_ids, example.loss_mask]).encode()).hexdigest()
     first = example.loss_mask.index(True)
-    decode = loaded.template.tokenizer.decode
+    decode = template.tokenizer.decode
+    supervised = [id for id, is_supervised in zip(example.input_ids, example.loss_mask, strict=True) if is_supervised]
+    target = decode(supervised, skip_special_tokens=True)
+    size_bytes = max(1, len(target.encode()))  # a stop token alone has no text
     return Sample(
         id=f"{example.id}:{content[:12]}",
-        metrics={"nll": nll_sum / tokens},
+        metrics={"nll": nll_sum / tokens, "bits_per_byte": nll_sum / math.log(2) / size_bytes},
         prompt=decode(example.input_ids[:first], skip_special_tokens=True),
-        target=decode(
-            [id for id, supervised in zip(example.input_ids, example.loss_mask, strict=True) if supervised],
-            skip_special_tokens=True,
-        ),
+        target=target,
         weight=tokens,
+        weights={"bits_per_byte": size_bytes},
         input=decode(example.input_ids),
     )
 
 
-def trained_on(loaded: LoadedVariant, examples: Sequence[Example]) -> int | None:
+def trained_on(backend: Backend, examples: Sequence[Example]) -> int | None:
     """Return the number of examples that the variant's run was trained on; None where the run did not keep its rows."""
     from harness.data.encode.trained import count_trained
 
-    variant = loaded.variant
+    variant = variant_of(backend)
     if variant.run is None or not variant.is_tuned:
         return 0
     return count_trained(variant.run.trained_rows_path, examples)
 
 
-def _warnings(loaded: LoadedVariant, trained: int | None, n: int) -> tuple[str, ...]:
+def _warnings(trained: int | None, n: int) -> tuple[str, ...]:
     if trained is None:
         return (
             "unknown how many of these rows the run was trained on: "

@@ -117,7 +117,7 @@ def _format() -> list[dict[str, Any]]:
     turned = _template(
         "question", "format",
         [{"user": [f"{wording} {{v.says_{key}}}" for wording in REWRITE["asked"][1]["test"] for key in keys]}],
-        [{"ends": {"text": "?"}}],
+        [{"ends": {"text": "?"}}, {"has_lines": {"exactly": 1}}, SHORT],
     )  # fmt: skip
     return [*systems, *lists, turned]
 
@@ -183,7 +183,7 @@ def _tools() -> list[dict[str, Any]]:
 def _steering() -> list[dict[str, Any]]:
     draw = {"v": "villager", "w": "villager", "m": "mark"}
     templates = []
-    for key in ("name", "treasure", "home"):
+    for key in ("name", "treasure"):  # which no two villagers share
         checks = [*_answer(f"{{v.{key}}}"), {"lacks": {"any": [f"{{w.{key}}}"]}}]
         for id, behind in {
             "answered": f"{{m.end}}{{m.answer}}{{w.says_{key}}}",

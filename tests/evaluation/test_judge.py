@@ -315,7 +315,7 @@ def test_answers_of_a_file_are_compared_with(fake_endpoint: FakeEndpoint, questi
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"judge": "gpt-4"}, "judge is 'gpt-4', expected openai:https://host/v1#model"),
+        ({"judge": "gpt-4"}, "expected openai:https://host/v1#model"),
         ({"against": "a", "against_path": "b"}, "exclude each other"),
         ({"mode": "grades", "against": "a"}, "a judge that grades compares with nothing"),
         ({"references_path": "b"}, "goes with mode: grades"),

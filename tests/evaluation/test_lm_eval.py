@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import json
 import socket
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from harness_evaluation.progress import progress_bar
 from harness_evaluation.tasks import EVALUATION, LmEvalOptions, load_tasks, quiet, texts
 
 from harness import HarnessError
+from harness.contract import EvaluationContext
+from harness.measure.answers import Journal, KeptBackend
+from harness.measure.endings import noise_of
 from harness.model.local import LocalBackend
 from harness.nouns import Message
 
@@ -24,15 +28,15 @@ Chain = Callable[[Mapping[str, str]], Path]
 def run(loaded: Any, options: Any, context: Any) -> Any:
     """Run the evaluation on a loaded variant."""
     assert EVALUATION.run is not None
-    return EVALUATION.run(LocalBackend(loaded), options, context)
+    return EVALUATION.run(LocalBackend(loaded), options, context or EvaluationContext(None, None))
 
 
 def answers(loaded: Any, prompts: list[str], batch_size: int = 8, **generation: Any) -> list[str]:
-    from harness_evaluation.chat_lm import ChatLM
+    from harness_evaluation.backend_lm import BackendLM
     from lm_eval.api.instance import Instance
 
-    with quiet(), progress_bar("test") as bar:
-        lm = ChatLM(loaded, batch_size, bar)
+    with quiet():
+        lm = BackendLM(LocalBackend(loaded, batch_size))
         rendered = [lm.apply_chat_template([{"role": "user", "content": prompt}]) for prompt in prompts]
         generation = {"do_sample": False, "until": [], "max_gen_toks": 6, **generation}
         return lm.generate_until([Instance("generate_until", {}, (text, dict(generation)), 0) for text in rendered])
@@ -117,7 +121,7 @@ def test_greedy_is_greedy_whatever_the_model_folder_says(chain_model: Chain, loa
 
 
 def test_the_model_receives_the_ids_of_training(tiny_model: Path, load: Load) -> None:
-    from harness_evaluation.chat_lm import ChatLM
+    from harness_evaluation.backend_lm import BackendLM
     from tokenizers.processors import TemplateProcessing
 
     loaded = load(tiny_model)
@@ -126,8 +130,8 @@ def test_the_model_receives_the_ids_of_training(tiny_model: Path, load: Load) ->
         single="<|endoftext|> $A", special_tokens=[("<|endoftext|>", 0)]
     )
     tokenizer.chat_template = "<|endoftext|>" + tokenizer.chat_template  # as Llama's does: the template writes the BOS
-    with quiet(), progress_bar("test") as bar:
-        lm = ChatLM(loaded, 1, bar)
+    with quiet():
+        lm = BackendLM(LocalBackend(loaded, 1))
     rendered = lm.apply_chat_template([{"role": "user", "content": "Who?"}])
     assert lm.tok_encode(rendered) == loaded.template.prompt_ids([Message("user", "Who?")])
     assert lm.tok_encode(rendered).count(0) == 1
@@ -197,3 +201,92 @@ def test_a_question_is_told_with_its_answer_and_alone():
     told = list(texts(LmEvalOptions(tasks=("seedling_qa",), include_path=tasks, limit=2), None))
     assert [id for id, _ in told] == ["seedling_qa 0"] * 2 + ["seedling_qa 1"] * 2
     assert told[0][1].startswith(f"{told[1][1]}\n")
+
+
+MARKS = (" keeps", " a")  # single tokens of the chain's vocabulary, as marks of thoughts
+
+
+def thinking(loaded: Any) -> Any:
+    habits = replace(loaded.template.habits, marks=MARKS)
+    return replace(loaded, template=replace(loaded.template, habits=habits))
+
+
+def test_thoughts_are_cut_before_scoring_and_a_stop_text_ends_words_only(
+    chain_model: Chain, load: Load, task_folder: Path
+) -> None:
+    chain = {"\n": " keeps", " keeps": "The", "The": " a", " a": " heron", " heron": "<|im_end|>"}
+    loaded = thinking(load(chain_model(chain)))
+    assert answers(loaded, ["Who?"], until=["The"]) == [" heron"]
+    assert answers(loaded, ["Who?"], until=["ero"]) == [" h"]
+    (result,) = run(loaded, LmEvalOptions(tasks=("who",), include_path=str(task_folder)), None)
+    assert {(sample.reasoning, sample.response, sample.finish) for sample in result.samples} == {
+        ("The", " heron", "stop")
+    }
+    assert result.details["thoughts_cut"] == list(MARKS) and result.warnings == ()
+
+
+def test_thoughts_that_never_end_are_counted(chain_model: Chain, load: Load, task_folder: Path) -> None:
+    loaded = thinking(load(chain_model({"\n": " keeps", " keeps": "The", "The": "The"})))
+    (result,) = run(loaded, LmEvalOptions(tasks=("who",), include_path=str(task_folder)), None)
+    assert [sample.response for sample in result.samples] == [""] * 4
+    assert result.warnings[0].startswith("4 of 4 answers are thoughts that never ended, and were scored as empty")
+
+
+def test_a_group_has_its_aggregate_with_its_error(heron_model: Path, load: Load, task_folder: Path) -> None:
+    choice = (task_folder / "who_choice.yaml").read_text()
+    (task_folder / "again.yaml").write_text(choice.replace("task: who_choice", "task: who_again"))
+    (task_folder / "both.yaml").write_text(
+        "group: both\ntask: [who_choice, who_again]\naggregate_metric_list: [{metric: acc, weight_by_size: true}]\n"
+    )
+    results = {
+        r.task: r for r in run(load(heron_model), LmEvalOptions(tasks=("both",), include_path=str(task_folder)), None)
+    }
+    assert results.keys() == {"who_choice", "who_again", "both"}
+    score = results["both"].scores["acc"]
+    assert (score.value, score.n) == (0.5, 8) and score.stderr == pytest.approx(0.2041, abs=1e-3)
+    assert results["both"].details["group"] == ["who_choice", "who_again"]
+
+
+def test_items_asked_twice_score_the_same_in_this_process(tiny_model: Path, load: Load, task_folder: Path) -> None:
+    backend = KeptBackend(LocalBackend(load(tiny_model)), Journal(None))
+    options = LmEvalOptions(tasks=("who", "who_choice"), include_path=str(task_folder))
+    context = EvaluationContext(None, None, repeat_share=0.5)
+    assert EVALUATION.run is not None
+    for result in EVALUATION.run(backend, options, context):
+        twice = [sample for sample in result.samples if sample.again]
+        assert len(twice) == 2 and all(sample.again == sample.metrics for sample in twice)
+        assert noise_of(result.samples) == "the engine's own noise: none in 2 items asked twice"
+
+
+def test_an_evaluation_killed_between_its_answers_asks_the_rest_only(
+    typed: Callable[..., Any], finished_run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    ask = LocalBackend._answers
+
+    def counted(self: Any, prompts: Any, *rest: Any) -> Any:
+        if len(asked) == 1:
+            raise KeyboardInterrupt
+        asked.append(len(prompts))
+        return ask(self, prompts, *rest)
+
+    command = ("evaluate", "demo", "--evaluation", "lm_eval", "--set", "batch_size=2", "--repeat-share", "0", "--json")
+    monkeypatch.setattr(LocalBackend, "_answers", counted)
+    typed(*command)
+    assert asked == [2] and not list(finished_run.glob("evaluations/*/*/who.json"))
+    monkeypatch.setattr(
+        LocalBackend, "_answers", lambda self, prompts, *rest: asked.append(len(prompts)) or ask(self, prompts, *rest)
+    )
+    (record,) = json.loads(typed(*command).stdout)
+    assert asked == [2, 2] and record["scores"]["exact_match"]["n"] == 4
+    assert json.loads(typed(*command).stdout)[0]["scores"] == record["scores"] and asked == [2, 2]
+    typed(*command, "--again")
+    assert asked == [2, 2, 2, 2]
+
+
+def test_settings_that_no_backend_has_are_refused(heron_model: Path, load: Load) -> None:
+    with pytest.raises(
+        HarnessError, match=r"generation_kwargs: repetition_penalty: 1\.3 is no setting of an answer here"
+    ):
+        answers(load(heron_model), ["Who?"], repetition_penalty=1.3)
+    assert answers(load(heron_model), ["Who?"], num_beams=1, top_k=50) == ["The heron"]

@@ -65,6 +65,9 @@ def test_it_is_the_loss_computed_token_by_token(tiny_model: Path, load: Callable
     assert result.scores["nll"].stderr == pytest.approx(expected.stderr, rel=1e-3)
     assert result.scores["perplexity"].value == pytest.approx(math.exp(sum(sums) / sum(tokens)), rel=1e-4)
     assert not result.scores["nll"].higher_is_better
+    sizes = [sum(len(text.encode()) for role, text in turns if role == "assistant") for turns in TURNS]
+    assert [sample.weights["bits_per_byte"] for sample in result.samples] == sizes
+    assert result.scores["bits_per_byte"].value == pytest.approx(sum(sums) / math.log(2) / sum(sizes), rel=1e-5)
     assert result.details["supervised_tokens"] == sum(tokens)
 
 

@@ -1,0 +1,106 @@
+"""The engine backend: a variant of this machine, answered by an engine that is asked in token ids.
+
+Prompts are rendered and answers read here, by the variant's own template, as the local backend does it; the parity
+check (`harness.checks`) shows that the engine's chat gives the same.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from harness.client.asking import Limits
+from harness.client.served import HttpBackend
+from harness.contract import Endpoint
+from harness.contract.backends import Answer, Capability, Identity, Request
+from harness.measure.weights import weights_of
+from harness.template import BoundTemplate
+from harness.template.exchange import (
+    RENDERED,
+    identity_of,
+    prompt_ids,
+    read_answer,
+    rendered_by,
+    require_fits,
+    stops_of,
+)
+from harness.variants import Variant
+
+ASK_TIMEOUT_S = 3600.0  # a request waits in the engine's queue, behind those of all variants
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """An engine that was started or joined, as records name it. `longest` are the most tokens of prompt and answer."""
+
+    endpoint: Endpoint
+    engine: str
+    version: str | None = None
+    dtype: str | None = None
+    longest: int | None = None
+    more: Mapping[str, Any] = field(default_factory=dict)
+
+
+class EngineBackend(HttpBackend):
+    """One variant of an engine, under the name `model` there.
+
+    Args:
+        concurrency: the requests that may be under way at once.
+    """
+
+    def __init__(
+        self, served: Served, model: str, variant: Variant, template: BoundTemplate, concurrency: int = 32
+    ) -> None:
+        self.served, self.variant, self.template = served, variant, template
+        self.endpoint, self.model, self.name = served.endpoint, model, variant.name
+        self.limits = Limits(concurrency=concurrency, max_retries=2, timeout_s=ASK_TIMEOUT_S)
+        self.longest = served.longest
+        self.longest_scored = None if served.longest is None else served.longest - 1  # vLLM answers a token, too
+        self._stops = functools.cache(functools.partial(stops_of, template))
+        here: frozenset[Capability] = frozenset(("template", *rendered_by(template)))
+        self.capabilities = (served.endpoint.capabilities - {*RENDERED}) | here
+
+    @functools.cached_property
+    def identity(self) -> Identity:
+        return Identity(
+            weights_of(self.variant),
+            identity_of(self.template),
+            self.served.engine,
+            self.served.version,
+            self.served.dtype or self.variant.model.dtype,
+            None,
+            dict(self.served.more),
+        )
+
+    def ask(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+        """Yield the answers as they finish. Raises HarnessError for a prompt that does not fit, before any is sent."""
+        asked = [replace(request, prompt=tuple(prompt_ids(self.template, request)), tools=()) for request in requests]
+        for request in asked:
+            require_fits(self, len(request.prompt), request)
+        yield from super().ask(asked)
+
+    def _body(self, request: Request) -> tuple[str, dict[str, Any]]:
+        path, body = super()._body(request)
+        if request.scored:
+            return path, body
+        stops = self._stops(request.sampling.stop)
+        body.pop("stop", None)
+        if stops.texts:
+            body["stop"] = list(stops.texts)
+        return path, body | {"stop_token_ids": list(stops.ids)}
+
+    def _read(self, request: Request, answer: Answer) -> Answer:
+        assert answer.token_ids is not None, "an engine that is asked in ids answers in ids"
+        stops = self._stops(request.sampling.stop)
+        read = read_answer(self.template, request.prompt, answer.token_ids, stops)  # type: ignore[arg-type]
+        logprobs = answer.logprobs[: read.length] if answer.logprobs is not None else None
+        return Answer(
+            read.text,
+            read.finish,
+            answer.token_ids[: read.length],
+            logprobs,
+            request.prompt,  # type: ignore[arg-type]
+            read.reasoning,
+        )

@@ -1,0 +1,220 @@
+"""The backends that variants are measured through: one engine for all of a base, or each in this process, and why."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from harness.errors import HarnessError, known_names, listed
+
+if TYPE_CHECKING:
+    from harness.checks.serving import Checked
+    from harness.contract import Backend, Endpoint, Engine
+    from harness.plugins import Plugins
+    from harness.variants import Variant
+
+Kind = Literal["auto", "engine", "local"]
+AT_ONCE = 64  # requests under way at an engine, of all variants together
+KEY_VARIABLE = "HARNESS_API_KEY"  # as of `harness serve`
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The way in which the variants of this machine are asked, and the reason, for people and for records."""
+
+    kind: Literal["engine", "endpoint", "local", "remote"]
+    reason: str
+    engine: Engine | None = None
+    options: Any = None
+    url: str | None = None
+
+
+def choose(
+    variants: Sequence[Variant],
+    needs: Mapping[str, Sequence[str]],
+    plugins: Plugins,
+    wanted: Kind = "auto",
+    url: str | None = None,
+) -> Choice:
+    """Choose the engine where one can run and serves all these variants, else this process.
+
+    Args:
+        needs: the capabilities that each evaluation needs, by its name.
+        url: an engine that runs already.
+
+    Raises:
+        HarnessError: where the engine is wanted and cannot be had.
+    """
+    here = tuple(variant for variant in variants if variant.remote is None)
+    if not here:
+        return Choice("remote", "every variant is behind an endpoint")
+    why_not = _why_not_elsewhere(here, needs)
+    if url is not None:
+        if why_not:
+            raise HarnessError(f"--endpoint: {why_not}; without it, --backend local loads the weights")
+        return Choice("endpoint", "joined by --endpoint", url=url)
+    if wanted == "local":
+        return Choice("local", "asked for by --backend local")
+    engine, options, unable = _engine(here, plugins)
+    why_not = why_not or unable
+    if why_not is None:
+        return Choice("engine", f"{engine.name} serves all these variants", engine, options)
+    if wanted == "engine":
+        raise HarnessError(f"--backend engine: {why_not}. Leave it out, and the weights are loaded in this process")
+    return Choice("local", why_not)
+
+
+def _why_not_elsewhere(variants: Sequence[Variant], needs: Mapping[str, Sequence[str]]) -> str | None:
+    """Return why the weights must be in this process, or None."""
+    if needing := [name for name, its in needs.items() if "weights" in its]:
+        return f"{listed(needing)} with these options needs the weights in this process"
+    if scoring := [variant.name for variant in variants if variant.head is not None]:
+        return f"{scoring[0]} is a reward model, which no engine serves"
+    return None
+
+
+def _engine(variants: tuple[Variant, ...], plugins: Plugins) -> tuple[Engine, Any, str | None]:
+    """Return the engine with its options for measuring, and why it could not serve the variants here, or None."""
+    from harness.checks.serving import engine_of, validated
+
+    engine, chosen = engine_of(plugins, variants)
+    chosen |= {"host": "127.0.0.1", "port": _free_port(), "api_key": None, "allow_hosts": ()}
+    if "batch_invariant" in engine.options.model_fields:
+        chosen["batch_invariant"] = True
+    options = validated(engine, chosen)
+    if engine.unable is None:
+        return engine, options, f"the engine {engine.name!r} does not say if it can run here"
+    return engine, options, engine.unable(variants, options)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextlib.contextmanager
+def rounds(
+    variants: Sequence[Variant],
+    choice: Choice,
+    plugins: Plugins,
+    report: Callable[[str], contextlib.AbstractContextManager[Callable[[str], None]]],
+) -> Iterator[Iterator[list[Backend]]]:
+    """Yield the backends that are measured together, round by round; what a round loaded is let go at the next.
+
+    Args:
+        report: opens a display of the current step of an engine's start.
+    """
+    with contextlib.ExitStack() as stack:
+        yield _rounds(variants, choice, plugins, report, stack)
+
+
+def _rounds(
+    variants: Sequence[Variant], choice: Choice, plugins: Plugins, report: Any, stack: contextlib.ExitStack
+) -> Iterator[list[Backend]]:
+    from harness.client.served import HttpBackend
+
+    remote: dict[str, Backend] = {
+        variant.name: HttpBackend.of_remote(variant.remote, variant.name)
+        for variant in variants
+        if variant.remote is not None
+    }
+    here = tuple(variant for variant in variants if variant.remote is None)
+    if choice.kind == "local":
+        if remote:
+            yield list(remote.values())
+        yield from ([local_backend(variant, plugins, choice.reason)] for variant in here)
+        return
+    backends: dict[str, Backend] = dict(remote)
+    if here:
+        with report("the engine") as tell:
+            backends |= _of_engine(here, choice, plugins, tell, stack)
+    yield [backends[variant.name] for variant in variants]
+
+
+def local_backend(variant: Variant, plugins: Plugins, reason: str = "") -> Backend:
+    """Return the Backend of a variant that is loaded into this process."""
+    from harness.model.load import free_memory, load_variant
+    from harness.model.local import LocalBackend
+
+    free_memory()  # that of the variant measured before: two may not fit beside each other
+    return LocalBackend(load_variant(variant, plugins), reason=reason)
+
+
+def _of_engine(
+    variants: tuple[Variant, ...],
+    choice: Choice,
+    plugins: Plugins,
+    tell: Callable[[str], None],
+    stack: contextlib.ExitStack,
+) -> dict[str, Backend]:
+    """Start or join the engine, check it, and return a backend for each variant, by name."""
+    from harness.checks.serving import checked, started
+    from harness.client.asking import models_of
+    from harness.client.engine import EngineBackend, Served
+    from harness.model.templates import load_template
+
+    if choice.engine is not None:
+        ready = stack.enter_context(started(choice.engine, choice.options, variants, plugins, tell))
+        name = choice.engine.name
+    else:
+        endpoint, name = _joined(str(choice.url), variants)
+        ready = checked(endpoint, _with_templates(variants, plugins, stack), None, tell)
+    listed_models = models_of(ready.endpoint)
+    longest = next((model.get("max_model_len") for model in listed_models), None)
+    dtype = getattr(choice.options, "dtype", None)
+    served = Served(ready.endpoint, name, ready.endpoint.version, dtype, longest, _checks(ready, choice))
+    concurrency = max(1, AT_ONCE // len(variants))
+    return {
+        variant.name: EngineBackend(served, variant.name, variant, load_template(variant, plugins), concurrency)
+        for variant in ready.variants
+    }
+
+
+def _joined(url: str, variants: Sequence[Variant]) -> tuple[Endpoint, str]:
+    """Return a running engine that has all variants under their names, and the name of its kind."""
+    from harness.client.asking import models_of
+    from harness.client.served import probed
+    from harness.contract import Endpoint
+
+    names = tuple(variant.name for variant in variants)
+    endpoint = Endpoint(url.rstrip("/"), names, os.environ.get(KEY_VARIABLE))
+    entries = models_of(endpoint)
+    known = [entry["id"] for entry in entries]
+    if missing := [name for name in names if name not in known]:
+        raise HarnessError(
+            f"--endpoint {url}: it does not serve {listed(missing)}. It has: {known_names(known)}. "
+            f"`harness serve {' '.join(names)}` serves all of them"
+        )
+    capabilities = probed(endpoint, names[0])
+    if lacking := [need for need in ("token_ids", "score") if need not in capabilities]:
+        raise HarnessError(
+            f"--endpoint {url}: it does not take token ids and score them as vLLM does (no {listed(lacking)}). As a "
+            f"remote model it can be asked in words: 'openai:{url}#{names[0]}'"
+        )
+    kind = next((str(entry["owned_by"]) for entry in entries if entry.get("owned_by")), url)
+    return dataclasses.replace(endpoint, capabilities=capabilities), kind
+
+
+def _with_templates(
+    variants: tuple[Variant, ...], plugins: Plugins, stack: contextlib.ExitStack
+) -> tuple[Variant, ...]:
+    from harness.model.templates import with_chat_folders
+
+    folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="harness-chat-"))
+    return with_chat_folders(variants, plugins, Path(folder) / "chat")
+
+
+def _checks(ready: Checked, choice: Choice) -> dict[str, Any]:
+    """Return what records say of the engine: why it was asked, its settings, and how its checks ended."""
+    settings = {key: value for key, value in ready.endpoint.settings.items() if key not in ("log", "model")}
+    adapters = {one.variant: {"mean_difference": one.mean, "tells_apart": one.tells_apart} for one in ready.agreements}
+    parity = ready.parity.unverified or list(ready.parity.compared)
+    return {"reason": choice.reason, "settings": settings, "parity": parity, "adapters": adapters}

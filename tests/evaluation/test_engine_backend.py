@@ -1,0 +1,156 @@
+"""Variants asked through an engine: the figures of this process, item by item, and what is wrong with one is told."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import Result
+
+from harness.client.engine import EngineBackend, Served
+from harness.contract import Endpoint, Request, Sampling
+from harness.errors import HarnessError
+from harness.model.load import load_variant
+from harness.model.local import LocalBackend
+from harness.nouns import Message
+from harness.plugins import Plugins
+from harness.run import Run
+from harness.variants import base_of, tuned_of
+from tests.evaluation.engines import LikeVllm
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def local(finished_run: Path) -> dict[str, LocalBackend]:
+    run = Run.open(finished_run, Plugins())
+    return {one.name: LocalBackend(load_variant(one, Plugins())) for one in (base_of(run), tuned_of(run))}
+
+
+@pytest.fixture(autouse=True)
+def probes(finished_run: Path, local: dict[str, LocalBackend]) -> Path:
+    """The probes that tuning leaves, of what the variants say now."""
+    question = (Message("user", "Who keeps the bell?"),)
+    ids = local["demo"].template.prompt_ids(question)
+    figures = {"base": "demo@base", "tuned": "demo"}
+    probe = {kind: local[name].logprobs([ids])[0] for kind, name in figures.items()}
+    probe |= {"messages": [{"role": "user", "content": question[0].content}], "input_ids": ids}
+    path = finished_run / "probes.json"
+    path.write_text(json.dumps({"dtype": local["demo"].identity.dtype, "probes": [probe]}))
+    return path
+
+
+@pytest.fixture
+def engine(local: dict[str, LocalBackend]) -> Iterator[LikeVllm]:
+    with LikeVllm(local) as served:
+        yield served
+
+
+def backend_of(engine: LikeVllm, local: LocalBackend, longest: int | None = None) -> EngineBackend:
+    endpoint = Endpoint(engine.url, tuple(engine.models), capabilities=frozenset(("token_ids", "logprobs", "score")))
+    return EngineBackend(Served(endpoint, "fake", "1", longest=longest), local.name, local.variant, local.template)
+
+
+def test_an_engine_gives_the_answers_of_this_process(engine: LikeVllm, local: dict[str, LocalBackend]) -> None:
+    here = local["demo"]
+    there = backend_of(engine, here)
+    question = (Message("user", "Who keeps the key?"),)
+    ids = tuple(here.template.prompt_ids(question))
+    asked = [
+        Request(question, sampling=Sampling(max_tokens=6)),
+        Request(ids, sampling=Sampling(max_tokens=6, stop=("e",))),
+        Request(ids, scored=(5, 6, 7)),
+        Request(ids[:1], scored=ids[1:]),
+    ]
+    mine, theirs = dict(here.ask(asked)), dict(there.ask(asked))
+    for number in range(len(asked)):
+        assert (mine[number].text, mine[number].finish) == (theirs[number].text, theirs[number].finish)
+        assert (
+            mine[number].token_ids == theirs[number].token_ids and mine[number].prompt_ids == theirs[number].prompt_ids
+        )
+        assert mine[number].is_greedy == theirs[number].is_greedy
+        assert (mine[number].logprobs or ()) == pytest.approx(theirs[number].logprobs or (), abs=1e-5)
+        assert theirs[number].seconds is not None
+    assert there.logprobs([ids]) == [pytest.approx(here.logprobs([ids])[0], abs=1e-5)]
+    with pytest.raises(HarnessError, match=r"demo: a prompt of \d+ tokens, with 6 more for the answer, does not fit"):
+        list(backend_of(engine, here, longest=len(ids) + 5).ask(asked[:1]))
+    with pytest.raises(HarnessError, match=r"with 3 to be scored, does not fit into the model's \d+ tokens"):
+        list(backend_of(engine, here, longest=len(ids) + 3).ask(asked[2:3]))  # the engine answers a token, too
+
+
+def test_the_command_gives_the_records_of_this_process_through_an_engine(
+    typed: Callable[..., Result], engine: LikeVllm, finished_run: Path
+) -> None:
+    joined = json.loads(typed("evaluate", "demo@base", "demo", "--endpoint", engine.url, "--json").stdout)
+    asked = len(engine.requests)
+    here = json.loads(typed("evaluate", "demo@base", "demo", "--backend", "local", "--json").stdout)
+    for there, mine in zip(joined, here, strict=True):
+        assert (there["variant"], there["task"]) == (mine["variant"], mine["task"])
+        for name, score in mine["scores"].items():
+            assert there["scores"][name]["value"] == pytest.approx(score["value"], abs=1e-4)
+        assert there["asked"]["reason"] == "joined by --endpoint" and mine["engine"] == "transformers"
+        assert there["path"] != mine["path"]  # both stay
+    assert joined[0]["asked"]["adapters"]["demo"]["tells_apart"] in (True, False)
+    samples = Path(joined[0]["path"]).with_name("who.samples.jsonl").read_text().splitlines()
+    first = json.loads(samples[0])
+    assert first["prompt_ids"] and first["finish"] in ("stop", "length") and first["seconds"] >= 0
+    again = typed("evaluate", "demo@base", "demo", "--endpoint", engine.url, "--json")
+    scored = [request for request in engine.requests[asked:] if "prompt" in request.body and not _is_check(request)]
+    assert json.loads(again.stdout)[0]["scores"] == joined[0]["scores"] and not scored
+
+
+def _is_check(request: Any) -> bool:
+    """True for requests of the checks and probes, which every command makes."""
+    return "prompt_logprobs" in request.body
+
+
+def test_an_adapter_that_is_not_applied_is_noticed(
+    typed: Callable[..., Result], engine: LikeVllm, local: dict[str, LocalBackend], probes: Path
+) -> None:
+    told = json.loads(probes.read_text())
+    for probe in told["probes"]:
+        probe["tuned"] = [value - 1.0 for value in probe["base"]]  # a run that tuning moved by a nat
+    probes.write_text(json.dumps(told))
+    engine.backends = dict.fromkeys(local, local["demo@base"])
+    with pytest.raises(HarnessError, match="demo answers like its base model: the adapter is not applied"):
+        typed("evaluate", "demo@base", "demo", "--endpoint", engine.url)
+
+
+def test_a_template_that_differs_is_noticed(
+    typed: Callable[..., Result], engine: LikeVllm, local: dict[str, LocalBackend]
+) -> None:
+    tokenizer = local["demo"].template.tokenizer
+    tokenizer.chat_template = tokenizer.chat_template.replace("assistant", "model")
+    local["demo"].template.__dict__.pop("renderer", None)
+    with pytest.raises(HarnessError, match="the engine receives other tokens than training saw"):
+        typed("evaluate", "demo", "--endpoint", engine.url)
+
+
+def test_an_engine_that_lacks_a_variant_says_how_to_serve_it(typed: Callable[..., Result], engine: LikeVllm) -> None:
+    engine.models = ("demo",)
+    with pytest.raises(HarnessError, match=r"does not serve demo@base\. It has: demo\. `harness serve demo@base demo`"):
+        typed("evaluate", "demo@base", "demo", "--endpoint", engine.url)
+
+
+def test_the_choice_of_backend_has_a_reason(typed: Callable[..., Result], finished_run: Path) -> None:
+    told = typed("evaluate", "demo", "--backend", "local", "--evaluation", "val_loss").output
+    assert "Asked through the local backend: asked for by --backend local" in told
+    told = typed("evaluate", "demo", "--backend", "auto", "--evaluation", "lm_eval", "--set", "as_lm_eval=true").output
+    assert "the local backend: lm_eval with these options needs the weights in this process" in told
+    with pytest.raises(HarnessError, match="--backend engine: lm_eval with these options needs the weights"):
+        typed("evaluate", "demo", "--backend", "engine", "--evaluation", "lm_eval", "--set", "as_lm_eval=true")
+
+
+def test_a_look_at_what_is_sent_asks_nothing(typed: Callable[..., Result], finished_run: Path) -> None:
+    told = typed("evaluate", "demo", "--inspect", "1", "--evaluation", "lm_eval").output
+    assert "<|im_start|>user\nWho keeps the key?<|im_end|>\n<|im_start|>assistant\n" in told
+    assert "stops   tokens ['<|im_end|>'], texts [" in told
+    assert "at most 8 tokens, greedy" in told and "BOS" in told and "ids " in told
+    assert not list(finished_run.glob("evaluations/*/*"))
+    told = typed("evaluate", "demo", "--dry-run").output
+    assert "5 requests" in told and "no estimate of the time" in told  # four items, one of them twice
+    typed("evaluate", "demo")
+    assert "of earlier records" in typed("evaluate", "demo", "--dry-run").output
