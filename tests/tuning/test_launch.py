@@ -25,7 +25,7 @@ from torch.distributed.elastic.multiprocessing.errors import ProcessFailure  # n
 from harness.cli.main import cli  # noqa: E402
 from tests.conftest import ROOT  # noqa: E402
 from tests.tuning.processes import start, tune  # noqa: E402
-from tests.tuning.test_world import assert_same_curve  # noqa: E402
+from tests.tuning.test_world import TOO_MUCH, assert_same_curve  # noqa: E402
 
 # Runs in every process, and makes the one of rank RANK do something once, at the end of a step.
 AT_STEP = """
@@ -150,6 +150,23 @@ def test_two_machines_tune_one_run(tmp_path: Path, recipe: Callable[..., Path], 
         assert errors.count("the disk of this machine is full") == 1
     else:
         assert errors.count("stopping after this step") == 1
+
+
+@pytest.mark.soak
+def test_all_begin_again_in_smaller_batches_where_weights_are_shared_out(
+    tmp_path: Path, recipe: Callable[..., Path]
+) -> None:
+    path = recipe("float32", step_tokens=512, steps=3, parallel="fsdp")
+    code, output = tune(tmp_path, path, "--run", "alone")
+    assert code == 0, output
+    plugin = tmp_path / "too_much.py"
+    plugin.write_text(TOO_MUCH)
+    words = ("--plugin", plugin, "tune", path, "--run", "shared", "--nproc", "2", "--max-restarts", "0")
+    code, out, err = ended(start(tmp_path, *words))
+    assert code == 0, out + err
+    assert "process 1 of 2: step 1: out of memory with batches of 551 positions" in err
+    assert "at most 275 positions at once" in out
+    assert_same_curve(tmp_path / "runs", "alone", "shared")
 
 
 def free_port() -> int:

@@ -82,6 +82,41 @@ def test_a_whole_model_that_is_shared_out_is_saved_and_resumed_alone(
     assert_same_curve(tmp_path / "runs", "alone", "whole")
 
 
+# Runs in every process, and lets the second run out of memory, once.
+TOO_MUCH = """
+from harness import hookimpl
+from harness_tuning.learner import Learner
+
+added, times = Learner._added, []
+
+def too_much(self, batches, units):
+    if (self.world.rank, self.world.restarts, len(times)) == (1, 0, 0):
+        times.append(1)
+        raise RuntimeError("can't allocate memory: you tried to allocate 12 bytes")
+    return added(self, batches, units)
+
+Learner._added = too_much
+
+@hookimpl
+def register_commands(register):
+    pass
+"""
+
+
+def test_one_that_runs_out_of_memory_halves_the_batches_of_all(
+    tmp_path: Path, recipe: Callable[..., Path], preferences: Callable[..., Path]
+) -> None:
+    """With an objective that observes, so that there are sums to agree on before each gradient."""
+    path = preferences(objective={"name": "kto"}, step_tokens=512, steps=2)
+    code, output = tune(tmp_path, path, "--run", "alone")
+    assert code == 0, output
+    (tmp_path / "too_much.py").write_text(TOO_MUCH)
+    ends = together(tmp_path, "--plugin", tmp_path / "too_much.py", "tune", path, "--run", "shared")
+    assert [code for code, _ in ends] == [0, 0], ends
+    assert ends[0][1].count("out of memory") == 1
+    assert_same_curve(tmp_path / "runs", "alone", "shared")
+
+
 def test_an_interrupted_run_goes_on_in_two_processes(tmp_path: Path, recipe: Callable[..., Path]) -> None:
     path = recipe("float32", step_tokens=512, steps=4, checkpoint_every=2)
     code, output = tune(tmp_path, path, "--run", "alone")
