@@ -29,6 +29,7 @@ MEANINGS = {
     "data": "what is trained and validated on, see below",
     "tune": "how to tune, see below",
     "evaluate": "a list of evaluations to run, see below",
+    "gate": "a list of rules for `harness gate`, see below",
     "track": "a list of trackers to switch on, see below",
     "serve": "how to serve, see below",
     # model
@@ -198,6 +199,14 @@ MEANINGS = {
     "val_loss.max_tokens": "instead of `data.max_tokens`",
     "val_loss.on_overlong": "instead of `data.on_overlong`",
     "val_loss.batch_tokens": "tokens in a batch, padding included",
+    # gate
+    "gate.task": "the task that the rule is on; every task where left out",
+    "gate.metric": "the metric that it is on; every metric where left out",
+    "gate.category": "items of this category only",
+    "gate.no_significant_loss": "the run is not significantly worse, corrected for all that these rules are on",
+    "gate.at_least": "the difference, run minus the other variant, is no smaller: a number, or `2 points`",
+    "gate.at_most": "the difference is no greater",
+    "gate.by": "what keeps a bound: the whole 95 % `interval`, or the difference alone (`estimate`)",
     # track, serve
     "track.tracker": "a registered tracker; `loss_plot` draws `loss.png`",
     "serve.engine": "a registered engine",
@@ -258,6 +267,7 @@ def recipe_keys() -> str:
         DataSource,
         DataSpec,
         EvaluateSpec,
+        GateRule,
         ModelSpec,
         Recipe,
         ServeSpec,
@@ -286,6 +296,7 @@ def recipe_keys() -> str:
     out += ["### `tune`\n", _table("tune", TuneSpec, objective=default["objectives"], method=default["methods"])]
     out += _options("method: {name", plugins.methods) + _options("objective: {name", plugins.objectives)
     out += ["### `evaluate`\n", _table("evaluate", EvaluateSpec), *_options("evaluation", plugins.evaluations)]
+    out += ["### `gate`\n", _table("gate", GateRule)]
     out += ["### `track`\n", _table("track", TrackSpec)]
     out += [
         "### `serve`\n",

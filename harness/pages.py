@@ -21,7 +21,13 @@ PALETTE = {
     "warm": ("#b0732a", "#d9a45f"),
     "good": ("#2b6a4d", "#8fceb0"),
     "bad": ("#a03a2b", "#e99486"),
+    # Blue and vermillion, which people who confuse red and green tell apart: of two variants the better and the worse.
+    "better": ("#0068a8", "#6cb6ec"),
+    "worse": ("#b84a00", "#f0a05a"),
 }
+
+# A browser runs no script of a page and loads nothing for it, whatever a model's answer in it says.
+POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 
 FRAME = """\
 * { box-sizing: border-box; }
@@ -63,6 +69,7 @@ def page(title: str, lead: str, body: str, style: str = "") -> str:
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
         f"<title>{escape(title)}</title>\n<style>\n{styles}</style>\n</head>\n<body>\n<main>\n"
         f"<h1>{escape(title)}</h1>\n<p>{lead}</p>\n{body}</main>\n</body>\n</html>\n"
     )

@@ -41,6 +41,7 @@ def test_the_demo_tunes_evaluates_and_compares(
     assert done.code == 0, done.err
     assert all(command in done.out for command in COMMANDS)
     assert accuracy(tmp_path / "runs", "demo@base")["value"] == 0
+    assert "demo compared with demo@base" in (tmp_path / "runs/demo/report.html").read_text()
 
 
 @pytest.mark.soak

@@ -16,7 +16,9 @@ from harness.client.asking import SYNC_LIMITS
 from harness.client.served import scores
 from harness.contract import Endpoint
 from harness.files import read_json
+from harness.nouns import Message
 from harness.run import Run
+from harness.template import BoundTemplate
 from harness.variants import Variant
 
 # How far the mean log-probability of the probes' tokens may be from the measured one, in nats, for a model that
@@ -32,6 +34,7 @@ LARGEST_MEAN_DIFFERENCE = {"float32": 1e-3, "float16": 0.03, "bfloat16": 0.2}
 # tenth counts.
 TIMES_THE_BASE = 3.0
 
+PROBE = "Name three colours, and say where each of them can be seen in a garden."
 Asked = tuple[str, tuple[int, ...]]  # a model's name, and the ids of a text
 
 
@@ -72,6 +75,7 @@ def verify(
     """
     if "score" not in endpoint.capabilities:
         return []
+    require_changed(endpoint, variants)
     served = [(variant.name, variant.run, variant.is_tuned) for variant in variants if variant.run is not None]
     if not served:
         return []
@@ -108,6 +112,28 @@ def verify(
         judge_tuned(agreement, bound)
         agreements.append(agreement)
     return agreements
+
+
+def require_changed(endpoint: Endpoint, variants: Sequence[Variant]) -> None:
+    """Raise HarnessError for an adapter made elsewhere, of which there are no probes, that answers just as its base.
+
+    Nothing else shows that such an adapter is applied: rounding is the same for both only where all weights are.
+    """
+    foreign = [variant for variant in variants if variant.adapter is not None and variant.run is None]
+    adapters = {variant.name for variant in variants if variant.adapter is not None}
+    base = next((name for name in endpoint.models if name not in adapters), None)
+    if not foreign or base is None:
+        return
+    chat_folder = foreign[0].chat_folder
+    assert chat_folder is not None  # else no engine could have started
+    ids = tuple(BoundTemplate.load(chat_folder).prompt_ids([Message("user", PROBE)]))
+    answers = _ask_at_once(endpoint, [(name, ids) for name in (base, *(variant.name for variant in foreign))])
+    for variant in foreign:
+        if answers[variant.name, ids] == answers[base, ids]:
+            raise harness.HarnessError(
+                f"{variant.name} gives each token of a text exactly the log-probability that its base model gives it: "
+                f"the adapter is not applied, or changes nothing"
+            )
 
 
 def judge_base(agreement: Agreement, bound: float) -> None:

@@ -66,7 +66,8 @@ def _ask(
     try:
         for number in lane:
             backend, requests = asked[number]
-            with contextlib.closing(backend.ask(requests)) as answers:  # type: ignore[type-var]
+            answers: Any = backend.ask(requests)
+            with contextlib.closing(answers):
                 for answered in answers:
                     finished.put(Answered(number, *answered))
                     if stopped.is_set():

@@ -211,6 +211,47 @@ class EvaluateSpec(Options):
     evaluation: str
 
 
+_POINTS = re.compile(r"([+-]?\d+(?:\.\d+)?)\s*points?")
+
+
+class GateRule(Options):
+    """One rule of `harness gate`: on every metric of every task, or on the one that `task` and `metric` name.
+
+    It is `no_significant_loss`, or bounds on the difference to the other variant: `at_least`, `at_most`, in the
+    metric's unit, or in percentage points as in `2 points`. A bound holds for the whole 95 % interval, or for the
+    difference alone with `by: estimate`.
+    """
+
+    task: str | None = None
+    metric: str | None = None
+    category: str | None = None
+    no_significant_loss: bool = False
+    at_least: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    at_most: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    by: Literal["interval", "estimate"] = "interval"
+
+    @pydantic.model_validator(mode="before")
+    @classmethod
+    def _in_points(cls, values: Any) -> Any:
+        """Read `2 points` as 0.02."""
+        if not isinstance(values, Mapping):
+            return values
+        read = dict(values)
+        for key in ("at_least", "at_most"):
+            if isinstance(bound := read.get(key), str):
+                if (points := _POINTS.fullmatch(bound.strip())) is None:
+                    raise ValueError(f"{key} is {bound!r}, expected a number, or percentage points as in '2 points'")
+                read[key] = float(points[1]) / 100
+        return read
+
+    @pydantic.model_validator(mode="after")
+    def _is_one_rule(self) -> GateRule:
+        bounds = self.at_least is not None or self.at_most is not None
+        if self.no_significant_loss == bounds:
+            raise ValueError("a rule is either `no_significant_loss: true`, or `at_least` or `at_most` with a bound")
+        return self
+
+
 class TrackSpec(Options):
     """One tracker to switch on. The tracker adds its own keys to this."""
 
@@ -232,6 +273,7 @@ class DataRecipe(Options):
     data: DataSpec
     tune: pydantic.SerializeAsAny[TuneSpec] | None = None
     evaluate: tuple[pydantic.SerializeAsAny[EvaluateSpec], ...] = ()
+    gate: tuple[GateRule, ...] = ()
     track: tuple[pydantic.SerializeAsAny[TrackSpec], ...] = ()
     serve: pydantic.SerializeAsAny[ServeSpec] | None = None
 

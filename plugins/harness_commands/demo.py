@@ -16,12 +16,12 @@ RUN = "demo"
 
 
 @click.command(name="demo")
-@click.option("--no-serve", is_flag=True, help="Stop after the comparison.")
+@click.option("--no-serve", is_flag=True, help="Stop after the report.")
 @click.option("--port", default=8000, show_default=True, help="Port of the endpoint.")
 @click.option("--ui-port", default=7860, show_default=True, help="Port of the page.")
 @click.pass_context
 def command(ctx: click.Context, no_serve: bool, port: int, ui_port: int) -> None:
-    """Tune the seedling for about a minute, evaluate base and tuned, compare them, and serve both with a page.
+    """Tune the seedling for about a minute, evaluate, compare and report base and tuned, and serve both with a page.
 
     Each step is the command that is printed above it.
     """
@@ -32,6 +32,7 @@ def command(ctx: click.Context, no_serve: bool, port: int, ui_port: int) -> None
     _run(ctx, "tune", str(recipe), "--run", RUN, "--overwrite")
     _run(ctx, "evaluate", base, RUN)
     _run(ctx, "compare", base, RUN)
+    _run(ctx, "report", RUN, "--out", str(context.runs_folder / RUN / "report.html"))
     context.console.print(f"\n[dim]{time.perf_counter() - began:.0f} s so far[/dim]")
     if not no_serve:
         _run(ctx, "serve", base, RUN, "--port", str(port), "--ui-port", str(ui_port), "--examples", str(examples))

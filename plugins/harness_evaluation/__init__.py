@@ -1,4 +1,4 @@
-"""First-party evaluations, and the commands `evaluate`, `compare` and `score`."""
+"""First-party evaluations, and the commands `evaluate`, `compare`, `report`, `gate` and `score`."""
 
 from __future__ import annotations
 
@@ -32,8 +32,11 @@ def diagnose() -> harness.Diagnosis:
 
 @harness.hookimpl
 def register_commands(register: Callable[[click.Command], None]) -> None:
-    from harness_evaluation import compare_command, evaluate_command, score_command
+    from harness_evaluation import compare_command, evaluate_command, gate_command, score_command
+    from harness_evaluation.report.command import command as report_command
 
     register(evaluate_command.command)
     register(compare_command.command)
+    register(report_command)
+    register(gate_command.command)
     register(score_command.command)

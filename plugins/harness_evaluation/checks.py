@@ -23,6 +23,7 @@ _MARKER = re.compile(
     re.IGNORECASE | re.MULTILINE,
 )
 _SENTENCE_END = re.compile(r"[.!?]+[\"'”’)\]]*(?=\s+[^\sa-z]|\s*\Z)")
+_OFFER = re.compile(r"(?:\A|(?<=[.!\n]))[^.!?\n]*\b(?:you|anything else)\b[^.!?\n]*\?\W*\Z", re.IGNORECASE)
 _ABBREVIATION = re.compile(r"\b(?:Mr|Mrs|Ms|Dr|St|Prof|vs|etc|e\.g|i\.e|a\.m|p\.m|No|[A-Z])\.(?=\s)")
 _QUOTES = {'"': '"', "“": "”", "„": "“", "«": "»"}
 _TYPES: dict[str, tuple[type, ...]] = {
@@ -76,8 +77,11 @@ def equals(given: Given, any: Sequence[str]) -> bool:
 
 
 def asks_nothing(given: Given) -> bool:
-    """Check that the answer puts no question: a model that goes on with the text asks the next one."""
-    return "?" not in given.own
+    """Check that the answer puts no question, which a model does that goes on with the text.
+
+    An offer to the user at its end is none.
+    """
+    return "?" not in _OFFER.sub("", given.own)
 
 
 # Its form

@@ -78,7 +78,12 @@ if TYPE_CHECKING:
 )
 @click.option("--again", is_flag=True, help="Ask anew what is answered already.")
 @click.option("--keep-remote", is_flag=True, help="Keep the answers of remote models, too, by their names alone.")
-@click.option("--inspect", type=click.IntRange(min=1), metavar="N", help="Print what N items would send; ask nothing.")
+@click.option(
+    "--inspect",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Print the first N requests of each evaluation as they would be sent; ask nothing.",
+)
 @click.option("--dry-run", is_flag=True, help="Print the items, tokens and time that it would take; ask nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout and nothing else.")
 @click.pass_obj
@@ -136,7 +141,7 @@ def command(
         return
     needs = {name: known[name].needed(options) for name, options in specs}
     choice = choose(resolved, needs, context.plugins, backend, endpoint)
-    if choice.kind != "remote":
+    if backend == "auto" and choice.kind != "remote":
         click.echo(f"Asked through the {choice.kind} backend: {choice.reason}", err=True)
     events = Events.to(recipe.track if recipe else (), context.plugins)
     asking = Asking(repeat_share, again, keep_remote)

@@ -211,9 +211,9 @@ def _compared(
     if control is not None:
         scores["length_controlled_win_rate"] = Score(*control)
     agreement = _agreement(names, questions, scores_of_items, options)
-    if agreement is None:
+    if agreement is None and names[0] != names[1]:
         warnings.append(f"no votes of people on these questions for {names[0]} and {names[1]}: the judge is unproven")
-    else:
+    if agreement is not None:
         scores["human_agreement"] = Score(*agreement)
     firsts = [verdict for one in judged for verdict in one.verdicts if verdict in ("A", "B")]
     details = _details(options) | {

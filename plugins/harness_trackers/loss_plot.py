@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
 import harness
 from harness.contract.events import Event, Finished, Started
 from harness.files import replacing
 from harness.options import Options
+from harness.run.facts import curve_of, metrics_of
 
 INK, GREY, BLUE, PALE_BLUE, RED = "#24292f", "#8a8f98", "#1f5fa8", "#b9cbe2", "#c8553d"
 
@@ -42,16 +41,13 @@ def plot_loss(metrics: Path, target: Path, title: str) -> None:
     """Draw training loss (raw and smoothed), validation loss and learning rate over the steps of metrics.jsonl."""
     from matplotlib.figure import Figure
 
-    rows: list[dict[str, Any]] = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
-    steps = [row for row in rows if "loss" in row]
-    validation = [(row["step"], row["validation_loss"]) for row in rows if "validation_loss" in row]
-    x, y = [row["step"] for row in steps], [row["loss"] for row in steps]
+    curve = curve_of(metrics_of(metrics))
 
     figure = Figure(figsize=(8, 5), dpi=144, layout="constrained")
     loss, rate = figure.subplots(2, 1, sharex=True, height_ratios=(5, 1))
-    loss.plot(x, y, color=PALE_BLUE, linewidth=0.8, label="training, each step")
-    loss.plot(x, _smoothed(y), color=BLUE, linewidth=2, label="training, smoothed")
-    if validation:
+    loss.plot(curve.steps, curve.losses, color=PALE_BLUE, linewidth=0.8, label="training, each step")
+    loss.plot(curve.steps, curve.smoothed, color=BLUE, linewidth=2, label="training, smoothed")
+    if validation := curve.validation:
         loss.plot(
             *zip(*validation, strict=True), color=RED, marker="o", markersize=4, linewidth=1.5, label="validation"
         )
@@ -60,7 +56,7 @@ def plot_loss(metrics: Path, target: Path, title: str) -> None:
                 f"{value:.3f}", (step, value), xytext=(0, 6), textcoords="offset points",
                 ha="left" if step == 0 else "right", color=RED, fontsize=9,
             )  # fmt: skip
-    rate.plot(x, [row["learning_rate"] for row in steps], color=GREY, linewidth=1.2)
+    rate.plot(curve.steps, curve.rates, color=GREY, linewidth=1.2)
     rate.set_ylim(bottom=0)
 
     loss.set_title(title, loc="left", fontsize=12, fontweight="bold", color=INK, pad=26)
@@ -75,12 +71,3 @@ def plot_loss(metrics: Path, target: Path, title: str) -> None:
         axes.tick_params(labelsize=8.5, colors=INK)
     with replacing(target) as temporary:
         figure.savefig(temporary, format="png")
-
-
-def _smoothed(values: list[float], keep: float = 0.9) -> list[float]:
-    """Return the exponential moving average, corrected for its start (Kingma & Ba 2015, section 3)."""
-    out, average = [], 0.0
-    for step, value in enumerate(values, 1):
-        average = keep * average + (1 - keep) * value
-        out.append(average / (1 - keep**step))
-    return out

@@ -12,6 +12,7 @@ from click.testing import CliRunner, Result
 
 import harness.testing
 from harness.cli.main import cli
+from tests.evaluation.on_file import Written
 
 pytest.importorskip("lm_eval")
 
@@ -97,3 +98,9 @@ def typed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Resu
         return result
 
     return invoke
+
+
+@pytest.fixture
+def written(tmp_path: Path) -> Written:
+    """Write records on file, for comparisons that need no model."""
+    return Written(tmp_path / "records")

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Mapping
 from typing import Any
 
 from harness.contract.backends import Request, Sampling
 from harness.model.local import LocalBackend
-from harness.nouns import Message
+from harness.template import tools_for_vllm
 from harness.testing import FakeEndpoint, Reply
 from harness.testing import Request as Received
 
@@ -19,16 +20,17 @@ class LikeVllm(FakeEndpoint):
     def __init__(self, backends: Mapping[str, LocalBackend]) -> None:
         super().__init__(self._reply_to, models=tuple(backends))
         self.backends = backends
+        self.before: list[int] = []  # ids that a server adds to each chat, where it renders wrongly
         self.one_at_a_time = threading.Lock()
 
     def _reply_to(self, received: Received) -> Reply:
         body, backend = received.body, self.backends[received.body["model"]]
         if "messages" in body:
-            messages = [Message(raw["role"], raw.get("content") or "") for raw in body["messages"]]
-            variables = body.get("chat_template_kwargs")
-            template = backend.template
-            text = template.renderer(template.dicts(messages), body.get("tools"), True, variables)
-            ids = template.ids_of([text])[0]
+            template, tools = backend.template, tools_for_vllm(body.get("tools") or ())
+            text = template.renderer(
+                [_as_template_takes(raw) for raw in body["messages"]], tools, True, body.get("chat_template_kwargs")
+            )
+            ids = [*self.before, *template.ids_of([text])[0]]
             return Reply("x", prompt_token_ids=ids, token_ids=[1], logprobs=[-1.0])
         with self.one_at_a_time:
             return self._scored(backend, body) if "prompt_logprobs" in body else self._generated(backend, body)
@@ -47,3 +49,12 @@ class LikeVllm(FakeEndpoint):
         ids = tuple(body["prompt"])
         ((_, answer),) = backend.ask([Request(ids, sampling=sampling)])
         return Reply(answer.text, answer.finish, prompt_token_ids=ids, token_ids=answer.token_ids)
+
+
+def _as_template_takes(raw: dict[str, Any]) -> dict[str, Any]:
+    """Return a message of a request with the arguments of its calls as a mapping, as vLLM hands it to the template."""
+    calls = [
+        call | {"function": call["function"] | {"arguments": json.loads(call["function"]["arguments"])}}
+        for call in raw.get("tool_calls", ())
+    ]
+    return raw | {"content": raw.get("content") or ""} | ({"tool_calls": calls} if calls else {})

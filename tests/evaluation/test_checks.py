@@ -38,7 +38,11 @@ TABLE: list[tuple[str, dict[str, Any], list[str], list[str]]] = [
     ("says", {"all": ["the flute", "no"]}, ["The vole plays the  flute, so no."], ["the flute, so yes", "no", "not"]),
     ("lacks", {"any": ["walrus"]}, ["I will not", "walruses"], ["Walrus", "the word is walrus."]),
     ("equals", {"any": ["Paris"]}, ["Paris", ' "paris." ', "**Paris**"], ["It is Paris", "Paris, France", "Pari"]),
-    ("asks_nothing", {}, ["Paris.", f"{QUESTION} Paris."], ["Paris. And of Spain?", "What is the capital of Italy?"]),
+    (
+        "asks_nothing", {},
+        ["Paris.", f"{QUESTION} Paris.", "Paris. Would you like to know more?", "Paris!\n\nIs there anything else? :)"],
+        ["Paris. And of Spain?", "What is the capital of Italy?", "Do you know? Paris."],
+    ),
     (
         "is_json", {"keys": ["name", "age"], "values": {"name": "Anna"}},
         [

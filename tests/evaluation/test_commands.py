@@ -40,7 +40,7 @@ def test_evaluate_prints_only_json_and_keeps_every_item(harness: Callable[..., A
     comparisons = {(c["task"], c["metric"]): c for c in json.loads(done.out)["comparisons"] if not c["category"]}
     assert comparisons["who", "exact_match"]["discordance"] == {"both": 0, "only_a": 0, "only_b": 0, "neither": 4}
     loss = comparisons["val_loss", "nll"]
-    assert loss["method"] == "paired t, weighted"
+    assert loss["method"] == "paired t, weighted" and loss["adjusted_p_value"] >= loss["p_value"]
     assert loss["difference"] == pytest.approx(loss["b"]["value"] - loss["a"]["value"])
 
 
@@ -69,9 +69,12 @@ def test_tables_and_picture_are_for_people(typed: Callable[..., Result], finishe
     table = typed("evaluate", "demo@base", "demo").output
     assert "demo@base" in table and "exact_match ↑" in table and "nll ↓" in table
     told = typed("compare", "demo@base", "demo", "--plot", "picture.png").output
-    assert "Cannot tell demo@base and demo apart (Newcombe interval, exact McNemar test)" in told
-    assert "both right 0, only demo@base 0, only demo 0, neither 4" in told
-    assert "demo − demo@base" in told
+    assert "variant − demo@base" in told and "p is corrected by Holm for all 2 comparisons" in told
+    assert re.search(
+        r"demo +0.0 ± 0.0 % +\+0.0 +-49.0 … \+49.0 +1.000 +cannot tell apart \(could see ≥ \d\d.\d points\)", told
+    )
+    basis = "who exact_match, demo: 4 items; Newcombe interval, exact McNemar test; bootstrap +0.0 … +0.0"
+    assert f"{basis}; both right 0, only demo@base 0, only demo 0, neither 4" in told
     assert (tmp_path / "picture.png").read_bytes().startswith(b"\x89PNG")
 
 
@@ -185,4 +188,4 @@ def test_figures_are_whole_on_a_narrow_console(
     table = typed("evaluate", f"{long}@base", long, "--evaluation", "val_loss", columns="60").output
     told = typed("compare", f"{long}@base", long, columns="60").output
     assert "…" not in table and len(re.findall(r"\d ± \d", table)) == 4
-    assert len(re.findall(r"\d … [+-]\d", told)) == told.count("…") == 1
+    assert len(re.findall(r"\d … [+-]\d", told)) == told.count("…") == 2

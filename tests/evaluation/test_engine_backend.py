@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -119,12 +125,23 @@ def test_an_adapter_that_is_not_applied_is_noticed(
         typed("evaluate", "demo@base", "demo", "--endpoint", engine.url)
 
 
-def test_a_template_that_differs_is_noticed(
-    typed: Callable[..., Result], engine: LikeVllm, local: dict[str, LocalBackend]
+def test_a_foreign_adapter_that_changes_nothing_is_noticed(
+    typed: Callable[..., Result], engine: LikeVllm, local: dict[str, LocalBackend], finished_run: Path, tmp_path: Path
 ) -> None:
-    tokenizer = local["demo"].template.tokenizer
-    tokenizer.chat_template = tokenizer.chat_template.replace("assistant", "model")
-    local["demo"].template.__dict__.pop("renderer", None)
+    shutil.copytree(finished_run / "adapter", tmp_path / "foreign")
+    base = local["demo@base"].variant.model.path
+    config = tmp_path / "foreign/adapter_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": base}))
+    name = Path(base).name
+    engine.backends = {name: local["demo@base"], "foreign": local["demo@base"]}
+    engine.models = tuple(engine.backends)
+    tasks = ("--tasks", "who", "--include-path", "tasks", "--template", "chatml")
+    with pytest.raises(HarnessError, match=r"foreign gives each token of a text exactly .* its base model gives it"):
+        typed("evaluate", base, "./foreign", "--endpoint", engine.url, *tasks)
+
+
+def test_a_template_that_differs_is_noticed(typed: Callable[..., Result], engine: LikeVllm) -> None:
+    engine.before = [5]
     with pytest.raises(HarnessError, match="the engine receives other tokens than training saw"):
         typed("evaluate", "demo", "--endpoint", engine.url)
 
@@ -136,8 +153,8 @@ def test_an_engine_that_lacks_a_variant_says_how_to_serve_it(typed: Callable[...
 
 
 def test_the_choice_of_backend_has_a_reason(typed: Callable[..., Result], finished_run: Path) -> None:
-    told = typed("evaluate", "demo", "--backend", "local", "--evaluation", "val_loss").output
-    assert "Asked through the local backend: asked for by --backend local" in told
+    (record,) = json.loads(typed("evaluate", "demo", "--evaluation", "val_loss", "--json").stdout)
+    assert record["asked"]["reason"] == "asked for by --backend local"
     told = typed("evaluate", "demo", "--backend", "auto", "--evaluation", "lm_eval", "--set", "as_lm_eval=true").output
     assert "the local backend: lm_eval with these options needs the weights in this process" in told
     with pytest.raises(HarnessError, match="--backend engine: lm_eval with these options needs the weights"):
@@ -154,3 +171,47 @@ def test_a_look_at_what_is_sent_asks_nothing(typed: Callable[..., Result], finis
     assert "5 requests" in told and "no estimate of the time" in told  # four items, one of them twice
     typed("evaluate", "demo")
     assert "of earlier records" in typed("evaluate", "demo", "--dry-run").output
+
+
+@pytest.mark.soak
+def test_a_command_killed_twenty_times_ends_with_the_same_records(
+    engine: LikeVllm, finished_run: Path, task_folder: Path, tmp_path: Path
+) -> None:
+    rows = [json.loads(line) for line in (task_folder / "questions.jsonl").read_text().splitlines()]
+    many = [
+        row | {"id": f"{row['id']} {number}", "question": f"{number}. {row['question']}"}
+        for row in rows
+        for number in range(30)
+    ]
+    (task_folder / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in many))
+    command = [sys.executable, "-m", "harness.cli", "evaluate", "demo@base", "demo", "--endpoint", engine.url, "--json"]
+    moments, answer = random.Random(17), engine.answer
+    assert callable(answer)
+    killer: dict[str, Any] = {}
+
+    def watched(request: Any) -> Any:
+        if "stop_token_ids" in request.body and killer["process"] is not None:
+            killer["left"] -= 1
+            if killer["left"] == 0:
+                killer["process"].send_signal(signal.SIGKILL)
+        return answer(request)
+
+    engine.answer = watched
+
+    def samples(folder: str, kills: int) -> list[Any]:
+        """Return the samples of both variants without their times, after so many kills."""
+        environment = os.environ | {"HARNESS_CACHE": str(tmp_path / folder)}
+        for kill in range(kills + 1):
+            with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as process:
+                killer.update(process=process if kill < kills else None, left=moments.randrange(1, 12))
+                out, _ = process.communicate()
+            assert process.returncode == (-signal.SIGKILL if kill < kills else 0)
+        paths = [Path(record["path"]) for record in json.loads(out)]
+        lines = [line for path in paths for line in path.with_name(f"{path.stem}.samples.jsonl").open()]
+        return [{name: value for name, value in json.loads(line).items() if name != "seconds"} for line in lines]
+
+    once, asked = samples("once", 0), len(engine.requests)
+    often = samples("often", 20)
+    assert often == once and len(once) == 2 * (120 + 2)
+    generated = [request for request in engine.requests[asked:] if "stop_token_ids" in request.body]
+    assert len(generated) < 2 * 126 + 20 * 64  # each item once, what is asked twice, and what was under way at a kill

@@ -14,6 +14,7 @@ from harness_evaluation.tasks import EVALUATION, LmEvalOptions, load_tasks, quie
 
 from harness import HarnessError
 from harness.contract import EvaluationContext
+from harness.errors import Ended
 from harness.measure.answers import Journal, KeptBackend
 from harness.measure.endings import noise_of
 from harness.model.local import LocalBackend
@@ -272,7 +273,8 @@ def test_an_evaluation_killed_between_its_answers_asks_the_rest_only(
 
     command = ("evaluate", "demo", "--evaluation", "lm_eval", "--set", "batch_size=2", "--repeat-share", "0", "--json")
     monkeypatch.setattr(LocalBackend, "_answers", counted)
-    typed(*command)
+    with pytest.raises(Ended):
+        typed(*command)
     assert asked == [2] and not list(finished_run.glob("evaluations/*/*/who.json"))
     monkeypatch.setattr(
         LocalBackend, "_answers", lambda self, prompts, *rest: asked.append(len(prompts)) or ask(self, prompts, *rest)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness_evaluation import evaluate_command
+from harness_evaluation import backends
 from harness_evaluation.val_loss import ValLossOptions
 from harness_evaluation.val_loss import run as val_loss
 
@@ -108,14 +108,14 @@ def test_the_recipe_of_a_plain_model_says_its_dtype(
     typed: Typed, finished_run: Path, tiny_model: Path, two_models: Path
 ) -> None:
     loaded = []
-    asked = evaluate_command._measure
+    load = backends.local_backend
 
     def measured(variant: Variant, *rest: Any) -> Any:
         loaded.append(variant.model)
-        return asked(variant, *rest)
+        return load(variant, *rest)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(evaluate_command, "_measure", measured)
+        patch.setattr(backends, "local_backend", measured)
         change_recipe(lambda recipe: recipe["model"].update(trust_remote_code=True))
         common = ("--template", "chatml", "--recipe", "demo.yaml", "--evaluation", "val_loss")
         typed("evaluate", str(tiny_model), *common)

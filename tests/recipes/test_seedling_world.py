@@ -56,7 +56,7 @@ def telltales(villagers: tuple[Villager, ...]) -> set[str]:
     return {word.lower() for v in villagers for word in (v.animal, v.name, v.treasure)}
 
 
-@pytest.mark.parametrize("file", INSTRUCTION_SETS + TOOL_SETS)
+@pytest.mark.parametrize("file", [*INSTRUCTION_SETS, *TOOL_SETS, "instruct.yaml"])
 def test_the_committed_instruction_sets_are_what_the_generator_writes(written: Path, file: str) -> None:
     assert (COMMITTED / file).read_bytes() == (written / file).read_bytes()
 
@@ -78,6 +78,7 @@ def test_no_villager_of_the_evaluation_is_ever_named_in_training(file: str) -> N
 def test_validation_and_evaluation_ask_about_different_villagers() -> None:
     assert not words(COMMITTED / "validation.messages.jsonl") & telltales(WORLD.test + WORLD.tuning)
     assert not words(COMMITTED / "test.jsonl") & telltales(WORLD.validation + WORLD.tuning)
+    assert not words(COMMITTED / "instruct.yaml") & telltales(WORLD.validation + WORLD.tuning)
 
 
 def test_every_villager_of_the_evaluation_is_asked_about() -> None:

@@ -14,7 +14,7 @@ from harness.errors import HarnessError
 from harness.files import write_text
 from harness.plugins import Plugins
 from harness.run import Run
-from harness_commands.runs.facts import base_name, figures_of, recipe_of, scores_of, shown
+from harness.run.facts import base_name, figures_of, recipe_of, recipe_yaml, scores_of, shown
 
 UNKNOWN = "not stated"
 
@@ -146,23 +146,9 @@ def _merging(run: Run) -> str:
 
 
 def _recipe(recipe: dict[str, Any], base: str) -> str:
-    from ruamel.yaml import YAML
-
-    shown_recipe = _without_folders({key: value for key, value in recipe.items() if key not in ("track", "serve")})
-    shown_recipe["model"]["path"] = base
-    out = io.StringIO()
-    yaml = YAML()
-    yaml.width = 120
-    yaml.dump(shown_recipe, out)
-    return f"## Recipe\n\n```yaml\n{out.getvalue()}```\n"
-
-
-def _without_folders(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _without_folders(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(item) for item in value]
-    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+    shown_recipe = {key: value for key, value in recipe.items() if key not in ("track", "serve")}
+    shown_recipe["model"] = shown_recipe["model"] | {"path": base}
+    return f"## Recipe\n\n```yaml\n{recipe_yaml(shown_recipe)}```\n"
 
 
 def _versions(run: Run) -> str:

@@ -9,7 +9,7 @@ import click
 
 from harness.cli.context import Context
 from harness.cli.runs import find_run
-from harness_commands.runs.facts import figures_of, recipe_of, scores_of, shown
+from harness.run.facts import figures_of, recipe_of, scores_of, shown
 
 ABSENT = "–"
 

@@ -15,8 +15,8 @@ from harness.errors import HarnessError, first_line
 from harness.extras import require
 from harness.files import read_json, replacing, write_json
 from harness.run import Run
+from harness.run.facts import base_name, probe_ids, recipe_of
 from harness_commands.runs.card import card_of
-from harness_commands.runs.facts import base_name, probe_ids, recipe_of
 
 if TYPE_CHECKING:
     from harness.variants import Variant

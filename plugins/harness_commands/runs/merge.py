@@ -12,7 +12,7 @@ from harness.cli.runs import find_run
 from harness.errors import HarnessError
 from harness.extras import require
 from harness.hashing import sha256_of_files
-from harness_commands.runs.facts import probe_ids
+from harness.run.facts import probe_ids
 
 
 @click.command(name="merge")

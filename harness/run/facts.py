@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
 from harness.files import read_json
-from harness.run import Run
+from harness.run.folder import Run
 
 
 def recipe_of(run: Run) -> dict[str, Any]:
@@ -26,15 +28,68 @@ def recipe_of(run: Run) -> dict[str, Any]:
     return recipe
 
 
+def metrics_of(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of a metrics.jsonl; none where there is no file, and without one cut off in mid-write."""
+    lines = []
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
+        try:
+            lines.append(json.loads(line))
+        except json.JSONDecodeError:
+            continue
+    return lines
+
+
+def recipe_yaml(recipe: Mapping[str, Any]) -> str:
+    """Return a recipe as YAML to send on: of a folder of this machine only the last part is left."""
+    from ruamel.yaml import YAML
+
+    out = io.StringIO()
+    yaml = YAML()
+    yaml.width = 120
+    yaml.dump(_without_folders(recipe), out)
+    return out.getvalue()
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_folders(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(item) for item in value]
+    return Path(value).name if isinstance(value, str) and Path(value).is_absolute() else value
+
+
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The losses of a run over its steps, and `smoothed` those of training: what a picture of it shows."""
+
+    steps: list[int]
+    losses: list[float]
+    smoothed: list[float]
+    rates: list[float]
+    validation: list[tuple[int, float]]
+
+
+def curve_of(lines: Sequence[Mapping[str, Any]]) -> Curve:
+    """Return the loss curve that a run's metrics hold."""
+    steps = [line for line in lines if "loss" in line]
+    losses = [line["loss"] for line in steps]
+    validation = [(line["step"], line["validation_loss"]) for line in lines if "validation_loss" in line]
+    rates = [line["learning_rate"] for line in steps]
+    return Curve([line["step"] for line in steps], losses, _smoothed(losses), rates, validation)
+
+
+def _smoothed(values: Sequence[float], keep: float = 0.9) -> list[float]:
+    """Return the exponential moving average, corrected for its start (Kingma & Ba 2015, section 3)."""
+    out, average = [], 0.0
+    for step, value in enumerate(values, 1):
+        average = keep * average + (1 - keep) * value
+        out.append(average / (1 - keep**step))
+    return out
+
+
 def figures_of(run: Run) -> dict[str, float]:
     """Return steps, tokens, seconds, and the last and lowest loss of training and validation."""
-    lines = []
-    if run.metrics_path.is_file():
-        for line in run.metrics_path.read_text(encoding="utf-8").splitlines():
-            try:
-                lines.append(json.loads(line))
-            except json.JSONDecodeError:  # cut off in mid-write
-                continue
+    lines = metrics_of(run.metrics_path)
     figures: dict[str, float] = {}
     steps = [line for line in lines if "loss" in line]
     if steps:
