@@ -37,6 +37,8 @@ MEANINGS = {
     "model.revision": "branch, tag or commit of a hub id",
     "model.dtype": "what the weights are loaded as",
     "model.trust_remote_code": "run Python code that the model's folder brings; off unless you say so",
+    "model.rope_scaling": "`{type: yarn, factor: 4}` (or `linear`): positions stretched to so many times those that "
+                          "the model was trained on, in tuning, evaluation, merging and serving",
     # template
     "template.name": "a registered template (`harness template list`), or `model` for the one that the model brings",
     "template.add_tokens": "add the control tokens that the tokenizer lacks, and train their embeddings: see "
@@ -68,9 +70,9 @@ MEANINGS = {
                      "conversation, or those `marked` with `train: true`",
     "data.train": "what is trained on: a list of sources, in this order",
     "data.validation": "what is measured while tuning, and by `val_loss`: a list of sources",
-    "data.max_tokens": "the longest conversation, in tokens",
-    "data.on_overlong": "what happens to a longer one: stop with an `error`, `drop` "
-                        "it, or `truncate` its end. The count is shown",
+    "data.max_tokens": "the longest conversation, in tokens; of the objective `pretrain`, the longest piece of a text",
+    "data.on_overlong": "what happens to one that is longer, or longer than the model's positions: stop with an "
+                        "`error`, `drop` it, or `truncate` its end. Both counts are shown",
     "data.processes": "that encode; 0: threads only. Left out, there are as many as cores where cores (more than 4) "
                       "and rows are many. The data are the same",
     "data.validation_share": "holds out so large a share of the training rows instead, by a hash of what they say",
@@ -148,6 +150,7 @@ MEANINGS = {
     "lm_eval.as_lm_eval": "score as lm-eval's own command line does, for figures to be compared with others'",
     "lm_eval.apply_chat_template": "`false`, with `as_lm_eval` only: ask without a template, as a base model is asked",
     "sft.neftune_alpha": "noise on the embeddings while training (NEFTune), 5 to 15; 0 is none",
+    "pretrain.neftune_alpha": "noise on the embeddings while training (NEFTune), 5 to 15; 0 is none",
     "dpo.beta": "how much a reward is of a log-ratio to the reference: the higher, the nearer the policy stays",
     "dpo.loss": "the published loss; `ipo` takes means a token",
     "dpo.label_smoothing": "the share of labels that are taken to be wrong, for `sigmoid` and `robust`",

@@ -195,7 +195,7 @@ def tuned_of(run: Run) -> Variant:
     run.require_finished()
     if run.adapter_folder.is_dir():
         return Variant(run.name, run.recipe.model, run.adapter_folder, run.chat_folder, run)
-    model = run.recipe.model.model_copy(update={"path": str(run.model_folder), "revision": None})
+    model = run.recipe.model.model_copy(update={"path": str(run.model_folder), "revision": None, "rope_scaling": None})
     if not run.model_folder.is_dir():
         raise ModelError(f"{run.folder}: the run says it finished, but has neither adapter/ nor model/")
     return Variant(run.name, model, None, run.chat_folder, run)

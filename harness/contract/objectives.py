@@ -54,6 +54,10 @@ class Policy(Protocol):
         """Return the log-probability of each target, float32 [n], with its gradient."""
         ...
 
+    def predictions(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Return what `logprobs` returns, and the entropies of some of the predictions, to watch: float32 [m]."""
+        ...
+
     def last_hidden(self, batch: Batch) -> Tensor:
         """Return the last hidden state of each position, [b, s, h], with its gradient."""
         ...
@@ -80,6 +84,9 @@ class Objective:
     (ln 2 for DPO), else None; a run whose first loss differs is refused. It is per unit, over the terms with their
     weights.
 
+    `encode(item, template, longest, options)` returns the items that are trained on in the place of one that the
+    template encoded, with ids and masks of their own; what has more than `longest` tokens is for `data.on_overlong`.
+
     `prepare(policy, batch, options)` returns figures of each document in the starting state, [d] by name: the loop asks
     it once for every example, before step 1 and without a gradient, and they are among the batches' extras ever after.
     `beside(items, index, options)` returns an item with as many examples as items[index], which is observed with it.
@@ -98,6 +105,7 @@ class Objective:
     reads: Reads = "conversations"
     value_at_start: Callable[[Any], float | None] | None = None
     default: bool = False
+    encode: Callable[[Item, Any, int, Any], Sequence[Item]] | None = None
     prepare: Callable[[Policy, Batch, Any], Mapping[str, Tensor]] | None = None
     beside: Callable[[Sequence[Item], int, Any], Item] | None = None
     observe: Callable[[Policy, Sequence[Batch], Any], Mapping[str, Metric]] | None = None
@@ -111,6 +119,7 @@ def check_objective(objective: Objective) -> None:
     require_texts(objective, "description")
     optional = {
         "value_at_start": "options",
+        "encode": "item, template, longest, options",
         "prepare": "policy, batch, options",
         "beside": "items, index, options",
         "observe": "policy, batches, options",

@@ -5,6 +5,7 @@ from harness.data.convert.conversion import convert_row
 from harness.data.convert.fields import LeftOut, OtherKindError, is_true_or_false, take
 from harness.data.convert.sources import load_source
 from harness.data.encode.encoder import EncodedData, encode_data, encode_held_out, encode_sources
+from harness.data.encode.reader import Reader
 from harness.data.prepare.content import digest_of, text_of, words_of
 from harness.data.prepare.decontamination import evaluation_texts
 from harness.data.prepare.pipeline import Prepared, begin_report, prepare_items
@@ -20,6 +21,7 @@ __all__ = [
     "OtherKindError",
     "Overlap",
     "Prepared",
+    "Reader",
     "SourceReport",
     "UnreadError",
     "begin_report",

@@ -72,14 +72,14 @@ def as_row(item: DataItem) -> tuple[Form, Row]:
     One completion that was judged alone is `feedback`.
     """
     origin = {"id": item.id, "source": item.source}
-    offered = {"tools": [dict(tool) for tool in item.tools]} if item.tools else {}
+    offered: Row = {"tools": [dict(tool) for tool in item.tools]} if item.tools else {}
+    offered |= {"weight": item.weight} if item.weight != 1 else {}
     if isinstance(item, Conversation):
         return "messages", {"messages": _messages(item.messages)} | offered | origin
     if item.chosen and item.rejected:
         row = {name: _messages(getattr(item, name)) for name in ("prompt", "chosen", "rejected")}
         known = {"margin": item.margin} if item.margin is not None else {}
-        weight = {"weight": item.weight} if item.weight != 1 else {}
-        return "preferences", row | known | weight | offered | origin
+        return "preferences", row | known | offered | origin
     row = {"prompt": _messages(item.prompt), "completion": _messages(item.chosen or item.rejected)}
     return "feedback", row | {"label": bool(item.chosen)} | offered | origin
 
@@ -194,8 +194,8 @@ def _schema(form: Form) -> Any:
             ("chosen", turns),
             ("rejected", turns),
             ("margin", arrow.float64()),
-            ("weight", arrow.float64()),
         ],
         "feedback": [("prompt", turns), ("completion", turns), ("label", arrow.bool_())],
     }
-    return arrow.schema([*columns[form], ("tools", text), ("id", text), ("source", text)])
+    both = [("weight", arrow.float64()), ("tools", text), ("id", text), ("source", text)]
+    return arrow.schema([*columns[form], *both])

@@ -22,8 +22,10 @@ class SourceReport:
     tokens of that use. `escaped` counts the items that hold a control token's string, which stays text.
     `with_thoughts` counts the items that have thoughts; `one_an_answer` those that are one example an answer, and
     `examples` all examples of that use. `written_ends` counts the rows whose texts have line ends written as `\\n`,
-    which stay as they are. `ids` are the ids of what was left out by reason, recorded by whoever sets it
-    to a dict.
+    which stay as they are. `overlong` counts the items that were longer than the recipe's limit, `beyond_positions`
+    those that were only longer than the model reaches. `parted` counts the items that became several, `parts` these, of
+    all use. `weighted` counts the items with a weight other than 1, `weight` is the sum of all weights of that use.
+    `ids` are the ids of what was left out by reason, recorded by whoever sets it to a dict.
     """
 
     source: str
@@ -39,6 +41,12 @@ class SourceReport:
     examples: int = 0
     one_an_answer: int = 0
     written_ends: int = 0
+    overlong: int = 0
+    beyond_positions: int = 0
+    parted: int = 0
+    parts: int = 0
+    weighted: int = 0
+    weight: float = 0.0
     ids: dict[str, list[str]] | None = None
 
     def __str__(self) -> str:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from harness.extras import require
-from harness.measure.logits import fit
+from harness.measure.logits import NoFiniteFitError, fit
 from harness.measure.statistics import Estimate
 
 numpy = require("numpy", "evaluation")
@@ -34,10 +34,13 @@ def controlled(scores: Sequence[float], longer_by: Sequence[float], clusters: Se
         clusters: of the items; "" is a cluster of its own.
 
     Raises:
-        NoFiniteFitError: where all are won or all lost, or where lengths alone decide every verdict.
+        NoFiniteFitError: where all are won or all lost, where lengths alone decide every verdict, or where every answer
+            is longer by the same.
     """
     d = numpy.asarray(longer_by, dtype=float)
     spread = float(d.std())
+    if spread == 0 and d.any():
+        raise NoFiniteFitError("every answer is longer by the same, so that nothing tells what length does")
     columns = [numpy.ones(len(d))] + ([numpy.tanh(d / spread)] if spread > 0 else [])
     x, y = numpy.stack(columns, axis=1), numpy.asarray(scores, dtype=float)
     fitted = fit(numpy.stack([x, numpy.zeros_like(x)], axis=1), numpy.stack([y, 1 - y], axis=1), clusters)

@@ -5,14 +5,15 @@ Votes of people and verdicts of a judge both come here. Importing this module im
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from harness.errors import listed
 from harness.extras import require
-from harness.measure import statistics
-from harness.measure.logits import NoFiniteFitError, fit
+from harness.measure import davidson, statistics
+from harness.measure.logits import NoFiniteFitError
 from harness.measure.statistics import CONFIDENCE, Estimate, Interval
 from harness.nouns import Ballot
 
@@ -22,13 +23,15 @@ numpy = require("numpy", "evaluation")
 class Outcome(NamedTuple):
     """One pair that was judged: 1 where the first is better, 0 where the second is, 0.5 for a tie.
 
-    Outcomes of one `cluster` (a person's) may be alike; the cluster "" is one of its own.
+    Outcomes of one `cluster` (a person's) may be alike; the cluster "" is one of its own. All outcomes of one ballot
+    have the `weight` 1 together.
     """
 
     first: str
     second: str
     score: float
     cluster: str = ""
+    weight: float = 1.0
 
 
 class Strength(NamedTuple):
@@ -77,25 +80,25 @@ def outcomes_of(ballots: Iterable[Ballot]) -> list[Outcome]:
         cluster = f"person {ballot.annotator}" if ballot.annotator else f"ballot {ballot.id}"
         best = ballot.verdict.best
         if best is not None:
-            others = (name for position, name in enumerate(names) if position != best)
-            judged += [Outcome(names[best], other, 1.0, cluster) for other in others]
+            pairs = [(names[best], other) for position, other in enumerate(names) if position != best]
         else:
-            judged += [Outcome(a, b, 0.5, cluster) for at, a in enumerate(names) for b in names[at + 1 :]]
+            pairs = list(itertools.combinations(names, 2))
+        score = 0.5 if best is None else 1.0
+        judged += [Outcome(first, second, score, cluster, 1 / len(pairs)) for first, second in pairs]
     return judged
 
 
 def win_rate(outcomes: Sequence[Outcome], variant: str) -> Estimate:
     """Return the share of its outcomes that a variant won, a tie counting half, by clusters."""
-    mine = [(j.score if j.first == variant else 1 - j.score, j.cluster) for j in outcomes if variant in j[:2]]
-    return statistics.mean([score for score, _ in mine], groups=[cluster for _, cluster in mine])
+    mine = [(o.score if o.first == variant else 1 - o.score, o) for o in outcomes if variant in o[:2]]
+    weights, clusters = [o.weight for _, o in mine], [o.cluster for _, o in mine]
+    return statistics.mean([score for score, _ in mine], weights, groups=clusters)
 
 
 def strengths(outcomes: Sequence[Outcome]) -> Strengths:
     """Return the maximum-likelihood strengths by Davidson's model.
 
-    With strengths s and tie parameter t, first : second : tie are as exp(s_1) : exp(s_2) : t exp((s_1 + s_2) / 2).
-    Davidson (1970), JASA 65:317. Strengths sum to zero. Intervals are by Student's t with one degree of freedom fewer
-    than clusters.
+    Strengths sum to zero. Intervals are by Student's t with one degree of freedom fewer than clusters.
 
     Raises:
         NoFiniteFitError: naming the variants that never won or tied against the others, whose strength is infinite.
@@ -103,33 +106,31 @@ def strengths(outcomes: Sequence[Outcome]) -> Strengths:
     names = sorted({name for outcome in outcomes for name in outcome[:2]})
     if len(names) < 2:
         raise NoFiniteFitError("strengths need outcomes of two variants at least")
-    _require_connected(names, outcomes)
-    number = {name: place for place, name in enumerate(names)}
-    with_ties = any(outcome.score == 0.5 for outcome in outcomes)
-    if with_ties and all(outcome.score == 0.5 for outcome in outcomes):
-        raise NoFiniteFitError("every outcome is a tie: there is no scale of strengths")
-    size = len(names) + with_ties
-    z = numpy.zeros((len(outcomes), 2 + with_ties, size))
-    q = numpy.zeros((len(outcomes), 2 + with_ties))
-    for row, (first, second, score, _) in enumerate(outcomes):
-        z[row, 0, number[first]] = z[row, 1, number[second]] = 1
-        if with_ties:
-            z[row, 2, [number[first], number[second]]] = 0.5
-            z[row, 2, -1] = 1
-        q[row, {1.0: 0, 0.0: 1, 0.5: 2}[score]] = 1
-    # The first strength is 0 in the fit, and all are centred afterwards.
-    fitted = fit(z[:, :, 1:], q, [outcome.cluster for outcome in outcomes])
-    spread = len(names) - 1
-    centre = numpy.vstack([numpy.zeros(spread), numpy.eye(spread)]) - 1 / len(names)
-    values = centre @ fitted.coefficients[:spread]
-    covariance = None if fitted.covariance is None else centre @ fitted.covariance[:spread, :spread] @ centre.T
+    counts = counted(names, outcomes)
+    _require_connected(names, counts.pairs())
+    fitted = davidson.fit(counts.pairs())
+    covariance = davidson.covariance(counts, fitted)
+    covariance = None if covariance is None else covariance[: len(names), : len(names)]
     each = [
-        _strength(name, contrast, values, covariance, fitted.clusters)
+        _strength(name, contrast, fitted.strengths, covariance, counts.clusters)
         for name, contrast in zip(names, numpy.eye(len(names)), strict=True)
     ]
     ranked = tuple(sorted(each, key=lambda one: (-one.value, one.variant)))
-    tie = float(numpy.exp(fitted.coefficients[-1])) if with_ties else 0.0
-    return Strengths(ranked, tie, fitted.clusters, tuple(names), values, covariance)
+    tie = 0.0 if fitted.log_tie is None else float(numpy.exp(fitted.log_tie))
+    return Strengths(ranked, tie, counts.clusters, tuple(names), fitted.strengths, covariance)
+
+
+def counted(names: Sequence[str], outcomes: Sequence[Outcome]) -> davidson.Counts:
+    """Return the outcomes as counts, with the variants numbered as in `names`."""
+    number = {name: place for place, name in enumerate(names)}
+    return davidson.Counts.of(
+        len(names),
+        statistics.numbered([outcome.cluster for outcome in outcomes]),
+        [number[outcome.first] for outcome in outcomes],
+        [number[outcome.second] for outcome in outcomes],
+        [outcome.score for outcome in outcomes],
+        [outcome.weight for outcome in outcomes],
+    )
 
 
 def half_width(stderr: float, clusters: int) -> float:
@@ -147,28 +148,16 @@ def _strength(name: str, contrast: Any, values: Any, covariance: Any, clusters: 
     return Strength(name, value, stderr, Interval(value - half, value + half))
 
 
-def _require_connected(names: Sequence[str], outcomes: Sequence[Outcome]) -> None:
+def _require_connected(names: Sequence[str], pairs: davidson.Pairs) -> None:
     """Raise NoFiniteFitError unless each variant was, over others, at least as good as each other somewhere.
 
     Ford (1957), Solution of a ranking problem from binary comparisons, American Mathematical Monthly 64:28.
     """
-    beats: dict[str, set[str]] = {name: set() for name in names}
-    for first, second, score, _ in outcomes:
-        if score > 0:
-            beats[first].add(second)
-        if score < 1:
-            beats[second].add(first)
-    reached: dict[str, set[str]] = {}
-    for name in names:
-        seen, open_ = {name}, [name]
-        while open_:
-            fresh = beats[open_.pop()] - seen
-            seen |= fresh
-            open_ += fresh
-        reached[name] = seen
-    if any(len(seen) < len(names) for seen in reached.values()):
-        above = next(name for name in names if any(name not in reached[other] for other in names))
-        below = [other for other in names if above not in reached[other]]
+    reached = davidson.reached(pairs)
+    if not reached.all():
+        above = int(numpy.flatnonzero(~reached.all(axis=0))[0])
+        below = [names[other] for other in numpy.flatnonzero(~reached[:, above])]
         raise NoFiniteFitError(
-            f"{listed(below)} never won or tied against {above}, directly or over others: no finite strength fits that"
+            f"{listed(below)} never won or tied against {names[above]}, directly or over others: no finite strength "
+            f"fits that"
         )

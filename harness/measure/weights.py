@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from harness.variants import Variant
 
 _HASHES = ("model_sha256", "model_config_sha256", "adapter_sha256", "adapter_config_sha256")
+_STRETCHED = "rope_scaling"
 
 
 def weights_of(variant: Variant) -> dict[str, Any]:
@@ -23,6 +24,8 @@ def weights_of(variant: Variant) -> dict[str, Any]:
     weights: dict[str, Any] = {"model": variant.model.path, "revision": variant.model.revision}
     if (folder := folder_of(variant.model)) is not None:
         weights |= hashes_of_model(folder)
+    if variant.model.rope_scaling is not None:
+        weights[_STRETCHED] = variant.model.rope_scaling.model_dump()
     if variant.adapter is not None:
         weights["adapter_sha256"] = sha256_of_files(variant.adapter, "*.safetensors")
         weights["adapter_config_sha256"] = sha256_of_files(variant.adapter, "adapter_config.json")
@@ -41,13 +44,13 @@ def hashes_of_model(folder: Path) -> dict[str, str]:
 
 def identity(weights: Mapping[str, Any]) -> dict[str, Any]:
     """Return the part of `weights_of` that identifies the weights: hashes, or the hub id where there are none."""
-    hashes = {key: weights[key] for key in _HASHES if key in weights}
+    hashes = {key: weights[key] for key in (*_HASHES, _STRETCHED) if key in weights}
     return hashes if "model_sha256" in hashes else hashes | {key: weights[key] for key in ("model", "revision")}
 
 
 def are_same(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> bool:
     """Return True if two of `weights_of` are of the same weights; records of older versions have fewer hashes."""
-    if ("adapter_sha256" in recorded) != ("adapter_sha256" in now):
+    if ("adapter_sha256" in recorded) != ("adapter_sha256" in now) or recorded.get(_STRETCHED) != now.get(_STRETCHED):
         return False
     both = [key for key in _HASHES if key in recorded and key in now]
     if "model_sha256" not in both and any(recorded[key] != now[key] for key in ("model", "revision")):

@@ -14,6 +14,7 @@ import transformers
 from harness.errors import ModelError, first_line
 from harness.extras import require
 from harness.model.attention import compute_by_blocks, why_not_sdpa
+from harness.model.configs import load_config
 from harness.model.folders import check_folder
 from harness.model.forward import causal_lm, check_forward
 from harness.model.heads import load_head
@@ -105,21 +106,6 @@ def fastest_attention(model: Any) -> Attention:
     return attention_of(model)
 
 
-def positions_of(model: Any) -> int | None:
-    """Return the longest sequence that the model's configuration states, in tokens; None where it states no limit.
-
-    Recurrent layers and ALiBi have none. A rotary embedding that is stretched (YaRN and the like) reaches `factor`
-    times as far as it was trained.
-    """
-    config = model.config.get_text_config()
-    stated = getattr(config, "max_position_embeddings", None)
-    rope = getattr(config, "rope_parameters", None) or {}
-    factor, trained = rope.get("factor"), rope.get("original_max_position_embeddings")
-    if not isinstance(stated, int):
-        return None
-    return max(stated, int(factor * trained)) if factor and trained else stated
-
-
 def load_variant(variant: Variant, plugins: Plugins, device: torch.device | None = None) -> LoadedVariant:
     """Load the variant's model, adapter and template, as they were tuned.
 
@@ -172,7 +158,10 @@ def _from_pretrained(spec: ModelSpec, attention: str | None = None) -> Any:
             trust_remote_code=spec.trust_remote_code,
             attn_implementation=attention,
             use_safetensors=True,
+            **({"config": load_config(spec)} if spec.rope_scaling else {}),
         )
+    except ModelError:
+        raise
     except Exception as error:
         raise ModelError(
             f"{spec.path}: the model could not be loaded: {first_line(error)}{hub_hint(spec.path)}"

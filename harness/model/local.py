@@ -18,8 +18,9 @@ from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaLis
 
 from harness.contract.backends import Answer, Capability, Identity, Request, Sampling, Scorer
 from harness.measure.weights import weights_of
+from harness.model.configs import positions_of
 from harness.model.likelihoods import BATCH_TOKENS, likelihoods
-from harness.model.load import LoadedVariant, positions_of
+from harness.model.load import LoadedVariant
 from harness.template import BoundTemplate
 from harness.template.exchange import identity_of, prompt_ids, read_answer, rendered_by, require_fits, stops_of
 from harness.variants import Variant
@@ -50,7 +51,7 @@ class LocalBackend(Scorer):
     @property
     def longest(self) -> int | None:
         """The most tokens of a prompt with its answer."""
-        return positions_of(self.loaded.model)
+        return positions_of(self.loaded.model.config)
 
     @property
     def longest_scored(self) -> int | None:

@@ -23,6 +23,8 @@ class Side:
     """One side of a ballot: the variant, the turns before the answer as OpenAI messages, and the answer.
 
     `finish` is the reason why the answer ended, `stop` or `length`; None before that. `tokens` is None if not counted.
+    `identity` has the hashes of what answered (weights, adapter, template), as far as they are known; `first_token_s`
+    and `seconds` are the times until the answer's first token and its end.
     """
 
     variant: str
@@ -31,6 +33,9 @@ class Side:
     answer: str = ""
     finish: str | None = None
     tokens: int | None = None
+    identity: Mapping[str, Any] = field(default_factory=dict)
+    first_token_s: float | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +43,10 @@ class Ballot:
     """One comparison of two to four sides, in the order in which `seed` drew them.
 
     It is `open` until a person votes, and can be voted on again until the variants are `revealed`. It is `void` if it
-    cannot be judged. `sampling` has the settings with which all sides were asked.
+    cannot be judged. `sampling` has the settings with which all sides were asked. On a `blind` one the person does not
+    see the variants' names before the verdict. `turn` is the number of the question in its conversation, from 0;
+    `prompt_set` and `prompt_id` name a question that was not the person's own. `reasons` are what the person ticked
+    beside the verdict, and `latency_s` the time from the answers' end to the verdict.
     """
 
     id: int
@@ -50,3 +58,9 @@ class Ballot:
     annotator: str = ""
     state: State = "open"
     verdict: Verdict | None = None
+    blind: bool = False
+    turn: int = 0
+    prompt_set: str = ""
+    prompt_id: str = ""
+    reasons: Sequence[str] = ()
+    latency_s: float | None = None

@@ -80,17 +80,21 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class Conversation:
-    """Messages, the tools offered in them, and their source. Every supervised dataset yields conversations."""
+    """Messages, the tools offered in them, and their source. Every supervised dataset yields conversations.
+
+    Each of its supervised tokens counts by `weight`, in the loss and in its divisor.
+    """
 
     messages: tuple[Message, ...]
     tools: tuple[Mapping[str, Any], ...] = ()
     id: str = ""
     source: str = ""
+    weight: float = 1.0
 
     @classmethod
-    def of(cls, *turns: tuple[Role, str], id: str = "", source: str = "") -> Conversation:
+    def of(cls, *turns: tuple[Role, str], id: str = "", source: str = "", weight: float = 1.0) -> Conversation:
         """Return a conversation of (role, text) pairs: `Conversation.of(("user", "Hi"), ("assistant", "Hello."))`."""
-        return cls(tuple(Message(role, text) for role, text in turns), id=id, source=source)
+        return cls(tuple(Message(role, text) for role, text in turns), id=id, source=source, weight=weight)
 
     @property
     def trained(self) -> tuple[int, ...]:

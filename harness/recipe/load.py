@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -152,7 +154,7 @@ class _Reader:
         sections.setdefault("name", self.document.path.stem)
         sections.setdefault("track", [{"tracker": name} for name in self.plugins.trackers.defaults])
         sections["template"] = self._named(
-            ("template",), sections.get("template", {}), self.plugins.templates, TemplateSpec, may_be_gone=True
+            ("template",), sections.get("template", {}), self.plugins.templates, TemplateSpec
         )
         if "tune" in sections:
             sections["tune"] = self._tune(sections["tune"])
@@ -232,9 +234,7 @@ class _Reader:
         self, where: Where, written: list[Any], registry: Registry[Any], base: type[Options], key: str
     ) -> list[Any]:
         return [
-            self._named((*where, index), item, registry, base, key=key, may_be_gone=True)
-            if isinstance(item, dict)
-            else item
+            self._named((*where, index), item, registry, base, key=key) if isinstance(item, dict) else item
             for index, item in enumerate(written)
         ]
 
@@ -246,12 +246,11 @@ class _Reader:
         base: type[T],
         *,
         key: str = "name",
-        may_be_gone: bool = False,
     ) -> T:
         """Validate a section that names something registered; a name alone stands for the section with that name.
 
-        `key` holds the name; where a default is registered it may be left out. With `may_be_gone`, a run that is only
-        used, and not tuned, does without what it names.
+        `key` holds the name; where a default is registered it may be left out. A run that is only used, and not tuned,
+        does without what a plugin registered that is gone: a warning says so, and the section has its name alone.
         """
         if isinstance(written, str) and key == "name":
             written = {key: written}
@@ -270,7 +269,8 @@ class _Reader:
                 f"{self.document.place(*where, key)}: {key!r} is {name!r}: expected a name, one of "
                 f"{known_names(registry)}"
             )
-        if may_be_gone and not self.to_tune and name not in registry:
+        if not self.to_tune and name not in registry:
+            _warn_of(self.document.path, registry.kind.name, name)
             model = type(base.__name__, (base,), {"model_config": {"extra": "ignore"}})
         else:
             try:
@@ -323,6 +323,12 @@ class _Reader:
                 f"{place('data', 'decontaminate')}: it compares data.train with the items of the recipe's evaluations, "
                 f"and there is no `evaluate`"
             )
+
+
+@functools.cache
+def _warn_of(path: Path, kind: str, name: str) -> None:
+    """Say once that what a run's recipe names is of no plugin that is loaded now."""
+    print(f"warning: {path}: no plugin brings its {kind} {name!r} now; the run is used without", file=sys.stderr)
 
 
 def _rename_values(document: Document) -> None:

@@ -33,13 +33,38 @@ Positive = Annotated[int, Field(gt=0)]
 HUB_ID = re.compile(r"\w[\w.-]*(/[\w.-]+)?")
 
 
+class RopeScaling(Options):
+    """A rotary embedding stretched to `factor` times the positions that the model was trained on.
+
+    `yarn` is Peng et al. 2023 (https://arxiv.org/abs/2309.00071), `linear` Chen et al. 2023
+    (https://arxiv.org/abs/2306.15595).
+    """
+
+    type: Literal["yarn", "linear"]
+    factor: Annotated[float, Field(gt=1, allow_inf_nan=False)]
+
+    def __str__(self) -> str:
+        return f"{self.type} x {self.factor:g}"
+
+    @pydantic.field_validator("type", mode="before")
+    @classmethod
+    def _of_every_length_alike(cls, value: Any) -> Any:
+        if value == "dynamic":
+            raise ValueError(
+                "a dynamic one changes with the longest row of a batch, so that a loss would depend on its "
+                "neighbours, and vLLM computes another function by that name: expected yarn or linear"
+            )
+        return value
+
+
 class ModelSpec(Options):
-    """A base model: a local folder or a hub id, and how to load it."""
+    """A base model: a local folder or a hub id, and how to load it. `rope_scaling` stretches its positions."""
 
     path: str
     revision: str | None = None
     dtype: Literal["bfloat16", "float16", "float32"] = "bfloat16"
     trust_remote_code: bool = False
+    rope_scaling: RopeScaling | None = None
 
     @property
     def is_local(self) -> bool:

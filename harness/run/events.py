@@ -24,9 +24,12 @@ class Events:
 
     @classmethod
     def to(cls, trackers: Iterable[TrackSpec], plugins: Plugins) -> Events:
-        """Return the events of a recipe's `track`. Raises PluginError for a tracker that cannot be created."""
+        """Return the events of a recipe's `track`, without those of a run whose plugin is gone.
+
+        Raises PluginError for a tracker that cannot be created.
+        """
         receivers = []
-        for spec in trackers:
+        for spec in (spec for spec in trackers if spec.tracker in plugins.trackers):
             entry = plugins.trackers.entry(spec.tracker)
             about = f"tracker {entry.name!r} of plugin {entry.plugin}"
             try:

@@ -96,7 +96,8 @@ def bind(template: Template, tokenizer: Any, options: Any = None) -> BoundTempla
             source = f"{{%- set {habits.switch} = {value} %}}\n{source}"
             tried = Trial(bound(source, takes_tools=True))
         written = stops if declares else tried.stops()
-        stops = tuple(dict.fromkeys((*written, *stops)))
+        within: set[str] = set() if declares else tried.within()
+        stops = tuple(dict.fromkeys((*written, *(stop for stop in stops if stop not in within))))
         habits = replace(tried.ends(habits, stops), stops=sources_of(stops, written, tokenizer))
         tried = Trial(bound(source, takes_tools=True))
         try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 import functools
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -27,6 +28,7 @@ from harness.template.verify import Verification
 
 TrainOn = Literal["all", "last", "marked"]
 Reasoning = Literal["learn", "context", "drop"]
+_MARK = re.compile(r"<[|｜][^<>\s]{1,40}[|｜]>")
 
 # Example: of ("user", "Hello"), ("assistant", "Hi"), the model is trained on `Hi` and its stop token.
 #
@@ -81,6 +83,12 @@ class BoundTemplate:
     def opening(self) -> str:
         """The text before the first question of a conversation without a system prompt, with the default one if any."""
         return self.renderer([{"role": "user", "content": "probe two"}], None, True).partition("probe two")[0]
+
+    @functools.cached_property
+    def text_marks(self) -> list[str]:
+        """The marks of turns that this tokenizer has no control tokens for: ordinary text, which anybody can write."""
+        text = self.renderer([{"role": "user", "content": "probe two"}], None, True)
+        return [mark for mark in dict.fromkeys(_MARK.findall(text)) if mark not in self.control_tokens]
 
     @functools.cached_property
     def control_tokens(self) -> list[str]:

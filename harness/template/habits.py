@@ -92,11 +92,12 @@ class Habits:
 
 @dataclass(frozen=True)
 class Ends:
-    """The end of an answer: the stop token, what stands behind it, and if it comes only with the next message."""
+    """The end of an answer: the stop token, what stands around it, and if it comes only with the next message."""
 
     stop: str
     late: str = ""
     trailer: str = ""
+    before: tuple[str, ...] = ()
 
 
 def end_of_answer(
@@ -125,7 +126,8 @@ def end_of_answer(
         usual = [match for match in kept or there if match[0] in known]
         stop = (usual or kept)[-1] if kept else (usual or there)[0]
         gone = [match for match in there if kept and match.start() >= stop.end()]
-        return Ends(stop[0], trailer=tail[gone[0].start() :].strip() if gone else "")
+        before = tuple(match[0] for match in there if match.end() <= stop.start() and match[0] != stop[0])
+        return Ends(stop[0], trailer=tail[gone[0].start() :].strip() if gone else "", before=before)
     tail = tail.rstrip()
     match = tokens.search(more, len(tail)) if more.startswith(tail) else None
     if match and not more[len(tail) : match.start()].strip():

@@ -137,7 +137,7 @@ class Trial:
             and (whole.startswith(2 * bos) or (wants_bos(self.template.tokenizer) and whole.count(bos) > 1))
         ):
             raise TemplateError(
-                f"template {self.name!r} writes {bos!r}, with which a text begins once, {whole.count(bos)} times: "
+                f"template {self.name!r} writes {bos!r} {whole.count(bos)} times, and a text begins with it once: "
                 f"{whole[:80]!r}"
             )
 
@@ -161,6 +161,10 @@ class Trial:
     def stops(self) -> tuple[str, ...]:
         """Return the tokens that end answers in words and answers with calls, as the template writes them."""
         return tuple(dict.fromkeys(end.stop for end in self._ends() if end))
+
+    def within(self) -> set[str]:
+        """Return the tokens that stand between the words or calls of an answer and its stop token."""
+        return {token for end in self._ends() if end for token in end.before}
 
     def ends(self, habits: Habits, stops: Sequence[str]) -> Habits:
         """Return the habits with those that concern the ends of answers."""
@@ -195,8 +199,14 @@ class Trial:
     def require_thoughts(self) -> None:
         """Require that an answer with thoughts is what the model must write, where the template has them."""
         habits = self.template.habits
-        if habits.takes_thoughts and self.template.thinking != "off":
-            self._frame(Answers(self.name, self.template.stop_tokens, habits), [QUESTION], thinks=True)
+        if not habits.takes_thoughts or self.template.thinking == "off":
+            return
+        _, _, end = self._frame(Answers(self.name, self.template.stop_tokens, habits), [QUESTION], thinks=True)
+        if habits.marks and squeezed(habits.marks[1]) in end:
+            raise TemplateError(
+                f"template {self.name!r} closes thoughts and words with the same mark, {habits.marks[1]!r}, so that "
+                "nothing tells them apart"
+            )
 
     def require_simple_exchange(self) -> Habits:
         """Require an answer that has a fitting prompt and a stop token; return the habits with its frames."""

@@ -9,7 +9,7 @@ from typing import Any
 
 from harness.errors import HarnessError
 from harness.nouns import Side, Verdict
-from harness.votes.schema import MAX_SIDES, VERSION, VIEW, insert_ballot, metadata, sqlalchemy, versions
+from harness.votes.schema import ADDED, MAX_SIDES, VERSION, VIEW, insert_ballot, metadata, sqlalchemy, versions
 
 LOCK = 0x6861726E657373  # "harness": servers that start on a new PostgreSQL database wait here for each other
 APART_S = 5.0  # the rows of one verdict were written one after the other
@@ -26,7 +26,9 @@ def bring_up_to_date(connection: Any) -> None:
     names = set(sqlalchemy.inspect(connection).get_table_names())
     if versions.name in names:
         version = connection.execute(sqlalchemy.select(sqlalchemy.func.max(versions.c.version))).scalar_one()
-        if version != VERSION:
+        if version == 2:
+            _add_columns(connection)
+        elif version != VERSION:
             raise HarnessError(
                 f"the votes database has the version {version}, and this harness knows {VERSION}: "
                 f"use the harness that wrote it, or a newer one"
@@ -36,13 +38,28 @@ def bring_up_to_date(connection: Any) -> None:
     if strange := names & (set(metadata.tables) - {versions.name}):
         raise HarnessError(f"the votes database has a table {sorted(strange)[0]!r} that the harness did not make")
     metadata.create_all(connection)
-    if connection.dialect.name == "sqlite":
-        connection.exec_driver_sql(VIEW)
+    _create_view(connection)
     connection.execute(versions.insert().values(version=VERSION))
     for group in _verdicts(old):
         _insert(connection, group)
     if "votes" in names:
         connection.exec_driver_sql("ALTER TABLE votes RENAME TO votes_of_version_1")
+
+
+def _create_view(connection: Any) -> None:
+    if connection.dialect.name == "sqlite":
+        connection.exec_driver_sql("DROP VIEW IF EXISTS judged_ballots")
+        connection.exec_driver_sql(VIEW)
+
+
+def _add_columns(connection: Any) -> None:
+    """Bring version 2 up to date: its ballots were of named variants, and what it did not keep is unknown."""
+    for table, columns in ADDED.items():
+        for name in columns:
+            column = sqlalchemy.schema.CreateColumn(metadata.tables[table].c[name]).compile(dialect=connection.dialect)
+            connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column}")
+    _create_view(connection)
+    connection.execute(versions.insert().values(version=VERSION))
 
 
 def _votes_of_version_1(connection: Any) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from harness.nouns import Side, Verdict
 sqlalchemy = require("sqlalchemy", "serving")
 
 MIN_SIDES, MAX_SIDES = 2, 4  # of a ballot
-VERSION = 2  # 1 was a table `votes` with a row for each pair of sides
+VERSION = 3  # 1 was a table `votes` with a row for each pair of sides; 2 had fewer columns
 UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 Column, Text, Integer, JSON = sqlalchemy.Column, sqlalchemy.Text, sqlalchemy.Integer, sqlalchemy.JSON
 
@@ -36,6 +36,12 @@ ballots = sqlalchemy.Table(
     Column("verdict", Text, sqlalchemy.CheckConstraint("verdict IN ('best', 'tie', 'bad')")),
     Column("best", Integer),
     Column("voted_at", sqlalchemy.DateTime(timezone=True)),
+    Column("blind", sqlalchemy.Boolean, nullable=False, server_default=sqlalchemy.false()),
+    Column("turn", Integer, nullable=False, server_default="0"),
+    Column("prompt_set", Text, nullable=False, server_default=""),
+    Column("prompt_id", Text, nullable=False, server_default=""),
+    Column("reasons", JSON),
+    Column("latency_s", sqlalchemy.Float),
     sqlalchemy.CheckConstraint(
         "(verdict = 'best') = (best IS NOT NULL) OR verdict IS NULL", name="best_goes_with_best"
     ),
@@ -52,12 +58,19 @@ sides = sqlalchemy.Table(
     Column("answer", Text, nullable=False),
     Column("finish", Text),
     Column("tokens", Integer),
+    Column("identity", JSON),
+    Column("first_token_s", sqlalchemy.Float),
+    Column("seconds", sqlalchemy.Float),
 )
+ADDED = {  # in version 3
+    ballots.name: ("blind", "turn", "prompt_set", "prompt_id", "reasons", "latency_s"),
+    sides.name: ("identity", "first_token_s", "seconds"),
+}
 
 # `dataset: votes` reads this view of a SQLite file: a row for each ballot, its sides as JSON in their order.
 VIEW = """
-CREATE VIEW IF NOT EXISTS judged_ballots AS
-SELECT id, created_at, system_prompt, sampling, state, verdict, best, (
+CREATE VIEW judged_ballots AS
+SELECT id, created_at, system_prompt, sampling, state, verdict, best, blind, annotator, (
     SELECT json_group_array(json_object(
         'variant', variant, 'recipe_sha256', recipe_sha256, 'messages', json(messages), 'answer', answer,
         'finish', finish, 'tokens', tokens
@@ -75,6 +88,10 @@ def insert_ballot(
     system_prompt: str,
     sampling: Mapping[str, Any],
     annotator: str = "",
+    blind: bool = False,
+    turn: int = 0,
+    prompt_set: str = "",
+    prompt_id: str = "",
     created_at: datetime.datetime | None = None,
     verdict: Verdict | None = None,
 ) -> int:
@@ -89,6 +106,11 @@ def insert_ballot(
         "verdict": verdict and verdict.kind,
         "best": verdict and verdict.best,
         "voted_at": created_at if verdict else None,
+        "blind": blind,
+        "turn": turn,
+        "prompt_set": storable(prompt_set),
+        "prompt_id": storable(prompt_id),
+        "reasons": [],
     }
     id = int(connection.execute(ballots.insert().values(**values)).inserted_primary_key[0])
     rows = [
@@ -101,6 +123,7 @@ def insert_ballot(
             "answer": storable(side.answer),
             "finish": side.finish,
             "tokens": side.tokens,
+            "identity": storable(side.identity),
         }
         for position, side in enumerate(its_sides)
     ]

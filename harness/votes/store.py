@@ -42,11 +42,16 @@ class Ballots:
         system_prompt: str = "",
         sampling: Mapping[str, Any],
         annotator: str = "",
+        blind: bool = False,
+        turn: int = 0,
+        prompt_set: str = "",
+        prompt_id: str = "",
     ) -> int:
         """Store a comparison that is about to be shown; return its id.
 
         Args:
             sides: two to four different variants, in the order in which `seed` drew them.
+            others: as the fields of a Ballot.
 
         Raises:
             ValueError: for fewer or more sides, a variant on two of them, or a seed of more than 64 bits.
@@ -61,10 +66,29 @@ class Ballots:
             raise ValueError(f"the seed of a ballot is an integer of 64 bits, found {seed!r}")
         with _transaction(self._engine) as connection:
             return insert_ballot(
-                connection, sides, seed=seed, system_prompt=system_prompt, sampling=sampling, annotator=annotator
+                connection,
+                sides,
+                seed=seed,
+                system_prompt=system_prompt,
+                sampling=sampling,
+                annotator=annotator,
+                blind=blind,
+                turn=turn,
+                prompt_set=prompt_set,
+                prompt_id=prompt_id,
             )
 
-    def record(self, ballot: int, position: int, answer: str, finish: str, tokens: int | None = None) -> None:
+    def record(
+        self,
+        ballot: int,
+        position: int,
+        answer: str,
+        finish: str,
+        tokens: int | None = None,
+        *,
+        first_token_s: float | None = None,
+        seconds: float | None = None,
+    ) -> None:
         """Store the complete answer of one side; recorded again before the vote, it takes the earlier one's place.
 
         Raises:
@@ -80,26 +104,39 @@ class Ballots:
         with _transaction(self._engine) as connection:
             self._require_state(connection, ballot, "open")
             values = {"answer": storable(answer), "finish": finish, "tokens": tokens}
+            values |= {"first_token_s": first_token_s, "seconds": seconds}
             known = position in range(MAX_SIDES)
             if not known or connection.execute(sides.update().where(here).values(**values)).rowcount != 1:
                 raise ValueError(f"ballot {ballot} has no side at position {position}")
 
-    def vote(self, ballot: int, verdict: Verdict, *, reveal: bool = False) -> None:
+    def vote(
+        self,
+        ballot: int,
+        verdict: Verdict,
+        *,
+        reveal: bool = False,
+        reasons: Sequence[str] = (),
+        latency_s: float | None = None,
+    ) -> None:
         """Store the verdict on a ballot, replacing an earlier one.
 
         Args:
             reveal: close the ballot in the same transaction, so that no later verdict takes this one's place.
+            reasons, latency_s: as the fields of a Ballot.
 
         Raises:
             ValueError: for a verdict that does not name a side of the ballot.
             ClosedBallotError: if the variants were revealed, or if the ballot is void.
-            HarnessError: if a side has no answer yet.
+            HarnessError: if a side has no answer yet, or an empty one.
         """
         with _transaction(self._engine) as connection:
             self._require_state(connection, ballot, "open", "voted")
-            finishes = connection.execute(
-                sqlalchemy.select(sides.c.finish).where(sides.c.ballot == ballot).order_by(sides.c.position)
-            ).scalars().all()  # fmt: skip
+            its_sides = connection.execute(
+                sqlalchemy.select(sides.c.finish, sides.c.answer)
+                .where(sides.c.ballot == ballot)
+                .order_by(sides.c.position)
+            ).all()
+            finishes = [finish for finish, _ in its_sides]
             if not _is_verdict(verdict, len(finishes)):
                 raise ValueError(
                     f"{verdict} is not a verdict on {len(finishes)} sides: expected `best` with a position from 0 to "
@@ -109,8 +146,11 @@ class Ballots:
                 raise HarnessError(
                     f"ballot {ballot} cannot be voted on yet: no answer is recorded at position {', '.join(waiting)}"
                 )
+            if any(not answer.strip() for _, answer in its_sides):
+                raise HarnessError(f"ballot {ballot} cannot be voted on: an answer is empty")
             state = "revealed" if reveal else "voted"
-            values = {"state": state, "verdict": verdict.kind, "best": verdict.best, "voted_at": now()}
+            values: dict[str, Any] = {"state": state, "verdict": verdict.kind, "best": verdict.best}
+            values |= {"voted_at": now(), "reasons": storable(list(reasons)), "latency_s": latency_s}
             connection.execute(ballots.update().where(ballots.c.id == ballot).values(**values))
 
     def reveal(self, ballot: int) -> None:
@@ -124,6 +164,13 @@ class Ballots:
         with _transaction(self._engine) as connection:
             self._require_state(connection, ballot, "open", "void")
             connection.execute(ballots.update().where(ballots.c.id == ballot).values(state="void"))
+
+    def forget(self, annotator: str) -> int:
+        """Delete every ballot of a person, with what was asked and answered; return their number."""
+        with _transaction(self._engine) as connection:
+            theirs = sqlalchemy.select(ballots.c.id).where(ballots.c.annotator == storable(annotator))
+            connection.execute(sides.delete().where(sides.c.ballot.in_(theirs)))
+            return int(connection.execute(ballots.delete().where(ballots.c.annotator == storable(annotator))).rowcount)
 
     def __getitem__(self, ballot: int) -> Ballot:
         """Return one ballot. Raises HarnessError if it does not exist."""
@@ -221,8 +268,9 @@ def _read(connection: Any, condition: Any) -> Iterator[Ballot]:
         sides.select().where(sides.c.ballot.in_(wanted)).order_by(sides.c.ballot, sides.c.position)
     )
     for row in rows.mappings():
-        fields = ("variant", "recipe_sha256", "messages", "answer", "finish", "tokens")
-        sides_of.setdefault(row["ballot"], []).append(Side(*(row[field] for field in fields)))
+        fields = ("variant", "recipe_sha256", "messages", "answer", "finish", "tokens", "first_token_s", "seconds")
+        side = Side(**{field: row[field] for field in fields}, identity=row["identity"] or {})
+        sides_of.setdefault(row["ballot"], []).append(side)
     for row in ballot_rows:
         verdict = None if row["verdict"] is None else Verdict(row["verdict"], row["best"])
         created_at = row["created_at"]
@@ -230,7 +278,8 @@ def _read(connection: Any, condition: Any) -> Iterator[Ballot]:
             created_at = created_at.replace(tzinfo=datetime.UTC)
         yield Ballot(
             row["id"], created_at, tuple(sides_of[row["id"]]), row["seed"], row["system_prompt"], row["sampling"],
-            row["annotator"], row["state"], verdict,
+            row["annotator"], row["state"], verdict, bool(row["blind"]), row["turn"], row["prompt_set"],
+            row["prompt_id"], tuple(row["reasons"] or ()), row["latency_s"],
         )  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 import harness
 from harness.data import shown, take
 from harness.nouns import Row
+from harness_datasets.turns import weight_of
 
 _PREAMBLE = "Below is an instruction that describes a task"  # with it the column `text` begins, which repeats the rest
 
@@ -26,14 +27,14 @@ def convert(row: Row, options: object) -> harness.Conversation:
                 f"the column 'text' would be lost: it is not the row rendered as Alpaca's own file has it, "
                 f"found {shown(rendered)}. To train without it: `unread: [text]`"
             )
-    return harness.Conversation.of(*turns)
+    return harness.Conversation.of(*turns, weight=weight_of(row))
 
 
 DATASET = harness.Dataset(
     "alpaca",
     "instruction, input, output; optional system and history",
     convert,
-    fields=(("instruction", "input?", "output", "system?", "history?", "text?"),),
+    fields=(("instruction", "input?", "output", "system?", "history?", "text?", "weight?"),),
     metadata=("id", "lang", "language"),
     yields="conversations",
 )

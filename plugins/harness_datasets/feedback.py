@@ -10,7 +10,7 @@ from harness.data import is_true_or_false, shown, take
 from harness.nouns import Row
 from harness_datasets.completions import Messages, must_ask, read_completion, read_prompt, read_turns
 from harness_datasets.keys import messages
-from harness_datasets.turns import offered, with_system
+from harness_datasets.turns import offered, weight_of, with_system
 
 # fmt: off
 _GOOD = ("true", "1", "+1", "good", "yes", "up", "thumbs_up", "thumbs up", "👍", "chosen", "desirable", "positive")
@@ -42,6 +42,7 @@ def convert(row: Row, options: object) -> harness.Preference:
         tools=offered(row.get("tools")),
         id=str(row.get("id") or ""),
         source=str(row.get("source") or ""),
+        weight=weight_of(row),
     )
 
 
@@ -81,7 +82,7 @@ def _last_turn(row: Row) -> tuple[Messages, Messages]:
     return with_system(take(row, "system", str, ""), turns[:-1]), turns[-1:]
 
 
-_ALWAYS = ("system?", "tools?", "tools.*", "id?", "source?")
+_ALWAYS = ("system?", "tools?", "tools.*", "id?", "source?", "weight?")
 
 DATASET = harness.Dataset(
     "feedback",

@@ -44,7 +44,8 @@ def convert(row: Row, options: object) -> harness.Conversation:
     if row.get("system"):
         linked = turns.with_system(_text_only(row["system"], "the field 'system'"), linked)
     tools = turns.offered(row.get("tools")) + turns.offered(row.get("functions"), "functions")
-    return harness.Conversation(linked, tools, id=str(row.get("id") or ""), source=str(row.get("source") or ""))
+    id, source = str(row.get("id") or ""), str(row.get("source") or "")
+    return harness.Conversation(linked, tools, id, source, turns.weight_of(row))
 
 
 def _read(raw: Any, number: int) -> list[harness.Message]:
@@ -188,7 +189,7 @@ def _text_field(raw: Mapping[str, Any], name: str, where: str) -> str | None:
         raise harness.DataError(f"{where}: {error}") from None
 
 
-_SYSTEM = ("system?", "system.type", "system.text", "-system.cache_control", "id?", "source?")
+_SYSTEM = ("system?", "system.type", "system.text", "-system.cache_control", "id?", "source?", "weight?")
 _TOOLS = ("tools?", "tools.*", "-parallel_tool_calls")
 
 DATASET = harness.Dataset(

@@ -20,7 +20,7 @@ from harness_datasets.completions import (
     read_turns,
 )
 from harness_datasets.keys import MESSAGE, messages
-from harness_datasets.turns import offered, with_system
+from harness_datasets.turns import offered, weight_of, with_system
 
 # Fields with the scores of the two completions; the margin is their difference.
 _SCORES = (
@@ -53,10 +53,8 @@ def convert(row: Row, options: object) -> harness.Preference | LeftOut:
     if row.get("messages") is not None and row.get("prompt") is not None:
         _check_repeated(row, (*prompt, *good))
     tools, id = offered(row.get("tools")), str(row.get("id") or "")
-    weight, source = read_number(row, "weight"), str(row.get("source") or "")
-    return harness.Preference(
-        must_ask(prompt), good, bad, _margin(row), 1.0 if weight is None else weight, tools, id, source
-    )
+    source = str(row.get("source") or "")
+    return harness.Preference(must_ask(prompt), good, bad, _margin(row), weight_of(row), tools, id, source)
 
 
 def _check_repeated(row: Row, messages: Messages) -> None:
@@ -142,7 +140,7 @@ def _margin(row: Row) -> float | None:
     return margin
 
 
-_PAIR = (*messages("chosen"), *messages("rejected"), "tools?", "tools.*", "id?", "system?")
+_PAIR = (*messages("chosen"), *messages("rejected"), "tools?", "tools.*", "id?", "system?", "weight?")
 _ULTRAFEEDBACK = (
     "response", "overall_score", "-annotations", "-critique", "-custom_system_prompt", "-fine-grained_score", "-model",
     "-principle",
@@ -154,7 +152,7 @@ DATASET = harness.Dataset(
     convert,
     fields=(
         (
-            *messages("prompt"), *_PAIR, "system?", "history?", "margin?", "weight?", "source?", "score_chosen?",
+            *messages("prompt"), *_PAIR, "system?", "history?", "margin?", "source?", "score_chosen?",
             "score_rejected?", "chosen_score?", "rejected_score?", "chosen_rating?", "rejected_rating?",
         ),
         (*messages("prompt"), *_PAIR, "-prompt_id", *messages("messages?"), "score_chosen", "score_rejected"),

@@ -45,8 +45,9 @@ def convert(row: Row, options: object) -> harness.Conversation:
     value = row[answered].removesuffix(END) if isinstance(row[answered], str) else row[answered]
     completion = read_completion(value, answered)
     return harness.Conversation(
-        turns.linked(untrained + completion), turns.offered(row.get("tools")), id=str(row.get("id") or "")
-    )
+        turns.linked(untrained + completion), turns.offered(row.get("tools")), id=str(row.get("id") or ""),
+        weight=turns.weight_of(row),
+    )  # fmt: skip
 
 
 def _only(row: Row, names: tuple[str, ...]) -> str:
@@ -70,7 +71,8 @@ DATASET = harness.Dataset(
     plain=("prompt", "completion"),
     fields=tuple(
         (
-            *(*messages(prompt), *messages(completion), f"{system}?", "history?", "tools?", "tools.*", "id?"),
+            *(*messages(prompt), *messages(completion), f"{system}?", "history?"),
+            *("tools?", "tools.*", "id?", "weight?"),
             *(("input?",) if prompt == "instruction" else ()),
         )
         for prompt in PROMPTS

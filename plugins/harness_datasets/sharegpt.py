@@ -35,7 +35,8 @@ def convert(row: Row, options: object) -> harness.Conversation:
         messages.append(message)
     messages = turns.read_think_tags(messages, options)
     messages = list(turns.with_system(take(row, "system", str, ""), messages))
-    return harness.Conversation(turns.linked(messages), turns.offered(row.get("tools")), id=str(row.get("id") or ""))
+    tools, id = turns.offered(row.get("tools")), str(row.get("id") or "")
+    return harness.Conversation(turns.linked(messages), tools, id, weight=turns.weight_of(row))
 
 
 def _message(turn: Any, number: int) -> harness.Message:
@@ -93,7 +94,10 @@ DATASET = harness.Dataset(
     convert,
     options=turns.ThinkTags,
     fields=(
-        (*within("conversations", TURN), "tools?", "tools.*", "system?", "id?", "-model", "-source", "-lang"),
+        (
+            *(*within("conversations", TURN), "tools?", "tools.*", "system?", "id?", "weight?"),
+            *("-model", "-source", "-lang"),
+        ),
         (
             *("log.user utterance", "log.system response", "-log.turn id", "-log.dialog history", "id?"),
             *("-original dialog id", "-dialog index", "-original dialog info"),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import json
+import math
 import re
 import warnings
 from collections.abc import Mapping, Sequence
@@ -111,6 +112,21 @@ def trained(turn: Mapping[str, Any], role: harness.Role, where: str) -> bool | N
 def _mark(value: Any) -> Any:
     """Return true or false for these words, which a CSV has instead; any other value as it is."""
     return value.strip().lower() == "true" if is_true_or_false(value) and isinstance(value, str) else value
+
+
+def weight_of(row: Mapping[str, Any]) -> float:
+    """Return the `weight` by which a row counts, 1 where it has none. Raises DataError unless it is above 0."""
+    value = row.get("weight")
+    if value is None or value == "":
+        return 1.0
+    try:
+        weight = math.nan if isinstance(value, bool) else float(value)
+    except (TypeError, ValueError):
+        weight = math.nan
+    if not 0 < weight < math.inf:
+        hint = ". A row that is not to count is left out of the file" if weight == 0 else ""
+        raise harness.DataError(f"the field 'weight' should be a number above 0, found {shown(value)}{hint}")
+    return weight
 
 
 def with_system(system: str, messages: Sequence[harness.Message]) -> tuple[harness.Message, ...]:

@@ -36,14 +36,17 @@ class _Side(NamedTuple):
 
 
 def convert(row: Row, options: VotesOptions) -> list[harness.Preference] | LeftOut:
-    """Convert one ballot. Ties, equal answers, empty answers and answers cut at the token limit are left out."""
+    """Convert one ballot. Left out are ties, equal or empty answers, and a best answer cut at the token limit.
+
+    An answer that was cut is never chosen, or tuning would learn to stop in mid-sentence; it can be the rejected one.
+    """
     sides = _sides(row)
     best = _best(row, len(sides))
     id = f"vote-{row['id']}" if row.get("id") is not None else ""
     if any(is_empty(side.turns[-1:]) for side in sides):
         return LeftOut("an answer is empty")
-    if any(side.finish == "length" for side in sides):
-        return LeftOut("an answer was cut at the token limit")
+    if isinstance(best, int) and sides[best].finish == "length":
+        return LeftOut("the better answer was cut at the token limit")
     if all(side.turns == sides[0].turns for side in sides):
         return LeftOut("two equal answers")
     if best == "tie":
@@ -144,6 +147,6 @@ DATASET = harness.Dataset(
         ("id?", "sides", *within("sides", _SIDE), "system_prompt?", "verdict", "best?"),
         ("id?", *_PAIR, "system_prompt?", "verdict", "finish?"),
     ),
-    metadata=("created_at", "sampling", "state"),
+    metadata=("created_at", "sampling", "state", "blind", "annotator"),
     yields="preferences",
 )

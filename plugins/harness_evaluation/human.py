@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,20 +27,22 @@ def run(backend: Backend, options: HumanOptions, context: EvaluationContext) -> 
     """Yield one result: `win_rate`, also against each other variant, a tie counting half, and `strength`.
 
     The strength is the log odds against the average variant, by Davidson's model of all votes. Votes of a person are
-    one cluster. Raises HarnessError where nobody voted on the variant.
+    one cluster. Only blind votes count; the others are counted as left out. Raises HarnessError where nobody voted on
+    the variant.
     """
     require("numpy", "evaluation")
+    from harness.measure.leaderboard import usable
     from harness.measure.logits import NoFiniteFitError
     from harness.measure.strengths import outcomes_of, strengths
 
-    ballots = ballots_in(options.votes)
+    ballots, left_out = usable(ballots_in(options.votes))
     outcomes = outcomes_of(ballots)
     variants = sorted({name for outcome in outcomes for name in outcome[:2]})
     name = backend.name
     if name not in variants:
         raise HarnessError(
             f"{options.votes}: nobody voted on {name}.{nearest(name, variants)} "
-            f"There are votes on {known_names(variants)}"
+            f"There are votes on {known_names(variants) if variants else 'none'}{_why(left_out)}"
         )
     samples = tuple(sample for ballot in ballots for sample in _samples(name, ballot, outcomes_of([ballot])))
     scores = {"win_rate": Score(*statistics.of_samples(samples, "win_rate"))}
@@ -48,7 +50,12 @@ def run(backend: Backend, options: HumanOptions, context: EvaluationContext) -> 
         among = [sample for sample in samples if sample.category == other]
         scores[f"win_rate/{other}"] = Score(*statistics.of_samples(among, "win_rate"))
     people = {outcome.cluster for outcome in outcomes}
-    details: dict[str, Any] = {"votes": options.votes, "ballots": len(ballots), "clusters": len(people)}
+    details: dict[str, Any] = {
+        "votes": options.votes,
+        "ballots": len(ballots),
+        "clusters": len(people),
+        "left_out": left_out,
+    }
     warnings = [] if len(people) > 1 else ["all votes are one person's: nothing says what others would vote"]
     try:
         all_strengths = strengths(outcomes)
@@ -82,10 +89,16 @@ def ballots_in(votes: str) -> list[Ballot]:
     return list(Ballots(votes))
 
 
+def _why(left_out: Mapping[str, int]) -> str:
+    """Return what was left out, for a message."""
+    parts = [f"{count} where {reason}" for reason, count in left_out.items()]
+    return f"; left out: {', '.join(parts)}" if parts else ""
+
+
 def _samples(name: str, ballot: Ballot, outcomes: Sequence[Outcome]) -> Iterator[Sample]:
     """Yield the record of each pair that a vote on a variant decided, with the other side's answer as its target."""
     sides = {side.variant: side for side in ballot.sides}
-    for first, second, score, cluster in outcomes:
+    for first, second, score, cluster, weight in outcomes:
         if name in (first, second):
             other = second if first == name else first
             messages = [message["content"] for message in sides[name].messages if message["role"] == "user"]
@@ -95,6 +108,7 @@ def _samples(name: str, ballot: Ballot, outcomes: Sequence[Outcome]) -> Iterator
                 prompt=str(messages[-1]) if messages else "",
                 response=sides[name].answer,
                 target=sides[other].answer,
+                weight=weight,
                 category=other,
                 group=cluster,
                 finish=sides[name].finish or "",

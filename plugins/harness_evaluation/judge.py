@@ -328,7 +328,7 @@ def _others(
         advice = "" if options.against else ". Name what to compare with: `against: VARIANT` or `against_path: FILE`"
         raise HarnessError(f"judge: {error}{advice}") from None
     answers = answered(other, questions, options.max_tokens)
-    return against, [[answer.text for answer in one] for one in answers]
+    return other.name, [[answer.text for answer in one] for one in answers]
 
 
 def _agreement(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +12,7 @@ from harness.measure import statistics
 from harness.nouns import Result, Sample, Score
 from harness.options import Options
 from harness.recipe import DataSource
-from harness_evaluation.held_out import encoded_held_out
+from harness_evaluation.held_out import encoded_held_out, paired_ids
 from harness_evaluation.local import in_batches, loaded_of, variant_of
 from harness_evaluation.progress import progress_bar
 from harness_evaluation.val_loss import logprobs_of, scoring, trained_on
@@ -41,13 +39,17 @@ def run(backend: Backend, options: PreferenceOptions, context: EvaluationContext
     scores are compared as they are in both. A tie counts half.
     """
     sources, encoded = encoded_held_out(
-        options.data, context, backend.template, changed={}, reads="pairs", reader="the evaluation 'preferences'",
+        options.data, context, backend, changed={}, reads="pairs", name="the evaluation 'preferences'",
         kind="pairs",
     )  # fmt: skip
     items = encoded.items[: options.limit]
     by = "score" if variant_of(backend).head is not None else "log-probability"
     figures = (_scores if by == "score" else _logprobs)(backend, items, options.batch_tokens)
-    samples = tuple(_as_sample(backend.template, item, figures[number], by) for number, item in enumerate(items))
+    ids = paired_ids(sources, context, [item.examples[0].id.removesuffix(" chosen") for item in items])
+    samples = tuple(
+        _as_sample(backend.template, id, item, figures[number], by)
+        for number, (id, item) in enumerate(zip(ids, items, strict=True))
+    )
     names = samples[0].metrics
     scores = {name: Score(*statistics.of_samples(samples, name)) for name in names}
     examples = [example for item in items for example in item.examples]
@@ -69,7 +71,7 @@ def run(backend: Backend, options: PreferenceOptions, context: EvaluationContext
 def requests(backend: Backend, options: PreferenceOptions, context: EvaluationContext) -> Iterator[Request]:
     """Yield what is scored: both completions of each pair."""
     _, encoded = encoded_held_out(
-        options.data, context, backend.template, changed={}, reads="pairs", reader="the evaluation 'preferences'",
+        options.data, context, backend, changed={}, reads="pairs", name="the evaluation 'preferences'",
         kind="pairs",
     )  # fmt: skip
     yield from (scoring(example) for item in encoded.items[: options.limit] for example in item.examples)
@@ -105,7 +107,7 @@ def _scores(backend: Backend, items: Sequence[Item], batch_tokens: int) -> dict[
     return figures
 
 
-def _as_sample(template: BoundTemplate, item: Item, figures: list[float], by: str) -> Sample:
+def _as_sample(template: BoundTemplate, id: str, item: Item, figures: list[float], by: str) -> Sample:
     """Return the record of one pair."""
     chosen, rejected = figures
     lengths = [1, 1] if by == "score" else [example.supervised for example in item.examples]
@@ -114,10 +116,8 @@ def _as_sample(template: BoundTemplate, item: Item, figures: list[float], by: st
         "win_rate_per_token": _wins(chosen / lengths[0], rejected / lengths[1]),
     }
     prompt, texts = _texts(template, item)
-    ids = [[list(example.input_ids), list(map(int, example.loss_mask))] for example in item.examples]
-    content = hashlib.sha256(json.dumps(ids).encode()).hexdigest()
     return Sample(
-        id=f"{item.examples[0].id.removesuffix(' chosen')}:{content[:12]}",
+        id=id,
         metrics=metrics,
         prompt=prompt,
         target=texts[0],

@@ -64,7 +64,8 @@ def command(context: Context, run: str, file: Path, dataset: str, out: Path | No
 
 def _lines(context: Context, loaded: LoadedVariant, source: DataSource, batch_tokens: int) -> Iterator[dict[str, Any]]:
     """Yield the id and the scores of each item, in the order of the source."""
-    from harness.data import encode_sources, load_source
+    from harness.data import Reader, encode_sources, load_source
+    from harness.model.configs import positions_of
     from harness.model.scores import score_items
     from harness.nouns import Preference, Reads
 
@@ -72,9 +73,8 @@ def _lines(context: Context, loaded: LoadedVariant, source: DataSource, batch_to
     spec = _whole(loaded.variant.run.recipe.data)
     first = next(iter(load_source(source, context.plugins.datasets)))
     reads: Reads = "preferences" if isinstance(first, Preference) else "conversations"
-    encoded = encode_sources(
-        (source,), spec, context.plugins.datasets, loaded.template, reads=reads, reader="harness score"
-    )
+    reader = Reader(reads, "harness score", positions_of(loaded.model.config))
+    encoded = encode_sources((source,), spec, context.plugins.datasets, loaded.template, reader=reader)
     items, scores = encoded.items, dict[int, list[float]]()
     with progress_bar(f"{loaded.variant.name}  score") as bar:
         bar.expect(len(items))

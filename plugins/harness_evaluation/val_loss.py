@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -15,7 +13,7 @@ from harness.measure import statistics
 from harness.nouns import Result, Sample, Score
 from harness.options import Options
 from harness.recipe import DataSource
-from harness_evaluation.held_out import encoded_held_out
+from harness_evaluation.held_out import encoded_held_out, paired_ids
 from harness_evaluation.local import in_batches, variant_of
 
 if TYPE_CHECKING:
@@ -45,12 +43,14 @@ def run(backend: Backend, options: ValLossOptions, context: EvaluationContext) -
     The standard error takes conversations, not tokens, as the independent items: tokens of one conversation vary
     together. See `statistics.mean`, whose weights are the token counts.
     """
-    sources, encoded = _encoded(options, context, backend.template)
+    sources, encoded = _encoded(options, context, backend)
     examples = encoded.examples[: options.limit]
     with in_batches(backend, tokens=options.batch_tokens):
         logprobs = logprobs_of(backend, examples)
+    ids = paired_ids(sources, context, [example.id for example in examples])
     samples = tuple(
-        _as_sample(backend.template, example, -logprob) for example, logprob in zip(examples, logprobs, strict=True)
+        _as_sample(backend.template, id, example, -logprob)
+        for id, example, logprob in zip(ids, examples, logprobs, strict=True)
     )
     nll = statistics.of_samples(samples, "nll")
     scores = {
@@ -71,7 +71,7 @@ def run(backend: Backend, options: ValLossOptions, context: EvaluationContext) -
 
 def requests(backend: Backend, options: ValLossOptions, context: EvaluationContext) -> Iterator[Request]:
     """Yield what is scored: of each conversation, everything from its first supervised token on."""
-    _, encoded = _encoded(options, context, backend.template)
+    _, encoded = _encoded(options, context, backend)
     yield from map(scoring, encoded.examples[: options.limit])
 
 
@@ -117,17 +117,18 @@ EVALUATION = Evaluation(
 )
 
 
-def _as_sample(template: BoundTemplate, example: Example, nll_sum: float) -> Sample:
+def _as_sample(template: BoundTemplate, id: str, example: Example, nll_sum: float) -> Sample:
     """Return the item of one conversation: its mean loss, weighted by its supervised tokens."""
     tokens = example.supervised
-    content = hashlib.sha256(json.dumps([example.input_ids, example.loss_mask]).encode()).hexdigest()
     first = example.loss_mask.index(True)
     decode = template.tokenizer.decode
-    supervised = [id for id, is_supervised in zip(example.input_ids, example.loss_mask, strict=True) if is_supervised]
+    supervised = [
+        token for token, is_supervised in zip(example.input_ids, example.loss_mask, strict=True) if is_supervised
+    ]
     target = decode(supervised, skip_special_tokens=True)
     size_bytes = max(1, len(target.encode()))  # a stop token alone has no text
     return Sample(
-        id=f"{example.id}:{content[:12]}",
+        id=id,
         metrics={"nll": nll_sum / tokens, "bits_per_byte": nll_sum / math.log(2) / size_bytes},
         prompt=decode(example.input_ids[:first], skip_special_tokens=True),
         target=target,
@@ -159,10 +160,10 @@ def _warnings(trained: int | None, n: int) -> tuple[str, ...]:
 
 
 def _encoded(
-    options: ValLossOptions, context: EvaluationContext, template: BoundTemplate
+    options: ValLossOptions, context: EvaluationContext, backend: Backend
 ) -> tuple[Sequence[DataSource], EncodedData]:
     limits = {"max_tokens": options.max_tokens, "on_overlong": options.on_overlong}
     chosen = {key: value for key, value in limits.items() if value is not None}
     return encoded_held_out(
-        options.data, context, template, changed=chosen, reads="conversations", reader="val_loss", kind="data"
+        options.data, context, backend, changed=chosen, reads="conversations", name="val_loss", kind="data"
     )

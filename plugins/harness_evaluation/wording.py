@@ -110,4 +110,6 @@ def tally(rival: Rival, first: str) -> str:
             if any(c.better == side for c in of)
         ]
         parts.append(f"{words} on {' and '.join(counts) or 'none'}")
+    if rival.refused:
+        parts.append(f"{len(rival.refused)} task{'s' * (len(rival.refused) > 1)} not compared, see the warnings")
     return f"{rival.name}, beside {first}: {', '.join(parts)}"

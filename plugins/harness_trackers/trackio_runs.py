@@ -15,7 +15,7 @@ from harness.errors import HarnessError
 from harness.extras import require
 from harness.options import Options
 from harness.run import id_of
-from harness_trackers.values import EXTRA, figures, scores
+from harness_trackers.values import EXTRA, figures, opened, scores
 
 
 class TrackioOptions(Options):
@@ -46,37 +46,35 @@ class Trackio:
 
     def _receive(self, event: Event) -> None:
         if isinstance(event, Started):
-            self._open(event.run, event.folder, json.loads(json.dumps(event.recipe, default=dict)))
+            self.open(event.run, event.folder, json.loads(json.dumps(event.recipe, default=dict)))
         elif isinstance(event, Step | Validation):
             self.run.log(figures(event.metrics), step=event.step)
         elif isinstance(event, Artefact):
             self.run.log({f"artefact/{event.what}": str(event.path)})
         elif isinstance(event, Finished):
             self.run.log({"outcome": event.outcome})
-            self._close()
+            self.close()
         elif event.folder is not None and event.run is not None:
-            self._measured(event, event.run, event.folder)
+            with opened(self, event.run, event.folder):
+                self._measured(event)
 
-    def _measured(self, event: Samples | Evaluated, run: str, folder: Path) -> None:
-        is_tuned_now = self.run is not None
-        if not is_tuned_now:
-            self._open(run, folder, None)
+    def _measured(self, event: Samples | Evaluated) -> None:
         if isinstance(event, Samples):
             rows = [[s.id, s.prompt, s.response, s.target] for s in event.samples]
             table = self.trackio.Table(columns=["id", "prompt", "response", "target"], data=rows)
             self.run.log({f"{event.task}/{event.variant}": table}, step=event.step)
         else:
             self.run.log(scores(event))
-        if not is_tuned_now:
-            self._close()
 
-    def _open(self, run: str, folder: Path, recipe: dict[str, Any] | None) -> None:
+    def open(self, run: str, folder: Path, recipe: dict[str, Any] | None = None) -> None:
+        """Open the one of the harness run, which is found again after a resume."""
         self.run = self.trackio.init(
             project=self.options.project, name=f"{run}-{id_of(folder)}", config=recipe, resume="allow", embed=False,
             auto_log_gpu=False, auto_log_cpu=False,
         )  # fmt: skip
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close what is written to."""
         self.trackio.finish()
         self.run = None
 

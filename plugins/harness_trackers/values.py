@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Protocol
 
 from harness.contract.events import Evaluated, Samples
 
@@ -28,6 +31,31 @@ def scores(event: Evaluated) -> dict[str, float]:
             if score.stderr is not None:
                 named[f"{name}/stderr"] = score.stderr
     return named
+
+
+class Opens(Protocol):
+    """A tracker that has a run of its library open while a run is tuned; None at other times."""
+
+    run: Any
+
+    def open(self, run: str, folder: Path) -> None:
+        """Open the library's run of the harness run `run`."""
+        ...
+
+    def close(self) -> None:
+        """Close it."""
+        ...
+
+
+@contextmanager
+def opened(tracker: Opens, run: str, folder: Path) -> Iterator[None]:
+    """Have the library's run open for the block: what is measured while a run is tuned goes into the one of then."""
+    is_tuned_now = tracker.run is not None
+    if not is_tuned_now:
+        tracker.open(run, folder)
+    yield
+    if not is_tuned_now:
+        tracker.close()
 
 
 def transcript(event: Samples) -> str:

@@ -13,7 +13,7 @@ from harness.errors import HarnessError
 from harness.extras import require
 from harness.options import Options
 from harness.run import id_of
-from harness_trackers.values import EXTRA, figures, scores
+from harness_trackers.values import EXTRA, figures, opened, scores
 
 
 class WandbOptions(Options):
@@ -37,21 +37,19 @@ class Wandb:
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, Started):
-            self._open(event.run, event.folder, json.loads(json.dumps(event.recipe, default=dict)))
+            self.open(event.run, event.folder, json.loads(json.dumps(event.recipe, default=dict)))
         elif isinstance(event, Step | Validation):
             self.run.log(figures(event.metrics), step=event.step)
         elif isinstance(event, Artefact):
             self.run.summary[f"artefact/{event.what}"] = str(event.path)
         elif isinstance(event, Finished):
             self.run.summary["outcome"] = event.outcome
-            self._close(0 if event.outcome == "finished" else 1)
+            self.close(0 if event.outcome == "finished" else 1)
         elif event.folder is not None and event.run is not None:
-            self._measured(event, event.run, event.folder)
+            with opened(self, event.run, event.folder):
+                self._measured(event)
 
-    def _measured(self, event: Samples | Evaluated, run: str, folder: Path) -> None:
-        is_tuned_now = self.run is not None
-        if not is_tuned_now:
-            self._open(run, folder)
+    def _measured(self, event: Samples | Evaluated) -> None:
         if isinstance(event, Samples):
             columns = ["id", "prompt", "response", "target", "metrics"]
             rows = [
@@ -62,10 +60,9 @@ class Wandb:
             self.run.log({f"{event.task}/{event.variant}": table}, step=event.step)
         else:
             self.run.summary.update(scores(event))
-        if not is_tuned_now:
-            self._close(0)
 
-    def _open(self, run: str, folder: Path, recipe: dict[str, Any] | None = None) -> None:
+    def open(self, run: str, folder: Path, recipe: dict[str, Any] | None = None) -> None:
+        """Open the one of the harness run, which is found again after a resume."""
         settings = self.wandb.Settings(
             silent=True, console="off", disable_git=True, disable_code=True, x_disable_meta=True,
             x_save_requirements=False,
@@ -75,7 +72,8 @@ class Wandb:
             id=id_of(folder), resume="allow", config=recipe, settings=settings,
         )  # fmt: skip
 
-    def _close(self, exit_code: int) -> None:
+    def close(self, exit_code: int = 0) -> None:
+        """Finish W&B's run."""
         self.run.finish(exit_code=exit_code)
         self.run = None
 

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @harness.hookimpl
 def register_objectives(register: Callable[[harness.Objective], None]) -> None:
-    from harness_tuning.objectives import dpo, kto, orpo, reward, sft, simpo
+    from harness_tuning.objectives import dpo, kto, orpo, pretrain, reward, sft, simpo
 
-    for module in (sft, dpo, kto, orpo, simpo, reward):
+    for module in (sft, pretrain, dpo, kto, orpo, simpo, reward):
         register(module.OBJECTIVE)
 
 

@@ -14,7 +14,6 @@ from harness.errors import first_line, listed
 from harness.hashing import read_sha256
 from harness.measure.weights import hashes_of_model
 from harness.model.folders import folder_of
-from harness.model.load import positions_of
 from harness.recipe import Recipe
 from harness.run import Run
 from harness.template import BoundTemplate, Reasoning
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
 # Keys that change nothing about the weights: they may be edited while a run rests.
 FREE_KEYS = {
-    "name", "evaluate", "track", "serve", "data.processes", "tune.checkpoint_every", "tune.validate_every",
+    "name", "evaluate", "gate", "track", "serve", "data.processes", "tune.checkpoint_every", "tune.validate_every",
     "tune.samples", "tune.keep", "tune.on_spike", "tune.parallel",
 }  # fmt: skip
 
@@ -56,18 +55,9 @@ def computing(model: str, what: str, hint: str = ARCHITECTURE_HINT) -> Iterator[
 
 
 def check_data(base: Any, template: BoundTemplate, recipe: Recipe, parts: dict[str, Examples]) -> None:
-    """Raise HarnessError where an example is longer than the model reaches, or has a token without an embedding."""
-    positions, rows = positions_of(base), base.get_input_embeddings().weight.shape[0]
+    """Raise ModelError where an example has a token that the model has no embedding for."""
+    rows = base.get_input_embeddings().weight.shape[0]
     for part, examples in parts.items():
-        lengths = examples.lengths()
-        if positions is not None and (longest := max(lengths)) > positions:
-            over = sum(length > positions for length in lengths)
-            raise harness.HarnessError(
-                f"{over:,} {part} example{'s are' if over > 1 else ' is'} longer than the {positions:,} positions of "
-                f"{recipe.model.path} (the longest has {longest:,} tokens). Set data.max_tokens: {positions} (now "
-                f"{recipe.data.max_tokens:,}) with data.on_overlong: drop or truncate, or take a model with more "
-                f"positions"
-            )
         if (largest := examples.largest_id()) >= rows:
             token = template.tokenizer.convert_ids_to_tokens(largest)
             raise harness.ModelError(

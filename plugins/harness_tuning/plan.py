@@ -16,6 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.errors import listed
+from harness.model.configs import positions_of
 from harness.model.forward import causal_lm
 from harness.variants import Variant
 from harness_tuning.batching import Schedule
@@ -23,6 +24,7 @@ from harness_tuning.memory import OPTIMIZER_BYTES
 from harness_tuning.targets import left_out, moving_and_resting
 
 if TYPE_CHECKING:
+    from harness.data import EncodedData
     from harness.data.reports import SourceReport
     from harness.recipe import MethodSpec, ObjectiveSpec
     from harness_tuning.gates import Gate
@@ -60,12 +62,16 @@ def as_table(rows: list[Row]) -> Table:
 def _model(tuner: Tuner) -> Iterator[Row]:
     spec = tuner.recipe.model
     yield "model", f"{spec.path}  ({tuner.parameters / 1e6:,.1f} M parameters, {spec.dtype}, on {tuner.device})"
+    if spec.rope_scaling is not None:
+        yield "positions", f"{positions_of(tuner.model.config):,}, stretched by {spec.rope_scaling}"
     yield "attention", str(tuner.attention)
     yield "template", f"{tuner.template.name}; an answer ends with {' '.join(tuner.template.stop_tokens)}"
     habits = tuner.template.habits
     if habits.switch and tuner.template.thinking == "auto":
         switch = f"{habits.switch}: {json.dumps(habits.variables(habits.thinks)[habits.switch])}"
         yield "", f"a request that does not set it asks with thinking {'on' if habits.thinks else 'off'} ({switch})"
+    if marks := tuner.template.text_marks:
+        yield "", f"no control tokens of this tokenizer, so that anybody can write them: {', '.join(marks)}"
     yield "", f"before the first question, where the data bring no system prompt: {tuner.template.opening!r}"
     if not tuner.recipe.template.add_tokens:
         return
@@ -94,11 +100,11 @@ def _data(tuner: Tuner) -> Iterator[Row]:
             yield "", f"unread, as the recipe says: {', '.join(source.unread)}"
         for token, count in report.escaped.most_common(MOST_SAID):
             yield "", f"{count:,} of them say {token}, which stays text: it is no control token there"
-        yield from (("", line) for line in _thoughts(report, tuner))
+        yield from (("", line) for line in (*_use(report), *_thoughts(report, tuner)))
     if train.report:
         for line in train.report.lines():
             yield "", line
-    cut = f"; {train.overlong:,} longer than {spec.max_tokens} tokens: {spec.on_overlong}" if train.overlong else ""
+    cut = _overlong(train, tuner)
     cached = "; from cache" if train.from_cache else ""
     share = train.supervised / train.tokens
     yield "", f"{train.tokens:,} tokens, {train.supervised:,} of them ({share:.0%}) supervised{cut}{cached}"
@@ -107,6 +113,24 @@ def _data(tuner: Tuner) -> Iterator[Row]:
             "validation",
             f"{len(validation.items):,} {tuner.objective.reads}, {validation.supervised:,} supervised tokens",
         )
+
+
+def _overlong(data: EncodedData, tuner: Tuner) -> str:
+    """Say how many items were longer than the recipe's limit or than the model reaches, and what is done with them."""
+    spec, positions = tuner.recipe.data, positions_of(tuner.model.config)
+    counts = {
+        f"{spec.max_tokens:,} tokens": sum(report.overlong for report in data.reports),
+        f"the model's {positions or 0:,} positions": sum(report.beyond_positions for report in data.reports),
+    }
+    return "".join(f"; {count:,} longer than {limit}: {spec.on_overlong}" for limit, count in counts.items() if count)
+
+
+def _use(report: SourceReport) -> Iterator[str]:
+    """Say which items became several, and which count by a weight of their own."""
+    if report.parted:
+        yield f"{report.parted:,} of them are longer than a row, and are trained on in {report.parts:,} pieces"
+    if report.weighted:
+        yield f"{report.weighted:,} of them have a weight: all together count as {report.weight:,.6g} rows"
 
 
 def _thoughts(report: SourceReport, tuner: Tuner) -> Iterator[str]:
@@ -240,8 +264,17 @@ def _options(part: ObjectiveSpec | MethodSpec) -> str:
     off = {key for key, field in type(part).model_fields.items() if field.default in (False, (), None, "default")}
     shown = part.model_dump(exclude={"name"})
     return ", ".join(
-        f"{key} {value}" for key, value in shown.items() if not (key in off and value in (False, (), None, "default"))
+        f"{key} {_written(value)}"
+        for key, value in shown.items()
+        if not (key in off and value in (False, (), None, "default"))
     )
+
+
+def _written(value: Any) -> str:
+    """Return a value as a recipe has it."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:g}" if isinstance(value, float) else str(value)
 
 
 def _few_steps(tuner: Tuner) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from harness.contract.batches import Batch
 from harness.errors import HarnessError
 from harness.model.forward import causal_lm, last_hidden
-from harness.model.logprobs import target_logprobs
+from harness.model.logprobs import Predictions, target_logprobs, target_predictions
 from harness.model.scores import document_scores
 
 
@@ -25,6 +25,10 @@ class ModelPolicy:
     def logprobs(self, batch: Batch) -> Tensor:
         """Return the log-probability of each target, float32 [n], with its gradient."""
         return target_logprobs(self.model, batch)
+
+    def predictions(self, batch: Batch) -> Predictions:
+        """Return the log-probability of each target, with its gradient, and entropies of some of the predictions."""
+        return target_predictions(self.model, batch)
 
     def last_hidden(self, batch: Batch) -> Tensor:
         """Return the last hidden state of each position, [b, s, h], with its gradient."""

@@ -25,6 +25,7 @@ def record(tuner: Tuner) -> None:
         template={
             "name": tuner.template.name,
             "stop_tokens": tuner.template.stop_tokens,
+            "text_marks": tuner.template.text_marks,
             "sha256": fingerprint(tuner.template),
             "source_sha256": source_fingerprint(tuner.template),
             "added_tokens": tuner.added,

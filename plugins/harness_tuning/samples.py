@@ -17,7 +17,8 @@ from harness import pages
 from harness.contract.backends import Request, Sampling
 from harness.contract.events import Samples
 from harness.files import append_json_line, write_text
-from harness.model.load import LoadedVariant, positions_of
+from harness.model.configs import positions_of
+from harness.model.load import LoadedVariant
 from harness.model.local import LocalBackend
 from harness.nouns import Sample
 from harness.run import Events, Run
@@ -51,7 +52,7 @@ def choose_prompts(
         chosen = _spread(conversations, wanted)
     else:
         chosen = [harness.Conversation.of(("user", text), ("assistant", "")) for text in wanted]
-    positions, prompts = positions_of(model), []
+    positions, prompts = positions_of(model.config), []
     for conversation in chosen:
         last = conversation.trained[-1]
         messages, target = conversation.messages[:last], conversation.messages[last].content

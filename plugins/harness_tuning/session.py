@@ -215,17 +215,17 @@ def _tune_and_show(context: Context, run: Run, world: World, events: Events) -> 
 
 
 def _load_data(recipe: Recipe, context: Context, template: Any) -> TuningData:
-    from harness.data import evaluation_texts
+    from harness.data import Reader, evaluation_texts
     from harness.data.cache.store import cached_data
+    from harness.model.configs import load_config, positions_of
     from harness_tuning.loop import TuningData
 
     def say(what: str) -> None:
         context.console.print(what, markup=False, style="dim", soft_wrap=True)
 
     evaluation = evaluation_texts(recipe, context.plugins)  # read only where the recipe compares with it
-    objective = context.plugins.objectives[recipe.tune.objective.name]
-    reads, reader = objective.reads, f"the objective {objective.name!r}"
-    return TuningData(*cached_data(recipe.data, context.plugins, template, evaluation, say, reads=reads, reader=reader))
+    reader = Reader.of(recipe.tune.objective, context.plugins, positions_of(load_config(recipe.model)))
+    return TuningData(*cached_data(recipe.data, context.plugins, template, evaluation, say, reader=reader))
 
 
 def _learn(context: Context, tuner: Tuner, stop: Any) -> list[float]:
@@ -238,7 +238,8 @@ def _learn(context: Context, tuner: Tuner, stop: Any) -> list[float]:
     terminal = context.console.is_terminal
     columns = (
         TextColumn("tuning"), BarColumn(bar_width=32), MofNCompleteColumn(),
-        TextColumn("loss (smoothed) [bold]{task.fields[loss]}[/bold]"), TextColumn("{task.fields[rate]} tokens/s"),
+        TextColumn("loss (smoothed) [bold]{task.fields[loss]}[/bold]{task.fields[watched]}"),
+        TextColumn("{task.fields[rate]} tokens/s"),
         TextColumn("[dim]MFU {task.fields[use]}  {task.fields[memory]}  ETA {task.fields[left]}[/dim]"),
     )  # fmt: skip
     every = max(1, tuner.total_steps // 20)
@@ -246,26 +247,41 @@ def _learn(context: Context, tuner: Tuner, stop: Any) -> list[float]:
     with Progress(*columns, console=context.console, disable=not terminal) as bar:
         task = bar.add_task(
             "", total=tuner.total_steps, completed=tuner.progress.step, loss="-", rate=f"{cost.tokens_per_s:,.0f}",
-            left=duration(cost.seconds), use="-", memory="-",
+            left=duration(cost.seconds), use="-", memory="-", watched="",
         )  # fmt: skip
         for metrics in tuner.steps(stop):
             if "validation_loss" in metrics:
                 validation.append(metrics["validation_loss"])
-                bar.console.print(f"step {metrics['step']:>6,}  validation loss {metrics['validation_loss']:.4f}")
+                watched = _watched(metrics, "validation_")
+                bar.console.print(
+                    f"step {metrics['step']:>6,}  validation loss {metrics['validation_loss']:.4f}{watched}"
+                )
                 continue
             smoothed = metrics["loss"] if smoothed is None else 0.9 * smoothed + 0.1 * metrics["loss"]
             if "spike_above" in metrics:
                 bar.console.print(_spike(tuner, metrics), style="yellow", markup=False, soft_wrap=True)
             step, left = int(metrics["step"]), duration(metrics["seconds_left"])
             rate, use = f"{metrics['tokens_per_s']:,.0f}", f"{metrics['model_flops_use']:.0%}"
-            memory = gib(metrics["peak_memory_bytes"])
-            bar.update(task, completed=step, loss=f"{smoothed:.4f}", rate=rate, left=left, use=use, memory=memory)
+            memory, watched = gib(metrics["peak_memory_bytes"]), _watched(metrics)
+            bar.update(
+                task, completed=step, loss=f"{smoothed:.4f}", rate=rate, left=left, use=use, memory=memory,
+                watched=watched,
+            )  # fmt: skip
             if not terminal and (step % every == 0 or step == tuner.total_steps):
                 context.console.print(
-                    f"step {step:>6,} of {tuner.total_steps:,}  loss (smoothed) {smoothed:.4f}  {rate} tokens/s  "
-                    f"ETA {left}"
+                    f"step {step:>6,} of {tuner.total_steps:,}  loss (smoothed) {smoothed:.4f}{watched}  "
+                    f"{rate} tokens/s  ETA {left}",
+                    soft_wrap=True,
                 )
     return validation
+
+
+def _watched(metrics: dict[str, float], prefix: str = "") -> str:
+    """Return what is watched of pairs: how often the chosen one has the higher reward, and by how much."""
+    if f"{prefix}reward_accuracy" not in metrics:
+        return ""
+    accuracy, margin = (metrics[f"{prefix}reward_{name}"] for name in ("accuracy", "margin"))
+    return f"  rewards right {accuracy:.0%}, apart by {margin:.3g}"
 
 
 def _spike(tuner: Tuner, metrics: dict[str, float]) -> str:

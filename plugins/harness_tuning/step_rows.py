@@ -14,11 +14,16 @@ MOST_ROWS = 5
 
 
 def rows_of_step(learner: Learner, source: Epochs, step: int) -> str:
-    """Name the rows of a step that have the highest losses alone, now and without dropout, those that are NaN first."""
+    """Name the rows of a step that have the highest losses alone, now and without dropout, those that are NaN first.
+
+    Where each of several is NaN, say that it is not theirs.
+    """
     learner = learner.among_peers()
     losses = {
         index: _loss_of(learner, source.batch(source.part([index]))) for index in dict.fromkeys(source.items_of(step))
     }
+    if len(losses) > 1 and not any(map(math.isfinite, losses.values())):
+        return f"{len(losses)} rows have no finite loss alone, none of them: the steps before moved the weights too far"
     order = sorted(losses, key=lambda index: -losses[index] if math.isfinite(losses[index]) else -math.inf)
     named = ", ".join(f"{source.items[index].examples[0].id} ({losses[index]:.3g})" for index in order[:MOST_ROWS])
     more = f", and {len(order) - MOST_ROWS} more" if len(order) > MOST_ROWS else ""

@@ -90,7 +90,7 @@ def memory(recipe: dict[str, Any]) -> Memory:
             ids = torch.zeros((tune["step_tokens"] // width, width), dtype=torch.long)
             hidden = base.get_decoder()(input_ids=ids, use_cache=False).last_hidden_state.flatten(0, 1)
             head = base.get_output_embeddings()
-            logprobs.chosen_logprobs(hidden, ids.flatten(), output_head(base), head).sum().neg().backward()
+            logprobs.predictions(hidden, ids.flatten(), output_head(base), head).logprobs.sum().neg().backward()
     parameters = sum(weight.numel() for weight in base.parameters()) - trained
     optimizer = MASTER_BYTES * trained
     return Memory(parameters, trained, weights / 2**30, optimizer / 2**30, (held.most + optimizer) / 2**30)

@@ -1,4 +1,4 @@
-"""Write the rows of the three recipes into data/: `python make_data.py`. The same seed writes the same bytes."""
+"""Write the rows of the four recipes into data/: `python make_data.py`. The same seed writes the same bytes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 import house_style
 import messages
 import small_tasks
+import style_pairs
 
 HERE = Path(__file__).resolve().parent
 
@@ -26,6 +27,8 @@ def main() -> None:
 
     write(args.out / "tone.train.jsonl", map(conversation, house_style.train(2, args.seed)))
     write(args.out / "tone.test.jsonl", numbered("tone", house_style.test()))
+    write(args.out / "dpo.train.jsonl", style_pairs.pairs("train", 3, args.seed))
+    write(args.out / "dpo.test.jsonl", style_pairs.pairs("test", 5, args.seed))
     write(args.out / "alpaca.train.jsonl", map(alpaca, small_tasks.rows("train", 560, args.seed)))
     write(args.out / "alpaca.test.jsonl", numbered("alpaca", small_tasks.rows("test", 240, args.seed)))
 

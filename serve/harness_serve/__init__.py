@@ -1,4 +1,4 @@
-"""First-party serving: the engine `vllm`, the commands `serve` and `keys`, and the page to compare variants on."""
+"""First-party serving: the engine `vllm`, the commands around it, and the page to compare variants on."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ def diagnose() -> harness.Diagnosis:
 def register_commands(register: Callable[[click.Command], None]) -> None:
     from harness_serve.command import serve
     from harness_serve.keys_command import keys
+    from harness_serve.votes_command import votes
 
     register(serve)
     register(keys)
+    register(votes)

@@ -52,6 +52,10 @@ def vllm_arguments(
         "max-model-len": options.max_model_len or "auto",
         "tensor-parallel-size": options.tensor_parallel_size,
     }
+    if plan.model.rope_scaling is not None:  # an adapter's files do not say what its base was stretched by
+        from harness.model.configs import overrides_of
+
+        chosen["hf-overrides"] = json.dumps(overrides_of(plan.model))
     if plan.model.revision:
         chosen["revision"] = plan.model.revision
     kv_cache_gib = options.kv_cache_gib or (CPU_KV_CACHE_GIB if on_cpu else None)
@@ -164,14 +168,18 @@ def batch_invariance(*, on_cpu: bool) -> str | None:
 
 
 def tool_parser(chat_folder: Path, options: VllmOptions, fitting: str | None = None) -> str | None:
-    """Return the name of vLLM's parser of tool calls: the option's, else the `fitting` one, else the template's."""
+    """Return the name of vLLM's parser of tool calls: the option's, or the `fitting` one.
+
+    Where vLLM is given a plugin of parsers, which is not tried, the template's own says which.
+    """
+    has_plugin = any("plugin" in argument for argument in options.extra_args)
     parser = options.tool_parser or fitting
-    if parser is None:
+    if parser is None and has_plugin:
         parser = read_json(chat_folder / "template.json").get("tool_parser")
     if parser in (None, "none"):
         return None
     known = tool_parsers()
-    if known and parser not in known and not any("plugin" in argument for argument in options.extra_args):
+    if known and parser not in known and not has_plugin:
         near = harness.errors.nearest(parser, known)
         raise harness.HarnessError(
             f"vLLM has no tool parser {parser!r}.{near} It has: {harness.errors.known_names(known)}"
@@ -222,15 +230,15 @@ def _habits(saved: Mapping[str, Any]) -> Habits:
 
 
 def unread(chat_folder: Path, parsers: Mapping[str, str | None], options: VllmOptions) -> dict[str, str]:
-    """Return, by the option that names a parser, what none of vLLM's parsers reads of the template."""
+    """Return, by the option that names a parser, what none of vLLM's parsers reads, or this one loses."""
     thoughts, calls = _unnamed(chat_folder, options)
-    declared = read_json(chat_folder / "template.json").get("tool_parser")
     nothing = {}
-    if thoughts and parsers["reasoning"] is None:
+    if thoughts and (loses := parsers.get("loses")):
+        nothing["reasoning_parser"] = loses
+    elif thoughts and parsers["reasoning"] is None:
         nothing["reasoning_parser"] = "no parser of vLLM reads the template's thoughts, which stay in the text"
     if calls and parsers["tools"] is None:
-        instead = f"{declared} is passed, as the template declares" if declared else "they stay in the text"
-        nothing["tool_parser"] = f"no parser of vLLM reads the template's calls; {instead}"
+        nothing["tool_parser"] = "no parser of vLLM reads the template's calls, which stay in the text"
     return {option: f"{why}; --set {option}=NAME names another" for option, why in nothing.items()}
 
 

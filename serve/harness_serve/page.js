@@ -5,6 +5,17 @@ document.addEventListener("click", (event) => {
   else if (row) row.inert = true;
 }, true);
 
+// Verdicts by key, where nobody is typing: left, right, = tie, b both bad, s skip.
+const VERDICT_OF = { ArrowLeft: "best-0", ArrowRight: "best-1", "=": "tie", b: "bad", s: "skip" };
+document.addEventListener("keydown", (event) => {
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, textarea, [contenteditable]")) return;
+  const button = document.getElementById(VERDICT_OF[event.key]);
+  const row = button?.closest("#verdicts");
+  if (!row || row.inert || !button.offsetParent) return;
+  event.preventDefault();
+  button.click();
+});
+
 // Keeps a column at its end while an answer streams in, unless the reader has scrolled up. A column that becomes smaller
 // (the verdicts appear below it) scrolls too, without a reader: only what moves up by a reader's hand lets go of the end.
 const followAnswers = () => {

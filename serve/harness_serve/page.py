@@ -1,10 +1,11 @@
-"""The page: one prompt, two to four variants answering side by side, and a verdict that is kept.
+"""The page: one prompt, two to four variants answering side by side or a blind pair, and a verdict that is kept.
 
 Drawn with Gradio; looks by `page.css`, conversations by `rendering.py`. No part of the page is fetched from elsewhere.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import threading
@@ -12,17 +13,19 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 from harness.client.asking import Limits, client_of
 from harness.errors import HarnessError
 from harness.extras import require
-from harness.files import read_json
+from harness.hashing import sha256_of_files
 from harness.nouns import Verdict
 from harness_serve.guard import Names, url_host
+from harness_serve.layout import ARENA, LEADERBOARD, MOST_COLUMNS, Components, lay_out
 from harness_serve.login import PERSON, PageGuard
 from harness_serve.rendering import column_html, confirmation_html
 from harness_serve.session import Sampling, Session, Shared
+from harness_serve.standings import STYLE, standings_html
 
 if TYPE_CHECKING:
     from harness.contract import Endpoint
@@ -31,7 +34,6 @@ if TYPE_CHECKING:
     from harness_serve.keys import KeyFile
 
 FOLDER = Path(__file__).parent
-MOST_COLUMNS = 4
 EXAMPLES = (
     "What can you help me with?",
     "Explain photosynthesis to a ten-year-old.",
@@ -95,6 +97,7 @@ def page_app(page: Any) -> Any:
         page,
         path="/",
         theme=_theme(),
+        css=STYLE,
         css_paths=[FOLDER / "page.css"],
         head=f"<script>{(FOLDER / 'page.js').read_text(encoding='utf-8')}</script>",
         footer_links=[],
@@ -119,111 +122,40 @@ def build_page(endpoint: Endpoint, variants: Sequence[Variant], ballots: Ballots
     tuned = [name for name in endpoint.models if name in recipes]
     others = [name for name in endpoint.models if name not in recipes]
     with gr.Blocks(title="Compare variants", analytics_enabled=False, fill_width=True) as page:
-        components = _lay_out(endpoint.models, (others[:1] + tuned + others[1:])[:2], examples, variants)
-        _connect(page, components, _Handlers(Shared(client, ballots, recipes), endpoint.models), examples)
+        components = lay_out(endpoint.models, (others[:1] + tuned + others[1:])[:2], examples, variants)
+        shared = Shared(client, ballots, recipes, {variant.name: _identity(variant) for variant in variants})
+        _connect(page, components, _Handlers(shared, endpoint.models), examples)
     return page
 
 
-class _Components(NamedTuple):
-    """The components of the page that handlers read or draw."""
-
-    session: Any
-    picked: Any
-    clear: Any
-    columns: list[Any]
-    examples: Any  # the row of `chips`
-    chips: list[Any]
-    verdicts: Any  # the row of `best`, `tie` and `bad`
-    best: list[Any]
-    tie: Any
-    bad: Any
-    confirmed: Any
-    prompt: Any
-    again: Any
-    stop: Any
-    send: Any
-    settings: list[Any]  # system prompt, temperature, top p, most tokens
-
-    @property
-    def drawn(self) -> list[Any]:
-        """The components in the order in which `_draw` returns them."""
-        buttons = [*self.best, self.tie, self.bad, self.confirmed, self.again, self.stop, self.send]
-        return [self.session, *self.columns, self.examples, self.verdicts, *buttons, self.picked]
+def _identity(variant: Variant) -> dict[str, str]:
+    """Return what a ballot keeps of a variant: model, and hashes of adapter and template as far as there are any."""
+    hashes = {"model": variant.model.path}
+    if variant.adapter is not None:
+        hashes["adapter_sha256"] = sha256_of_files(variant.adapter, "*.safetensors")
+    if variant.chat_folder is not None:
+        hashes["template_sha256"] = sha256_of_files(variant.chat_folder, "chat_template.jinja")
+    return hashes
 
 
-def _lay_out(
-    models: Sequence[str], picked_first: Sequence[str], examples: Sequence[str], variants: Sequence[Variant]
-) -> _Components:
-    """Create the components inside the Blocks that are being built."""
-    gr = require("gradio", "serving")
-    session = gr.State(Session())  # begun when the page is loaded
-    with gr.Row(elem_id="bar"):
-        advice = "One prompt, side by side."
-        if len(models) > 2:
-            advice = f"One prompt, up to {MOST_COLUMNS} of {len(models)} variants: add them here."
-        gr.HTML(f"<h1>Compare</h1><p>{advice}</p>", elem_id="title")
-        picked = gr.Dropdown(
-            list(models), value=list(picked_first), multiselect=True, max_choices=MOST_COLUMNS, label="Variants",
-            show_label=False, container=False, filterable=len(models) > 6, elem_id="picked", interactive=True,
-        )  # fmt: skip
-        clear = gr.Button("New conversation", size="sm", elem_id="clear", elem_classes="quiet")
-    with gr.Row(elem_id="columns"):
-        columns = [gr.HTML(elem_classes="pane", visible=False) for _ in range(MOST_COLUMNS)]
-    with gr.Column(elem_id="dock"):
-        with gr.Row(elem_id="examples") as examples_row:
-            chips = [gr.Button(example, size="sm", elem_classes="chip") for example in examples[:4]]
-        with gr.Row(elem_id="verdicts", visible=False) as verdict_row:
-            best = [gr.Button(elem_classes="verdict", size="sm", visible=False) for _ in range(MOST_COLUMNS)]
-            tie = gr.Button("Tie", elem_classes="verdict", size="sm")
-            bad = gr.Button("Both bad", elem_classes="verdict", size="sm")
-        confirmed = gr.HTML(elem_id="confirmed", visible=False)
-        with gr.Row(elem_id="composer"):
-            prompt = gr.Textbox(
-                value="", placeholder="Ask every variant…", show_label=False, container=False, lines=1, max_lines=8,
-                autofocus=True, elem_id="prompt", scale=8,
-            )  # fmt: skip
-            again = gr.Button("Regenerate", size="sm", elem_id="again", elem_classes="quiet", visible=False)
-            stop = gr.Button("Stop", size="sm", elem_id="stop", visible=False)
-            send = gr.Button("Ask", variant="primary", size="sm", elem_id="send")
-        settings = _lay_out_settings(_sampling_defaults(variants))
-    return _Components(
-        session, picked, clear, columns, examples_row, chips, verdict_row, best, tie, bad, confirmed, prompt, again,
-        stop, send, settings,
-    )  # fmt: skip
+def _draw(state: Session, standings: str = "") -> list[Any]:
+    """Return every component as `state` has it, in the order of `Components.drawn`.
 
-
-def _lay_out_settings(defaults: Sampling) -> list[Any]:
-    gr = require("gradio", "serving")
-    with gr.Accordion("Settings", open=False, elem_id="settings"), gr.Row():
-        return [
-            gr.Textbox(
-                value="", label="System prompt", placeholder="none", lines=2, max_lines=6, scale=3, elem_id="system"
-            ),
-            gr.Slider(
-                0, 2, value=defaults.temperature, step=0.05, label="Temperature",
-                info="0: always the likeliest token", elem_id="temperature",
-            ),
-            gr.Slider(
-                0.05, 1, value=defaults.top_p, step=0.05, label="Top p",
-                info="1: no token is ruled out", elem_id="top_p",
-            ),
-            gr.Slider(
-                16, 2048, value=defaults.max_tokens, step=16, label="Most tokens",
-                info="of one answer", elem_id="max_tokens",
-            ),
-        ]  # fmt: skip
-
-
-def _draw(state: Session) -> list[Any]:
-    """Return every component as `state` has it, in the order of `_Components.drawn`."""
+    Args:
+        standings: HTML of the leaderboard, which is shown instead of the columns.
+    """
     gr = require("gradio", "serving")
     count, last = len(state.variants), state.turns[-1] if state.turns else None
     judging = last is not None and last.is_open and not state.streaming
-    labels = ["← Left is better", "Right is better →"]
+    labels = ["← A is better", "B is better →"] if state.blind else ["← Left is better", "Right is better →"]
     if count != 2:
         labels = [f"{name} is best" for name in state.variants]
     return [
         state,
+        gr.HTML(value=f"<p>{_advice(state, standings)}</p>"),
+        gr.Row(visible=not standings),
+        gr.HTML(value=standings, visible=bool(standings)),
+        gr.Column(visible=not standings),
         *[gr.HTML(value=column_html(state, column), visible=True) for column in range(count)],
         *[gr.HTML(value="", visible=False)] * (MOST_COLUMNS - count),
         gr.Row(visible=last is None),
@@ -231,12 +163,22 @@ def _draw(state: Session) -> list[Any]:
         *[gr.Button(value=labels[i] if i < count else "", visible=i < count) for i in range(MOST_COLUMNS)],
         gr.Button(visible=True),
         gr.Button(value="Both bad" if count == 2 else "All bad"),
-        gr.HTML(value=confirmation_html(state), visible=bool(last and (last.verdict or last.problem))),
-        gr.Button(visible=last is not None and not state.streaming),
+        gr.Button(visible=state.blind),
+        gr.HTML(value=confirmation_html(state), visible=bool(last and (last.verdict or last.problem or last.note))),
+        gr.Button(visible=last is not None and not state.streaming and not state.blind),
         gr.Button(visible=state.streaming),
         gr.Button(visible=not state.streaming),
-        gr.Dropdown(interactive=not state.streaming),
+        gr.Dropdown(interactive=not state.streaming, visible=not state.blind and not standings),
+        gr.Button(value="Next round" if state.blind else "New conversation", visible=not standings),
     ]
+
+
+def _advice(state: Session, standings: str) -> str:
+    if standings:
+        return "What people judged without knowing the names."
+    if not state.blind:
+        return "One prompt, side by side."
+    return "Two variants by lot: judge, and see their names." if state.is_hidden else "Ask on for another pair."
 
 
 class _Handlers:
@@ -252,6 +194,8 @@ class _Handlers:
         if not prompt or state.streaming:
             yield [*_draw(state), self.gr.skip()]
             return
+        if state.blind and not state.is_hidden:  # judged: the names are known, and the next round has another pair
+            state.begin_anew(self.models, blind=True)
         if not state.variants:
             self.gr.Warning("Pick at least one variant first.")
             yield [*_draw(state), self.gr.skip()]
@@ -272,9 +216,23 @@ class _Handlers:
     async def stop(self, state: Session) -> None:
         state.stop()
 
-    async def begin_anew(self, state: Session, names: list[str]) -> list[Any]:
-        state.begin_anew([name for name in self.models if name in names])
+    async def begin_anew(self, state: Session, names: list[str], mode: str) -> list[Any]:
+        if mode == ARENA:
+            state.begin_anew(self.models, blind=True)
+        else:
+            state.begin_anew([name for name in self.models if name in names])
+        if mode == LEADERBOARD:
+            return _draw(state, await asyncio.to_thread(self._standings))
         return _draw(state)
+
+    def _standings(self) -> str:
+        from harness.measure.leaderboard import leaderboard
+
+        return standings_html(leaderboard(self.shared.ballots))
+
+    async def skip(self, state: Session, names: list[str], mode: str) -> list[Any]:
+        await state.skip(self.shared)
+        return await self.begin_anew(state, names, mode)
 
     def judge(self, verdict: Verdict) -> Callable[[Session], AsyncIterator[list[Any]]]:
         """Return the handler of one verdict's button."""
@@ -287,10 +245,11 @@ class _Handlers:
         return judge
 
 
-def _connect(page: Any, components: _Components, handlers: _Handlers, examples: Sequence[str]) -> None:
+def _connect(page: Any, components: Components, handlers: _Handlers, examples: Sequence[str]) -> None:
     """Attach the handlers to the components' events."""
     gr = require("gradio", "serving")
     session, prompt, settings, drawn = components.session, components.prompt, components.settings, components.drawn
+    begun = [session, components.picked, components.mode]
     quiet = {"show_progress": "hidden", "api_visibility": "private"}
     at_once = quiet | {"concurrency_limit": None}
     asks = [
@@ -302,20 +261,21 @@ def _connect(page: Any, components: _Components, handlers: _Handlers, examples: 
     asks.append(components.again.click(handlers.ask_again, [session, *settings], drawn, **at_once))
     components.stop.click(handlers.stop, session, None, **at_once)
     # Cancelled: so that the browser draws nothing any more that an old stream still sends.
-    for trigger in (components.picked.change, components.clear.click):
-        trigger(handlers.begin_anew, [session, components.picked], drawn, cancels=asks, **quiet)
+    for trigger in (components.picked.change, components.clear.click, components.mode.change):
+        trigger(handlers.begin_anew, begun, drawn, cancels=asks, **quiet)
+    components.skip.click(handlers.skip, begun, drawn, **quiet)
     verdicts = [Verdict("best", position) for position in range(MOST_COLUMNS)] + [Verdict("tie"), Verdict("bad")]
     for button, verdict in zip([*components.best, components.tie, components.bad], verdicts, strict=True):
         button.click(handlers.judge(verdict), session, drawn, **at_once)
-    page.load(_greeting(handlers), [session, components.picked], drawn, **quiet)
+    page.load(_greeting(handlers), begun, drawn, **quiet)
 
 
 def _greeting(handlers: _Handlers) -> Callable[..., Any]:
     """Return the handler of a page that was loaded: it hears who loaded it, by the guard in front."""
 
-    async def greet(state: Session, names: list[str], request: Any) -> list[Any]:
+    async def greet(state: Session, names: list[str], mode: str, request: Any) -> list[Any]:
         state.person = request.headers.get(PERSON.decode(), "")
-        return await handlers.begin_anew(state, names)
+        return await handlers.begin_anew(state, names, mode)
 
     greet.__annotations__["request"] = handlers.gr.Request  # by which Gradio knows what to pass
     return greet
@@ -324,15 +284,6 @@ def _greeting(handlers: _Handlers) -> Callable[..., Any]:
 def _sampling(temperature: float, top_p: float, max_tokens: float) -> Sampling:
     """Return the settings of a turn from the sliders, which give every number as a float."""
     return Sampling(temperature, top_p, int(max_tokens))
-
-
-def _sampling_defaults(variants: Sequence[Variant]) -> Sampling:
-    """Return the settings from the variants' own generation defaults."""
-    folder = next((variant.chat_folder for variant in variants if variant.chat_folder is not None), None)
-    if folder is None:
-        return Sampling()
-    saved = read_json(folder / "generation_config.json")
-    return Sampling(float(saved.get("temperature") or 0.0), float(saved.get("top_p") or 1.0))
 
 
 def _theme() -> Any:

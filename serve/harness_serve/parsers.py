@@ -36,7 +36,7 @@ TOOL = {
 }
 # Tried first: several parsers read the same sample, and these are the plain ones.
 FIRST_REASONING = ("deepseek_r1", "qwen3", "glm45", "mistral", "gemma4", "openai_gptoss")
-FIRST_TOOLS = ("hermes", "qwen3_coder", "llama3_json", "mistral", "pythonic", "glm45", "gemma4", "openai")
+FIRST_TOOLS = ("hermes", "qwen3_coder", "llama3_json", "mistral", "lfm2", "pythonic", "glm45", "gemma4", "openai")
 # Those of gpt-oss, whose answers vLLM parses from their ids, by a vocabulary of its own.
 HARMONY = ("openai_gptoss", "openai")
 
@@ -66,11 +66,16 @@ def written_answers(template: BoundTemplate) -> list[WrittenAnswer]:
         answers.append(Message("assistant", "", (call,)))
         if thinks:
             answers.append(Message("assistant", "", (call,), reasoning=THOUGHTS))
-    return [_written(template, Conversation((asked, one), (TOOL,) if one.tool_calls else ())) for one in answers]
+    talks = [Conversation((asked, one), (TOOL,) if one.tool_calls else ()) for one in answers]
+    written = (_written(template, talk) for talk in talks)
+    return [sample for sample in written if sample is not None]
 
 
-def _written(template: BoundTemplate, talk: Conversation) -> WrittenAnswer:
-    (example,) = template.encode_batch([talk])
+def _written(template: BoundTemplate, talk: Conversation) -> WrittenAnswer | None:
+    try:
+        (example,) = template.encode_batch([talk])
+    except TemplateError:  # it has no such answers
+        return None
     answer, begin = talk.messages[-1], list(example.loss_mask).index(True)
     end = len(example.loss_mask) - list(example.loss_mask)[::-1].index(True) - 1
     ids, variables = list(example.input_ids), template.request_variables(bool(answer.reasoning))
@@ -80,27 +85,32 @@ def _written(template: BoundTemplate, talk: Conversation) -> WrittenAnswer:
 
 
 def find(template: BoundTemplate) -> dict[str, str | None]:
-    """Return the names of the parsers that read the samples: `reasoning` and `tools`, None where none does."""
-    try:
-        written = written_answers(template)
-    except TemplateError:  # it was changed after tuning: the parity check shows where, before anybody is served
-        return {"reasoning": None, "tools": None}
+    """Return the names of the parsers that read the samples: `reasoning` and `tools`, None where none does.
+
+    Where no parser of thoughts reads answers without any, too, the first that reads those with thoughts is named, and
+    `loses` says so.
+    """
+    written = written_answers(template)
     words = [sample for sample in written if not sample.calls]
+    thinks = [sample for sample in words if sample.thoughts]
     reasoning = tools = None
-    if any(sample.thoughts for sample in written):
+    remark: dict[str, str | None] = {}
+    if thinks:
         from vllm.reasoning import ReasoningParserManager
 
-        names = ReasoningParserManager.list_registered()
-        reasoning = next(
-            (name for name in _sorted(names, FIRST_REASONING) if _reads(template, words, name, None)), None
-        )
-    if len(words) < len(written):
+        names = list(_sorted(ReasoningParserManager.list_registered(), FIRST_REASONING))
+        reasoning = next((name for name in names if _reads(template, words, name, None)), None)
+        if reasoning is None:
+            reasoning = next((name for name in names if _reads(template, thinks, name, None)), None)
+            remark |= {"loses": "an answer without thoughts comes back as thoughts"} if reasoning else {}
+            written = [sample for sample in written if sample.thoughts] if reasoning else written
+    if any(sample.calls for sample in written):
         from vllm.tool_parsers import ToolParserManager
 
-        names = ToolParserManager.list_registered()
+        known = _sorted(ToolParserManager.list_registered(), FIRST_TOOLS)
         there = [sample for sample in written if reasoning or not sample.thoughts]
-        tools = next((name for name in _sorted(names, FIRST_TOOLS) if _reads(template, there, reasoning, name)), None)
-    return {"reasoning": reasoning, "tools": tools}
+        tools = next((name for name in known if _reads(template, there, reasoning, name)), None)
+    return {"reasoning": reasoning, "tools": tools} | remark
 
 
 def _sorted(names: Sequence[str], first: Sequence[str]) -> Iterator[str]:

@@ -42,7 +42,7 @@ def plan_engine(variants: Sequence[Variant], options: VllmOptions) -> Plan:
                 f"`harness evaluate {variant.name} {variant.name.removesuffix('@base')}` compares the two"
             )
     for other in variants[1:]:
-        if (other.model.path, other.model.revision) != (first.model.path, first.model.revision):
+        if model_name(other.model) != model_name(first.model):
             raise harness.HarnessError(
                 f"one engine serves one base model, and these variants have two:\n"
                 f"  {first.name}: {model_name(first.model)}\n  {other.name}: {model_name(other.model)}\n"
@@ -91,4 +91,6 @@ def _require_same_chat(first: Variant, other: Variant) -> None:
 
 
 def model_name(model: ModelSpec) -> str:
-    return model.path + (f" at revision {model.revision}" if model.revision else "")
+    """Return path or hub id with revision and stretch: of two models that differ in one of them, two names."""
+    stretch = "" if model.rope_scaling is None else f", stretched by {model.rope_scaling}"
+    return model.path + (f" at revision {model.revision}" if model.revision else "") + stretch

@@ -15,30 +15,39 @@ from typing import Any
 from harness.nouns import Verdict
 from harness_serve.session import Answer, Session, Turn
 
+CUT = "cut at the most tokens allowed"
 LINK = re.compile(r"(https?://|mailto:)", re.IGNORECASE)
 
 
 def column_html(state: Session, column: int) -> str:
     """Return one variant's side of the conversation."""
-    turns = "".join(turn_html(turn, turn.answers[column]) for turn in state.turns)
+    turns = "".join(turn_html(turn, turn.answers[column], hidden=state.is_hidden) for turn in state.turns)
     body = turns or '<div class="empty">Its answers appear here.</div>'
-    name = html.escape(state.variants[column])
+    name = html.escape(state.names[column])
     header = f'<header><span class="dot dot-{column}"></span>{name}</header>'
     return f'<section class="chat" data-variant="{name}">{header}{body}</section>'
 
 
-def turn_html(turn: Turn, answer: Answer) -> str:
-    """Return a prompt, one answer to it, and the figures of the answer."""
-    streaming = answer.finish is None
+def turn_html(turn: Turn, answer: Answer, *, hidden: bool = False) -> str:
+    """Return a prompt, one answer to it, and the figures of the answer.
+
+    Args:
+        hidden: show nothing by which the variant could be known, and of the answer the part that is written out.
+    """
+    streaming = answer.finish is None or turn.share < 1
+    text = answer.text[: round(turn.share * len(answer.text))] if hidden else answer.text
     if answer.finish == "error":
         body = f'<div class="failed">No answer: {html.escape(answer.error)}</div>'
-    elif streaming and not answer.text:
+    elif streaming and not text:
         body = '<div class="answer"><span class="thinking"><i></i><i></i><i></i></span></div>'
-    elif not answer.text:
+    elif not text:
         body = '<div class="answer none">An empty answer: the model stopped at once.</div>'
     else:
-        body = f'<div class="answer{" streaming" if streaming else ""}">{markdown(answer.text)}</div>'
+        body = f'<div class="answer{" streaming" if streaming else ""}">{markdown(text)}</div>'
     asked = f'<div class="said">{html.escape(turn.prompt)}</div>'
+    if hidden:
+        is_cut = answer.finish == "length" and not streaming
+        return f'{asked}{body}<div class="stats">{CUT if is_cut else "&nbsp;"}</div>'
     return f'{asked}{_thoughts_html(answer)}{body}<div class="stats">{_stats(answer)}</div>'
 
 
@@ -60,7 +69,7 @@ def _stats(answer: Answer) -> str:
         figures.append(f"first after {answer.first_token_s:.2f} s")
     if answer.tokens_per_s is not None:
         figures.append(f"{answer.tokens_per_s:,.0f} tokens/s")
-    figures += {"length": ["cut at the most tokens allowed"], "stopped": ["stopped by you"]}.get(answer.finish, [])
+    figures += {"length": [CUT], "stopped": ["stopped by you"]}.get(answer.finish, [])
     return " · ".join(figures) or "&nbsp;"
 
 
@@ -69,7 +78,10 @@ def confirmation_html(state: Session) -> str:
     turn = state.turns[-1] if state.turns else None
     if turn is not None and turn.verdict is not None:
         kept = html.escape(_in_words(turn.verdict, state.variants))
+        kept += f"; A is {html.escape(state.variants[0])}, B is {html.escape(state.variants[1])}" if state.blind else ""
         return f'<p role="status"><b>✓</b> Kept: {kept} <span>ballot {turn.ballot}</span></p>'
+    if turn is not None and turn.note and not turn.problem:
+        return f'<p role="status"><span>Nothing to judge: {turn.note}.</span></p>'
     if turn is None or not turn.problem:
         return ""
     where = "The terminal of <code>harness serve</code> says why."

@@ -25,6 +25,7 @@ from harness.votes.store import Ballots, ClosedBallotError
 
 T = TypeVar("T")
 REDRAW_S = 0.06  # how often a page that streams is drawn again
+BLIND_STEPS = 30  # in which two blind answers are written out, side by side
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +65,15 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Shared:
-    """The parts that all sessions of a page share: the endpoint's client, the ballots, each variant's recipe hash."""
+    """The parts that all sessions of a page share: the endpoint's client, the ballots, and what each variant is.
+
+    `recipes` are the hashes of the recipes they were tuned by, `identities` those of adapter and template.
+    """
 
     client: Client
     ballots: Ballots
     recipes: Mapping[str, str | None] = field(default_factory=dict)
+    identities: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -76,6 +81,8 @@ class Turn:
     """A prompt, the settings it was asked with, and one answer for each variant.
 
     `ballot` is there once every answer is recorded in it: then a person can judge. `verdict` is the one that is kept.
+    `share` is the part of each answer that is shown, and `ended` the time when all of it was. `note` says why there is
+    nothing to judge.
     """
 
     prompt: str
@@ -86,6 +93,9 @@ class Turn:
     is_voting: bool = False  # a verdict is on its way to the database
     verdict: Verdict | None = None
     problem: str = ""  # what could not be kept
+    note: str = ""
+    share: float = 1.0
+    ended: float = 0.0
 
     @property
     def is_ready(self) -> bool:
@@ -103,12 +113,15 @@ class Session:
     """The conversation so far. Every variant sees its own answers only.
 
     `variants` are in the order of the columns, which `seed` drew for the whole conversation. `person` is the name
-    that ballots keep, empty where nobody gave one.
+    that ballots keep, empty where nobody gave one. In a `blind` conversation two variants are drawn by lot, and nothing
+    tells them apart before the verdict: no names, no figures, no thoughts; both answers are awaited, and then written
+    out together, so that neither speed nor finish says whose they are.
     """
 
     variants: list[str] = field(default_factory=list)
     seed: int = 0
     person: str = ""
+    blind: bool = False
     turns: list[Turn] = field(default_factory=list)
     asked: list[asyncio.Task[None]] = field(default_factory=list)  # one for each answer that streams
 
@@ -122,11 +135,27 @@ class Session:
             task.cancel()  # closes the connection, so that the engine stops as well
         self.asked = []
 
-    def begin_anew(self, variants: Sequence[str], seed: int | None = None) -> None:
-        """Stop what streams, forget the conversation, and draw the order of the columns by `seed` (None: a new one)."""
+    @property
+    def is_hidden(self) -> bool:
+        """True while the variants' names are not shown: in a blind conversation that is not judged yet."""
+        return self.blind and not any(turn.verdict for turn in self.turns)
+
+    @property
+    def names(self) -> list[str]:
+        """The names of the columns as the person may see them now."""
+        return ["A", "B"] if self.is_hidden else self.variants
+
+    def begin_anew(self, variants: Sequence[str], seed: int | None = None, *, blind: bool = False) -> None:
+        """Stop what streams, forget the conversation, and draw the order of the columns by `seed` (None: a new one).
+
+        Args:
+            blind: draw two of the variants, too.
+        """
         self.stop()
         self.seed = secrets.randbits(63) if seed is None else seed
-        self.variants, self.turns = random.Random(self.seed).sample(variants, len(variants)), []
+        self.blind = blind and len(variants) > 1
+        count = 2 if self.blind else len(variants)
+        self.variants, self.turns = random.Random(self.seed).sample(variants, count), []
 
     def messages(self, column: int, number: int) -> list[dict[str, str]]:
         """Return the messages that the variant in `column` is sent to answer turn `number`."""
@@ -149,14 +178,17 @@ class Session:
 
         With two variants or more a ballot is opened. It is void where an answer failed, was stopped or was not kept.
         """
-        turn = Turn(prompt, system_prompt, sampling, [Answer() for _ in self.variants])
+        answers = [Answer() for _ in self.variants]
+        turn = Turn(prompt, system_prompt, sampling, answers, share=0.0 if self.is_hidden else 1.0)
         self.turns.append(turn)
         # The messages are made now: the session may have begun anew before a task first runs.
         sides = [
-            Side(name, shared.recipes.get(name), self.messages(column, len(self.turns) - 1))
+            Side(name, shared.recipes.get(name), self.messages(column, len(self.turns) - 1),
+                 identity=shared.identities.get(name, {}))
             for column, name in enumerate(self.variants)
-        ]
-        opened = asyncio.create_task(_open(shared.ballots, sides, turn, self.seed, self.person))
+        ]  # fmt: skip
+        about = {"seed": self.seed, "annotator": self.person, "blind": self.is_hidden, "turn": len(self.turns) - 1}
+        opened = asyncio.create_task(_open(shared.ballots, sides, turn, about))
         asked = [
             asyncio.create_task(_answer(shared, side, turn, position, opened)) for position, side in enumerate(sides)
         ]
@@ -165,13 +197,19 @@ class Session:
             while not all(task.done() for task in asked):
                 yield
                 await asyncio.wait(asked, timeout=REDRAW_S)
+            for step in range(BLIND_STEPS if turn.share < 1 and turn.is_ready else 0):
+                turn.share = (step + 1) / BLIND_STEPS
+                yield
+                await asyncio.sleep(REDRAW_S)
         finally:
+            turn.share = 1.0
             for task in asked:
                 task.cancel()
             await asyncio.gather(*asked, return_exceptions=True)
             for answer in turn.answers:
                 answer.finish = answer.finish or "stopped"
             await _settle(shared.ballots, turn, await opened)
+            turn.ended = time.monotonic()
             if self.asked is asked:  # otherwise it was stopped, and something else may be streaming
                 self.asked = []
         yield
@@ -188,7 +226,8 @@ class Session:
         turn.is_voting = True
         yield
         try:
-            await asyncio.to_thread(shared.ballots.vote, number, verdict, reveal=True)
+            latency_s = time.monotonic() - turn.ended
+            await asyncio.to_thread(shared.ballots.vote, number, verdict, reveal=True, latency_s=latency_s)
             turn.verdict = verdict
         except ClosedBallotError:
             ballot = await _kept(turn, "verdict", lambda: shared.ballots[number])
@@ -198,13 +237,20 @@ class Session:
         turn.is_voting = False
         yield
 
+    async def skip(self, shared: Shared) -> None:
+        """Leave the last turn without a verdict: its ballot is void."""
+        turn = self.turns[-1] if self.turns else None
+        if turn is not None and turn.is_open and (number := turn.ballot) is not None:
+            turn.ballot = None
+            await _kept(turn, "comparison", lambda: shared.ballots.void(number))
 
-async def _open(ballots: Ballots, sides: Sequence[Side], turn: Turn, seed: int, person: str) -> int | None:
+
+async def _open(ballots: Ballots, sides: Sequence[Side], turn: Turn, about: Mapping[str, Any]) -> int | None:
     """Open the ballot of a comparison; None where there is nothing to compare, or it could not be kept."""
     if len(sides) < 2:
         return None
-    settings: dict[str, Any] = {"seed": seed, "system_prompt": turn.system_prompt, "sampling": turn.sampling.as_dict()}
-    return await _kept(turn, "comparison", lambda: ballots.open(sides, annotator=person, **settings))
+    settings: dict[str, Any] = {"system_prompt": turn.system_prompt, "sampling": turn.sampling.as_dict()}
+    return await _kept(turn, "comparison", lambda: ballots.open(sides, **about, **settings))
 
 
 async def _answer(shared: Shared, side: Side, turn: Turn, position: int, opened: asyncio.Task[int | None]) -> None:
@@ -214,13 +260,19 @@ async def _answer(shared: Shared, side: Side, turn: Turn, position: int, opened:
     ballot = await asyncio.shield(opened)
     if ballot is not None and finish in FINISHES:
         record = (ballot, position, answer.text, finish, answer.tokens or None)
-        await _kept(turn, "comparison", lambda: shared.ballots.record(*record))
+        times = {"first_token_s": answer.first_token_s, "seconds": answer.total_s}
+        await _kept(turn, "comparison", lambda: shared.ballots.record(*record, **times))
     answer.finish = finish
 
 
 async def _settle(ballots: Ballots, turn: Turn, ballot: int | None) -> None:
-    """Offer the ballot for a verdict, or make it void."""
-    if ballot is not None and turn.is_ready and not turn.problem:
+    """Offer the ballot for a verdict, or make it void: where an answer failed, and where there is nothing to judge."""
+    texts = [answer.text.strip() for answer in turn.answers]
+    if ballot is not None and turn.is_ready and not all(texts):
+        turn.note = "an answer is empty"
+    elif ballot is not None and turn.is_ready and len(set(texts)) == 1:
+        turn.note = "the answers are the same"
+    if ballot is not None and turn.is_ready and not turn.problem and not turn.note:
         turn.ballot = ballot
     elif ballot is not None:
         await _kept(turn, "comparison", lambda: ballots.void(ballot))

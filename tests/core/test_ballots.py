@@ -23,6 +23,7 @@ pytest.importorskip("sqlalchemy")
 
 import sqlalchemy
 
+from harness.votes.schema import ADDED
 from harness.votes.store import Ballots, ClosedBallotError, require_usable
 
 VERSION_1 = Path(__file__).resolve().parents[1] / "data" / "votes-1.db"
@@ -171,7 +172,7 @@ def test_a_ballot_has_two_to_four_sides(ballots, count):
 
 def test_a_ballot_is_voted_on_once_every_answer_is_there(ballots):
     id = ballots.open(SIDES, seed=0, sampling={})
-    ballots.record(id, 1, "", "stop")  # an empty answer is one
+    ballots.record(id, 1, "an answer", "stop")
     with pytest.raises(HarnessError, match="cannot be voted on yet: no answer is recorded at position 0, 2"):
         ballots.vote(id, ALPHA)
     ballots.record(id, 0, "answer", "length")
@@ -184,6 +185,54 @@ def test_an_answer_recorded_again_before_the_vote_replaces_the_earlier(ballots):
     id = opened(ballots)
     ballots.record(id, 0, "another", "length", 1)
     assert ballots[id].sides[0] == Side("base", None, ASKED, "another", "length", 1)
+
+
+@pytest.mark.parametrize("answer", ["", " \n"])
+def test_a_ballot_with_an_empty_answer_takes_no_vote(ballots, answer):
+    id = opened(ballots)
+    ballots.record(id, 1, answer, "stop")
+    with pytest.raises(HarnessError, match="an answer is empty"):
+        ballots.vote(id, ALPHA)
+    assert ballots[id].verdict is None
+
+
+def test_a_ballot_keeps_what_was_blind_and_when(ballots):
+    asked = [Side(name, None, [], identity={"adapter": name * 8}) for name in "ab"]
+    id = ballots.open(asked, seed=1, sampling={}, blind=True, turn=2, prompt_set="mt", prompt_id="81")
+    for position in range(2):
+        ballots.record(id, position, "an answer", "length", 9, first_token_s=0.25, seconds=1.5)
+    ballots.vote(id, Verdict("tie"), reasons=["format"], latency_s=7.5)
+    kept, side = ballots[id], ballots[id].sides[1]
+    assert (kept.blind, kept.turn, kept.prompt_set, kept.prompt_id) == (True, 2, "mt", "81")
+    assert (list(kept.reasons), kept.latency_s) == (["format"], 7.5)
+    assert (side.identity, side.first_token_s, side.seconds) == ({"adapter": "b" * 8}, 0.25, 1.5)
+
+
+def test_a_person_is_forgotten_and_nobody_else(ballots):
+    for annotator in ("ada", "ben", "ada"):
+        ballots.open(SIDES, seed=0, sampling={}, annotator=annotator)
+    assert ballots.forget("ada") == 2 and [ballot.annotator for ballot in ballots] == ["ben"]
+    assert ballots.forget("ada") == 0
+
+
+def test_version_2_is_brought_up_to_date(database):
+    """Its ballots were of named variants; what it did not keep is unknown."""
+    id = opened(Ballots(database))
+    Ballots(database).vote(id, ALPHA)
+    url = database if "://" in database else f"sqlite:///{database}"
+    engine = sqlalchemy.create_engine(sqlalchemy.make_url(url.replace("postgres://", "postgresql+psycopg://")))
+    with engine.begin() as connection:
+        if engine.dialect.name == "sqlite":
+            connection.exec_driver_sql("DROP VIEW judged_ballots")
+        for table, columns in ADDED.items():
+            for column in columns:
+                connection.exec_driver_sql(f"ALTER TABLE {table} DROP COLUMN {column}")
+        connection.exec_driver_sql("UPDATE schema_version SET version = 2")
+    for _ in range(2):
+        (kept,) = Ballots(database)
+        assert (kept.verdict, kept.blind, kept.turn, list(kept.reasons), kept.latency_s) == (ALPHA, False, 0, [], None)
+        assert kept.sides[1] == Side("alpha", "f" * 64, ASKED, "answer 1", "stop", 3)
+    Ballots(database).open(SIDES, seed=0, sampling={}, blind=True)
 
 
 @pytest.mark.parametrize("finish", ["", "error", "stopped", None])

@@ -122,8 +122,10 @@ def test_val_loss_of_a_run_measures_on_what_tuning_has_kept(cache, spec, plugins
     from harness_evaluation.val_loss import ValLossOptions, _encoded
 
     template.save(tmp_path / "chat")  # as a run keeps it
-    context = EvaluationContext(SimpleNamespace(data=spec), plugins)
-    asked = ValLossOptions(), context, BoundTemplate.load(tmp_path / "chat")
+    tune = SimpleNamespace(objective=SimpleNamespace(name="sft"))
+    context = EvaluationContext(SimpleNamespace(data=spec, tune=tune), plugins)
+    backend = SimpleNamespace(template=BoundTemplate.load(tmp_path / "chat"), longest=None)
+    asked = ValLossOptions(), context, backend
     _, before = _encoded(*asked)
     cached_data(spec, plugins, template)
     sources, after = _encoded(*asked)

@@ -134,7 +134,7 @@ def test_validate_checks_a_recipe_against_its_template_and_length(harness, write
 @pytest.mark.parametrize("policy", ["drop", "truncate"])
 def test_validate_counts_by_the_policy_that_tune_applies(policy, harness_here, write_rows, tiny_model, tmp_path):
     """Rows, tokens and supervised tokens are those that encoding for tuning gives, an item that is drawn twice too."""
-    from harness.data import encode_data
+    from harness.data import Reader, encode_data
     from harness.model.templates import bind_template
     from harness.plugins import Plugins
     from harness.recipe import load_data_recipe
@@ -154,7 +154,7 @@ def test_validate_counts_by_the_policy_that_tune_applies(policy, harness_here, w
         loaded = load_data_recipe(recipe, plugins)
         bound = bind_template(loaded.template, loaded.model, plugins)
         reads = "preferences" if dataset == "preferences" else "conversations"
-        tuned, _ = encode_data(loaded.data, plugins, bound, reads=reads)
+        tuned, _ = encode_data(loaded.data, plugins, bound, reader=Reader(reads))
         (checked,) = json.loads(harness_here("data", "validate", recipe, "--json").out)["sources"]
         assert tuned.overlong == 1
         assert (checked["tokens"], checked["supervised_tokens"]) == (tuned.tokens, tuned.supervised)

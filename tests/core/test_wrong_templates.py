@@ -58,7 +58,7 @@ WRONG = {
         r"where an engine stops: ' Two.",
     ),
     "two BOS": ("{{ bos_token }}{{ bos_token }}" + MESSAGES + PROMPT, SHORT,
-                r"writes '<\|endoftext\|>', with which a text begins once, 2 times"),
+                r"writes '<\|endoftext\|>' 2 times, and a text begins with it once"),
     "unknown roles dropped": (KNOWN_ROLES + PROMPT, SHORT,
                               r"drops messages of a role that it does not know \('narrator'\) without a word"),
     "loops": (LOOP + MESSAGES + PROMPT, SHORT, r"does not come to an end: stopped after 0.5 s"),

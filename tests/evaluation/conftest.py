@@ -47,8 +47,8 @@ def load() -> Callable[..., Any]:
     from harness.recipe import ModelSpec
     from harness.variants import Variant
 
-    def loaded(folder: Path, name: str = "model") -> Any:
-        variant = Variant(name, ModelSpec(path=str(folder), dtype="float32"), template="chatml")
+    def loaded(folder: Path, name: str = "model", template: str = "chatml") -> Any:
+        variant = Variant(name, ModelSpec(path=str(folder), dtype="float32"), template=template)
         return load_variant(variant, Plugins())
 
     return loaded

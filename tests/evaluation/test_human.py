@@ -23,9 +23,10 @@ class Named:
         self.name = name
 
 
-def vote(votes: Ballots, names: list[str], verdict: Verdict, annotator: str) -> None:
+def vote(votes: Ballots, names: list[str], verdict: Verdict, annotator: str, *, blind: bool = True) -> None:
     messages = [{"role": "user", "content": "Who keeps the key?"}]
-    id = votes.open([Side(name, None, messages) for name in names], seed=0, sampling={}, annotator=annotator)
+    sides = [Side(name, None, messages) for name in names]
+    id = votes.open(sides, seed=0, sampling={}, annotator=annotator, blind=blind)
     for place, name in enumerate(names):
         votes.record(id, place, f"{name}'s answer", "stop")
     votes.vote(id, verdict)
@@ -49,9 +50,10 @@ def test_votes_become_win_rates_and_strengths(tmp_path: Path) -> None:
         vote(votes, names, verdict, f"person {number % 6}")
     result = measure(tmp_path / "votes.db", "demo")
     outcomes = outcomes_of(Ballots(str(tmp_path / "votes.db")))
-    mine = [o.score if o.first == "demo" else 1 - o.score for o in outcomes if "demo" in o[:2]]
+    mine = [(o.score if o.first == "demo" else 1 - o.score, o.weight) for o in outcomes if "demo" in o[:2]]
     rate = result.scores["win_rate"]
-    assert rate.value == pytest.approx(sum(mine) / len(mine)) and rate.n == len(mine)
+    expected = sum(score * weight for score, weight in mine) / sum(weight for _, weight in mine)
+    assert rate.value == pytest.approx(expected) and rate.n == len(mine)
     assert set(result.scores) == {"win_rate", "win_rate/demo@base", "win_rate/other", "strength"}
     fitted = strengths(outcomes)
     (strength,) = (one for one in fitted.ranked if one.variant == "demo")
@@ -71,6 +73,16 @@ def test_one_person_and_one_winner_give_rates_and_warnings(tmp_path: Path) -> No
     assert result.scores["win_rate"].value == 1 and result.scores["win_rate"].stderr is None
     assert "strength" not in result.scores
     assert [warning[:20] for warning in result.warnings] == ["all votes are one pe", "no strengths: other "]
+
+
+def test_votes_on_named_variants_do_not_count(tmp_path: Path) -> None:
+    votes = Ballots(str(tmp_path / "votes.db"))
+    vote(votes, ["demo", "other"], Verdict("best", 1), "ann", blind=False)
+    with pytest.raises(HarnessError, match="There are votes on none; left out: 1 where names were shown"):
+        measure(tmp_path / "votes.db", "demo")
+    vote(votes, ["demo", "other"], Verdict("best", 0), "ben")
+    result = measure(tmp_path / "votes.db", "demo")
+    assert result.scores["win_rate"].value == 1 and result.details["left_out"] == {"names were shown": 1}
 
 
 def test_a_variant_without_votes_and_a_missing_file_are_errors(tmp_path: Path) -> None:

@@ -167,7 +167,9 @@ def test_the_controlled_rate_and_its_error_are_those_of_the_formula() -> None:
     assert effect is not None and effect.value == pytest.approx(beta[1], abs=1e-8)
     with pytest.raises(NoFiniteFitError):
         controlled([1.0] * 20, d[:20].tolist(), [""] * 20)
-    assert controlled([1.0, 0.5, 0.0, 1.0], [5.0] * 4, [""] * 4) == ((0.625, pytest.approx(0.239, abs=0.01), 4), None)
+    with pytest.raises(NoFiniteFitError, match="every answer is longer by the same"):
+        controlled([1.0, 0.5, 0.0, 1.0], [5.0] * 4, [""] * 4)
+    assert controlled([1.0, 0.5, 0.0, 1.0], [0.0] * 4, [""] * 4) == ((0.625, pytest.approx(0.239, abs=0.01), 4), None)
 
 
 def test_lengths_that_decide_everything_leave_no_controlled_rate(fake_endpoint: FakeEndpoint, questions: Path) -> None:

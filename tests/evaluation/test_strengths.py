@@ -53,7 +53,7 @@ def test_with_ties_it_is_the_maximum_that_scipy_finds() -> None:
     def minus_log_likelihood(parameters: np.ndarray) -> float:
         s, t = dict(zip(names, [0.0, *parameters[:3]], strict=True)), parameters[3]
         total = 0.0
-        for first, second, score, _ in outcomes:
+        for first, second, score, *_ in outcomes:
             logits = {1.0: s[first], 0.0: s[second], 0.5: t + (s[first] + s[second]) / 2}
             total += math.log(sum(map(math.exp, logits.values()))) - logits[score]
         return total
@@ -130,13 +130,13 @@ def test_a_verdict_decides_pairs() -> None:
         ballot(5, "ab", Verdict("best", 0), state="void"),
     ]
     assert outcomes_of(ballots) == [
-        Outcome("b", "a", 1.0, "person ann"), Outcome("b", "c", 1.0, "person ann"),
+        Outcome("b", "a", 1.0, "person ann", 0.5), Outcome("b", "c", 1.0, "person ann", 0.5),
         Outcome("a", "b", 0.5, "ballot 2"), Outcome("a", "b", 0.5, "person ann"),
     ]  # fmt: skip
 
 
 def test_a_win_rate_counts_a_tie_half_and_clusters_by_person() -> None:
     outcomes = outcomes_of([ballot(1, "abc", Verdict("best", 1), "ann"), ballot(2, "ab", Verdict("tie"), "bob")])
-    assert win_rate(outcomes, "b").value == pytest.approx(2.5 / 3) and win_rate(outcomes, "b").n == 3
-    assert win_rate(outcomes, "a").value == 0.25
-    assert win_rate(outcomes, "b").stderr == pytest.approx(math.sqrt(2 * 2 * (1 / 3) ** 2) / 3)
+    assert win_rate(outcomes, "b").value == pytest.approx(0.75) and win_rate(outcomes, "b").n == 3
+    assert win_rate(outcomes, "a").value == pytest.approx(1 / 3)
+    assert win_rate(outcomes, "b").stderr == pytest.approx(math.sqrt(2 * 2 * 0.25**2) / 2)

@@ -71,6 +71,18 @@ def test_it_is_the_loss_computed_token_by_token(tiny_model: Path, load: Callable
     assert result.details["supervised_tokens"] == sum(tokens)
 
 
+def test_rows_are_paired_by_what_they_say_and_not_by_their_rendering(
+    tiny_model: Path, load: Callable[..., Any], source: DataSource, write_rows: Callable[..., Path]
+) -> None:
+    (first,) = run(load(tiny_model), ValLossOptions(data=(source,)), ALONE)
+    (other,) = run(load(tiny_model, template="zephyr"), ValLossOptions(data=(source,)), ALONE)
+    assert [sample.id for sample in first.samples] == [sample.id for sample in other.samples]
+    assert all(a.input != b.input for a, b in zip(first.samples, other.samples, strict=True))
+    write_rows(*[{"messages": [{"role": role, "content": f"{text}!"} for role, text in turns]} for turns in TURNS])
+    (edited,) = run(load(tiny_model), ValLossOptions(data=(source,)), ALONE)
+    assert not {sample.id for sample in first.samples} & {sample.id for sample in edited.samples}
+
+
 def test_the_batches_do_not_change_it(tiny_model: Path, load: Callable[..., Any], source: DataSource) -> None:
     loaded = load(tiny_model)
     (alone,) = run(loaded, ValLossOptions(data=(source,), batch_tokens=1), ALONE)

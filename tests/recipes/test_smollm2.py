@@ -29,6 +29,7 @@ def module(name: str, folder: Path = SMOLLM2) -> ModuleType:
 
 
 messages, house_style, small_tasks = module("messages"), module("house_style"), module("small_tasks")
+style_pairs = module("style_pairs")
 checks = module("checks", SMOLLM2 / "tasks")
 
 
@@ -142,6 +143,26 @@ def test_small_tasks_are_held_out_by_wording_and_by_what_they_are_about() -> Non
     of_words = ("capitals", "dashes", "backwards", "ascending", "sort")
     known = words(*(row["input"] for row in small_tasks.rows("train", 800) if row["category"] in of_words))
     assert not known & words(*(row["input"] for row in test if row["category"] in of_words))
+
+
+def test_pairs_are_about_other_subjects_in_other_wordings_and_phrases_than_tuning_saw() -> None:
+    train, test = rows("dpo.train.jsonl"), rows("dpo.test.jsonl")
+    firsts = [{row["chosen"].partition("\n")[0] for row in part} for part in (train, test)]
+    assert len(firsts[1]) == style_pairs.HELD_OUT and not firsts[0] & firsts[1]
+    phrases = [{one for part in split.values() for one in part} for split in style_pairs.RAMBLING.values()]
+    assert not phrases[0] & phrases[1]
+    assert not any(phrase in row["rejected"] for phrase in phrases[0] for row in test)
+
+
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_neither_length_nor_subject_tells_the_preferred_answer(part: str) -> None:
+    pairs = rows(f"dpo.{part}.jsonl")
+    for length in (len, lambda text: len(text.split())):
+        longer = sum(length(row["chosen"]) > length(row["rejected"]) for row in pairs) / len(pairs)
+        assert 0.4 < longer < 0.6
+    for row in pairs:
+        first = row["chosen"].partition("\n")[0]
+        assert first in row["rejected"] and house_style.SIGN_OFF in row["chosen"] and "\n" not in row["rejected"]
 
 
 # The checks
@@ -267,3 +288,18 @@ def test_the_real_model_learns_by_the_recipe(run: str, at_least: float, harness:
     """The whole recipe on all its held-out items. That of JSON is tuned and measured in tests/test_readme.py."""
     right = measured(harness, run)
     assert right[run] >= at_least and right[run] >= right[f"{run}@base"] + 0.3
+
+
+@pytest.mark.real_model
+@pytest.mark.soak
+@pytest.mark.timeout(3600)
+@pytest.mark.usefixtures("real_model")
+def test_the_real_model_comes_to_prefer_the_house_style(harness: Any) -> None:
+    """The whole recipe; the difference of win rates on held-out pairs is significant."""
+    tuned = harness("tune", SMOLLM2 / "dpo.yaml", timeout=3000)
+    assert tuned.code == 0, tuned.err
+    assert harness("evaluate", "dpo@base", "dpo", timeout=3000).code == 0
+    done = harness("compare", "dpo@base", "dpo", "--json")
+    assert done.code == 0, done.err
+    comparisons = {row["metric"]: row for row in json.loads(done.out)["comparisons"] if row["category"] is None}
+    assert comparisons["win_rate"]["verdict"] == "better" and comparisons["win_rate"]["interval"][0] > 0.02

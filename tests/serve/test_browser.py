@@ -107,7 +107,7 @@ def test_columns_keep_to_the_end_of_long_answers(  # type: ignore[no-untyped-def
         page = opened(url)
         _ask(page, "Count.")
         for asked in scripted.next(2, timeout_s=60):
-            asked.say("\n\n".join(map(str, range(60))))
+            asked.say("\n\n".join([*map(str, range(60)), asked.body["model"]]))
             asked.end()
         page.locator(VERDICTS).first.wait_for(timeout=60_000)
         page.wait_for_function(AT_END, timeout=10_000)
@@ -121,12 +121,12 @@ class _Waiting(Ballots):
         self.begun, self.go_on = threading.Semaphore(0), threading.Semaphore(0)
         self.problem: Exception | None = None
 
-    def vote(self, ballot: int, verdict: Verdict, *, reveal: bool = False) -> None:
+    def vote(self, ballot: int, verdict: Verdict, **about: Any) -> None:
         self.begun.release()
         assert self.go_on.acquire(timeout=60)
         if self.problem:
             raise self.problem
-        super().vote(ballot, verdict, reveal=reveal)
+        super().vote(ballot, verdict, **about)
 
 
 BOTH = "() => { const [left, right] = document.querySelectorAll('#verdicts button'); left.click(); %s right.click(); }"
@@ -332,3 +332,49 @@ def test_a_rebound_name_gets_nothing_but_why(opened, scripted, tmp_path: Path) -
         page.reload()
         told = page.inner_text("main")
         assert "rebound.example" in told and "is not a name of this server" in told and "--allow-host" in told
+
+
+def test_in_the_arena_names_are_hidden_until_the_vote_and_keys_judge(  # type: ignore[no-untyped-def]
+    opened, scripted, tmp_path: Path, free_port
+) -> None:
+    ballots = Ballots(str(tmp_path / "votes.db"))
+    with _page(scripted, tmp_path, free_port(), ballots) as url:
+        page = opened(url)
+        page.locator("#mode label", has_text="Arena").click()
+        page.wait_for_function("[...document.querySelectorAll('.chat')].map(c => c.dataset.variant).join() == 'A,B'")
+        _ask(page, "Who keeps the key?")
+        first, second = scripted.next(2, timeout_s=60)
+        first.say("The heron keeps it.")
+        first.end()
+        page.wait_for_timeout(300)  # one answer is complete, and nothing of it is shown
+        assert "heron" not in page.inner_text("#columns")
+        second.say("Nobody knows who does.")
+        second.end()
+        page.locator(VERDICTS).first.wait_for(timeout=60_000)
+        assert not any(name in page.inner_text("body") for name in scripted.models)
+        page.keyboard.press("ArrowLeft")  # while somebody types, it moves the caret
+        page.evaluate("document.activeElement.blur()")
+        page.keyboard.press("ArrowRight")
+        page.locator("#confirmed p").wait_for()
+        (ballot,) = ballots
+        assert (ballot.blind, ballot.verdict) == (True, Verdict("best", 1))
+        assert all(side.variant in page.inner_text("#confirmed") for side in ballot.sides)
+        page.locator("#mode label", has_text="Leaderboard").click()
+        page.locator(".standings").wait_for()
+        assert "1 blind vote of 1 person" in page.inner_text(".standings")
+        page.locator("#mode label", has_text="Compare").click()
+        page.wait_for_function("document.querySelector('.chat')?.dataset.variant.length > 1")
+
+
+def test_a_skipped_round_is_void_and_draws_another_pair(  # type: ignore[no-untyped-def]
+    opened, scripted, tmp_path: Path, free_port
+) -> None:
+    ballots = Ballots(str(tmp_path / "votes.db"))
+    with _page(scripted, tmp_path, free_port(), ballots) as url:
+        page = opened(url)
+        page.locator("#mode label", has_text="Arena").click()
+        page.wait_for_function("document.querySelector('.chat')?.dataset.variant == 'A'")
+        _answered(page, scripted)
+        page.locator("#skip").click()
+        page.locator(".pane .empty").first.wait_for()
+        assert [(ballot.state, ballot.verdict) for ballot in ballots] == [("void", None)]

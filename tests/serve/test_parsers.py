@@ -51,6 +51,20 @@ def test_the_parsers_of_gpt_oss_are_found_in_ids_of_its_vocabulary_only(harmony_
     assert find(bound("gpt-oss")) == {"reasoning": None, "tools": None}
 
 
+def test_a_parser_that_takes_every_answer_for_thoughts_is_named_with_what_it_loses() -> None:
+    """LFM2.5 thinks always; vLLM's parsers of such tags take what never closes a thought for one."""
+    from harness_serve.parsers import find
+
+    model, tokenizer = Plugins().templates["model"], bound("qwen3").tokenizer
+    tokenizer.chat_template = (
+        "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+        "{% if m.reasoning %}<think>{{ m.reasoning }}</think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    loses = "an answer without thoughts comes back as thoughts"
+    assert find(bind(model, tokenizer)) == {"reasoning": "qwen3", "tools": None, "loses": loses}
+
+
 def test_a_parser_that_reads_text_is_taken_only_where_the_marks_stay_in_it() -> None:
     """vLLM leaves special tokens out of an answer's text, and `deepseek_r1` looks for `</think>` in the text."""
     from harness_serve.parsers import find

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -163,23 +164,31 @@ def test_the_engine_gets_the_smallest_rank_it_takes_that_fits(tmp_path: Path, ra
     assert f"--max-lora-rank={expected}" in arguments and "--max-loras=3" in arguments
 
 
+PLUGIN = {"extra_args": ("--tool-parser-plugin=mine.py",)}
+
+
 @pytest.mark.parametrize(
-    ("declared", "chosen", "expected"),
-    [("hermes", None, "hermes"), ("hermes", "pythonic", "pythonic"), (None, "xlam", "xlam")],
+    ("fitting", "chosen", "more", "expected"),
+    [
+        ("hermes", None, {}, "hermes"),
+        ("hermes", "pythonic", {}, "pythonic"),
+        (None, "xlam", {}, "xlam"),
+        (None, None, PLUGIN, "declared"),
+    ],
 )
-def test_the_templates_tool_parser_is_used_unless_another_is_named(
-    tmp_path: Path, declared: str | None, chosen: str | None, expected: str
+def test_the_tool_parser_that_reads_the_template_is_used_unless_another_is_named(
+    tmp_path: Path, fitting: str | None, chosen: str | None, more: dict[str, Any], expected: str
 ) -> None:
-    (tmp_path / "template.json").write_text(json.dumps({"name": "T", "tool_parser": declared}))
-    options = VllmOptions(tool_parser=chosen)
-    parser = tool_parser(tmp_path, options)
+    (tmp_path / "template.json").write_text(json.dumps({"name": "T", "tool_parser": "declared"}))
+    options = VllmOptions(tool_parser=chosen, **more)
+    parser = tool_parser(tmp_path, options, fitting)
     plan = plan_engine([_variant(tmp_path, "a")], options)
     arguments = vllm_arguments(plan, tmp_path, options, on_cpu=True, tool_parser=parser)
     assert parser == expected
     assert f"--tool-call-parser={expected}" in arguments and "--enable-auto-tool-choice" in arguments
 
 
-@pytest.mark.parametrize(("declared", "chosen"), [(None, None), ("hermes", "none")])
+@pytest.mark.parametrize(("declared", "chosen"), [(None, None), ("hermes", None), ("hermes", "none")])
 def test_without_a_tool_parser_tool_calls_stay_text(tmp_path: Path, declared: str | None, chosen: str | None) -> None:
     (tmp_path / "template.json").write_text(json.dumps({"name": "T", "tool_parser": declared}))
     assert tool_parser(tmp_path, VllmOptions(tool_parser=chosen)) is None

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+from collections import Counter
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from scipy import stats
 
 pytest.importorskip("sqlalchemy")
 pytest.importorskip("openai")
 
+from harness_serve.rendering import column_html, confirmation_html
 from harness_serve.session import Sampling, Session, Shared
 
 from harness import HarnessError
@@ -165,6 +168,66 @@ def test_a_stopped_answer_makes_the_ballot_void(ballots: Ballots, fake_endpoint:
     assert not session.streaming and not session.turns[-1].is_open
 
 
+def test_a_blind_conversation_shows_nothing_before_the_verdict(shared: Shared, ballots: Ballots) -> None:
+    """No name, no figure, no part of an answer before both are there; both are written out in the same steps."""
+    session = Session()
+    session.begin_anew(NAMES, blind=True)
+    drawn: list[list[str]] = []
+
+    async def judged() -> None:
+        async for _ in session.ask(shared, "Who?", "", Sampling()):
+            turn = session.turns[-1]
+            drawn.append([column_html(session, column) for column in range(2)])
+            assert turn.share == 0 or all(answer.finish for answer in turn.answers)
+        assert session.is_hidden and session.names == ["A", "B"]
+        await drained(session.judge(shared, Verdict("best", 1)))
+
+    asyncio.run(judged())
+    pages = "".join(page for pair in drawn for page in pair)
+    assert "tokens" not in pages and "first" not in pages and 'data-variant="A"' in pages
+    assert not any(name in page for page in drawn[0] for name in NAMES)
+    lengths = [[len(page) for page in pair] for pair in drawn]
+    begun_at = [next(at for at, pair in enumerate(lengths) if pair[side] != lengths[0][side]) for side in (0, 1)]
+    assert abs(begun_at[0] - begun_at[1]) <= 2 and len(drawn) > 20
+    (ballot,) = ballots
+    assert ballot.blind and ballot.verdict == Verdict("best", 1) and (ballot.latency_s or 0) > 0
+    assert not session.is_hidden and session.names == session.variants
+    assert all(name in confirmation_html(session) for name in session.variants)
+
+
+def test_a_blind_pair_is_drawn_by_lot() -> None:
+    pairs: Counter[tuple[str, ...]] = Counter()
+    for seed in range(1200):
+        session = Session()
+        session.begin_anew(NAMES, seed, blind=True)
+        pairs[tuple(session.variants)] += 1
+    assert len(pairs) == 12 and stats.chisquare(list(pairs.values())).pvalue > 0.001
+
+
+def test_a_skipped_round_is_void(shared: Shared, ballots: Ballots) -> None:
+    session = Session()
+    session.begin_anew(NAMES, blind=True)
+
+    async def skipped() -> None:
+        await ask(session, shared)
+        await session.skip(shared)
+        await drained(session.judge(shared, Verdict("tie")))
+
+    asyncio.run(skipped())
+    assert [(ballot.state, ballot.verdict) for ballot in ballots] == [("void", None)]
+
+
+@pytest.mark.parametrize(("answer", "note"), [("", "an answer is empty"), ("the same", "the answers are the same")])
+def test_there_is_nothing_to_judge(
+    shared: Shared, ballots: Ballots, fake_endpoint: FakeEndpoint, answer: str, note: str
+) -> None:
+    fake_endpoint.answer = lambda request: answer
+    session = begun("base", "alpha")
+    asyncio.run(ask(session, shared))
+    assert session.turns[-1].note == note and note in confirmation_html(session)
+    assert [ballot.state for ballot in ballots] == ["void"] and not session.turns[-1].is_open
+
+
 def test_one_variant_is_no_comparison(shared: Shared, ballots: Ballots) -> None:
     session = begun("base")
     asyncio.run(ask(session, shared))
@@ -216,7 +279,7 @@ def test_votes_of_version_1_are_served_on(tmp_path: Path, fake_endpoint: FakeEnd
     """A server of today opens the file of an older one, and adds to it."""
     shutil.copy(Path(__file__).parents[1] / "data" / "votes-1.db", tmp_path / "votes.db")
     ballots = Ballots(str(tmp_path / "votes.db"))
-    fake_endpoint.answer = "Yes."
+    fake_endpoint.answer = lambda request: f"Yes, says {request.body['model']}."
     session = begun("base", "alpha")
     asyncio.run(ask(session, Shared(client_of(fake_endpoint), ballots)))
     assert [ballot.state for ballot in ballots] == ["revealed"] * 5 + ["open"]

@@ -119,6 +119,34 @@ def test_a_completion_that_the_loss_would_not_see_whole_is_refused(bind, complet
         workers.submit([wrong]).result()  # fmt: skip
 
 
+THOUGHT = (Message("assistant", "The heron.", reasoning="She has it."), Message("user", "Sure?"))
+
+
+def test_a_last_answer_stands_behind_the_history_that_a_thinking_template_leaves(bind):
+    """Sides that differ in the last answer only: earlier thoughts are gone, as in serving, and one answer is learnt."""
+    template = bind("qwen3", "tok-qwen2")
+    sides = [(Message("assistant", words, reasoning="Hm."),) for words in ("Yes.", "No.")]
+    with Workers(template, "all", 0) as workers:
+        (item,) = workers.submit([Preference(PROMPT + THOUGHT, *sides)]).result()
+    prompt = template.prompt_ids(PROMPT + THOUGHT, thinks=True)
+    assert "She has it." not in template.decoded(prompt)
+    for example, words in zip(item.examples, ("Yes.", "No."), strict=True):
+        assert list(example.input_ids[: len(prompt)]) == prompt
+        assert example.loss_mask.index(True) == len(prompt)
+        assert template.decoded(example.input_ids[len(prompt) :]) == f"<think>\nHm.\n</think>\n\n{words}<|im_end|>"
+
+
+def test_several_answers_in_a_completion_are_refused_where_earlier_turns_change(bind):
+    several = Preference(
+        PROMPT, (*THOUGHT, Message("assistant", "Yes.")), THOUGHT[:1], id="rows.jsonl:7", source="mine"
+    )
+    with (
+        Workers(bind("qwen3", "tok-qwen2"), "all", 0) as workers,
+        pytest.raises(TemplateError, match=r"mine rows.jsonl:7: .*several answers.*before it in `prompt`.*chatml"),
+    ):
+        workers.submit([several]).result()
+
+
 def test_sides_with_different_prompt_ids_are_refused():
     sides = [Example([1, 2, 3, 9], [False, False, False, True]), Example([1, 2, 9, 9], [False, False, True, True])]
     pair = Preference(

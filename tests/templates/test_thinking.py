@@ -47,6 +47,11 @@ MADE = {
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}",
         "Four.<s><|im_end|>",
     ),
+    "a turn's end stands before the answer's": (  # HyperCLOVA X Seed
+        TURN + "\n{{ m.content }}<|im_end|>{{ '</s>' if m.role == 'assistant' }}\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant{% endif %}",
+        "\nFour.<|im_end|></s>",
+    ),
     "it asks for an answer behind every message": (  # Command A
         TURN + "\n{{ '<s>' if m.role == 'assistant' }}{{ m.content }}<|im_end|>{% endfor %}"
         "{{ '<|im_start|>assistant\n' }}",
@@ -211,6 +216,14 @@ def test_a_word_that_switches_thinking_is_obeyed_and_not_missed(made):
         template.encode(Conversation((quick, FOUR)))
     with pytest.raises(harness.TemplateError, match=r"drops or changes what message 1 \(user\) says"):
         template.encode(Conversation((Message("user", "What is </no_think>?"), Message("assistant", "A tag."))))
+
+
+def test_marks_that_are_no_control_tokens_of_the_vocabulary_are_named(made):
+    source = (
+        "{% for m in messages %}<|{{ m.role }}|>{{ m.content }}<|im_end|>{% endfor %}{% if add_generation_prompt %}"
+    )
+    assert made(source + "<|assistant|>{% endif %}").text_marks == ["<|user|>", "<|assistant|>"]
+    assert made(MADE["a mark closes the words"][0]).text_marks == []
 
 
 def test_a_call_behind_the_token_that_ends_words_is_refused(made):

@@ -14,8 +14,9 @@ torch = pytest.importorskip("torch")
 from harness_tuning.methods.lora import LoraOptions, apply_lora  # noqa: E402
 
 from harness.errors import ModelError  # noqa: E402
+from harness.model.configs import positions_of  # noqa: E402
 from harness.model.forward import check_causal, check_output_head  # noqa: E402
-from harness.model.load import attention_of, load_model, positions_of  # noqa: E402
+from harness.model.load import attention_of, load_model  # noqa: E402
 from harness.model.logprobs import target_logprobs  # noqa: E402
 from harness.recipe import ModelSpec  # noqa: E402
 from tests.tuning.tensors import as_batch  # noqa: E402
@@ -135,10 +136,16 @@ def test_plan_and_manifest_say_which_attention_and_why_and_evaluation_uses_it(
 
 @pytest.mark.parametrize("architecture", ["mamba", "bloom"])
 def test_a_model_without_positions_has_no_limit(small, architecture):
-    assert positions_of(load(small(architecture, without="max_position_embeddings"))) is None
+    assert positions_of(load(small(architecture, without="max_position_embeddings")).config) is None
+
+
+def test_positions_by_another_name_are_positions():
+    from transformers import GPT2Config
+
+    assert positions_of(GPT2Config(n_positions=48)) == 48
 
 
 def test_a_stretched_rotary_embedding_reaches_further(small):
     yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 256, "rope_theta": 10000.0}
-    assert positions_of(load(small("llama"))) == 256
-    assert positions_of(load(small("llama", rope_parameters=yarn))) == 1024
+    assert positions_of(load(small("llama")).config) == 256
+    assert positions_of(load(small("llama", rope_parameters=yarn)).config) == 1024

@@ -104,7 +104,7 @@ def test_an_overlong_conversation_is_an_error_unless_the_recipe_says_otherwise(h
 
 def test_a_loss_that_is_not_finite_stops_before_it_is_saved(harness, recipe, tmp_path):
     done = harness("tune", recipe(learning_rate=1e30, max_grad_norm=None, checkpoint_every=1, steps=20))
-    refused(done, "Lower tune.learning_rate")
+    refused(done, "rows have no finite loss alone, none of them", "Lower tune.learning_rate")
     assert json.loads((tmp_path / "runs/small/manifest.json").read_text())["outcome"] == "failed"
 
 
@@ -169,7 +169,7 @@ def test_rows_beyond_the_models_positions_are_refused(harness, altered, tmp_path
         path.write_text(
             path.read_text().replace(f"path: {tmp_path / 'rows.jsonl'}}}]\n  val", f"path: {short}}}]\n  val")
         )
-    refused(harness("tune", path), f"{part} examples are longer than the 20 positions", "Set data.max_tokens: 20")
+    refused(harness("tune", path), "27 tokens, more than the model's 20 positions", "choose data.on_overlong: drop")
     assert not (tmp_path / "runs" / "small").exists()
 
 

@@ -113,6 +113,35 @@ def test_log_probabilities_and_gradients_are_the_same_in_every_layout(packing, i
         torch.testing.assert_close(other, gradient, rtol=1e-5, atol=1e-5)
 
 
+def one_an_answer(*turns: tuple[list[int], list[int], list[int]]) -> Item:
+    """A conversation whose template drops earlier thoughts: an example an answer."""
+    history, examples = list[int](), []
+    for question, thought, answer in turns:
+        prompt, learnt = history + question, thought + answer
+        examples.append(Example(prompt + learnt, [False] * len(prompt) + [True] * len(learnt)))
+        history = prompt + answer
+    return Item(tuple(examples), ("answer",) * len(examples))
+
+
+def test_answers_of_a_conversation_share_their_history_and_learn_the_same(packing):
+    """In fp32 the loss is equal to 1e-6 and the gradient to 2e-6, for four tokens of seven."""
+    turns = [(list(range(10 * n, 10 * n + 9)), [200 + n, 210 + n], [220 + n, 230 + n, 3]) for n in range(1, 5)]
+    items = [one_an_answer(*turns), one_an_answer(*turns[2:])]
+    batches = padded(items, 0, "cpu"), packed(items, [[0, 1]], 0, "cpu")
+    assert [batch.supervised for batch in batches] == [30, 30]
+    assert [batch.tokens for batch in batches] == [168, 96]
+    (loss, gradient), (other, others) = (_loss_and_gradient(packing, batch) for batch in batches)
+    assert abs(other - loss) <= 1e-6 * abs(loss)
+    assert (others - gradient).norm() <= 2e-6 * gradient.norm()
+
+
+def _loss_and_gradient(model: Any, batch: Batch) -> tuple[float, Any]:
+    model.zero_grad()
+    loss = -target_logprobs(model, batch).sum()
+    loss.backward()
+    return float(loss), torch.cat([weight.grad.flatten().clone() for weight in model.parameters()])
+
+
 @pytest.mark.parametrize("name", ["padded", "packed", "shared"])
 def test_the_log_probabilities_are_those_of_the_models_own_logits(packing, name):
     model, batch = packing, layouts(SOME)[name]

@@ -71,7 +71,7 @@ def test_chunks_of_logits_change_neither_loss_nor_gradient(model, monkeypatch, c
     monkeypatch.setattr(
         logprobs,
         "_with_gradient",
-        lambda logits, targets: chunks.append(len(targets)) or original(logits, targets),
+        lambda logits, targets, picked: chunks.append(len(targets)) or original(logits, targets, picked),
     )
     monkeypatch.setattr(logprobs, "LOGITS_AT_ONCE", {"cpu": chunk_logits, "other": chunk_logits})
     monkeypatch.setattr(logprobs, "LEAST_ROWS", 1)
@@ -139,3 +139,35 @@ def test_soft_capped_logits_are_the_models_own(tmp_path):
     with torch.no_grad():
         gemma.lm_head.weight.mul_(50)
     check_output_head(gemma, torch.arange(3, 12)[None])
+
+
+@pytest.mark.parametrize("chunk_logits", [1000, 10**9])
+def test_entropies_are_those_of_every_eighth_prediction_whatever_the_chunks(model, monkeypatch, chunk_logits):
+    monkeypatch.setattr(logprobs, "LOGITS_AT_ONCE", {"cpu": chunk_logits, "other": chunk_logits})
+    monkeypatch.setattr(logprobs, "LEAST_ROWS", 1)
+    batch = padded([Item((example,), ("answer",)) for example in examples(6)], 0, "cpu")
+    with torch.no_grad():
+        plain = logprobs.last_hidden(model, batch).flatten(0, 1)[batch.targets.source]
+        logs = logprobs.output_head(model)(plain).float().log_softmax(-1)
+        expected = -(logs.exp() * logs).sum(-1)[::8]
+        measured = logprobs.target_predictions(model, batch)
+    trained = logprobs.target_predictions(model, batch)
+    assert trained.logprobs.requires_grad and not trained.entropy.requires_grad
+    for entropy in (measured.entropy, trained.entropy):
+        torch.testing.assert_close(entropy, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_what_is_watched_of_pairs_has_entropy_and_the_drift_from_the_reference(model):
+    from harness_tuning.objectives import dpo
+    from harness_tuning.policy import ModelPolicy
+
+    first, second = examples(2)
+    policy = ModelPolicy(model)
+    batch = padded([Item((first, second), ("chosen", "rejected"), {"reference": (0.0, 0.0)})], 0, "cpu")
+    logs = batch.by_document(policy.logprobs(batch).detach())
+    watched = dpo.loss(policy, batch, dpo.DpoOptions()).metrics
+    moved = (logs.abs() / batch.targets_by_document()).mean()
+    drift, entropy = watched["drift"], watched["entropy"]
+    torch.testing.assert_close(drift.sum / drift.count, moved)
+    assert 0 < float(entropy.sum) / entropy.count < 15 and entropy.count == -(-batch.supervised // 8)
+    assert watched["length_chosen"].sum == first.supervised

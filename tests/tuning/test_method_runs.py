@@ -91,7 +91,9 @@ def test_a_third_partys_method_is_one_file(tmp_path, recipe, harness):
     from harness.recipe import ModelSpec
 
     plugin = ROOT / "examples" / "method_ia3.py"
-    done = harness("--plugin", plugin, "tune", recipe("float32", steps=3), "--set", "tune.method={name: ia3}")
+    path = recipe("float32", steps=3)
+    path.write_text(path.read_text() + "evaluate: [{evaluation: val_loss}]\n")
+    done = harness("--plugin", plugin, "tune", path, "--set", "tune.method={name: ia3}")
     assert "layers that move: k_proj 2, v_proj 2, down_proj 2" in told(done)
     run = tmp_path / "runs/small"
     probes = of_run(run, "probes.json")["probes"]
@@ -99,3 +101,21 @@ def test_a_third_partys_method_is_one_file(tmp_path, recipe, harness):
     again = measure_probes(load_adapted(spec, run / "adapter"), probes)
     assert mean_difference(again, [probe["tuned"] for probe in probes]) < 1e-5
     assert mean_difference(again, [probe["base"] for probe in probes]) > 1e-4
+    assert harness("evaluate", "small@base", "small").code == 0  # without the plugin
+
+
+def test_a_third_partys_objective_is_one_file_and_its_run_is_used_without(tmp_path, recipe, harness):
+    plugin = ROOT / "examples" / "objective_dft.py"
+    path = recipe("float32", steps=3)
+    path.write_text(path.read_text() + "evaluate: [{evaluation: val_loss}]\ntrack: [{tracker: csv}]\n")
+    trackers = "--plugin", ROOT / "examples" / "tracker_csv.py"
+    done = harness("--plugin", plugin, *trackers, "tune", path, "--set", "tune.objective={name: dft, floor: 0.1}")
+    assert "dft: floor 0.1" in told(done)
+    lines = [json.loads(line) for line in (tmp_path / "runs/small/metrics.jsonl").read_text().splitlines()]
+    assert 0 < lines[-2]["probability"] < 1
+    done = harness("evaluate", "small@base", "small")
+    assert done.code == 0, done.err
+    assert done.err.count("no plugin brings its objective 'objective_dft:dft' now; the run is used without") == 1
+    assert "tracker 'tracker_csv:csv'" in done.err
+    done = harness("compare", "small@base", "small")
+    assert done.code == 0, done.err

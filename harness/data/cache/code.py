@@ -19,11 +19,13 @@ from pathlib import Path
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from harness.contract import Objective
 from harness.errors import HarnessError
 from harness.plugins.reading import Reads, is_installed, loaded_modules
 
 if TYPE_CHECKING:
     from harness.contract import Dataset, Filter
+    from harness.data.encode.reader import Reader
     from harness.plugins import Plugins
     from harness.recipe import DataSpec
 
@@ -50,8 +52,8 @@ class Code:
     imported: frozenset[tuple[str, str | None]]  # modules that were loaded by then, each with its file
 
     @classmethod
-    def of(cls, spec: DataSpec, plugins: Plugins) -> Code:
-        """Return the code behind the recipe's datasets and filters.
+    def of(cls, spec: DataSpec, plugins: Plugins, reader: Reader) -> Code:
+        """Return the code behind the recipe's datasets and filters, and an objective that makes items of its own.
 
         Raises:
             UnknownCodeError: for a function whose code is in no file.
@@ -59,10 +61,12 @@ class Code:
         names = {source.dataset for source in (*spec.train, *spec.validation)}
         if any(plugins.datasets[name].resolve for name in names):  # it chooses among all
             names = set(plugins.datasets)
-        parts: list[tuple[str, str, Dataset | Filter]] = [
+        parts: list[tuple[str, str, Dataset | Filter | Objective]] = [
             *(("dataset", name, plugins.datasets[name]) for name in sorted(names)),
             *(("filter", step.filter, plugins.filters[step.filter]) for step in spec.clean),
         ]
+        if reader.spec is not None and reader.objective is not None:
+            parts.append(("objective", reader.spec.name, reader.objective))
         files = {
             *_CORE.glob("*.py"),
             *_CORE.glob("data/**/*.py"),
@@ -73,7 +77,7 @@ class Code:
         loaded = Reads()
         for kind, name, part in parts:
             owner = getattr(plugins, f"{kind}s").owner(name)
-            functions = [getattr(part, role, None) for role in ("convert", "gather", "resolve", "create")]
+            functions = [getattr(part, role, None) for role in ("convert", "gather", "resolve", "create", "encode")]
             try:
                 for held in _held_by([function for function in functions if function is not None]):
                     if isinstance(held, _PLAIN):
@@ -86,7 +90,8 @@ class Code:
                 files.update(_beside(Path(owner.path)))
             files.update(_distributed(owner.distribution))
             loaded.add(plugins.read_by(owner.name))
-            loaded.files.update(str(file.absolute()) for path in part.reads for file in _below(Path(path)))
+            paths = () if isinstance(part, Objective) else part.reads
+            loaded.files.update(str(file.absolute()) for path in paths for file in _below(Path(path)))
         return cls(frozenset(files), tuple(values), loaded, plugins.since_ns, plugins.imported)
 
     def digest(self, hash_of: Hash) -> str:

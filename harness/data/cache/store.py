@@ -28,13 +28,14 @@ from harness.data.cache.code import Code, UnknownCodeError, installed, is_unchan
 from harness.data.cache.entries import ACCOUNT, UNUSED_DAYS, cache_folder, lock_of, remove, total
 from harness.data.convert.sources import where_of
 from harness.data.encode.encoder import EncodedData, encode_data
+from harness.data.encode.reader import CONVERSATIONS, Reader
 from harness.data.encode.storage import Items
 from harness.data.read.storage import HUB, files_of, is_remote, local_path
 from harness.data.reports import DataReport, Overlap, SourceReport
 from harness.errors import HarnessError, first_line
 from harness.files import DiskFullError, replacing, write_json
 from harness.hashing import sha256_of_file
-from harness.nouns import Conversation, Message, Reads, ToolCall
+from harness.nouns import Conversation, Message, ToolCall
 from harness.plugins.reading import reading
 from harness.template import fingerprint
 
@@ -63,8 +64,7 @@ def cached_data(
     evaluation: Iterable[tuple[str, str]] = (),
     say: Callable[[str], None] = lambda what: None,
     *,
-    reads: Reads = "conversations",
-    reader: str = "the objective",
+    reader: Reader = CONVERSATIONS,
 ) -> TrainAndValidation:
     """Return the result of `encode_data` from the cache; if it is not there, encode it once and keep it.
 
@@ -76,7 +76,7 @@ def cached_data(
         DataError: see `encode_data`.
     """
     items = list(evaluation) if spec.decontaminate else []
-    encode = partial(encode_data, spec, plugins, template, items, reads=reads, reader=reader)
+    encode = partial(encode_data, spec, plugins, template, items, reader=reader)
     root = cache_folder()
     try:
         import filelock
@@ -84,8 +84,8 @@ def cached_data(
 
         for part in ("encoded", "files", "locks"):
             (root / part).mkdir(parents=True, exist_ok=True)
-        code = Code.of(spec, plugins)
-        if (key := _key(spec, plugins, template, items, code, root, reads)) is None:
+        code = Code.of(spec, plugins, reader)
+        if (key := _key(spec, plugins, template, items, code, root, reader)) is None:
             return encode()
         lock = lock_of(root, key)
         try:
@@ -117,7 +117,7 @@ def cached_data(
                 with reading() as read_besides:
                     encoded = encode(folder=temporary)
                 try:
-                    if _key(spec, plugins, template, items, code, root, reads) != key:
+                    if _key(spec, plugins, template, items, code, root, reader) != key:
                         raise _Changed(encoded)
                     read = code.read(read_besides, partial(sha256_of_file, root=root), began_ns)
                 except UnknownCodeError as error:
@@ -139,7 +139,7 @@ def cached_data(
 
 
 def kept_validation(
-    spec: DataSpec, plugins: Plugins, template: BoundTemplate, *, reads: Reads = "conversations"
+    spec: DataSpec, plugins: Plugins, template: BoundTemplate, *, reader: Reader = CONVERSATIONS
 ) -> EncodedData | None:
     """Return the validation data that `cached_data` has kept of the same recipe; None where it has not.
 
@@ -149,7 +149,7 @@ def kept_validation(
     try:
         if not (root / "files").is_dir():
             return None
-        if (key := _key(spec, plugins, template, [], Code.of(spec, plugins), root, reads)) is None:
+        if (key := _key(spec, plugins, template, [], Code.of(spec, plugins, reader), root, reader)) is None:
             return None
         for folder in sorted((root / "encoded").glob(f"{key.partition('-')[0]}-*")):
             with lock_of(root, folder.name):
@@ -180,7 +180,7 @@ def _key(
     evaluation: list[tuple[str, str]],
     code: Code,
     root: Path,
-    reads: Reads,
+    reader: Reader,
 ) -> str | None:
     """Return a hash of everything that decides what is made, in two parts; None where that cannot be known.
 
@@ -200,7 +200,7 @@ def _key(
     made_from = {
         "files": files,
         "options": options,
-        "reads": reads,
+        "reads": [reader.reads, reader.longest(spec), reader.spec and reader.spec.model_dump(mode="json")],
         "named": [(name, _hash_of_source(Path(name), root)) for name in named],
         "template": [
             fingerprint(template), template.name, template.thinking, template.stop_ids, template.takes_system,
@@ -266,7 +266,6 @@ def _write_account(encoded: TrainAndValidation, read: dict[str, Any], folder: Pa
 def _as_dict(data: EncodedData, file: Path) -> dict[str, Any]:
     return {
         "reports": list(map(_fields, data.reports)),
-        "overlong": data.overlong,
         "tokens": data.tokens,
         "supervised": data.supervised,
         "sha256": data.sha256,
@@ -305,7 +304,6 @@ def _read_part(folder: Path, part: str) -> EncodedData | None:
     return EncodedData(
         items=Items.open(file),
         reports=tuple(map(_report, kept["reports"])),
-        overlong=kept["overlong"],
         tokens=kept["tokens"],
         supervised=kept["supervised"],
         sha256=kept["sha256"],
@@ -327,7 +325,7 @@ def _conversation(kept: dict[str, Any]) -> Conversation:
         Message(**message | {"tool_calls": tuple(ToolCall(**call) for call in message["tool_calls"])})
         for message in kept["messages"]
     )
-    return Conversation(messages, tuple(kept["tools"]), kept["id"], kept["source"])
+    return Conversation(messages, tuple(kept["tools"]), kept["id"], kept["source"], kept["weight"])
 
 
 def _crc32(path: Path) -> int:

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 
 from harness.contract import Dataset
 from harness.data.convert.fields import alternatives_of, is_true_or_false, present_fields
+from harness.data.convert.identities import ByIdentity, Fields
 from harness.errors import DataError, listed, shown
 from harness.nouns import Row
 
-_Fields = tuple[tuple[str, ...], ...]
 MOST_ALIKE = 0.8  # a name that is this much like a known one may be a slip of the pen
 MARK = re.compile(r"mask|loss|train|learn|supervise|ignore|skip|exclude|weight", re.IGNORECASE)  # of what is trained on
 _MEDIA = re.compile(r"(image|audio|video|picture|photo)(s|_(path|url|file)s?)?|pixel_values", re.IGNORECASE)
@@ -209,9 +209,7 @@ def is_empty(value: Any) -> bool:
 class _Reads:
     """The alternatives of one declaration, compiled."""
 
-    def __init__(self, fields: _Fields, metadata: tuple[str, ...]) -> None:
-        self.fields = fields  # held, so that its id stays its own
-        self.metadata = metadata
+    def __init__(self, fields: Fields, metadata: tuple[str, ...]) -> None:
         self.alternatives: list[tuple[frozenset[str], _Tree]] = []
         for alternative in alternatives_of(fields, metadata):
             tree = _Tree()
@@ -243,13 +241,4 @@ class _Reads:
         return min(outcomes, key=len)
 
 
-_COMPILED: dict[int, _Reads] = {}
-
-
-def _compiled(fields: _Fields, metadata: tuple[str, ...]) -> _Reads:
-    reads = _COMPILED.get(id(fields))
-    if reads is None or reads.metadata is not metadata:
-        if len(_COMPILED) >= MOST_SHAPES:
-            _COMPILED.clear()
-        reads = _COMPILED[id(fields)] = _Reads(fields, metadata)
-    return reads
+_compiled = ByIdentity(_Reads)

@@ -14,13 +14,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.contract import Dataset
+from harness.data.convert.identities import ByIdentity, Fields
 from harness.data.read.jsontext import loads
 from harness.nouns import Row
 
-_Fields = tuple[tuple[str, ...], ...]
 _Columns = tuple[tuple[str, frozenset[str] | None], ...]
-_KNOWN: dict[int, tuple[_Fields, _Columns]] = {}  # by the id of the fields, which are held
-MOST_KNOWN = 1024
 _KINDS = ("role", "from", "type")  # keys that say what an object is
 # A line end written as two characters, in prose: `\neq`, `C:\new` and the like are none.
 _WRITTEN_END = re.compile(r"(?:[\w.!?:;,)\"'\]]|\\n)\\n(?=\\n|[A-Z0-9\s(*-]|$)")
@@ -45,17 +43,8 @@ def _are_objects(value: Any, keys: frozenset[str]) -> bool:
     )
 
 
-def _columns_of_objects(fields: _Fields) -> _Columns:
+def _declared(fields: Fields) -> _Columns:
     """Return the columns that have declared keys inside, with these keys where the column may be text as well."""
-    known = _KNOWN.get(id(fields))  # to hash the fields takes longer than to look at a row
-    if known is None or known[0] is not fields:
-        if len(_KNOWN) >= MOST_KNOWN:
-            _KNOWN.clear()
-        known = _KNOWN[id(fields)] = fields, _declared(fields)
-    return known[1]
-
-
-def _declared(fields: _Fields) -> _Columns:
     inside: dict[str, set[str]] = {}
     bare: set[str] = set()
     for name in (name for alternative in fields for name in alternative):
@@ -65,6 +54,9 @@ def _declared(fields: _Fields) -> _Columns:
         elif rest != "*":
             inside.setdefault(column, set()).add(rest.partition(".")[0])
     return tuple((column, frozenset(keys) if column in bare else None) for column, keys in inside.items())
+
+
+_columns_of_objects = ByIdentity(_declared)
 
 
 def _decoded(text: str) -> Any:

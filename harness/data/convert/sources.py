@@ -172,7 +172,7 @@ def _reads(dataset: Dataset, row: Row) -> bool:
 
 def _named(item: DataItem, id: str, source: str) -> DataItem:
     if isinstance(item, Conversation):  # nearly all are, and `replace` takes ten times as long
-        return Conversation(item.messages, item.tools, id, source)
+        return Conversation(item.messages, item.tools, id, source, item.weight)
     return replace(item, id=id, source=source)
 
 

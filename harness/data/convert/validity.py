@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import Any
 
 from harness.errors import DataError
@@ -16,7 +17,9 @@ def check_item(item: DataItem) -> None:
 
 
 def check_readable(item: DataItem) -> None:
-    """Raise DataError for an item without messages, or with text that is not Unicode."""
+    """Raise DataError for an item without messages, with text that is not Unicode, or with a weight that is none."""
+    if not 0 < item.weight < math.inf:
+        raise DataError(f"the weight is {item.weight}, expected a number above 0")
     if isinstance(item, Preference):
         if not item.prompt:
             raise DataError("the prompt has no messages")

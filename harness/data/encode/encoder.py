@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import hashlib
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.contract import Dataset
 from harness.data.convert.sources import reports_of
-from harness.data.encode.items import sequences_of
+from harness.data.encode.items import part_id, sequences_of
+from harness.data.encode.reader import CONVERSATIONS, Reader
 from harness.data.encode.storage import Examples, Items, ItemWriter
 from harness.data.encode.workers import Pending, Workers
 from harness.data.prepare.pipeline import Prepared, begin_report, prepare_items, unprepared
@@ -40,7 +41,6 @@ class EncodedData:
 
     items: Items
     reports: tuple[SourceReport, ...]
-    overlong: int
     tokens: int
     supervised: int
     sha256: str
@@ -53,6 +53,11 @@ class EncodedData:
         """The examples of the items, one after the other: one for each conversation."""
         return self.items.examples
 
+    @property
+    def overlong(self) -> int:
+        """The number of items that were longer than the recipe's limit, or than the model's positions."""
+        return sum(report.overlong + report.beyond_positions for report in self.reports)
+
 
 def encode_data(
     spec: DataSpec,
@@ -61,8 +66,7 @@ def encode_data(
     evaluation: Iterable[tuple[str, str]] = (),
     folder: Path | None = None,
     *,
-    reads: Reads = "conversations",
-    reader: str = "the objective",
+    reader: Reader = CONVERSATIONS,
 ) -> tuple[EncodedData, EncodedData | None]:
     """Encode what is trained on and what it is validated with (None where the recipe has nothing for that).
 
@@ -72,8 +76,7 @@ def encode_data(
     Args:
         evaluation: (id, text) of the evaluation items, for `data.decontaminate`.
         folder: where the items are written to Arrow files and read from; memory then does not grow with their number.
-        reads: what the objective reads; a dataset that yields anything else is refused.
-        reader: who reads that, for messages: `the objective 'sft'`.
+        reader: the objective that reads them; a dataset that yields what it does not read is refused.
 
     Raises:
         DataError: see `prepare_items` and `encode_sources`.
@@ -81,8 +84,8 @@ def encode_data(
     """
     report = begin_report(spec, plugins)
     files = (folder / "train.arrow", folder / "validation.arrow") if folder else (None, None)
-    with _workers(template, spec, reads) as workers:
-        train, held_out = (_Encoder(spec, workers, reads, file, reader) for file in files)
+    with _workers(template, spec, reader) as workers:
+        train, held_out = (_Encoder(spec, template, workers, reader, file) for file in files)
         for prepared in prepare_items(spec, plugins, report, evaluation=evaluation):
             (train if prepared.part == "train" else held_out).add(prepared)
         encoded = train.finish(report.train, report)
@@ -90,13 +93,11 @@ def encode_data(
             return encoded, _held_out(held_out, report, spec)
     if not spec.validation:
         return encoded, None
-    return encoded, encode_sources(
-        spec.validation, spec, plugins.datasets, template, files[1], reads=reads, reader=reader
-    )
+    return encoded, encode_sources(spec.validation, spec, plugins.datasets, template, files[1], reader=reader)
 
 
 def encode_held_out(
-    spec: DataSpec, plugins: Plugins, template: BoundTemplate, *, reads: Reads = "conversations"
+    spec: DataSpec, plugins: Plugins, template: BoundTemplate, *, reader: Reader = CONVERSATIONS
 ) -> EncodedData:
     """Encode only what `data.validation_share` holds out of the training sources, as `encode_data` does.
 
@@ -105,8 +106,8 @@ def encode_held_out(
     """
     spec = spec.model_copy(update={"decontaminate": None})  # which concerns only what is trained on
     report = begin_report(spec, plugins)
-    with _workers(template, spec, reads) as workers:
-        encoder = _Encoder(spec, workers, reads)
+    with _workers(template, spec, reader) as workers:
+        encoder = _Encoder(spec, template, workers, reader)
         for prepared in prepare_items(spec, plugins, report):
             if prepared.part == "validation":
                 encoder.add(prepared)
@@ -130,8 +131,7 @@ def encode_sources(
     template: BoundTemplate,
     file: Path | None = None,
     *,
-    reads: Reads = "conversations",
-    reader: str = "the objective",
+    reader: Reader = CONVERSATIONS,
 ) -> EncodedData:
     """Read, convert and encode every row of the sources as it is, and apply `on_overlong`.
 
@@ -139,28 +139,28 @@ def encode_sources(
         DataError: for a row that does not fit; for an overlong item with `on_overlong: error`; where nothing is left.
     """
     reports = reports_of(sources, datasets)
-    with _workers(template, spec, reads) as workers:
-        encoder = _Encoder(spec, workers, reads, file, reader)
+    with _workers(template, spec, reader) as workers:
+        encoder = _Encoder(spec, template, workers, reader, file)
         for prepared in unprepared(sources, datasets, reports):
             encoder.add(prepared)
         return encoder.finish(reports)
 
 
-def require_kind(prepared: Prepared, reads: Reads, reader: str) -> None:
-    """Raise DataError for an item that is not what is read, which `reader` names."""
-    item = prepared.item
+def require_kind(prepared: Prepared, reader: Reader) -> None:
+    """Raise DataError for an item that is not what is read."""
+    item, reads = prepared.item, reader.reads
     yields = "preferences" if isinstance(item, Preference) else "conversations"
     if reads == "pairs" and isinstance(item, Preference):
         if not (item.chosen and item.rejected):
             raise DataError(
-                f"has no {'rejected' if item.chosen else 'chosen'} completion; {reader} reads pairs, of which it needs "
-                f"both. Objectives that read preferences take completions that were judged alone: "
+                f"has no {'rejected' if item.chosen else 'chosen'} completion; {reader.name} reads pairs, of which it "
+                f"needs both. Objectives that read preferences take completions that were judged alone: "
                 f"`harness plugins list`"
             )
     elif yields != reads:
         wanted = "preferences" if reads == "pairs" else reads
         raise DataError(
-            f"the dataset {prepared.report.source!r} yields {yields}; {reader} reads {reads}: name a dataset of "
+            f"the dataset {prepared.report.source!r} yields {yields}; {reader.name} reads {reads}: name a dataset of "
             f"{wanted}, see `harness data list`"
         )
 
@@ -174,8 +174,8 @@ def require_train_on(spec: DataSpec, reads: Reads) -> None:
         )
 
 
-def _workers(template: BoundTemplate, spec: DataSpec, reads: Reads) -> Workers:
-    require_train_on(spec, reads)
+def _workers(template: BoundTemplate, spec: DataSpec, reader: Reader) -> Workers:
+    require_train_on(spec, reader.reads)
     return Workers(template, spec.train_on, spec.processes, spec.reasoning)
 
 
@@ -183,12 +183,12 @@ class _Encoder:
     """Has items encoded in batches as they come, and keeps count of them."""
 
     def __init__(
-        self, spec: DataSpec, workers: Workers, reads: Reads, file: Path | None = None, reader: str = "the objective"
+        self, spec: DataSpec, template: BoundTemplate, workers: Workers, reader: Reader, file: Path | None = None
     ) -> None:
-        self.spec, self.workers, self.reads, self.reader = spec, workers, reads, reader
+        self.spec, self.template, self.workers, self.reader = spec, template, workers, reader
         self.writer = ItemWriter(file)
         self.sample: list[Conversation] = []
-        self.overlong = self.tokens = self.supervised = 0
+        self.tokens = self.supervised = 0
         self.digest = hashlib.sha256()
         self.pending: list[Prepared] = []
         self.characters = 0
@@ -197,7 +197,7 @@ class _Encoder:
     def add(self, prepared: Prepared) -> None:
         """Take an item that is used. Raises DataError for one that is not what is read."""
         try:
-            require_kind(prepared, self.reads, self.reader)
+            require_kind(prepared, self.reader)
         except DataError as error:
             raise DataError(f"{prepared.item.source} {prepared.item.id}: {error}") from None
         self.pending.append(prepared)
@@ -215,11 +215,11 @@ class _Encoder:
             self._collect()
         if not self.tokens:
             raise DataError(
-                f"nothing is left to learn from: all {self.reads} were left out; see `harness data validate`"
+                f"nothing is left to learn from: all {self.reader.reads} were left out; see `harness data validate`"
                 + "".join(f"\n  {n:,} {reason}" for r in reports for reason, n in r.left_out.items())
             )
         items, sha256 = self.writer.finish(), self.digest.hexdigest()
-        return EncodedData(items, reports, self.overlong, self.tokens, self.supervised, sha256, self.sample, report)
+        return EncodedData(items, reports, self.tokens, self.supervised, sha256, self.sample, report)
 
     def _submit(self) -> None:
         if not self.pending:
@@ -233,30 +233,33 @@ class _Encoder:
 
     def _collect(self) -> None:
         batch, encoded = self.running.popleft()
-        longest = self.spec.max_tokens
         for prepared, item in zip(batch, encoded.result(), strict=True):
-            if max([len(example.input_ids) for example in item.examples]) > longest:
-                self.overlong += 1
-                shortened = shorten(item, self.spec, prepared)
-                if shortened is None:
-                    continue
-                item = shortened
-            self._count(item, prepared)
-            self.writer.add(item, prepared.item.id, prepared.times)
+            items = fitted(item, prepared, self.spec, self.reader, self.template)
+            if items:
+                self._count(items, prepared)
+            for number, one in enumerate(items, 1):
+                id = prepared.item.id
+                self.writer.add(one, part_id(id, number) if len(items) > 1 else id, prepared.times)
 
-    def _count(self, item: Item, prepared: Prepared) -> None:
-        """Count the tokens of an item, and add its ids and masks to the digest as often as it is used."""
+    def _count(self, items: Sequence[Item], prepared: Prepared) -> None:
+        """Count what became of a row, and add its ids and masks to the digest as often as it is used."""
         tokens = supervised = 0
-        buffers: list[tuple[Any, Any]] = [(example.input_ids, example.loss_mask) for example in item.examples]
+        examples = [example for item in items for example in item.examples]
+        buffers: list[tuple[Any, Any]] = [(example.input_ids, example.loss_mask) for example in examples]
         for ids, mask in buffers:
             tokens += len(ids)
             supervised += mask.count(1, 1)
         report, times = prepared.report, prepared.times
-        if any(example.escaped for example in item.examples):
-            report.escaped.update({token for example in item.examples for token in example.escaped})
+        if any(example.escaped for example in examples):
+            report.escaped.update({token for example in examples for token in example.escaped})
         if isinstance(prepared.item, Conversation):
-            report.one_an_answer += len(item.examples) > 1
-            report.examples += times * len(item.examples)
+            report.one_an_answer += any(len(item.examples) > 1 for item in items)
+            report.examples += times * len(examples)
+        if len(items) > 1:
+            report.parted += 1
+            report.parts += times * len(items)
+        report.weighted += prepared.item.weight != 1.0
+        report.weight += times * prepared.item.weight
         report.with_thoughts += any(message.reasoning for message in messages_of(prepared.item))
         report.tokens += times * tokens
         report.supervised += times * supervised
@@ -267,29 +270,59 @@ class _Encoder:
                 self.digest.update(len(ids).to_bytes(4))
                 self.digest.update(ids)
                 self.digest.update(mask)
-            if item.extras:
-                self.digest.update(f"{item.roles} {item.extras}".encode())
+            for item in items:
+                if item.extras:
+                    self.digest.update(f"{item.roles} {item.extras}".encode())
 
 
-def shorten(item: Item, spec: DataSpec, prepared: Prepared) -> Item | None:
-    """Apply `on_overlong` to an item with an example that is too long.
+def fitted(
+    encoded: Item, prepared: Prepared, spec: DataSpec, reader: Reader, template: BoundTemplate
+) -> Sequence[Item]:
+    """Return the items that are used of one that the template encoded, none where the whole row is left out.
 
-    Returns None where the whole item is left out, which its report then says. Raises DataError with `error`.
+    What becomes of it is counted in its report.
+
+    Raises:
+        DataError: for one that is too long, with `on_overlong: error`.
     """
-    if spec.on_overlong == "error":
-        longest = max(item.examples, key=len)
-        such = "conversations" if isinstance(prepared.item, Conversation) else "preferences"
-        raise DataError(
-            f"{prepared.report.path}: {longest.id} has {len(longest)} tokens, more than data.max_tokens = "
-            f"{spec.max_tokens}. Raise that, or choose data.on_overlong: drop (leave such {such} out) or truncate (cut "
-            f"their end off)"
-        )
-    if spec.on_overlong == "truncate":
-        end = spec.max_tokens
-        cut = [replace(one, input_ids=one.input_ids[:end], loss_mask=one.loss_mask[:end]) for one in item.examples]
-        if all(True in one.loss_mask[1:] for one in cut):
-            return replace(item, examples=tuple(cut))
-    prepared.report.kept -= 1
-    prepared.report.used -= prepared.times
-    prepared.report.leave_out(prepared.item.id, f"longer than {spec.max_tokens} tokens")
-    return None
+    items, report = reader.items(encoded, template, spec), prepared.report
+    longest = max((len(one.input_ids) for item in items for one in item.examples), default=0)
+    if longest <= reader.longest(spec) and items:
+        return items
+    reason = f"{reader.name} makes nothing of it"
+    if longest > spec.max_tokens:
+        report.overlong += 1
+        reason = f"longer than {spec.max_tokens} tokens"
+    elif items:
+        report.beyond_positions += 1
+        reason = f"longer than the model's {reader.positions} positions"
+    if items and spec.on_overlong == "error":
+        raise _overlong(prepared, items, spec, reader)
+    if items and spec.on_overlong == "truncate":
+        cut = [_cut(item, reader.longest(spec)) for item in items]
+        if all(True in one.loss_mask[1:] for item in cut for one in item.examples):
+            return cut
+    report.kept -= 1
+    report.used -= prepared.times
+    report.leave_out(prepared.item.id, reason)
+    return ()
+
+
+def _cut(item: Item, end: int) -> Item:
+    examples = (replace(one, input_ids=one.input_ids[:end], loss_mask=one.loss_mask[:end]) for one in item.examples)
+    return replace(item, examples=tuple(examples))
+
+
+def _overlong(prepared: Prepared, items: Sequence[Item], spec: DataSpec, reader: Reader) -> DataError:
+    longest = max((one for item in items for one in item.examples), key=len)
+    such = "conversations" if isinstance(prepared.item, Conversation) else "preferences"
+    if len(longest) > spec.max_tokens:
+        limit, more = f"data.max_tokens = {spec.max_tokens}", "Raise that, or"
+    else:
+        limit = f"the model's {reader.positions} positions"
+        more = "Take a model with more, stretch these (model.rope_scaling: {type: yarn, factor: 2}), or"
+    return DataError(
+        f"{len(longest)} tokens, more than {limit}. {more} choose data.on_overlong: drop (leave such {such} out) or "
+        f"truncate (cut their end off)",
+        path=f"{prepared.report.path}: {longest.id}",
+    )

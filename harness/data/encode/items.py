@@ -7,6 +7,7 @@ the same template code as any conversation; what is checked here is that both be
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
@@ -42,6 +43,16 @@ def example_id(id: str, role: str) -> str:
     return id if role == ANSWER else f"{id} {role}"
 
 
+def part_id(id: str, number: int) -> str:
+    """Return the id of a part of an item that became several."""
+    return f"{id} part {number}"
+
+
+def whole_id(id: str) -> str:
+    """Return the id of the item that a part is of; that of a whole item is its own."""
+    return re.sub(r" part \d+$", "", id)
+
+
 def require_completions(preference: Preference) -> None:
     """Raise TemplateError for a completion of which the loss would not see every turn from its first token on."""
     for role, completion in completions_of(preference):
@@ -68,11 +79,12 @@ def items_of(batch: Sequence[DataItem], examples: Iterable[tuple[Example, ...]])
         TemplateError: where the sides of a preference begin with different prompt ids.
     """
     encoded = iter(examples)
-    return [_answers(next(encoded)) if isinstance(item, Conversation) else _pair(item, encoded) for item in batch]
+    return [_answers(item, next(encoded)) if isinstance(item, Conversation) else _pair(item, encoded) for item in batch]
 
 
-def _answers(examples: tuple[Example, ...]) -> Item:
-    return Item(examples, _ANSWER * len(examples))
+def _answers(conversation: Conversation, examples: tuple[Example, ...]) -> Item:
+    extras = {} if conversation.weight == 1.0 else {"weight": conversation.weight}
+    return Item(examples, _ANSWER * len(examples), extras)
 
 
 def _pair(preference: Preference, encoded: Iterator[tuple[Example, ...]]) -> Item:
@@ -81,7 +93,8 @@ def _pair(preference: Preference, encoded: Iterator[tuple[Example, ...]]) -> Ite
     if any(len(side) > 1 for side in examples):
         raise TemplateError(
             f"{preference.source} {preference.id}: a completion has several answers, and the template changes earlier "
-            "turns, so that no prompt of serving holds the whole. Leave one answer in each completion"
+            "turns, so that no prompt of serving holds the whole. Leave one answer in each completion, with the turns "
+            "before it in `prompt` (or the same on both sides); or choose a template that changes none, such as chatml"
         )
     sides = tuple(side[0] for side in examples)
     prompts = [list(side.input_ids[: side.loss_mask.index(True)]) for side in sides]

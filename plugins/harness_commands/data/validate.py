@@ -31,8 +31,9 @@ from harness_commands.data.reading import (
 from harness_commands.data.showing import printable
 
 if TYPE_CHECKING:
-    from harness.data import SourceReport
+    from harness.data import Reader, SourceReport
     from harness.data.prepare.pipeline import Prepared
+    from harness.recipe import DataRecipe
     from harness.template import BoundTemplate
 
 SHOWN_ROWS = 5
@@ -114,13 +115,14 @@ class Check:
 
 def _check(context: Context, reading: Reading, template: BoundTemplate | None) -> list[Check]:
     """Return one check a source, with every problem that was met on the way."""
+    from harness.data import Reader
     from harness.data.encode.encoder import require_kind, require_train_on
 
     problems: list[DataError] = []
-    objective = None
+    reader = None
     if reading.recipe and reading.recipe.tune:
-        objective = context.plugins.objectives[reading.recipe.tune.objective.name]
-        require_train_on(reading.recipe.data, objective.reads)
+        reader = Reader.of(reading.recipe.tune.objective, context.plugins, _positions(reading.recipe, template))
+        require_train_on(reading.recipe.data, reader.reads)
     stream = read_items(context, reading, "checking", problems.append, list_ids=True)
     checks = {id(report): Check(report) for report in stream.reports}
     if stream.report:  # what is held out for validation is checked too, with the source that it is from
@@ -130,8 +132,8 @@ def _check(context: Context, reading: Reading, template: BoundTemplate | None) -
         alike: dict[tuple[int, type], list[Prepared]] = {}
         for prepared in batch:
             try:
-                if objective:
-                    require_kind(prepared, objective.reads, f"the objective {objective.name!r}")
+                if reader:
+                    require_kind(prepared, reader)
             except DataError as error:
                 check, row = checks[id(prepared.report)], row_of(prepared.item.id)
                 check.problems.append(DataError(str(error), path=check.report.path, row=row))
@@ -140,7 +142,7 @@ def _check(context: Context, reading: Reading, template: BoundTemplate | None) -
                 alike.setdefault((id(prepared.report), type(prepared.item)), []).append(prepared)
         for (report_id, _), same in alike.items():
             assert template
-            _check_encoding(checks[report_id], same, reading, template)
+            _check_encoding(checks[report_id], same, reading, template, reader or Reader())
     distinct = list({id(check): check for check in checks.values()}.values())
     sources = {
         file: check for check in reversed(distinct) for file in (check.report.path, *_files(reading, check.report.path))
@@ -161,26 +163,35 @@ def _files(reading: Reading, path: str) -> list[str]:
         return []
 
 
-def _check_encoding(check: Check, batch: list[Prepared], reading: Reading, template: BoundTemplate) -> None:
+def _positions(recipe: DataRecipe, template: BoundTemplate | None) -> int | None:
+    """Return the positions of the recipe's model, whose files are there where its template is."""
+    if recipe.model is None or template is None:
+        return None
+    from harness.model.configs import load_config, positions_of
+
+    return positions_of(load_config(recipe.model))
+
+
+def _check_encoding(
+    check: Check, batch: list[Prepared], reading: Reading, template: BoundTemplate, reader: Reader
+) -> None:
     """Encode items as tuning would, counting their tokens and noting what the template refuses and what is too long."""
-    from harness.data.encode.encoder import shorten
+    from harness.data.encode.encoder import fitted
 
     def wrong(prepared: Prepared, reason: str) -> None:
         check.problems.append(DataError(reason, path=check.report.path, row=row_of(prepared.item.id)))
 
     spec = reading.recipe.data if reading.recipe else None
     for prepared, encoded in encode_items(template, batch, reading, lambda one, error: wrong(one, str(error))):
-        item, length = encoded, max(map(len, encoded.examples))
-        check.longest = max(check.longest or 0, length)
-        if spec is not None and length > spec.max_tokens:
-            if spec.on_overlong == "error":
-                wrong(prepared, f"{length} tokens, more than data.max_tokens = {spec.max_tokens}; see data.on_overlong")
-                continue
-            if (shortened := shorten(encoded, spec, prepared)) is None:
-                continue
-            item = shortened
-        check.tokens += prepared.times * sum(map(len, item.examples))
-        check.supervised += prepared.times * sum(example.supervised for example in item.examples)
+        check.longest = max(check.longest or 0, *map(len, encoded.examples))
+        try:
+            items = [encoded] if spec is None else fitted(encoded, prepared, spec, reader, template)
+        except DataError as error:
+            wrong(prepared, error.reason)
+            continue
+        for example in (example for item in items for example in item.examples):
+            check.tokens += prepared.times * len(example)
+            check.supervised += prepared.times * example.supervised
 
 
 def _print_check(context: Context, check: Check) -> None:

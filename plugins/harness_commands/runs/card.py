@@ -81,8 +81,13 @@ def _use(run: Run, base: str, whole: bool) -> str:
     imports = "from transformers import AutoModelForCausalLM, AutoTokenizer"
     imports = imports if whole else f"from peft import PeftModel\n{imports}"
     template = (run.manifest.get("template") or {}).get("name", UNKNOWN)
+    stretch = (run.manifest.get("model") or {}).get("rope_scaling")
+    base_is = "" if whole or not stretch else (
+        f" The base is to be loaded with positions stretched by {stretch['type']} x {stretch['factor']:g} "
+        f"(`rope_parameters` of its configuration), as it was when the adapter was trained."
+    )  # fmt: skip
     return (
-        f"## Use\n\nThe chat template is `{template}`; it is in the folder with the tokenizer.\n\n```python\n"
+        f"## Use\n\nThe chat template is `{template}`; it is in the folder with the tokenizer.{base_is}\n\n```python\n"
         f"{imports}\n\n"
         f'tokenizer = AutoTokenizer.from_pretrained("THIS")\n{loading}\n'
         'messages = [{"role": "user", "content": "Who are you?"}]\n'

@@ -16,7 +16,7 @@ from harness.errors import DataError, HarnessError, first_line
 from harness.nouns import Conversation, Example
 from harness_commands.data.reading import dataset_option, what_to_read
 from harness_commands.data.showing import print_tokens, printable, shown_tokens
-from harness_commands.template.shown import Shown, changes, ends, takes
+from harness_commands.template.shown import Shown, changes, ends, marks_as_text, takes
 from harness_commands.template.subject import Subject, subject_of
 
 if TYPE_CHECKING:
@@ -226,6 +226,7 @@ def _as_dict(subject: Subject, shown: Shown, jinja: str | None) -> dict[str, Any
         "left_out": shown.left_out,
         "stop_tokens": bound.stop_tokens,
         "stop_ids": list(bound.stop_ids),
+        "text_marks": bound.text_marks,
         "text": shown.text,
         "input_ids": shown.example.input_ids,
         "loss_mask": shown.example.loss_mask,
@@ -242,8 +243,8 @@ def _print_header(context: Context, subject: Subject) -> None:
     context.console.print(Text.assemble((bound.name, "bold"), ("  on  ", "dim"), origin), soft_wrap=True)
     context.console.print(Text(f"takes {takes(bound)}", style="dim"), soft_wrap=True)
     context.console.print(Text(f"an answer ends with {ends(bound)}", style="dim"), soft_wrap=True)
-    if changed := changes(bound):
-        context.console.print(Text(changed, style="dim"), soft_wrap=True)
+    for remark in filter(None, (marks_as_text(bound), changes(bound))):
+        context.console.print(Text(remark, style="dim"), soft_wrap=True)
 
 
 def _parsers(context: Context, template: BoundTemplate) -> str:
@@ -259,8 +260,11 @@ def _parsers(context: Context, template: BoundTemplate) -> str:
         parsers = engine.parsers(Path(folder) / "chat")
     has = {"thoughts": template.habits.takes_thoughts, "calls": template.takes_tools}
     names = {"thoughts": parsers["reasoning"], "calls": parsers["tools"]}
-    read = [f"{what} with {names[what] or 'no parser: they stay text'}" for what, there in has.items() if there]
-    return f"{engine.name} reads its {' and its '.join(read)}" if read else "it has neither thoughts nor calls to parse"
+    read = [f"reads its {what} with {names[what]}" for what, there in has.items() if there and names[what]]
+    unread = " and ".join(what for what, there in has.items() if there and not names[what])
+    read += [f"has no parser of its {unread}, which stay text"] if unread else []
+    read += [str(parsers["loses"])] if parsers.get("loses") else []
+    return f"{engine.name} {'; '.join(read)}" if read else "it has no thoughts or calls to parse"
 
 
 def _print_shown(context: Context, shown: Shown) -> None:

@@ -41,7 +41,7 @@ def _thoughts(template: BoundTemplate) -> str:
     switch = f"{habits.switch}: {on} or {off}, {state} where a request does not set it" if habits.switch else ""
     if habits.switch and template.thinking != "auto":
         switch = f"{habits.switch}: {template.thinking}"
-    commands = f"{', '.join(habits.commands)}: obeyed where somebody says it" if habits.commands else ""
+    commands = f"obeys {' and '.join(habits.commands)} where somebody says it" if habits.commands else ""
     named = "; ".join(part for part in (marks, switch, commands) if part)
     return f"thoughts ({named})" if named else "thoughts"
 
@@ -50,6 +50,12 @@ def ends(template: BoundTemplate) -> str:
     """Return the stop tokens, each with the place that names it."""
     sources = dict(template.habits.stops)  # runs of before they were recorded have none
     return ", ".join(f"{stop} ({sources[stop]})" if stop in sources else stop for stop in template.stop_tokens)
+
+
+def marks_as_text(template: BoundTemplate) -> str:
+    """Return a sentence on the marks of turns that are no control tokens; empty where all are."""
+    marks = template.text_marks
+    return f"no control tokens of this tokenizer, so that anybody can write them: {', '.join(marks)}" if marks else ""
 
 
 def changes(template: BoundTemplate) -> str:

@@ -114,6 +114,7 @@ def answers(compared: SideBySide) -> str:
         wanted = max(1, SHOWN_SAMPLES // len(tasks))
         others = [{b.id: b for _, b in of.pairs} for r in compared.rivals[1:] for of in r.tasks if of.task == task.task]
         names = [r.name for r in compared.rivals[1:] if any(of.task == task.task for of in r.tasks)]
+        items.append(f"<h3>{escape(task.task)}</h3>")
         for a, b in task.pairs[:: max(1, len(task.pairs) // wanted)][:wanted]:
             columns = [(compared.first, a.response, a.reasoning), (rival.name, b.response, b.reasoning)]
             for name, of in zip(names, others, strict=True):

@@ -73,6 +73,12 @@ def check(recipe: Any) -> None:
             f"tune.method.path: the run {options.path.name} was tuned on another model than {recipe.model.path} (by "
             f"the hashes of their files). Set model.path to that run's (it is in {options.path / 'recipe.yaml'})"
         )
+    stretch = (began.get("settings") or {}).get("model.rope_scaling")
+    if stretch != (recipe.model.rope_scaling and recipe.model.rope_scaling.model_dump()):
+        raise harness.HarnessError(
+            f"tune.method.path: the run {options.path.name} was tuned with model.rope_scaling {stretch}, and the "
+            f"recipe has {recipe.model.rope_scaling}: an adapter goes on where it began"
+        )
 
 
 def apply_from_run(model: Any, options: FromRunOptions) -> Any:

@@ -11,7 +11,7 @@ import harness
 from harness.contract.batches import Batch
 from harness.contract.objectives import Policy
 from harness.options import Options
-from harness_tuning.objectives.pairs import REFERENCE, Pairs, means, pair_units, reference, smoothed
+from harness_tuning.objectives.pairs import REFERENCE, Pairs, drift, means, pair_units, reference, smoothed
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -32,11 +32,12 @@ class DpoOptions(Options):
 
 def loss(policy: Policy, batch: Batch, options: DpoOptions) -> harness.Loss:
     """Return the sum over the pairs."""
-    pairs, logprobs = Pairs.of(batch), batch.by_document(policy.logprobs(batch))
+    pairs, (of_targets, entropy) = Pairs.of(batch), policy.predictions(batch)
+    logprobs = batch.by_document(of_targets)
     ratios = logprobs - batch.figures(REFERENCE)  # of the policy to the reference, in nats
     chosen, rejected = pairs.both(options.beta * ratios)
     losses = pair_losses(*pairs.both(means(batch, ratios) if options.loss == "ipo" else ratios), options)
-    watched = pairs.rewards(chosen, rejected) | pairs.completions(batch, logprobs)
+    watched = pairs.rewards(chosen, rejected) | pairs.completions(batch, logprobs, entropy) | drift(batch, ratios)
     return harness.Loss({"pairs": pairs.term(losses)}, watched)
 
 

@@ -13,7 +13,8 @@ from harness.contract.batches import Batch
 from harness.contract.objectives import Policy
 from harness.nouns import Example, Item
 from harness.options import Options
-from harness_tuning.objectives.pairs import REFERENCE, reference
+from harness_tuning.objectives.pairs import REFERENCE, drift, reference
+from harness_tuning.objectives.sft import entropies
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -68,14 +69,15 @@ def observe(policy: Policy, batches: Sequence[Batch], options: KtoOptions) -> di
 
 def loss(policy: Policy, batch: Batch, options: KtoOptions) -> harness.Loss:
     """Return the sum over the completions."""
-    logprobs = batch.by_document(policy.logprobs(batch))
+    of_targets, entropy = policy.predictions(batch)
+    logprobs = batch.by_document(of_targets)
     ratios = logprobs - batch.figures(REFERENCE)
     kl = batch.figures(KL).clamp(min=0)
     good, bad = batch.of_role("chosen"), batch.of_role("rejected")
     weight, lengths = batch.figures("weight", 1.0), batch.targets_by_document()
     desirable = desirable_losses(ratios[good], kl[good], options) * weight[good]
     undesirable = undesirable_losses(ratios[bad], kl[bad], options) * weight[bad]
-    watched = {KL: harness.Metric(kl.sum(), len(kl))}
+    watched = {KL: harness.Metric(kl.sum(), len(kl))} | drift(batch, ratios) | entropies(entropy)
     for role, documents in (("chosen", good), ("rejected", bad)):
         for name, figures in (("rewards", options.beta * ratios), ("logprobs", logprobs), ("length", lengths)):
             watched[f"{name}_{role}"] = harness.Metric(figures[documents].detach().sum(), len(documents))

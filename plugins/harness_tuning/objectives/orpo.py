@@ -26,11 +26,13 @@ class OrpoOptions(Options):
 
 def loss(policy: Policy, batch: Batch, options: OrpoOptions) -> harness.Loss:
     """Return two terms: `nll` of the chosen completions' tokens, and `odds` of the pairs."""
-    pairs, of_targets = Pairs.of(batch), policy.logprobs(batch)
+    pairs, (of_targets, entropy) = Pairs.of(batch), policy.predictions(batch)
     logprobs = batch.by_document(of_targets)
     chosen, rejected = pairs.both(means(batch, logprobs))
     odds = log_odds(chosen, rejected)
-    watched = pairs.rewards(options.beta * chosen, options.beta * rejected) | pairs.completions(batch, logprobs)
+    watched = pairs.rewards(options.beta * chosen, options.beta * rejected) | pairs.completions(
+        batch, logprobs, entropy
+    )
     return harness.Loss(
         {"nll": chosen_nll(batch, of_targets), "odds": pairs.term(-log_sigmoid(odds), options.beta)},
         watched | pairs.metrics(log_odds=odds),

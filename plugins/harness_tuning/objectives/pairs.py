@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import harness
 from harness.contract.batches import Batch
 from harness.contract.objectives import Policy
+from harness_tuning.objectives.sft import entropies
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -44,20 +45,23 @@ class Pairs:
         }
 
     def rewards(self, chosen: Tensor, rejected: Tensor) -> dict[str, harness.Metric]:
-        """Return what is watched of rewards [p]: their means, their margin, and how often the chosen one is higher."""
+        """Return what is watched of rewards [p]: their means, their margin, and how often the chosen one is higher.
+
+        A tie counts half: before the first step all are ties.
+        """
         return self.metrics(
             rewards_chosen=chosen,
             rewards_rejected=rejected,
             reward_margin=chosen - rejected,
-            reward_accuracy=(chosen > rejected).float(),
+            reward_accuracy=((chosen > rejected).float() + (chosen >= rejected).float()) / 2,
         )
 
-    def completions(self, batch: Batch, logprobs: Tensor) -> dict[str, harness.Metric]:
-        """Return what is watched of the completions: their log-probabilities (sums, [d]) and lengths in tokens."""
+    def completions(self, batch: Batch, logprobs: Tensor, entropy: Tensor) -> dict[str, harness.Metric]:
+        """Return what is watched of the completions: log-probabilities (sums, [d]), lengths in tokens, entropies."""
         (chosen, rejected), (long, short) = self.both(logprobs), self.both(batch.targets_by_document())
         return self.metrics(
             logprobs_chosen=chosen, logprobs_rejected=rejected, length_chosen=long, length_rejected=short
-        )
+        ) | entropies(entropy)
 
 
 def pair_units(batch: Batch) -> float:
@@ -68,6 +72,15 @@ def pair_units(batch: Batch) -> float:
 def reference(policy: Policy, batch: Batch, options: object) -> dict[str, Tensor]:
     """Return the log-probability of each completion: of the starting state, when the loop asks it then."""
     return {REFERENCE: batch.by_document(policy.logprobs(batch))}
+
+
+def drift(batch: Batch, ratios: Tensor) -> dict[str, harness.Metric]:
+    """Return how far the policy has moved from the reference: the mean of |log-ratio|, [d], a token of a completion.
+
+    In nats, on the completions of the data. A KL would need completions of the policy's own.
+    """
+    moved = means(batch, ratios).detach().abs()
+    return {"drift": harness.Metric(moved.sum(), len(batch.of_role("chosen")) + len(batch.of_role("rejected")))}
 
 
 def means(batch: Batch, sums: Tensor) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 from pydantic import Field
 
@@ -10,6 +10,9 @@ import harness
 from harness.contract.batches import Batch
 from harness.contract.objectives import Policy
 from harness.options import Options
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 class SftOptions(Options):
@@ -25,10 +28,15 @@ class SftOptions(Options):
 def loss(policy: Policy, batch: Batch, options: SftOptions) -> harness.Loss:
     """Return the sum of the negative log-likelihood over the targets."""
     with policy.noisy_embeddings(batch, options.neftune_alpha):
-        logprobs = policy.logprobs(batch)
+        logprobs, entropy = policy.predictions(batch)
     if "weight" in batch.extras:
         logprobs = logprobs * batch.extras["weight"][batch.targets.document]
-    return harness.Loss({"nll": harness.Term(-logprobs.sum())})
+    return harness.Loss({"nll": harness.Term(-logprobs.sum())}, entropies(entropy))
+
+
+def entropies(figures: Tensor) -> dict[str, harness.Metric]:
+    """Return what is watched of the entropies of predictions [m]: their mean, in nats."""
+    return {"entropy": harness.Metric(figures.sum(), len(figures))}
 
 
 def units(batch: Batch) -> dict[str, float]:

@@ -31,10 +31,12 @@ class SimpoOptions(Options):
 
 def loss(policy: Policy, batch: Batch, options: SimpoOptions) -> harness.Loss:
     """Return the term `pairs`, and `nll` of the chosen completions' tokens."""
-    pairs, of_targets = Pairs.of(batch), policy.logprobs(batch)
+    pairs, (of_targets, entropy) = Pairs.of(batch), policy.predictions(batch)
     logprobs = batch.by_document(of_targets)
     chosen, rejected = pairs.both(means(batch, logprobs))
-    watched = pairs.rewards(options.beta * chosen, options.beta * rejected) | pairs.completions(batch, logprobs)
+    watched = pairs.rewards(options.beta * chosen, options.beta * rejected) | pairs.completions(
+        batch, logprobs, entropy
+    )
     return harness.Loss(
         {
             "pairs": pairs.term(pair_losses(chosen, rejected, options)),

@@ -1,0 +1,121 @@
+"""The leaderboard drawn as HTML: places with intervals, who beat whom, and what speaks against the order."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.measure.leaderboard import Leaderboard, Place
+
+STYLE = """\
+.standings table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
+.standings th, .standings td { text-align: left; padding: 8px 14px 8px 0; border: none; }
+.standings tr { border-bottom: 1px solid var(--line); }
+.standings thead th { color: var(--soft); font-weight: 500; font-size: .85rem; }
+.standings tbody th { font-weight: 600; overflow-wrap: anywhere; }
+.standings .rank { width: 3em; color: var(--soft); }
+.standings svg { display: block; width: 100%; min-width: 120px; max-width: 340px; height: 20px; }
+.standings svg line { stroke: var(--accent); stroke-width: 2; } .standings svg circle { fill: var(--accent); }
+.standings svg .zero { stroke: var(--line); stroke-width: 1; }
+.standings .count, .standings small { color: var(--soft); font-size: .85rem; }
+.standings .warnings { color: var(--warm); font-size: .9rem; padding-left: 1.2em; }
+.standings .matrix { overflow-x: auto; margin-top: 18px; } .standings summary { cursor: pointer; color: var(--soft); }
+"""
+WIDTH, MARGIN = 320.0, 10.0  # of the drawing of an interval, in pixels
+
+
+def standings_html(board: Leaderboard) -> str:
+    """Return the leaderboard as HTML without scripts, for the page and for a file."""
+    parts = [f'<p class="count">{_counted(board)}</p>']
+    if board.places:
+        parts.append(_places_html(board.places))
+        parts.append(f'<p class="count">{_explained(board)}</p>')
+    elif board.problem:
+        parts.append(f'<p class="problem" role="status">No order yet: {html.escape(board.problem)}.</p>')
+    if board.warnings:
+        lines = "".join(f"<li>{html.escape(line)}</li>" for line in board.warnings)
+        parts.append(f'<ul class="warnings">{lines}</ul>')
+    if board.wins or board.ties:
+        parts.append(_matrix_html(board))
+    return f'<section class="standings">{"".join(parts)}</section>'
+
+
+def _counted(board: Leaderboard) -> str:
+    if not board.votes:
+        return "No blind votes yet. They come from the arena, where names are hidden until the vote."
+    people = "1 person" if board.people == 1 else f"{board.people} people"
+    counted = f"{board.votes} blind vote{'' if board.votes == 1 else 's'} of {people}"
+    left_out = ", ".join(f"{count} where {html.escape(reason)}" for reason, count in board.left_out.items())
+    return counted + (f"; left out: {left_out}" if left_out else "") + "."
+
+
+def _explained(board: Leaderboard) -> str:
+    parts = ["strength in log odds; intervals hold for all at once, by person; ranks are shared until they part"]
+    if board.agreement is not None:
+        parts.append(f"people who judged the same answers agree by &alpha; = {board.agreement:.2f}")
+    return "; ".join(parts) + "."
+
+
+def _places_html(places: Sequence[Place]) -> str:
+    low, high = _range(places)
+    rows = "".join(
+        f'<tr><td class="rank">{place.rank}</td><th scope="row">{html.escape(place.variant)}</th>'
+        f"<td>{_interval_svg(place, low, high)}</td><td>{place.strength:+.2f}</td>"
+        f"<td>{place.win_rate.value:.0%}</td><td>{place.votes}</td></tr>"
+        for place in places
+    )
+    titles = "".join(f"<th>{title}</th>" for title in ("rank", "variant", "", "strength", "win rate", "votes"))
+    return f'<table class="places"><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table>'
+
+
+def _range(places: Sequence[Place]) -> tuple[float, float]:
+    ends = [end for place in places for end in (place.interval or (place.strength, place.strength))]
+    low, high = min(ends), max(ends)
+    return (low, high) if high > low else (low - 1, high + 1)
+
+
+def _interval_svg(place: Place, low: float, high: float) -> str:
+    """Return a strength with its interval on the scale that all places share."""
+
+    def at(value: float) -> float:
+        return MARGIN + (value - low) / (high - low) * (WIDTH - 2 * MARGIN)
+
+    line = ""
+    if place.interval is not None:
+        line = f'<line x1="{at(place.interval.low):.1f}" x2="{at(place.interval.high):.1f}" y1="10" y2="10"/>'
+    label = f"{place.strength:+.2f}" + (
+        "" if place.interval is None else f", from {place.interval.low:+.2f} to {place.interval.high:+.2f}"
+    )
+    zero = f'<line class="zero" x1="{at(0):.1f}" x2="{at(0):.1f}" y1="0" y2="20"/>' if low <= 0 <= high else ""
+    return (
+        f'<svg viewBox="0 0 {WIDTH:g} 20" role="img" aria-label="{label}">{zero}{line}'
+        f'<circle cx="{at(place.strength):.1f}" cy="10" r="4.5"/></svg>'
+    )
+
+
+def _matrix_html(board: Leaderboard) -> str:
+    """Return who beat whom: the wins of each row against each column, a tie counting half, of the votes on the two."""
+    seen = {name for pair in (*board.wins, *board.ties) for name in pair}
+    names = [place.variant for place in board.places if place.variant in seen]
+    names += sorted(seen - set(names))
+    titles = "".join(f"<th>{html.escape(name)}</th>" for name in names)
+    rows = "".join(
+        f'<tr><th scope="row">{html.escape(name)}</th>'
+        + "".join(f"<td>{_cell(board.wins, board.ties, name, other)}</td>" for other in names)
+        + "</tr>"
+        for name in names
+    )
+    return (
+        '<details class="matrix"><summary>Who beat whom</summary><table><thead><tr><th></th>'
+        f"{titles}</tr></thead><tbody>{rows}</tbody></table></details>"
+    )
+
+
+def _cell(wins: Mapping[tuple[str, str], float], ties: Mapping[tuple[str, str], float], name: str, other: str) -> str:
+    if name == other:
+        return ""
+    won, tied = wins.get((name, other), 0.0), ties.get((name, other), 0.0)
+    n = won + tied + wins.get((other, name), 0.0)
+    return f"{(won + tied / 2) / n:.0%} <small>of {n:.3g}</small>" if n else "–"

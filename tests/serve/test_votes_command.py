@@ -1,0 +1,94 @@
+"""`harness votes`: what people judged, listed, ranked, exported and forgotten."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from harness.nouns import Side, Verdict
+from harness.testing import run
+from harness.votes.store import Ballots
+
+
+@pytest.fixture
+def database(tmp_path: Path) -> Path:
+    """Forty blind votes of six people on three variants, a tie, a cut answer, a named ballot and a void one."""
+    path, rng = tmp_path / "votes.db", random.Random(5)
+    ballots = Ballots(str(path))
+
+    def ballot(names: list[str], verdict: Verdict | None, *, blind: bool = True, finish: str = "stop") -> None:
+        asked = [{"role": "user", "content": "Who keeps the <b>key</b>?"}]
+        sides = [Side(name, None, asked) for name in names]
+        id = ballots.open(sides, seed=0, sampling={}, annotator=f"person{len(ballots) % 6}", blind=blind)
+        for position, name in enumerate(names):
+            ballots.record(id, position, f"Says {name}. " * (1 + position), finish if position == 0 else "stop")
+        if verdict is None:
+            ballots.void(id)
+        else:
+            ballots.vote(id, verdict, reveal=True)
+
+    for _ in range(40):
+        names = rng.sample(["<i>base</i>", "tuned", "other"], 2)
+        ballot(names, Verdict("best", rng.choices((0, 1), [2 + (name == "tuned") for name in names])[0]))
+    ballot(["tuned", "other"], Verdict("tie"))
+    ballot(["tuned", "other"], Verdict("best", 0), finish="length")
+    ballot(["tuned", "other"], Verdict("best", 0), blind=False)
+    ballot(["tuned", "other"], None)
+    return path
+
+
+def test_votes_are_listed(database: Path) -> None:
+    done = run("votes list", "--votes", database)
+    assert done.code == 0 and "person3" in done.out and "(named)" in done.out and "tuned (cut)" in done.out
+    assert "43 revealed, 1 void" in done.out
+    mine = json.loads(run("votes list --json --annotator person3", "--votes", database).out)
+    assert mine and {ballot["annotator"] for ballot in mine} == {"person3"}
+
+
+def test_votes_are_ranked(database: Path, tmp_path: Path) -> None:
+    out = tmp_path / "board.html"
+    done = run("votes leaderboard", "--votes", database, "--out", out)
+    assert done.code == 0 and "95 % interval" in done.out and "42 blind votes of 6 people" in done.out
+    assert "1 left out where names were shown" in done.out and "dropping" in done.out
+    page = out.read_text()
+    assert "&lt;i&gt;base&lt;/i&gt;" in page and "<i>base" not in page and "<script" not in page
+    assert page.count("<svg") == 3 and "https:" not in page
+    board = json.loads(run("votes leaderboard --json", "--votes", database).out)
+    assert {place["variant"] for place in board["places"]} == {"<i>base</i>", "tuned", "other"}
+    assert board["fragility"]["dropped"] >= 1 and sum(count for *_, count in board["wins"]) == 41
+
+
+def test_votes_become_preferences(database: Path, tmp_path: Path) -> None:
+    out = tmp_path / "preferences.jsonl"
+    done = run("votes export", out, "--votes", database)
+    assert done.code == 0 and "41 rows for `dataset: preferences`" in done.out
+    assert "left out: 1, a tie" in done.out and "left out: 1, the better answer was cut at the token limit" in done.out
+    assert "the better answer is the longer one in" in done.out
+    assert run("data validate", out).code == 0
+    rows = [json.loads(line) for line in out.read_text().splitlines()]
+    assert all(row["chosen"] != row["rejected"] for row in rows)
+
+
+def test_a_person_is_forgotten(database: Path) -> None:
+    done = run("votes forget person3 --yes", "--votes", database)
+    assert done.code == 0 and "ballots of person3 are deleted" in done.out
+    assert "person3" not in {ballot.annotator for ballot in Ballots(str(database))}
+    again = run("votes forget person3 --yes", "--votes", database)
+    assert again.code != 0 and "has no ballots of 'person3'" in again.err
+
+
+@pytest.mark.parametrize("command", ["list", "leaderboard", "export out.jsonl", "forget ada --yes"])
+def test_a_database_that_is_not_there_is_not_made(tmp_path: Path, command: str) -> None:
+    done = run(f"votes {command}", "--votes", tmp_path / "none.db", cwd=tmp_path)
+    assert done.code != 0 and "no such votes database" in done.err and not list(tmp_path.iterdir())
+
+
+def test_no_votes_are_no_error(tmp_path: Path) -> None:
+    path = tmp_path / "votes.db"
+    Ballots(str(path))
+    assert "no ballots" in run("votes list", "--votes", path).out
+    done = run("votes leaderboard", "--votes", path)
+    assert done.code == 0 and "0 blind votes" in done.out
