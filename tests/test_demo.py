@@ -52,4 +52,4 @@ def test_the_demo_takes_the_seedling_from_rambling_to_answering(harness, tmp_pat
     assert all(command in done.out for command in COMMANDS)
     assert accuracy(runs, "demo@base")["value"] <= 0.15
     assert accuracy(runs, "demo")["value"] >= 0.80
-    assert "demo is better" in done.out and "only demo@base" in done.out
+    assert "demo, beside demo@base: better on" in done.out and "only demo@base" in done.out

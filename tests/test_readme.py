@@ -43,7 +43,7 @@ def test_the_section_tunes_measures_and_serves() -> None:
     assert (make, activate) == ("make real-model", ". .venv/bin/activate")
     words = [shlex.split(command) for command in commands]
     assert [program for program, *_ in words] == ["harness"] * len(words)
-    assert [word for _, word, *_ in words] == ["tune", "tune", "evaluate", "compare", "serve"]
+    assert [word for _, word, *_ in words] == ["tune", "tune", "evaluate", "compare", "report", "serve"]
     tuned = [Path(recipe) for _, word, recipe, *_ in words if word == "tune"]
     assert all((ROOT / recipe).is_file() for recipe in tuned)
     runs = {recipe.stem for recipe in tuned}
@@ -66,10 +66,11 @@ def test_the_commands_do_what_the_section_says(tmp_path: Path, monkeypatch: pyte
     *commands, serve = (command for command in section().commands if command.startswith("harness "))
     for command in commands:
         arguments = [sys.executable, "-m", "harness.cli", *shlex.split(command)[1:]]
+        arguments += ["--out", str(tmp_path / "report.html")] if "report" in arguments else []
         done = subprocess.run(arguments, cwd=ROOT, env=environment, capture_output=True, text=True, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
         said[command] = done.stdout
-    assert "json is better" in said["harness compare json@base json"]
+    assert re.search(r"json +\d.*<0.001 +better", said["harness compare json@base json"])
     (record,) = (tmp_path / "runs" / "json" / "evaluations" / "json").rglob("smollm2_json.json")
     assert json.loads(record.read_text())["scores"]["right"]["value"] >= 0.85  # as the section says
 

@@ -44,7 +44,8 @@ class Engine:
     saved template writes; None for what none reads.
     `refuses(variant)` says why the engine would not serve a variant's adapter, or None: `harness tune` asks before it
     trains one. `unable(variants, options)` says why the engine could not serve these variants together on this machine,
-    or None: `harness evaluate` asks before it starts one. Without it, an engine is started only by its name.
+    or None: `harness evaluate` asks before it starts one. Without it, an engine only serves. `measuring()` returns the
+    options, by name, that a measurement sets where nobody else waits for the machine; those of a recipe are stronger.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Engine:
     parsers: Callable[[Path], Mapping[str, str | None]] | None = None
     refuses: Callable[[Any], str | None] | None = None
     unable: Callable[[tuple[Any, ...], Any], str | None] | None = None
+    measuring: Callable[[], Mapping[str, Any]] | None = None
 
 
 def check_engine(engine: Engine) -> None:

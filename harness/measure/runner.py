@@ -92,7 +92,7 @@ def askable(
                 f"evaluation {evaluation.name!r}: items gave {item!r:.80}, expected EvaluationItem with requests"
             )
         elif missing := [need for need in item.needs if need not in backend.capabilities]:
-            left_out[f"{backend.name} does not offer {listed(missing)}"] += 1
+            left_out[f"this variant does not offer {listed(missing)}"] += 1
         else:
             items.append(item)
     if not items:

@@ -1,8 +1,9 @@
 """Attention on a CPU in bfloat16 by blocks of plain matrix products: the function of `sdpa`, several times faster.
 
 PyTorch's own kernel takes most of its time in the backward pass. Here a block of scores is one product, its softmax in
-float32 and another product, all in buffers that stay in the processor's cache. Shapes: b rows, h heads of queries, n of
-keys and values (g = h / n queries share one), s tokens, d numbers a head.
+float32 and another product, all in buffers that stay in the processor's cache. Without a mask the softmax is a kernel
+of kernels.py where that is compiled. Shapes: b rows, h heads of queries, n of keys and values (g = h / n queries share
+one), s tokens, d numbers a head.
 """
 
 from __future__ import annotations
@@ -18,15 +19,17 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS, sdpa_mask
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from harness.model import kernels
 from harness.model.buffers import Buffers
 
 NAME = "blocks"
 # Measured on AVX-512 with bfloat16, 9 heads of 64 and 2,048 tokens, forward and backward: 4.2 times as fast as sdpa in
 # rows of 128 tokens, 2.8 of 256, 2.2 of 512, 1.6 of 1,024 and 1.3 of 2,048.
 LONGEST = 2048
-SCORES_AT_ONCE = 2**20  # 4 MiB in float32
-WHOLE = 256  # rows up to here are one block of queries, whose probabilities are kept for the backward pass
+SCORES_AT_ONCE = 2**22  # 16 MiB in float32
+WHOLE = 256  # rows up to here are one block of queries
 BLOCK = 128  # queries at once in longer rows, which look at the keys up to their own end only
+KEPT = 1024  # rows up to here keep their probabilities for the backward pass
 
 
 def attention_forward(
@@ -92,6 +95,7 @@ class BlockAttention(torch.autograd.Function):  # type: ignore[misc]
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float) -> Tensor:
         b, h, s, _ = query.shape
         dtype, heads = query.dtype, key.shape[1]
+        keeps = s <= KEPT and any(ctx.needs_input_grad)
         out = query.new_empty(b, s, h, value.shape[-1])
         kept: list[Tensor] = []
         with _exact_products_of(dtype):
@@ -99,11 +103,9 @@ class BlockAttention(torch.autograd.Function):  # type: ignore[misc]
                 q, k = _grouped("q", query[rows], heads, torch.float32), _grouped("k", key[rows], heads, torch.float32)
                 v = _grouped("v", value[rows], heads, dtype)
                 for block in _blocks(s, mask):
-                    exact = _probabilities(q, k, heads, _of_rows(mask, rows, heads), block, scale)
-                    if s <= WHOLE and any(ctx.needs_input_grad):
-                        kept.append(probabilities := torch.empty_like(exact, dtype=dtype).copy_(exact))
-                    else:
-                        probabilities = _buffers.get("rounded", dtype, *exact.shape).copy_(exact)
+                    probabilities = _probabilities(q, k, heads, _of_rows(mask, rows, heads), block, scale, dtype, keeps)
+                    if keeps:
+                        kept.append(probabilities)
                     _ungrouped(_product("out", probabilities, v[:, 0, : block.keys]), h, out[rows, block.queries])
         ctx.save_for_backward(query, key, value, mask, *kept)
         ctx.scale = scale
@@ -119,7 +121,8 @@ class BlockAttention(torch.autograd.Function):  # type: ignore[misc]
             torch.empty_like(x.transpose(1, 2), memory_format=torch.contiguous_format) for x in (query, key, value)
         ]
         with _exact_products_of(dtype):
-            for part, rows in enumerate(_parts(b, h, s)):
+            known = iter(kept)
+            for rows in _parts(b, h, s):
                 q, k, v = (
                     _grouped(name, x[rows], heads, dtype) for name, x in zip("qkv", (query, key, value), strict=True)
                 )
@@ -134,11 +137,11 @@ class BlockAttention(torch.autograd.Function):  # type: ignore[misc]
                         for name, x in (("k", k), ("v", v))
                     ]
                 for block in _blocks(s, mask):
-                    if kept:
-                        probabilities = kept[part]
-                    else:
-                        exact = _probabilities(exact_q, exact_k, heads, some_mask, block, ctx.scale)
-                        probabilities = _buffers.get("rounded", dtype, *exact.shape).copy_(exact)
+                    probabilities = next(known, None)
+                    if probabilities is None:
+                        probabilities = _probabilities(
+                            exact_q, exact_k, heads, some_mask, block, ctx.scale, dtype, False
+                        )
                     some_q, some_g = (x[:, :, block.queries].flatten(1, 2) for x in (q, g))
                     some_k, some_v = k[:, 0, : block.keys], v[:, 0, : block.keys]
                     of_scores = _softmax_backward(_product("p", some_g, some_v.transpose(1, 2)), probabilities)
@@ -198,18 +201,27 @@ def _of_rows(mask: Tensor | None, rows: slice, heads: int) -> Tensor | None:
     return some.unflatten(1, (1, 1) if some.shape[1] == 1 else (heads, -1))
 
 
-def _probabilities(q: Tensor, k: Tensor, heads: int, mask: Tensor | None, block: _Block, scale: float) -> Tensor:
-    """Return softmax(scale Q K^T + mask) of a block in float32, [r*n, g*queries, keys]."""
+def _probabilities(
+    q: Tensor, k: Tensor, heads: int, mask: Tensor | None, block: _Block, scale: float, dtype: torch.dtype, keeps: bool
+) -> Tensor:
+    """Return softmax(scale Q K^T + mask) of a block, in float32 and then rounded to `dtype`, [r*n, g*queries, keys].
+
+    q: [r*n, g, s, d]; k: [r*n, 1, s, d]; mask: [1 or r, 1 or n, 1 or g, s, s]. It `keeps` them out of the buffers.
+    """
     m, g = q.shape[:2]
     count = block.queries.stop - block.queries.start
     scores = _buffers.get("scores", torch.float32, m, g * count, block.keys)
     queries, keys = q[:, :, block.queries].flatten(1, 2), k[:, 0, : block.keys].transpose(1, 2)
     torch.baddbmm(scores, queries, keys, beta=0, alpha=scale, out=scores)
+    rounded = torch.empty(scores.shape, dtype=dtype) if keeps else _buffers.get("rounded", dtype, *scores.shape)
+    if mask is None and kernels.compiled(rounded):
+        kernels.causal_softmax(scores, rounded, count, block.queries.start)
+        return rounded
     if mask is None:  # what comes before the block is seen by all of it
         scores.view(m, g, count, block.keys)[..., block.queries] += _triangle()[:count, :count]
     else:
         scores.view(-1, heads, g, count, block.keys).add_(mask[..., block.queries, :])
-    return torch.softmax(scores, -1, out=_buffers.get("probabilities", torch.float32, *scores.shape))
+    return rounded.copy_(torch.softmax(scores, -1, out=_buffers.get("probabilities", torch.float32, *scores.shape)))
 
 
 @functools.cache

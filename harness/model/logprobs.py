@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from harness.contract.batches import Batch
+from harness.model import kernels
 from harness.model.batching import padded
 from harness.model.buffers import Buffers
 from harness.model.forward import causal_lm, last_hidden, output_head
@@ -139,6 +140,11 @@ def _with_gradient(logits: Tensor, token_id: Tensor, picked: slice) -> tuple[Ten
     The third are the entropies of the softmax of the rows that are picked.
     """
     device = logits.device
+    if kernels.compiled(logits) and logits.is_contiguous():
+        minus = _buffers.get("gradient", logits.dtype, *logits.shape)
+        logprobs = logits[picked].float().log_softmax(-1)
+        entropy = -(logprobs.exp() * logprobs).sum(-1)
+        return kernels.target_logprobs(logits, token_id, minus), minus, entropy
     exact, logs = (_buffers.get(name, torch.float32, *logits.shape, device=device) for name in ("logits", "logprobs"))
     torch.log_softmax(exact.copy_(logits), -1, out=logs)
     chosen = logs.gather(1, token_id[:, None])

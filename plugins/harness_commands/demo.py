@@ -30,7 +30,7 @@ def command(ctx: click.Context, no_serve: bool, port: int, ui_port: int) -> None
     began = time.perf_counter()
     base, examples = f"{RUN}@base", recipe.with_name("examples.json")
     _run(ctx, "tune", str(recipe), "--run", RUN, "--overwrite")
-    _run(ctx, "evaluate", base, RUN)
+    _run(ctx, "evaluate", base, RUN, "--backend", "local")  # of a toy, an engine is started by serving alone
     _run(ctx, "compare", base, RUN)
     _run(ctx, "report", RUN, "--out", str(context.runs_folder / RUN / "report.html"))
     context.console.print(f"\n[dim]{time.perf_counter() - began:.0f} s so far[/dim]")

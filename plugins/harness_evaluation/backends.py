@@ -85,9 +85,8 @@ def _engine(variants: tuple[Variant, ...], plugins: Plugins) -> tuple[Engine, An
     from harness.checks.serving import engine_of, validated
 
     engine, chosen = engine_of(plugins, variants)
-    chosen |= {"host": "127.0.0.1", "port": _free_port(), "api_key": None, "allow_hosts": ()}
-    if "batch_invariant" in engine.options.model_fields:
-        chosen["batch_invariant"] = True
+    own = engine.measuring() if engine.measuring is not None else {}
+    chosen = {**own, **chosen, "host": "127.0.0.1", "port": _free_port(), "api_key": None, "allow_hosts": ()}
     options = validated(engine, chosen)
     if engine.unable is None:
         return engine, options, f"the engine {engine.name!r} does not say if it can run here"

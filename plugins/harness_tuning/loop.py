@@ -103,6 +103,7 @@ class Tuner:
         first = Beginning(
             self.recipe, self.method, every, self.template, self.device, self.world, tuple(self.added.values()),
             self.whole, self.changes_base, starts_from,
+            self.run.manifest.get("fused") if checkpoints(self.run) else None,
         )  # fmt: skip
         base = first.load()
         if self.world.is_main:  # here: files of a hub id are there when it is loaded
@@ -113,7 +114,7 @@ class Tuner:
         self.model, self.is_sharded, self.attention = first.model, first.is_sharded, first.attention
         self.probes, self.probes_of_base = first.probes, first.probes_of_base
         self.parameters, self.size_bytes = first.parameters, first.size_bytes
-        self.quantizing_changed = first.quantizing_changed
+        self.quantizing_changed, self.fused = first.quantizing_changed, first.fused
         ids, path = tuple(self.added.values()), self.recipe.model.path
         self.rows = trained_rows(self.model, ids, self.probes, path) if ids else None
         self._plan_batches()

@@ -65,6 +65,7 @@ def _model(tuner: Tuner) -> Iterator[Row]:
     if spec.rope_scaling is not None:
         yield "positions", f"{positions_of(tuner.model.config):,}, stretched by {spec.rope_scaling}"
     yield "attention", str(tuner.attention)
+    yield "fused", str(tuner.fused)
     yield "template", f"{tuner.template.name}; an answer ends with {' '.join(tuner.template.stop_tokens)}"
     habits = tuner.template.habits
     if habits.switch and tuner.template.thinking == "auto":

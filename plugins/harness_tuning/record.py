@@ -16,6 +16,7 @@ def record(tuner: Tuner) -> None:
     tuner.run.update(
         data_sha256=tuner.data.train.sha256,
         attention={"name": tuner.attention.name, "reason": tuner.attention.reason},
+        fused=asdict(tuner.fused),
         layout=asdict(tuner.layout),
         split=asdict(tuner.source.split),
         processes={"count": tuner.world.size, "weights": "shared out" if tuner.is_sharded else "whole in each"},

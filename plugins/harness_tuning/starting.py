@@ -8,7 +8,7 @@ output head, which the loss asks chunk by chunk, stay whole in every process.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +26,7 @@ from harness.template import BoundTemplate
 from harness_tuning.device import free_memory_bytes
 from harness_tuning.fit import computing
 from harness_tuning.fused import fuse_adapters
+from harness_tuning.fused_layers import FusedLayers, fuse_layers
 from harness_tuning.gates import check_applied
 from harness_tuning.optimizer import OPTIMIZERS_8BIT
 from harness_tuning.precision import in_float32, leave_to_itself
@@ -42,6 +43,7 @@ class Beginning:
 
     Args:
         starts_from: the folder of the adapter that the method goes on with, if it does.
+        fused_before: what was fused when the run began that goes on.
         whole: why the run saves a merged model, where it does; `changes_base`: how the method changes the base.
         quantizing_changed: log-probabilities of the probes, in nats, on average.
         exact: the first probe of the base in float32.
@@ -58,6 +60,7 @@ class Beginning:
     whole: str | None
     changes_base: str | None
     starts_from: Path | None
+    fused_before: Mapping[str, Any] | None
     model: Any = None
     is_sharded: bool = False
     attention: Attention = Attention("sdpa")  # noqa: RUF009 - it is frozen
@@ -65,6 +68,7 @@ class Beginning:
     probes_of_base: list[list[float]] = field(default_factory=list)
     exact: list[list[float]] = field(default_factory=list)
     quantizing_changed: float | None = None
+    fused: FusedLayers = FusedLayers(reason="for bfloat16 on a CPU")  # noqa: RUF009 - it is frozen
     parameters: int = 0
     size_bytes: int = 0
 
@@ -125,6 +129,8 @@ class Beginning:
     def _applied(self, base: Any) -> Any:
         model = self.method.apply(base, self.recipe.tune.method).train()
         fuse_adapters(model)
+        if self.device.type == "cpu":
+            self.fused = fuse_layers(model, self.fused_before)
         return model
 
     def _computing(self, what: str) -> AbstractContextManager[None]:

@@ -12,6 +12,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import harness
 from harness.client.asking import EndpointError, post
@@ -159,6 +160,11 @@ def unable(variants: tuple[Variant, ...], options: VllmOptions) -> str | None:
     return None
 
 
+def measuring() -> dict[str, Any]:
+    """Return the options of a measurement: answers should not depend on what shares their batch."""
+    return {"batch_invariant": True}
+
+
 ENGINE = harness.Engine(
     "vllm",
     "vLLM: the base model and every adapter in one engine, on GPU or CPU",
@@ -168,4 +174,5 @@ ENGINE = harness.Engine(
     parsers=lambda chat_folder: fitting_parsers(chat_folder, VllmOptions()),
     refuses=refuses,
     unable=unable,
+    measuring=measuring,
 )

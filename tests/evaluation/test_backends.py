@@ -128,7 +128,7 @@ def test_items_that_cannot_be_asked_are_counted_and_a_metric_may_weigh_otherwise
     (tmp_path / "counts.py").write_text(COUNTS)
     plugins = Plugins((tmp_path / "counts.py",))
     evaluation, backend = plugins.evaluations["counts"], HttpBackend.of_remote(Remote(fake_endpoint.url, "fake"), "far")
-    without = {"far does not offer tools": 1, "a splitter of sentences is missing": 1}
+    without = {"this variant does not offer tools": 1, "a splitter of sentences is missing": 1}
     asked = results(evaluation, backend, evaluation.options(), EvaluationContext(None, plugins))
     (result,) = checked(asked, "counts", plugins.evaluations.owner("counts"))
     assert result.details["left_out"] == without

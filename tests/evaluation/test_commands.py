@@ -69,7 +69,7 @@ def test_tables_and_picture_are_for_people(typed: Callable[..., Result], finishe
     table = typed("evaluate", "demo@base", "demo").output
     assert "demo@base" in table and "exact_match ↑" in table and "nll ↓" in table
     told = typed("compare", "demo@base", "demo", "--plot", "picture.png").output
-    assert "variant − demo@base" in told and "p is corrected by Holm for all 2 comparisons" in told
+    assert "variant − demo@base" in told and "p is corrected by Holm for all 3 comparisons" in told
     assert re.search(
         r"demo +0.0 ± 0.0 % +\+0.0 +-49.0 … \+49.0 +1.000 +cannot tell apart \(could see ≥ \d\d.\d points\)", told
     )
@@ -109,7 +109,7 @@ def test_a_quick_look_stands_beside_the_full_measurement(typed: Callable[..., Re
     paths = sorted(finished_run.glob("evaluations/demo/*/val_loss.json"))
     assert sorted(str(json.loads(path.read_text())["options"]["limit"]) for path in paths) == ["2", "None"]
     told = json.loads(typed("compare", "demo@base", "demo", "--json").output)  # the pair that was measured alike
-    assert [comparison["a"]["n"] for comparison in told["comparisons"]] == [4]
+    assert [comparison["a"]["n"] for comparison in told["comparisons"]] == [4, 4]
     assert len(told["left_aside"]) == 1 and not told["measured_unlike"]
 
 
@@ -171,7 +171,7 @@ def test_runs_are_measured_together_where_their_recipes_measure_alike(
 ) -> None:
     shutil.copytree(finished_run, finished_run.with_name("again"))
     both = ("evaluate", "demo", "again", "--evaluation", "val_loss")
-    records = json.loads(typed(*both, "--json").output)
+    records = json.loads(typed(*both, "--json").stdout)
     assert records[0]["scores"] == records[1]["scores"]
     recipe = finished_run.with_name("again") / "recipe.yaml"
     before, _, after = recipe.read_text().rpartition("limit:")  # of val_loss
@@ -185,7 +185,7 @@ def test_figures_are_whole_on_a_narrow_console(
 ) -> None:
     long = "a-run-with-a-rather-long-name-of-2026"
     finished_run.rename(finished_run.with_name(long))
-    table = typed("evaluate", f"{long}@base", long, "--evaluation", "val_loss", columns="60").output
+    table = typed("evaluate", f"{long}@base", long, "--evaluation", "val_loss", columns="60").stdout
     told = typed("compare", f"{long}@base", long, columns="60").output
-    assert "…" not in table and len(re.findall(r"\d ± \d", table)) == 4
-    assert len(re.findall(r"\d … [+-]\d", told)) == told.count("…") == 2
+    assert "…" not in table and len(re.findall(r"\d ± \d", table)) == 6
+    assert len(re.findall(r"\d … [+-]\d", told)) == told.count("…") == 4

@@ -124,7 +124,7 @@ def test_the_exit_code_says_kept_broken_or_not_judged(typed: Callable[..., Any],
     assert nothing.exit_code == 2 and "Measure both: harness evaluate demo@base demo" in nothing.output
     typed("evaluate", "demo@base", "demo")
     kept = typed("gate", "demo")
-    assert kept.exit_code == 0 and "3 kept, 0 broken, 0 not judged" in kept.output
+    assert kept.exit_code == 0 and "5 kept, 0 broken, 0 not judged" in kept.output
     recipe.write_text(rules.replace("BOUND", "-99"))
     broken = typed("gate", "demo", "--json")
     assert broken.exit_code == 1

@@ -119,8 +119,8 @@ def test_items_with_tools_are_left_out_where_none_are_offered(fake_endpoint: Fak
     fake_endpoint.answer = answer
     backend = HttpBackend.of_remote(Remote(fake_endpoint.url, "fake"), "far")
     (result,) = results(EVALUATION, backend, InstructOptions(n=4), EvaluationContext(None, Plugins()))
-    assert result.details["left_out"] == {"far does not offer tools": 4}
-    assert result.warnings == ("4 items are left out: far does not offer tools",)
+    assert result.details["left_out"] == {"this variant does not offer tools": 4}
+    assert result.warnings == ("4 items are left out: this variant does not offer tools",)
     assert {name for name in result.scores if "/" in name} == {f"passed/{name}" for name in CATEGORIES - {"tools"}}
     assert result.scores["passed"].n == 20 and result.scores["passed/boundaries"].value > 0
     assert all(sample.group and sample.finish == "stop" for sample in result.samples)
