@@ -123,6 +123,7 @@ MEANINGS = {
     "tune.keep": "the weights that are the result: the `last` ones, or those of the lowest validation loss (`best`)",
     "tune.early_stopping": "`{patience, min_delta}`: ends the run after so many validations that bring nothing new",
     "tune.on_spike": "what a loss that jumps does: `warn` names its rows, `stop` stops the run, `ignore`",
+    "tune.parallel": "what each of several processes has: `data` the whole model, `fsdp` a part of the weights, `auto`",
     "tune.validate_every": "optimizer steps between measurements of `data.validation`; always one before and after",
     "lora.rank": "the adapter's rank",
     "lora.alpha": "its scale: the adapter is added `alpha / rank` times",

@@ -213,6 +213,7 @@ class TuneSpec(Options):
     keep: Literal["last", "best"] = "last"
     early_stopping: EarlyStopping | None = None
     on_spike: Literal["warn", "stop", "ignore"] = "warn"
+    parallel: Literal["auto", "data", "fsdp"] = "auto"
 
     @pydantic.model_validator(mode="before")
     @classmethod

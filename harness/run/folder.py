@@ -50,13 +50,7 @@ class Run:
     @classmethod
     def create(cls, folder: Path, recipe: Recipe, plugins: Plugins) -> Run:
         """Create a run directory. Raises RunError if one with a manifest exists."""
-        if os.path.exists(folder / "manifest.json"):  # noqa: PTH110 - Path's raises for a name that is too long
-            if cls(folder, {}, plugins).in_use():
-                raise _busy(folder)
-            raise RunError(
-                f"{folder} holds a run already. Go on with it: `harness tune --resume {folder}`; "
-                f"or name another: --run NAME; or remove it: `harness runs remove {folder.name}`"
-            )
+        cls.require_free(folder, plugins)
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -72,6 +66,17 @@ class Run:
         run.manifest["plugins"] = {info.name: info.version or info.path for info in plugins.loaded.values()}
         run.update()
         return run
+
+    @classmethod
+    def require_free(cls, folder: Path, plugins: Plugins) -> None:
+        """Raise RunError where the folder holds a run."""
+        if os.path.exists(folder / "manifest.json"):  # noqa: PTH110 - Path's raises for a name that is too long
+            if cls(folder, {}, plugins).in_use():
+                raise _busy(folder)
+            raise RunError(
+                f"{folder} holds a run already. Go on with it: `harness tune --resume {folder}`; "
+                f"or name another: --run NAME; or remove it: `harness runs remove {folder.name}`"
+            )
 
     @classmethod
     def open(cls, folder: Path, plugins: Plugins) -> Run:

@@ -18,6 +18,7 @@ from harness.recipe import Recipe
 from harness.run import Run
 from harness.template import BoundTemplate, Reasoning
 from harness_tuning.learner import is_out_of_memory
+from harness_tuning.world import is_lost_connection
 
 if TYPE_CHECKING:
     from harness.data.encode.storage import Examples
@@ -26,18 +27,23 @@ if TYPE_CHECKING:
 # Keys that change nothing about the weights: they may be edited while a run rests.
 FREE_KEYS = {
     "name", "evaluate", "gate", "track", "serve", "data.processes", "tune.checkpoint_every", "tune.validate_every",
-    "tune.samples", "tune.keep", "tune.on_spike",
+    "tune.samples", "tune.keep", "tune.on_spike", "tune.parallel",
 }  # fmt: skip
 
 
+ARCHITECTURE_HINT = "This architecture cannot be tuned here, or its configuration is not that of its weights"
+
+
 @contextmanager
-def computing(model: str, what: str, hint: str) -> Iterator[None]:
+def computing(model: str, what: str, hint: str = ARCHITECTURE_HINT) -> Iterator[None]:
     """Turn what a model raises inside the block into a ModelError that names it; `what` is computed there."""
     try:
         yield
     except (harness.HarnessError, KeyboardInterrupt):
         raise
     except Exception as error:
+        if is_lost_connection(error):
+            raise
         if is_out_of_memory(error):
             raise harness.HarnessError(
                 f"{what} does not fit into memory: lower tune.microbatch_tokens or data.max_tokens, or set "

@@ -7,7 +7,7 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,10 +15,13 @@ from torch import Tensor
 import harness
 from harness.contract.batches import Batch
 from harness.contract.objectives import Loss
+from harness.model.batching import nothing
 from harness.model.load import free_memory
 from harness_tuning.optimizer import MasterAdamW
 from harness_tuning.policy import ModelPolicy
 from harness_tuning.world import World
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +61,7 @@ class Learner:
     device: torch.device
     world: World
     is_adapter: bool  # beside weights that stay, so that each of its layers gets a gradient from any batch
+    is_sharded: bool = False  # each process has a part of the weights, so that all compute at once
 
     @property
     def model(self) -> Any:
@@ -69,39 +73,57 @@ class Learner:
         """Return the number of weights that move."""
         return sum(weight.numel() for weight in self.optimizer.weights.values())
 
+    def among_peers(self) -> Learner:
+        """Return the learner for a trial: without the other processes, unless nothing can be computed without them."""
+        return self if self.is_sharded else replace(self, world=World())
+
     def backward(self, batches: Sequence[Batch]) -> Callable[[], Figures] | None:
         """Add the gradient of the batches' loss to the master weights' gradients.
 
         Returns a function that reads the step's figures, and waits for the device. Returns None, and leaves no
         gradient, where a process has run out of memory: all of them agree on it.
         """
-        added = self._added(batches)
-        if self.world.any(added is None, self.device):
+        batches = self._levelled(batches)
+        units = self._units(batches)
+        seen = {} if self.objective.observe is None else self._fits(lambda: self._seen(batches))
+        sums = None
+        if seen is not None:
+            sums = self._fits(lambda: self._added(self._with_means(batches, seen), units))
+        if sums is None:
             self.optimizer.adamw.zero_grad(set_to_none=True)
             self.model.zero_grad(set_to_none=True)
             free_memory()
             return None
-        assert added is not None
-        self.world.add_gradients(list(self.optimizer.masters.values()))
-        return self._read_later(*added)
+        self.optimizer.add_gradients()
+        return self._read_later(units, sums)
 
-    def _added(self, batches: Sequence[Batch]) -> tuple[dict[str, float], _Sums] | None:
-        """Add this process's share of the gradient; return the step's units and sums, None where memory ran out."""
-        units = self._units(batches)
-        sums = _Sums(self.device)
-        scale = gradient_scale(units) if self.optimizer.is_half else 1.0
+    def _fits(self, compute: Callable[[], T]) -> T | None:
+        """Return what is computed, None where the memory of any process did not suffice.
+
+        Raises:
+            OutOfMemory: where the weights are shared out, so that the others wait in the middle of their pass.
+        """
+        result: T | None = None
         try:
-            for batch in self.observed(batches):
-                loss = self.loss(batch)
-                (self.mean(loss, units) * scale).backward()
-                sums.add(batch, loss)
+            result = compute()
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            return None
+            if self.is_sharded:
+                raise OutOfMemory(str(error)) from error
+        return None if self.world.any(result is None, self.device) else result
+
+    def _added(self, batches: Sequence[Batch], units: Mapping[str, float]) -> _Sums:
+        """Add this process's share of the gradient, and return its sums."""
+        sums = _Sums(self.device)
+        scale = gradient_scale(units) if self.optimizer.is_half else 1.0
+        for batch in batches:
+            loss = self.loss(batch)
+            (self.mean(loss, units) * scale).backward()
+            sums.add(batch, loss)
         if scale != 1.0:
             self.optimizer.divide_gradients(scale)
-        return units, sums
+        return sums
 
     def measure(self, batches: Iterable[Batch]) -> Figures:
         """Return the figures of the batches in the model's mode for evaluation, without a gradient."""
@@ -139,17 +161,39 @@ class Learner:
 
     def observed(self, batches: Sequence[Batch]) -> Sequence[Batch]:
         """Return the batches of a whole step with what the objective observes in them, over all processes."""
-        if self.objective.observe is None:
+        batches = self._levelled(batches)
+        return self._with_means(batches, self._seen(batches))
+
+    def _levelled(self, batches: Sequence[Batch]) -> Sequence[Batch]:
+        """Return the batches with as many that are observed beside each as other processes have, where all compute."""
+        if not self.is_sharded or self.objective.observe is None:
             return batches
+        counts = [len(batch.observed) for batch in batches]
+        most = [-int(least) for least in self.world.least([-count for count in counts], self.device)]
+        return [
+            replace(batch, observed=(*batch.observed, *[nothing(0, self.device)] * (wanted - count)))
+            for batch, count, wanted in zip(batches, counts, most, strict=True)
+        ]
+
+    def _seen(self, batches: Sequence[Batch]) -> dict[str, float]:
+        """Return sums and counts of what the objective observes, in this process."""
+        if self.objective.observe is None:
+            return {}
         was_training = self.model.training
         self.model.eval()  # without dropout
         with torch.no_grad():
             seen = self.objective.observe(self.policy, batches, self.options)
         self.model.train(was_training)
         own = {f"sum/{name}": float(metric.sum) for name, metric in seen.items()}
-        own |= {f"count/{name}": float(metric.count) for name, metric in seen.items()}
-        every = self.world.sum(own, self.device)
-        means = {name: every[f"sum/{name}"] / (every[f"count/{name}"] or 1) for name in seen}
+        return own | {f"count/{name}": float(metric.count) for name, metric in seen.items()}
+
+    def _with_means(self, batches: Sequence[Batch], seen: Mapping[str, float]) -> Sequence[Batch]:
+        """Return the batches with the means over all processes of what was seen."""
+        if not seen:
+            return batches
+        every = self.world.sum(seen, self.device)
+        names = [name.removeprefix("sum/") for name in seen if name.startswith("sum/")]
+        means = {name: every[f"sum/{name}"] / (every[f"count/{name}"] or 1) for name in names}
         return [
             with_extras(
                 batch,
@@ -221,6 +265,15 @@ def on_its_way(values: Tensor) -> Callable[[], list[float]]:
         return numbers
 
     return wait_and_read
+
+
+class OutOfMemory(harness.HarnessError):
+    """A process has run out of memory, and the others cannot go on without it.
+
+    `positions` is the size of a batch with which all may begin again.
+    """
+
+    positions: int | None = None
 
 
 def is_out_of_memory(error: BaseException) -> bool:

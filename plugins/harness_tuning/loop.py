@@ -21,8 +21,7 @@ from harness.contract.events import Artefact, Event, Step, Validation
 from harness.data import EncodedData
 from harness.data.encode.trained import keep_trained_rows
 from harness.files import append_json_line
-from harness.model.forward import causal_lm, check_forward
-from harness.model.load import fastest_attention, load_model
+from harness.model.forward import causal_lm
 from harness.model.templates import added_tokens
 from harness.plugins import Plugins
 from harness.run import Events, Run
@@ -35,30 +34,26 @@ from harness_tuning.checkpoint import (
     restore_random,
     save_checkpoint,
 )  # fmt: skip
-from harness_tuning.fit import asking_as_tuned, check_data, computing, record_identity
+from harness_tuning.fit import ARCHITECTURE_HINT, asking_as_tuned, check_data, computing, record_identity
 from harness_tuning.flops import Work, measured_peak
-from harness_tuning.fused import fuse_adapters
-from harness_tuning.fused_layers import fuse_layers
-from harness_tuning.gates import Gate, check_applied, without_trace
+from harness_tuning.gates import Gate, without_trace
 from harness_tuning.layout import choose_layout
-from harness_tuning.learner import Figures, Launched, Learner, on_its_way
+from harness_tuning.learner import Figures, Launched, Learner, OutOfMemory, on_its_way
 from harness_tuning.memory import fit
 from harness_tuning.optimizer import MasterAdamW, check_optimizer, learning_rate_at
 from harness_tuning.pace import Pace
 from harness_tuning.policy import ModelPolicy
-from harness_tuning.precision import in_float32
 from harness_tuning.prepared import Beside, Preparation, load_prepared, save_prepared, start_key
-from harness_tuning.probes import choose_probes, mean_difference, measure_probes
 from harness_tuning.rows import trained_rows
 from harness_tuning.samples import Sampler, choose_prompts
 from harness_tuning.sources import Epochs
+from harness_tuning.starting import Beginning
 from harness_tuning.step_rows import rows_of_step
 from harness_tuning.trial import Stretch, tried
 from harness_tuning.watch import Spikes, rewound
 from harness_tuning.world import World
 
 T = TypeVar("T")
-ARCHITECTURE_HINT = "This architecture cannot be tuned here, or its configuration is not that of its weights"
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,43 +87,34 @@ class Tuner:
         self.whole = "an adapter cannot carry embeddings" if self.added else self._asked(self.method.whole)
         self.merges = self.whole is not None and self.method.produces == "adapter"
         self.changes_base = self._asked(self.method.changes_base)
-        self.quantizing_changed: float | None = None  # log-probabilities of the probes, in nats, on average
         self.progress = Progress()
         self.gate: Gate | None = None  # of a run that begins
         self.behind = 0 if device.type == "cpu" else 1  # steps whose figures are not read yet while the next begins
         self.spikes = Spikes()
         self.is_spike = False  # that stops the run
+        self.rows_of_spike = ""
+        self.is_sharded = False  # each process has a part of the weights
 
     def start(self) -> None:
         """Load the model, measure the probes on it as it is, and put back the newest checkpoint if there is one."""
         check_optimizer(self.spec, self.device)
-        torch.manual_seed(self.spec.seed)
-        base = load_model(self.recipe.model, for_tuning=True, added_ids=tuple(self.added.values()))
-        if self.method.quantize is None:  # else it may not fit there before
-            base = base.to(self.device)
+        starts_from = self._asked(self.method.starts_from)
+        every = [data for data in (self.data.train, self.data.validation) if data is not None]
+        first = Beginning(
+            self.recipe, self.method, every, self.template, self.device, self.world, tuple(self.added.values()),
+            self.whole, self.changes_base, starts_from,
+            self.run.manifest.get("fused") if checkpoints(self.run) else None,
+        )  # fmt: skip
+        base = first.load()
         if self.world.is_main:  # here: files of a hub id are there when it is loaded
-            record_identity(self.run, fingerprint(self.template), self._asked(self.method.starts_from))
+            record_identity(self.run, fingerprint(self.template), starts_from)
         parts = {"train": self.data.train, "validation": self.data.validation}
         check_data(base, self.template, self.recipe, {part: data.examples for part, data in parts.items() if data})
-        self.parameters = sum(weight.numel() for weight in base.parameters())
-        self.size_bytes = sum(weight.numel() * weight.element_size() for weight in base.parameters())
-        with self._computing("the check of a few tokens"):
-            self.attention = fastest_attention(base)
-            first = torch.tensor([list(self.data.train.examples[0].input_ids)], device=base.device)
-            check_forward(base, first)
-            self.probes = choose_probes(self.data.validation or self.data.train, self.template, self.recipe.data)
-            self.probes_of_base = measure_probes(base, self.probes)
-        with self._computing(f"the method {self.method.name}"):
-            if self.method.quantize is not None:
-                base = self.method.quantize(base, self.spec.method, self.device)
-                self.quantizing_changed = mean_difference(measure_probes(base, self.probes), self.probes_of_base)
-            with in_float32():
-                exact = measure_probes(base, self.probes[:1])
-            self.model = self.method.apply(base, self.spec.method).train()
-            fuse_adapters(self.model)
-            self.fused = fuse_layers(self.model, self.run.manifest.get("fused") if checkpoints(self.run) else None)
-            start = self._asked(self.method.starts_from)
-            check_applied(self.model, self.method.name, exact, self.probes, start)
+        first.adapt(base)
+        self.model, self.is_sharded, self.attention = first.model, first.is_sharded, first.attention
+        self.probes, self.probes_of_base = first.probes, first.probes_of_base
+        self.parameters, self.size_bytes = first.parameters, first.size_bytes
+        self.quantizing_changed, self.fused = first.quantizing_changed, first.fused
         ids, path = tuple(self.added.values()), self.recipe.model.path
         self.rows = trained_rows(self.model, ids, self.probes, path) if ids else None
         self._plan_batches()
@@ -137,11 +123,12 @@ class Tuner:
             self.head = self.objective.head(causal_lm(self.model).config.get_text_config().hidden_size).to(self.device)
         factor = self.method.rate_factor
         self.optimizer = MasterAdamW(
-            self.model, self.spec, lambda name: 1.0 if factor is None else factor(name, self.spec.method), self.head
-        )
+            self.model, self.spec, lambda name: 1.0 if factor is None else factor(name, self.spec.method), self.head,
+            self.world,
+        )  # fmt: skip
         self.learner = Learner(
             ModelPolicy(self.model, self.head), self.objective, self.spec.objective, self.optimizer, self.device,
-            self.world, is_adapter=self.method.produces == "adapter",
+            self.world, is_adapter=self.method.produces == "adapter", is_sharded=self.is_sharded,
         )  # fmt: skip
         if checkpoints(self.run):  # while the weights are those of the start
             self.prepare()
@@ -151,6 +138,10 @@ class Tuner:
             self.progress, tensors = saved
             self.source.restore(self.progress.source)
             self.optimizer.load(tensors)
+        elif not self.is_sharded:
+            self.world.copy_from_main(self.optimizer.masters.values())
+            self.optimizer.publish()
+        self.source.at_most(*self.world.least([self.world.positions or math.inf], self.device))
         begun = self.run.manifest.get("checkpointed") if saved is not None else None
         with without_trace(self.learner):
             self.fit = fit(self.learner, self.source, self.spec, begun)
@@ -167,14 +158,19 @@ class Tuner:
         left = self.total_steps - self.progress.step
         self.pace = Pace(Work.of(self.model), peak * self.world.size, self.estimate, left, self.device)
         self.sampler: Sampler | None = None
-        if self.spec.samples and self.world.is_main:
+        if self.spec.samples and self.computes_for_people:
             conversations = (self.data.validation or self.data.train).sample
             prompts = choose_prompts(self.spec.samples, conversations, self.template, self.model)
             self.sampler = Sampler(self.run, self.learner, self.template, self.events, prompts)
             self.sampler.rewind(self.progress.step)
+        self.spikes = rewound(self.run.metrics_path, self.progress.metrics_bytes, cut=self.world.is_main)
         if self.world.is_main:
-            self.spikes = rewound(self.run.metrics_path, self.progress.metrics_bytes)
             keep_trained_rows(self.run.trained_rows_path, self.data.train.examples)
+
+    @property
+    def computes_for_people(self) -> bool:
+        """True in the main process, and in those without which it computes nothing."""
+        return self.world.is_main or self.is_sharded
 
     def _asked(self, function: Callable[[Any], T] | None) -> T | None:
         """Return what an optional function of the method says of the recipe's options."""
@@ -300,6 +296,8 @@ class Tuner:
         )
         usual = None if self.spec.on_spike == "ignore" else self.spikes.exceeded(figures.loss)
         self.is_spike = usual is not None and self.spec.on_spike == "stop"
+        if usual is not None and self.computes_for_people:
+            self.rows_of_spike = rows_of_step(self.learner, self.source, step)
         return {
             "step": step,
             **self.source.progress(step),
@@ -320,7 +318,7 @@ class Tuner:
         The optimizer has moved nothing since.
         """
         step, before = launched.step, self.progress.step
-        rows = rows_of_step(self.learner, self.source, step) if self.world.is_main else ""
+        rows = rows_of_step(self.learner, self.source, step) if self.computes_for_people else ""
         kept = "nothing was trained before it"
         if before:
             self.checkpoint(launched.random)
@@ -335,7 +333,10 @@ class Tuner:
         """Take the gradient of a step; where memory does not suffice, of the same step in smaller batches."""
         while True:
             random = random_state()
-            figures = self.learner.backward(self.source.step(step, self.world.rank, self.world.size))
+            try:
+                figures = self.learner.backward(self.source.step(step, self.world.rank, self.world.size))
+            except OutOfMemory as error:
+                raise self.source.too_large(step) from error
             if figures is not None:
                 return figures
             restore_random(random)
@@ -353,12 +354,13 @@ class Tuner:
 
     def checkpoint(self, random: Mapping[str, torch.Tensor] | None = None) -> None:
         """Write a checkpoint of this moment, in the main process; torch's random state may be an earlier one."""
+        state = self.optimizer.state() if self.computes_for_people else {}  # which gathers what is shared out
         if not self.world.is_main:
             return
         progress = replace(
             self.progress, source=dict(self.source.state()), metrics_bytes=self.run.metrics_path.stat().st_size
         )
-        folder = save_checkpoint(self.run, progress, self.optimizer.state(), self.data.train.sha256, random)
+        folder = save_checkpoint(self.run, progress, state, self.data.train.sha256, random)
         self.events.send(Artefact(self.run.name, "checkpoint", folder))
 
     def _looked(self) -> Iterator[dict[str, float]]:

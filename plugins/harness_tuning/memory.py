@@ -63,6 +63,8 @@ def fit(learner: Learner, source: Epochs, spec: TuneSpec, begun: float | None = 
 
     `begun` is the share of checkpointed layers of a run that goes on; its split is in its checkpoint.
     """
+    if learner.is_sharded:  # not estimated; smaller batches, where one runs out
+        begun = begun or float(spec.gradient_checkpointing is not False)
     if begun is not None:
         checkpoint_layers(learner.model, begun)
         return Fit(source.split, begun, None)

@@ -18,14 +18,18 @@ from torch import Tensor
 from harness.errors import HarnessError
 from harness.extras import require
 from harness.recipe import TuneSpec
+from harness_tuning.world import World, gathered, is_part, own_part, part_of
 
 
 class MasterAdamW:
     """AdamW (Loshchilov & Hutter 2019, https://arxiv.org/abs/1711.05101) with float32 master weights.
 
+    Of a weight that is shared out among processes, each has the master of its part.
+
     Args:
         rate_factor: from the name of a weight to the factor of its learning rate, such as LoRA+ sets for B.
         head: a module beside the model that is trained with it.
+        world: the processes that have parts of weights, or gradients to add.
     """
 
     def __init__(
@@ -34,13 +38,18 @@ class MasterAdamW:
         spec: TuneSpec,
         rate_factor: Callable[[str], float] = lambda name: 1.0,
         head: torch.nn.Module | None = None,
+        world: World | None = None,
     ) -> None:
-        named = [*model.named_parameters(), *(head.named_parameters("head") if head is not None else ())]
+        self.world = world or World()
+        of_head = () if head is None else tuple(head.named_parameters("head"))
+        named = [*model.named_parameters(), *of_head]
+        self.of_head = {name for name, _ in of_head}
         self.weights = {name: weight for name, weight in named if weight.requires_grad}
         self.masters = {
-            name: weight if weight.dtype == torch.float32 else weight.detach().float().requires_grad_()
+            name: weight if weight.dtype == torch.float32 and not is_part(weight) else _master(weight)
             for name, weight in self.weights.items()
         }
+        self.parts = {name for name, weight in self.weights.items() if is_part(weight)}
         for name, weight in self.weights.items():
             if self.masters[name] is not weight:
                 weight.register_post_accumulate_grad_hook(_move_gradient_to(self.masters[name]))
@@ -62,6 +71,10 @@ class MasterAdamW:
         """True where a weight that moves is float16, whose small gradients vanish unless they are scaled."""
         return any(weight.dtype == torch.float16 for weight in self.weights.values())
 
+    def add_gradients(self) -> None:
+        """Sum the gradients of all processes; those of parts are sums already."""
+        self.world.add_gradients([master for name, master in self.masters.items() if name not in self.parts])
+
     def divide_gradients(self, divisor: float) -> None:
         """Divide the masters' gradients, in float32."""
         for master in self.masters.values():
@@ -74,7 +87,8 @@ class MasterAdamW:
         A gradient that is not finite moves nothing, and neither does any after it: the weights stay as they were until
         somebody has looked at its norm. With torch's AdamW nothing waits for the device.
         """
-        norm = torch.nn.utils.clip_grad_norm_(list(self.masters.values()), max_grad_norm or math.inf)
+        norm = self._norm()
+        torch.nn.utils.clip_grads_with_norm_(list(self.masters.values()), max_grad_norm or math.inf, norm)
         self.is_broken = torch.maximum(self.is_broken.to(norm.device), (~torch.isfinite(norm)).float())
         if isinstance(self.adamw, torch.optim.AdamW):
             self.adamw.found_inf = self.is_broken  # which its fused kernel asks before it writes
@@ -88,20 +102,46 @@ class MasterAdamW:
         self.publish()
         return norm.detach()
 
+    def _norm(self) -> Tensor:
+        """Return the norm of the whole gradient."""
+        whole, parts = (
+            [
+                master.grad
+                for name, master in self.masters.items()
+                if (name in self.parts) is of_parts and master.grad is not None
+            ]
+            for of_parts in (False, True)
+        )
+        norm = torch.nn.utils.get_total_norm(whole)
+        return self.world.norm(norm, torch.nn.utils.get_total_norm(parts)) if self.parts else norm
+
     def publish(self) -> None:
         """Round the master weights into the model."""
         with torch.no_grad():
             for name, weight in self.weights.items():
                 if self.masters[name] is not weight:
-                    weight.copy_(self.masters[name])
+                    own_part(weight).copy_(self.masters[name])
 
     def state(self) -> dict[str, Tensor]:
-        """Return everything an exact resume needs, as named tensors."""
-        tensors = {f"master/{name}": master.detach() for name, master in self.masters.items()}
+        """Return everything an exact resume needs, as named tensors; of weights that are shared out, on the CPU.
+
+        The other processes, which return nothing of those, call it too.
+        """
+        tensors = {}
         for name, master in self.masters.items():
-            for key, value in self.adamw.state[master].items():
-                tensors[f"{key}/{name}"] = value if isinstance(value, Tensor) else torch.tensor(value)
+            for key, value in {"master": master.detach(), **self.adamw.state[master]}.items():
+                tensor = value if isinstance(value, Tensor) else torch.tensor(value)
+                if name in self.parts:
+                    tensor = gathered(self.weights[name], tensor).cpu()
+                    if not self.world.is_main:
+                        continue
+                tensors[f"{key}/{name}"] = tensor
         return tensors
+
+    def gathered_weights(self) -> dict[str, Tensor]:
+        """Return the model's weights that are trained, whole and on the CPU. All processes call it."""
+        model = {name: weight for name, weight in self.weights.items() if name not in self.of_head}
+        return {name: gathered(weight, own_part(weight)).detach().cpu() for name, weight in model.items()}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `state` gave, one tensor at a time. Raises KeyError where the weights are not the same ones."""
@@ -112,10 +152,12 @@ class MasterAdamW:
                 kinds[name].append(kind)
         with torch.no_grad():
             for name, master in self.masters.items():
-                master.copy_(tensors[f"master/{name}"])
+                weight = self.weights[name]
+                master.copy_(part_of(weight, tensors[f"master/{name}"]))
                 if kinds[name]:  # else no batch has reached it yet
                     self.adamw.state[master] = {
-                        kind: self._as_it_was(kind, tensors[f"{kind}/{name}"], master.device) for kind in kinds[name]
+                        kind: self._as_it_was(kind, part_of(weight, tensors[f"{kind}/{name}"]), master.device)
+                        for kind in kinds[name]
                     }
         self.publish()
 
@@ -151,9 +193,14 @@ def _adamw(spec: TuneSpec) -> Callable[..., Any]:
     return partial(torch.optim.AdamW, fused=True)  # one pass over each weight, on a CPU too
 
 
+def _master(weight: Tensor) -> Tensor:
+    """Return a float32 copy of what this process has of a weight."""
+    return own_part(weight).detach().to(torch.float32, copy=True).requires_grad_()
+
+
 def _move_gradient_to(master: Tensor) -> Callable[[Tensor], None]:
     def move(weight: Tensor) -> None:
-        gradient = weight.grad.float()
+        gradient = own_part(weight.grad).float()
         master.grad = gradient if master.grad is None else master.grad.add_(gradient)
         weight.grad = None
 

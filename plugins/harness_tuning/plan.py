@@ -165,6 +165,9 @@ def _steps(tuner: Tuner) -> Iterator[Row]:
         f"{spec.learning_rate:g}, {spec.schedule} after {spec.warmup_ratio:.0%} warm-up; seed {spec.seed}",
     )
     yield from _gate(tuner.gate)
+    if (size := tuner.world.size) > 1:
+        how = "the weights are shared out among them (FSDP2)" if tuner.is_sharded else "each has the whole model"
+        yield "processes", f"{size:,}, which share the batches of a step; {how}"
     yield "batches", f"{tuner.layout}; {tuner.estimate.fill:.1%} full"
     yield "", f"{tuner.fit}; the split of a step does not change its gradient"
     if tuner.progress.step:

@@ -95,7 +95,10 @@ class Preparation:
         }
         for prefix, source in sources:
             plan = split_step(Sizes.of_items(source), range(len(source)), Split(self.positions))
-            for part in plan[learner.world.rank :: learner.world.size]:
+            mine, most = plan[learner.world.rank :: learner.world.size], len(plan[0 :: learner.world.size])
+            for _ in range(most - len(mine)):  # all compute equally often
+                learner.prepare(nothing(self.pad_id, learner.device))
+            for part in mine:
                 places = [place for index in part.items for place in range(firsts[index], firsts[index + 1])]
                 batch = padded([source[index] for index in part.items], self.pad_id, learner.device)
                 for name, values in learner.prepare(batch).items():

@@ -19,6 +19,7 @@ def record(tuner: Tuner) -> None:
         fused=asdict(tuner.fused),
         layout=asdict(tuner.layout),
         split=asdict(tuner.source.split),
+        processes={"count": tuner.world.size, "weights": "shared out" if tuner.is_sharded else "whole in each"},
         checkpointed=tuner.fit.checkpointed,
         estimate=asdict(tuner.estimate),
         measured_flops=tuner.pace.peak_flops,

@@ -94,6 +94,8 @@ class Sampler:
             samples.append(
                 Sample(str(number), tokens, prompt.text, answer.text, prompt.target, reasoning=answer.reasoning)
             )
+        if not learner.world.is_main:
+            return
         rows = [
             {"prompt": sample.prompt, "target": sample.target, "answer": sample.response, "reasoning": sample.reasoning}
             for sample in samples
@@ -105,7 +107,7 @@ class Sampler:
 
     def rewind(self, step: int) -> None:
         """Forget the answers after steps that are done again: those behind `step`, and all where none was done."""
-        if self.lines.exists():
+        if self.lines.exists() and self.learner.world.is_main:
             lines = self.lines.read_text(encoding="utf-8").splitlines(keepends=True)
             write_text(self.lines, "".join(line for line in lines if step and json.loads(line)["step"] <= step))
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
 
 from harness.contract.events import Artefact
 from harness.files import read_json, replacing, write_json
 from harness.model.heads import save_head
-from harness.model.load import load_adapted
+from harness.model.load import load_adapted, load_model
 from harness_tuning.checkpoint import best_checkpoint
 from harness_tuning.methods.full import save_model
 from harness_tuning.probes import mean_difference, measure_probes
@@ -21,7 +25,6 @@ if TYPE_CHECKING:
 def save_result(tuner: Tuner) -> None:
     """Leave adapter (or model), template and probes on disk, and let the checkpoints go."""
     run = tuner.run
-    _keep(tuner)
     whole = tuner.merges or tuner.method.produces == "model"
     target = run.model_folder if whole else run.adapter_folder
     for leftover in (target, run.chat_folder):  # of an attempt that was killed after it had saved this much
@@ -50,16 +53,34 @@ def save_result(tuner: Tuner) -> None:
         shutil.rmtree(to_go_on_from, ignore_errors=True)
 
 
-def _keep(tuner: Tuner) -> None:
-    """Take the weights that the recipe keeps, and write down which they are and why the run ended."""
+def keep_weights(tuner: Tuner) -> None:
+    """Take the weights that the recipe keeps, and write down which they are and why the run ended.
+
+    All processes call it where they have parts: the main one puts these together, on a whole model on the CPU.
+    """
     best, step = tuner.progress.best, tuner.progress.step
     kept: dict[str, Any] = {"which": tuner.spec.keep, "step": step}
     if tuner.spec.keep == "best" and best.step != step:
         tuner.optimizer.load(best_checkpoint(tuner.run, best.step))
     if tuner.spec.keep == "best":
         kept |= {"step": best.step, "validation_loss": best.loss}
+    if tuner.is_sharded:
+        trained = tuner.optimizer.gathered_weights()
+        if tuner.world.is_main:
+            tuner.model = _whole_model(tuner, trained)
+    if not tuner.world.is_main:
+        return
     ended = {"step": step, "stale_validations": best.stale} if tuner.is_stopped_early else None
     tuner.run.update(kept=kept, stopped_early=ended)
+
+
+def _whole_model(tuner: Tuner, trained: Mapping[str, Tensor]) -> Any:
+    model = tuner.method.apply(load_model(tuner.recipe.model, for_tuning=True), tuner.spec.method)
+    weights = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, weight in trained.items():
+            weights[name].copy_(weight)
+    return model
 
 
 def _complete(tuner: Tuner, folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import shutil
 import signal
@@ -20,6 +21,7 @@ from harness.cli.context import Context
 from harness.contract.events import Finished, Started
 from harness.errors import ENDINGS
 from harness.run import Events, Run
+from harness_tuning.launch import LAUNCHED, reporting
 from harness_tuning.world import World
 
 if TYPE_CHECKING:
@@ -38,15 +40,19 @@ def tune(
     overwrite: bool,
 ) -> None:
     """Tune as a recipe says, or go on with the run `resume`."""
-    with World.joined() as world:
+    with reporting(), World.joined() as world:
         context.console.quiet = not world.is_main
         with world.main_first():
-            if resume is not None:
+            if world.restarts and (lost := _lost_run(context, recipe, sets, run_name, resume)) is not None:
+                run = lost
+            elif resume is not None:
                 run = _unfinished_run(context, resume)
             elif recipe is not None and world.is_main:
                 run = _new_run(context, recipe, sets, run_name, overwrite)
             elif recipe is not None:
                 run = Run.open(_recipe_and_folder(context, recipe, sets, run_name)[1], context.plugins)
+        if run.outcome == "finished":  # a process was lost after the result was saved
+            return
         if world.is_main:
             _tune(context, run, world, is_new=resume is None)
         else:
@@ -59,19 +65,42 @@ def _has_stepped(run: Run) -> bool:
 
 
 def _unfinished_run(context: Context, name: str) -> Run:
-    folder = Path(name) if (Path(name) / "manifest.json").is_file() else context.runs_folder / name
-    run = Run.open(folder, context.plugins)
+    run = Run.open(_folder_of(context, name), context.plugins)
     if run.outcome == "finished":
         raise harness.RunError(f"the run {run.name} has finished; there is nothing to go on with")
     return run
 
 
+def _lost_run(
+    context: Context, recipe: Path | None, sets: tuple[str, ...], run_name: str | None, resume: str | None
+) -> Run | None:
+    """Return the run that the processes were tuning before one of them was lost; None where it had not begun."""
+    folder = _folder_of(context, resume) if recipe is None else _recipe_and_folder(context, recipe, sets, run_name)[1]
+    return Run.open(folder, context.plugins) if (folder / "manifest.json").is_file() else None
+
+
+def _folder_of(context: Context, name: str | None) -> Path:
+    """Return the folder of a run that is named, or given as a folder."""
+    folder = Path(str(name))
+    return folder if (folder / "manifest.json").is_file() else context.runs_folder / folder
+
+
 def _new_run(context: Context, recipe_path: Path, sets: tuple[str, ...], run_name: str | None, overwrite: bool) -> Run:
     recipe, folder = _recipe_and_folder(context, recipe_path, sets, run_name)
+    _make_way(context, folder, overwrite)
+    return Run.create(folder, recipe, context.plugins)
+
+
+def _make_way(context: Context, folder: Path, overwrite: bool) -> None:
     if overwrite and (folder / "manifest.json").is_file():
         with Run.open(folder, context.plugins).locked():
             shutil.rmtree(folder)
-    return Run.create(folder, recipe, context.plugins)
+    Run.require_free(folder, context.plugins)
+
+
+def make_way(context: Context, recipe: Path, sets: tuple[str, ...], run_name: str | None, overwrite: bool) -> None:
+    """Raise a recipe's mistakes, and have no run in the folder of the one to come: what is there later is that one."""
+    _make_way(context, _recipe_and_folder(context, recipe, sets, run_name)[1], overwrite)
 
 
 def _recipe_and_folder(
@@ -136,16 +165,24 @@ def _tune(context: Context, run: Run, world: World, *, is_new: bool) -> None:
 
 def _help_to_tune(context: Context, run: Run, world: World) -> None:
     """Take part in the steps of a run that the main process writes."""
+    from harness_tuning.saving import keep_weights
+
     with _stop_on_signals() as stop:
-        for _ in _started(context, run, world).steps(stop):
+        tuner = _started(context, run, world)
+        for _ in tuner.steps(stop):
             pass
+    if not tuner.is_done:
+        world.wait_for_all()
+        raise SystemExit(EXIT_INTERRUPTED)
+    if tuner.is_sharded:
+        keep_weights(tuner)
 
 
 def _tune_and_show(context: Context, run: Run, world: World, events: Events) -> None:
     from harness.model.load import pick_device
     from harness_tuning import plan
     from harness_tuning.record import record
-    from harness_tuning.saving import save_result
+    from harness_tuning.saving import keep_weights, save_result
 
     recipe, console = run.recipe, context.console
     with contextlib.ExitStack() as last, run.session(str(pick_device())) as session, _stop_on_signals() as stop:
@@ -169,8 +206,10 @@ def _tune_and_show(context: Context, run: Run, world: World, events: Events) -> 
             session["outcome"] = "interrupted"
         else:
             with console.status("Saving"):
+                keep_weights(tuner)
                 save_result(tuner)
     if session["outcome"] == "interrupted":
+        world.wait_for_all()  # the end of one ends the others
         raise SystemExit(EXIT_INTERRUPTED)
     _show_result(context, tuner, time.perf_counter() - began, validation)
 
@@ -247,13 +286,10 @@ def _watched(metrics: dict[str, float], prefix: str = "") -> str:
 
 def _spike(tuner: Tuner, metrics: dict[str, float]) -> str:
     """Say that a step's loss is a spike, what it came from, and what is done about it."""
-    from harness_tuning.step_rows import rows_of_step
-
     step = int(metrics["step"])
-    rows = rows_of_step(tuner.learner, tuner.source, step)
     return (
         f"step {step:>6,}  loss {metrics['loss']:.4f} is a spike above the usual {metrics['spike_above']:.4f}; its "
-        f"{rows}" + ("; the run stops, as tune.on_spike says" if tuner.spec.on_spike == "stop" else "")
+        f"{tuner.rows_of_spike}" + ("; the run stops, as tune.on_spike says" if tuner.spec.on_spike == "stop" else "")
     )
 
 
@@ -310,6 +346,8 @@ def _stop_on_signals() -> Iterator[Any]:
         if asked:
             raise KeyboardInterrupt
         asked.append(number)
+        if LAUNCHED in os.environ:  # the one that has started this process says it
+            return
         click.echo("\nstopping after this step; Ctrl-C again stops at once, from the last checkpoint", err=True)
 
     before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}

@@ -15,6 +15,7 @@ from harness.errors import HarnessError
 from harness.model.batching import nothing, packed, padded
 from harness.nouns import Item
 from harness_tuning.batching import Layout, Part, Schedule, Sizes, Split, split_step
+from harness_tuning.learner import OutOfMemory
 from harness_tuning.prepared import OBSERVED, Prepared
 
 
@@ -101,6 +102,25 @@ class Epochs:
             f"step {step}: out of memory with batches of {before:,} positions. It is done again in batches of "
             f"{self.split.positions:,}, and so are the steps after it; the gradient is the same"
         )
+
+    def too_large(self, step: int) -> OutOfMemory:
+        """Return the error of a step that took too much memory in the middle of a pass that all processes share.
+
+        Raises:
+            HarnessError: where the largest item allows no smaller batches.
+        """
+        before = self.split.positions
+        self.halve(step)
+        error = OutOfMemory(
+            f"step {step}: out of memory with batches of {before:,} positions. Begin again from the last checkpoint, "
+            f"in batches of {self.split.positions:,} (tune.microbatch_tokens); the gradient is the same"
+        )
+        error.positions = self.split.positions
+        return error
+
+    def at_most(self, positions: float) -> None:
+        """Split steps into batches of at most so many positions."""
+        self.split = replace(self.split, positions=int(min(self.split.positions, positions)))
 
     def _item(self, items: Sequence[Item], index: int, prefix: str = "") -> Item:
         return items[index] if self.prepared is None else self.prepared.item(items, index, prefix)

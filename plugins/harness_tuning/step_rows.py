@@ -18,6 +18,7 @@ def rows_of_step(learner: Learner, source: Epochs, step: int) -> str:
 
     Where each of several is NaN, say that it is not theirs.
     """
+    learner = learner.among_peers()
     losses = {
         index: _loss_of(learner, source.batch(source.part([index]))) for index in dict.fromkeys(source.items_of(step))
     }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -20,6 +20,7 @@ from harness_tuning.gates import Gate, check_start, without_trace
 from harness_tuning.learner import Learner, is_out_of_memory
 from harness_tuning.optimizer import MasterAdamW
 from harness_tuning.sources import Epochs
+from harness_tuning.world import own_part
 
 SMALL_TOKENS = 256
 SHARE = 0.02  # of the run's time, for batches beyond the first
@@ -69,12 +70,14 @@ def tried(stretch: Stretch, say: Callable[[str], None]) -> tuple[Gate | None, Es
         try:
             with without_trace(learner):
                 if stretch.step == 0:
-                    gate = check_start(learner, source.batch(small_part(stretch)))
+                    gate = check_start(learner.among_peers(), source.batch(small_part(stretch)))
             with without_trace(learner):
                 cost = estimate(stretch)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
+            if learner.is_sharded:
+                raise source.too_large(stretch.step + 1) from error
         if not world.any(cost is None, learner.device):
             assert cost is not None
             return gate, cost
@@ -85,7 +88,7 @@ def tried(stretch: Stretch, say: Callable[[str], None]) -> tuple[Gate | None, Es
 def estimate(stretch: Stretch) -> Estimate:
     """Run a few batches of the plan, in `without_trace`, and return what the run will take."""
     began = time.perf_counter()
-    sizes, learner = stretch.train.sizes, stretch.learner
+    sizes, learner, size = stretch.train.sizes, stretch.learner.among_peers(), stretch.learner.world.size
     steps = _first_steps(stretch)
     every = [part for parts in steps for part in parts]
     left = stretch.steps_left
@@ -93,6 +96,10 @@ def estimate(stretch: Stretch) -> Estimate:
     tokens = sum(sizes.tokens[index] for part in every for index in part.items) / len(steps) * left
     widest = max(every, key=lambda part: (part.positions, sizes.longest[part.items[0]]))
 
+    def is_long(seconds: float, allowed: float) -> bool:  # for any of those that compute at once
+        return learner.world.any(seconds > allowed, learner.device)
+
+    stretch = replace(stretch, learner=learner)
     small = small_part(stretch)
     _timed(stretch, stretch.train.part(small.items[:1]))  # buffers and kernels of the first use
     small_s = _timed(stretch, small)
@@ -101,18 +108,18 @@ def estimate(stretch: Stretch) -> Estimate:
     optimizer_s = _optimizer_seconds(stretch)
 
     peak = None
-    if widest.positions * per_token <= max(MOST_S, SHARE * positions * per_token):
+    if not is_long(widest.positions * per_token, max(MOST_S, SHARE * positions * per_token)):
         tried, seconds = widest.positions, _timed(stretch, widest)
         peak = _peak_bytes(learner)
         per_token = seconds / tried
         for part in _spread(every, MOST_BATCHES):
             spent = time.perf_counter() - began
-            if spent + part.positions * per_token > max(LEAST_S, SHARE * positions * per_token):
+            if is_long(spent + part.positions * per_token, max(LEAST_S, SHARE * positions * per_token)):
                 break
             seconds += _timed(stretch, part)
             tried += part.positions
             per_token = seconds / tried
-    per_token /= learner.world.size  # the batches of a step are shared out
+    per_token /= size  # the batches of a step are shared out
     step_s = positions / left * per_token + optimizer_s
     return Estimate(
         seconds=left * step_s + _forward_only_positions(stretch) * per_token * forward_share,
@@ -170,7 +177,8 @@ def _optimizer_seconds(stretch: Stretch) -> float:
     """Return the seconds of one optimizer step, timed on copies of the weights, or of some where they are many."""
     copies = torch.nn.ParameterDict()
     copied = 0
-    for number, weight in enumerate(stretch.learner.optimizer.weights.values()):
+    weights = [own_part(weight) for weight in stretch.learner.optimizer.weights.values()]
+    for number, weight in enumerate(weights):
         if copied and copied + weight.numel() > COPIED_WEIGHTS:
             continue
         copies[str(number)] = torch.nn.Parameter(weight.detach().clone())
@@ -186,7 +194,8 @@ def _optimizer_seconds(stretch: Stretch) -> float:
         return time.perf_counter() - began
 
     step()
-    return step() * stretch.learner.trainable / copied
+    share: float = sum(weight.numel() for weight in weights) / max(copied, 1)
+    return step() * share
 
 
 def _forward_only_positions(stretch: Stretch) -> int:

@@ -62,14 +62,16 @@ class Best:
         return Best(*lowest, reference=self.reference, stale=self.stale + 1)
 
 
-def rewound(metrics: Path, size_bytes: int) -> Spikes:
+def rewound(metrics: Path, size_bytes: int, cut: bool = True) -> Spikes:
     """Cut metrics.jsonl at the length it had at the checkpoint: the steps behind it are done again.
 
     Return the state of the watch over the losses that stay.
     """
     if not metrics.exists():
         return Spikes()
-    with metrics.open("r+b") as file:
-        file.truncate(size_bytes)
-    lines = map(json.loads, metrics.read_text(encoding="utf-8").splitlines())
+    if cut:
+        with metrics.open("r+b") as file:
+            file.truncate(size_bytes)
+    kept = metrics.read_bytes()[:size_bytes].decode("utf-8")
+    lines = map(json.loads, kept.splitlines())
     return Spikes.after(line["loss"] for line in lines if "loss" in line)

@@ -140,8 +140,3 @@ def test_both_sides_of_a_pair_are_in_one_batch():
         for batch in source.step(step):
             chosen, rejected = batch.pairs()
             assert len(chosen) == len(rejected) == len(set(batch.groups.tolist())) > 0
-
-
-def test_one_file_knows_torch_distributed():
-    files = [path for folder in ("harness", "plugins", "serve") for path in (ROOT / folder).rglob("*.py")]
-    assert [path.name for path in files if "torch.distributed" in path.read_text(encoding="utf-8")] == ["world.py"]
