@@ -47,7 +47,8 @@ def _run(ctx: click.Context, name: str, *arguments: str) -> None:
     step = root.get_command(ctx, name)
     if step is None:
         raise HarnessError(f"the demo needs `harness {name}`, which no plugin brings; see `harness plugins list`")
-    step.main(list(arguments), prog_name=f"harness {name}", standalone_mode=False, obj=context)
+    names = ctx.help_option_names  # a command keeps those that it is first asked with
+    step.main(list(arguments), f"harness {name}", standalone_mode=False, obj=context, help_option_names=names)
 
 
 def _find_recipe() -> Path:
