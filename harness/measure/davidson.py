@@ -125,7 +125,9 @@ def fit(pairs: Pairs, start: Fit | None = None, tolerance: float = TOLERANCE) ->
         except numpy.linalg.LinAlgError:
             break
         shortened = 1.0
-        while shortened > 1e-6 and (tried := _log_likelihood(pairs, point + shortened * step)) < value:
+        while shortened > 1e-6 and (tried := _log_likelihood(pairs, point + shortened * step)) < value - 1e-12 * abs(
+            value
+        ):
             shortened /= 2
         point = point + shortened * step
         value = tried

@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).resolve().parents[2]
-RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if "tasks" not in path.parts)
+RECIPES = sorted(path for path in (ROOT / "recipes").rglob("*.yaml") if not {"tasks", "data"} & set(path.parts))
 CHATML = (
     "{% for message in messages %}{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n"
     "' }}{% endfor %}"

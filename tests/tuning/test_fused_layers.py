@@ -128,6 +128,7 @@ def held(model: Any, fuse: bool) -> int:
 
 def test_a_machine_without_a_compiler_says_so(monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
+    monkeypatch.setenv(kernels.SWITCH, "1")
     assert "no C compiler 'no-such-compiler'" in str(kernels.why_not.__wrapped__())
 
 

@@ -37,7 +37,7 @@ def test_a_run_holds_all_that_is_needed_to_use_and_to_explain_it(run):
     assert manifest["sessions"][0]["ended"] >= manifest["sessions"][0]["started"]
     metrics = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     assert [row["step"] for row in metrics if "loss" in row] == list(range(1, 9))
-    assert metrics[0].keys() == {"step", "validation_loss"}
+    assert metrics[0].keys() == {"step", "validation_loss", "validation_entropy"}
     assert metrics[-1]["validation_loss"] < metrics[0]["validation_loss"]
     assert (run / "loss.png").read_bytes().startswith(b"\x89PNG")
 

@@ -96,7 +96,11 @@ def test_every_split_and_layout_of_a_step_has_the_same_gradient_and_metrics(base
     for figures, gradient in others:
         assert float((gradient - expected).norm() / expected.norm()) < 1e-6
         assert figures.loss == pytest.approx(whole.loss, rel=1e-6)
-        assert figures.metrics == pytest.approx(whole.metrics, rel=1e-5, abs=1e-6)
+        metrics = dict(figures.metrics)
+        entropy = metrics.pop("entropy")  # of every eighth target, and the order of targets is the layout's
+        assert entropy == pytest.approx(whole.metrics["entropy"], rel=1e-3)
+        expected_metrics = {name: value for name, value in whole.metrics.items() if name != "entropy"}
+        assert metrics == pytest.approx(expected_metrics, rel=1e-5, abs=1e-6)
 
 
 def test_noise_on_embeddings_is_measured_by_each_document_and_only_in_training(base):
