@@ -44,7 +44,7 @@ _operators = torch.library.Library("harness", "DEF")
 def why_not() -> str | None:
     """Return why this machine computes without the kernels; None where it has them. Compiles them at the first call."""
     if os.environ.get(SWITCH) != "1":
-        return f"they are an experiment, which {SWITCH}=1 turns on"
+        return f"they are on trial: {SWITCH}=1 turns them on"
     if not sys.platform.startswith("linux"):
         return f"written for Linux, and this is {platform.system()}"
     if shutil.which(_compiler()) is None:

@@ -79,8 +79,9 @@ def drift(batch: Batch, ratios: Tensor) -> dict[str, harness.Metric]:
 
     In nats, on the completions of the data. A KL would need completions of the policy's own.
     """
-    moved = means(batch, ratios).detach().abs()
-    return {"drift": harness.Metric(moved.sum(), len(batch.of_role("chosen")) + len(batch.of_role("rejected")))}
+    completions = [*batch.of_role("chosen"), *batch.of_role("rejected")]  # not the prompts that they may share
+    moved = means(batch, ratios).detach().abs()[completions]
+    return {"drift": harness.Metric(moved.sum(), len(completions))}
 
 
 def means(batch: Batch, sums: Tensor) -> Tensor:
