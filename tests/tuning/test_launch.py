@@ -29,7 +29,7 @@ from tests.tuning.test_world import TOO_MUCH, assert_same_curve  # noqa: E402
 
 # Runs in every process, and makes the one of rank RANK do something once, at the end of a step.
 AT_STEP = """
-import os, signal
+import os, signal, threading
 from harness import HarnessError, hookimpl
 from harness_tuning.loop import Tuner
 
@@ -53,7 +53,10 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 def interrupt():
-    os.kill(os.getppid(), signal.SIGINT)
+    came, before = threading.Event(), signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, lambda *of: (before(*of), came.set()))
+    os.kill(os.getppid(), signal.SIGINT)  # the launcher, which passes it on
+    came.wait()
 
 Tuner._settle = at_step
 """
