@@ -75,7 +75,7 @@ def ended(process: Any) -> tuple[int | None, str, str]:
     return process.returncode, out, err
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_killed_process_is_started_again_and_ctrl_c_ends_all(tmp_path: Path, recipe: Callable[..., Path]) -> None:
     """The curve is that of one process, which also does the last steps."""
     path = recipe("float32", step_tokens=512, steps=6, checkpoint_every=2, validate_every=3)
