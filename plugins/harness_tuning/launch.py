@@ -85,6 +85,8 @@ def launch(how: Launch, arguments: Sequence[str]) -> None:
             if agent.asked:
                 raise SystemExit(INTERRUPTED) from None
             raise HarnessError(_meeting_failed(how, error)) from error
+        finally:
+            agent.get_worker_group().spec.rdzv_handler.shutdown()  # or the other machines would wait for this one
         if result is None:
             raise HarnessError(_meeting_failed(how, RuntimeError("the meeting was closed")))
         if result.is_failed():

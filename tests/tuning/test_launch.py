@@ -29,7 +29,7 @@ from tests.tuning.test_world import TOO_MUCH, assert_same_curve  # noqa: E402
 
 # Runs in every process, and makes the one of rank RANK do something once, at the end of a step.
 AT_STEP = """
-import os, signal
+import os, signal, threading
 from harness import HarnessError, hookimpl
 from harness_tuning.loop import Tuner
 
@@ -53,7 +53,10 @@ def die():
     os.kill(os.getpid(), signal.SIGKILL)
 
 def interrupt():
-    os.kill(os.getppid(), signal.SIGINT)
+    came, before = threading.Event(), signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, lambda *of: (before(*of), came.set()))
+    os.kill(os.getppid(), signal.SIGINT)  # the launcher, which passes it on
+    came.wait()
 
 Tuner._settle = at_step
 """
@@ -72,7 +75,7 @@ def ended(process: Any) -> tuple[int | None, str, str]:
     return process.returncode, out, err
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 def test_a_killed_process_is_started_again_and_ctrl_c_ends_all(tmp_path: Path, recipe: Callable[..., Path]) -> None:
     """The curve is that of one process, which also does the last steps."""
     path = recipe("float32", step_tokens=512, steps=6, checkpoint_every=2, validate_every=3)
