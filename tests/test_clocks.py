@@ -12,6 +12,7 @@ ALLOWED = {
     ),
     "tests/generation/killed.py": "no test: a person runs it against a real endpoint",
     "tests/tuning/processes.py": "looks whether a process is stopped",
+    "tests/tuning/test_launch.py": "kills at moments that chance picks",
     "tests/tuning/test_resume.py": "kills a little later than a step's end, by chance",
     "tests/serve/test_browser.py": "looks whether a server has started",
     "tests/serve/test_page.py": "the pace of a page that is asked again",

@@ -152,9 +152,10 @@ def test_a_key_has_as_many_in_flight_as_it_may(guard: Callable[..., EngineGuard]
     async def flow() -> list[int]:
         from tests.serve.test_guard import _ask
 
-        release = asyncio.Event()
+        release, arrived = asyncio.Event(), asyncio.Semaphore(0)
 
         async def slow(scope: Any, receive: Any, send: Any) -> None:
+            arrived.release()
             await release.wait()
             if scope["method"] == "POST" and scope["path"] == "/tokenize":
                 raise RuntimeError("the engine fell over")
@@ -162,7 +163,8 @@ def test_a_key_has_as_many_in_flight_as_it_may(guard: Callable[..., EngineGuard]
 
         app.app = slow
         flying = [asyncio.create_task(_ask(app, _bearer(key), path, "POST")) for path in (CHAT, "/tokenize")]
-        await asyncio.sleep(0)
+        for _ in flying:
+            await arrived.acquire()
         refused = (await _ask(app, _bearer(key), CHAT, "POST"))[0]
         release.set()
         ended = await asyncio.gather(*flying, return_exceptions=True)
