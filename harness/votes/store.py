@@ -146,7 +146,7 @@ class Ballots:
                 raise HarnessError(
                     f"ballot {ballot} cannot be voted on yet: no answer is recorded at position {', '.join(waiting)}"
                 )
-            if any(not answer.strip() for _, answer in its_sides):
+            if any(not answer for _, answer in its_sides):
                 raise HarnessError(f"ballot {ballot} cannot be voted on: an answer is empty")
             state = "revealed" if reveal else "voted"
             values: dict[str, Any] = {"state": state, "verdict": verdict.kind, "best": verdict.best}

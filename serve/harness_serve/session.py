@@ -267,7 +267,7 @@ async def _answer(shared: Shared, side: Side, turn: Turn, position: int, opened:
 
 async def _settle(ballots: Ballots, turn: Turn, ballot: int | None) -> None:
     """Offer the ballot for a verdict, or make it void: where an answer failed, and where there is nothing to judge."""
-    texts = [answer.text.strip() for answer in turn.answers]
+    texts = [answer.text for answer in turn.answers]
     if ballot is not None and turn.is_ready and not all(texts):
         turn.note = "an answer is empty"
     elif ballot is not None and turn.is_ready and len(set(texts)) == 1:
