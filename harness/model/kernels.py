@@ -192,7 +192,7 @@ def _logprobs_result(logits: Tensor, target: Tensor, minus: Tensor) -> Tensor:
 def target_logprobs(logits: Tensor, target: Tensor, minus: Tensor) -> Tensor:
     """Return log softmax(logits [n, h])[target], float32 [n], and write minus its gradient into `minus` [n, h]."""
     out = _logprobs_result(logits, target, minus)
-    _call("target_logprobs", logits, target, out, minus, *logits.shape)
+    _call("target_logprobs", logits, target.contiguous(), out, minus, *logits.shape)  # targets are a column of a batch
     return out
 
 

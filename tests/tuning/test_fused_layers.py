@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from typing import Any
 
 import pytest
@@ -124,6 +125,20 @@ def held(model: Any, fuse: bool) -> int:
         out = layer(hidden, position_embeddings=(angles, angles))
         assert out is not None
         return counted.now
+
+
+@pytest.mark.skipif(shutil.which("cc") is None, reason="no C compiler here")
+def test_log_probabilities_are_of_the_targets_where_these_lie_apart():
+    """As in a batch, where the targets are a column: whether or not this machine tunes by kernels."""
+    logits = torch.randn(6, 40).bfloat16()
+    targets = torch.randint(0, 40, (6, 3))[:, 1]
+    assert not targets.is_contiguous()
+    minus = torch.empty_like(logits)
+    logprobs = kernels.target_logprobs(logits, targets, minus)
+    expected = logits.float().log_softmax(-1)
+    assert torch.allclose(logprobs, expected.gather(1, targets[:, None])[:, 0], atol=1e-5)
+    gradient = expected.exp() - torch.nn.functional.one_hot(targets, 40)
+    assert torch.allclose(minus.float(), gradient, atol=4e-3)
 
 
 def test_a_machine_without_a_compiler_says_so(monkeypatch):
