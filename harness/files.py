@@ -97,16 +97,11 @@ def move_into_place(written: Path, target: Path) -> None:
     _sync_folder(target.parent)
 
 
-def write_text(target: Path, text: str) -> None:
-    """Write `text` to `target`, atomically."""
+def write_text(target: Path, text: str, *, private: bool = False) -> None:
+    """Write `text` to `target`, atomically; a `private` file can be read by its owner alone."""
     with replacing(target) as temporary:
-        temporary.write_text(text, encoding="utf-8")
-
-
-def write_private_text(target: Path, text: str) -> None:
-    """Write `text` to `target`, atomically, readable by its owner alone."""
-    with replacing(target) as temporary:
-        temporary.touch(mode=0o600)
+        if private:
+            temporary.touch(mode=0o600)
         temporary.write_text(text, encoding="utf-8")
 
 

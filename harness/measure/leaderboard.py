@@ -15,7 +15,16 @@ from harness.extras import require
 from harness.measure import davidson
 from harness.measure.logits import NoFiniteFitError
 from harness.measure.statistics import CONFIDENCE, Estimate, Interval
-from harness.measure.strengths import Outcome, Strengths, counted, outcomes_of, strengths, win_rate
+from harness.measure.strengths import (
+    Outcome,
+    Strength,
+    Strengths,
+    counted,
+    half_width,
+    outcomes_of,
+    strengths,
+    win_rate,
+)
 from harness.nouns import Ballot
 
 numpy = require("numpy", "evaluation")
@@ -152,7 +161,7 @@ def _compared(names: Sequence[str], outcomes: Sequence[Outcome]) -> tuple[set[st
 
 
 def _places(fitted: Strengths, outcomes: Sequence[Outcome], of_variant: Mapping[str, int]) -> tuple[Place, ...]:
-    wide = {one.variant: _simultaneous(one.value, one.stderr, fitted) for one in fitted.ranked}
+    wide = {one.variant: _simultaneous(one, fitted) for one in fitted.ranked}
     places = []
     for one in fitted.ranked:
         own = wide[one.variant]
@@ -164,14 +173,12 @@ def _places(fitted: Strengths, outcomes: Sequence[Outcome], of_variant: Mapping[
     return tuple(places)
 
 
-def _simultaneous(value: float, stderr: float | None, fitted: Strengths) -> Interval | None:
-    """Return the interval that holds for all variants at once, by Bonferroni."""
-    if stderr is None:
+def _simultaneous(one: Strength, fitted: Strengths) -> Interval | None:
+    """Return the interval of a strength that holds for all variants at once."""
+    if one.stderr is None:
         return None
-    stats = require("scipy.stats", "evaluation")
-    tail = (1 - CONFIDENCE) / 2 / len(fitted.names)
-    half = float(stats.t.ppf(1 - tail, fitted.clusters - 1)) * stderr
-    return Interval(value - half, value + half)
+    half = half_width(one.stderr, fitted.clusters, len(fitted.names))
+    return Interval(one.value - half, one.value + half)
 
 
 def _matrix(outcomes: Sequence[Outcome]) -> tuple[dict[tuple[str, str], float], dict[tuple[str, str], float]]:

@@ -133,10 +133,14 @@ def counted(names: Sequence[str], outcomes: Sequence[Outcome]) -> davidson.Count
     )
 
 
-def half_width(stderr: float, clusters: int) -> float:
-    """Return half the width of the interval of an estimate that rests on so many clusters."""
+def half_width(stderr: float, clusters: int, at_once: int = 1) -> float:
+    """Return half the width of the interval of an estimate that rests on so many clusters.
+
+    Args:
+        at_once: the estimates whose intervals hold together, by Bonferroni.
+    """
     stats = require("scipy.stats", "evaluation")
-    return float(stats.t.ppf(0.5 + CONFIDENCE / 2, clusters - 1)) * stderr
+    return float(stats.t.ppf(1 - (1 - CONFIDENCE) / 2 / at_once, clusters - 1)) * stderr
 
 
 def _strength(name: str, contrast: Any, values: Any, covariance: Any, clusters: int) -> Strength:

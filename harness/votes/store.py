@@ -216,6 +216,11 @@ def require_usable(database: str) -> None:
     engine.dispose()
 
 
+def is_there(database: str) -> bool:
+    """Return True for a URL, and for a file that is there: opening another would create it."""
+    return "://" in database or Path(database).is_file()
+
+
 def _is_id(ballot: object) -> bool:
     return isinstance(ballot, int) and ballot in INTEGERS
 

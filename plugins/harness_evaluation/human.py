@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from harness.contract import Backend, Evaluation, EvaluationContext
@@ -82,9 +81,9 @@ EVALUATION = Evaluation(
 def ballots_in(votes: str) -> list[Ballot]:
     """Return the ballots in a votes database. Raises HarnessError where there is none: opening must not create it."""
     require("sqlalchemy", "serving")
-    from harness.votes import Ballots
+    from harness.votes.store import Ballots, is_there
 
-    if "://" not in votes and not Path(votes).is_file():
+    if not is_there(votes):
         raise HarnessError(f"there is no votes database {votes}; `harness serve --votes FILE` keeps votes in one")
     return list(Ballots(votes))
 

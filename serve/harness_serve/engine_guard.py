@@ -14,10 +14,11 @@ import secrets
 import time
 from collections import defaultdict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-from harness_serve.guard import App, Guard, Names, Receive, Scope, Send, header, respond
-from harness_serve.keys import Allowance, Key, key_file
+from harness_serve.guard import App, Guard, Names, Receive, Scope, Send, header, read_body, respond
+from harness_serve.keys import Allowance, Key, KeyFile
 
 NAMES_VARIABLE = "HARNESS_SERVE_NAMES"  # how the engine's process hears of its names,
 OWNER_KEY_VARIABLE = "HARNESS_SERVE_OWNER_KEY"  # of the key of whoever started it,
@@ -45,7 +46,7 @@ class EngineGuard(Guard):
         host, *allowed = json.loads(os.environ[NAMES_VARIABLE])
         super().__init__(app, Names(host, tuple(allowed)))
         self.owner_key = os.environ.get(OWNER_KEY_VARIABLE)
-        self.keys = key_file(os.environ, KEYS_VARIABLE)
+        self.keys = KeyFile(Path(named)) if (named := os.environ.get(KEYS_VARIABLE)) else None
         self.longest = int(os.environ.get(LONGEST_VARIABLE, LONGEST))
         self.clock = clock
         self.allowances: defaultdict[str, Allowance] = defaultdict(Allowance)
@@ -143,15 +144,8 @@ async def _body(scope: Scope, receive: Receive, longest: int) -> bytes | None:
     """Return the body of a request; None where it is larger than `longest` bytes."""
     announced = header(scope, b"content-length")
     if announced and announced[0].isdigit() and int(announced[0]) > longest:
-        return None
-    body = bytearray()
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if len(body) > longest:
-            return None
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
-            return bytes(body)
+        return None  # before anything is read
+    return await read_body(receive, longest)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:

@@ -141,6 +141,20 @@ class Guard:
         await respond(send, status, body, (b"content-type", b"application/json"), *headers)
 
 
+async def read_body(receive: Receive, longest: int) -> bytes | None:
+    """Return the body of a request; None where it is larger than `longest` bytes, nothing of a client that has gone."""
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return b""
+        body += message.get("body", b"")
+        if len(body) > longest:
+            return None
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
 async def respond(send: Send, status: int, body: bytes, *headers: tuple[bytes, bytes]) -> None:
     """Send one whole HTTP response."""
     length = (b"content-length", str(len(body)).encode())

@@ -14,13 +14,12 @@ import math
 import re
 import secrets
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from harness.errors import HarnessError, known_names, nearest
-from harness.files import locked, read_json, write_private_text
+from harness.files import locked, read_json, write_text
 
 PREFIX = "hk-"
 FORMAT = 1
@@ -124,9 +123,9 @@ class KeyFile:
             self._active, self._seen = {}, None
         return self._active.get(_hash(text))
 
-    def _write(self, keys: object) -> None:
-        entries = {"format": FORMAT, "keys": [dataclasses.asdict(key) for key in keys]}  # type: ignore[attr-defined]
-        write_private_text(self.path, json.dumps(entries, indent=2) + "\n")
+    def _write(self, keys: Iterable[Key]) -> None:
+        entries = {"format": FORMAT, "keys": [dataclasses.asdict(key) for key in keys]}
+        write_text(self.path, json.dumps(entries, indent=2) + "\n", private=True)
 
 
 @dataclass(slots=True)
@@ -147,12 +146,6 @@ class Allowance:
             allowed = f"and may send {key.requests_per_minute}: try again in {wait} s"
             return f"the key {key.name!r} sent {len(self.times)} requests in the last minute, {allowed}", wait
         return None
-
-
-def key_file(variables: Mapping[str, Any], name: str) -> KeyFile | None:
-    """Return the file that an environment variable names, or None."""
-    path = variables.get(name)
-    return KeyFile(Path(path)) if path else None
 
 
 def _hash(text: str) -> str:

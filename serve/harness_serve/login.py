@@ -14,7 +14,7 @@ import secrets
 from pathlib import Path
 from urllib.parse import parse_qs
 
-from harness_serve.guard import App, Guard, Names, Receive, Scope, Send, header, respond
+from harness_serve.guard import App, Guard, Names, Receive, Scope, Send, header, read_body, respond
 from harness_serve.keys import KeyFile
 
 Headers = tuple[tuple[bytes, bytes], ...]
@@ -174,14 +174,8 @@ def _is_for_people(scope: Scope) -> bool:
 
 async def _form_value(receive: Receive, name: str) -> str:
     """Read a form's field, or "" where the form is too long or has none."""
-    body = b""
-    while True:
-        message = await receive()
-        body += message.get("body", b"")
-        if message["type"] == "http.disconnect" or len(body) > LONGEST_LOGIN:
-            return ""
-        if not message.get("more_body"):
-            return str(parse_qs(body.decode("latin-1"), errors="replace").get(name, [""])[0])
+    body = await read_body(receive, LONGEST_LOGIN) or b""
+    return str(parse_qs(body.decode("latin-1"), errors="replace").get(name, [""])[0])
 
 
 def _adding(send: Send, ours: Headers) -> Send:

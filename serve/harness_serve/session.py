@@ -267,14 +267,16 @@ async def _answer(shared: Shared, side: Side, turn: Turn, position: int, opened:
 
 async def _settle(ballots: Ballots, turn: Turn, ballot: int | None) -> None:
     """Offer the ballot for a verdict, or make it void: where an answer failed, and where there is nothing to judge."""
+    if ballot is None:
+        return
     texts = [answer.text for answer in turn.answers]
-    if ballot is not None and turn.is_ready and not all(texts):
+    if turn.is_ready and not all(texts):
         turn.note = "an answer is empty"
-    elif ballot is not None and turn.is_ready and len(set(texts)) == 1:
+    elif turn.is_ready and len(set(texts)) == 1:
         turn.note = "the answers are the same"
-    if ballot is not None and turn.is_ready and not turn.problem and not turn.note:
+    if turn.is_ready and not turn.problem and not turn.note:
         turn.ballot = ballot
-    elif ballot is not None:
+    else:
         await _kept(turn, "comparison", lambda: ballots.void(ballot))
 
 

@@ -154,9 +154,9 @@ def forget(annotator: str, votes: str) -> None:
 
 def _opened(database: str) -> Ballots:
     """Open a votes database that is there. Raises HarnessError for a file that is not."""
-    from harness.votes.store import Ballots
+    from harness.votes.store import Ballots, is_there
 
-    if "://" not in database and not Path(database).is_file():
+    if not is_there(database):
         raise HarnessError(f"{database}: no such votes database; `harness serve --votes {database}` keeps one")
     return Ballots(database)
 

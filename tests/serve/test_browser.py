@@ -334,14 +334,18 @@ def test_a_rebound_name_gets_nothing_but_why(opened, scripted, tmp_path: Path) -
         assert "rebound.example" in told and "is not a name of this server" in told and "--allow-host" in told
 
 
+def _enter_the_arena(page: Any) -> None:
+    page.locator("#mode label", has_text="Arena").click()
+    page.wait_for_function("[...document.querySelectorAll('.chat')].map(c => c.dataset.variant).join() == 'A,B'")
+
+
 def test_in_the_arena_names_are_hidden_until_the_vote_and_keys_judge(  # type: ignore[no-untyped-def]
     opened, scripted, tmp_path: Path, free_port
 ) -> None:
     ballots = Ballots(str(tmp_path / "votes.db"))
     with _page(scripted, tmp_path, free_port(), ballots) as url:
         page = opened(url)
-        page.locator("#mode label", has_text="Arena").click()
-        page.wait_for_function("[...document.querySelectorAll('.chat')].map(c => c.dataset.variant).join() == 'A,B'")
+        _enter_the_arena(page)
         _ask(page, "Who keeps the key?")
         first, second = scripted.next(2, timeout_s=60)
         first.say("The heron keeps it.")
@@ -372,8 +376,7 @@ def test_a_skipped_round_is_void_and_draws_another_pair(  # type: ignore[no-unty
     ballots = Ballots(str(tmp_path / "votes.db"))
     with _page(scripted, tmp_path, free_port(), ballots) as url:
         page = opened(url)
-        page.locator("#mode label", has_text="Arena").click()
-        page.wait_for_function("document.querySelector('.chat')?.dataset.variant == 'A'")
+        _enter_the_arena(page)
         _answered(page, scripted)
         page.locator("#skip").click()
         page.locator(".pane .empty").first.wait_for()
