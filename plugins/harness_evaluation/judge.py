@@ -34,7 +34,11 @@ if TYPE_CHECKING:
     from harness_evaluation.judging import Judge
 
 Positive = Annotated[int, Field(gt=0)]
-RULE = "both orders; a win where both verdicts agree, else a tie; no verdict after all tries is a tie"
+# What decides the verdicts besides the options.
+DETAILS: Mapping[str, Any] = {
+    "judge_temperature": 0,
+    "verdict_rule": "both orders; a win where both verdicts agree, else a tie; no verdict after all tries is a tie",
+}
 _SCORES: Mapping[verdicts.Verdict, float] = {"A": 1.0, "B": 0.0, "tie": 0.5}
 
 
@@ -216,7 +220,8 @@ def _compared(
     if agreement is not None:
         scores["human_agreement"] = Score(*agreement)
     firsts = [verdict for one in judged for verdict in one.verdicts if verdict in ("A", "B")]
-    details = _details(options) | {
+    details = {
+        **DETAILS,
         "against": names[1],
         "identical_answers": sum(
             [a.text for a in mine] == list(theirs) for mine, theirs in zip(answers, others, strict=True)
@@ -273,7 +278,7 @@ def _graded(
     missing = grades.count(None)
     left_out = {"left_out": {"the judge gave no grade": missing}} if missing else {}
     warnings = (f"{missing} of {len(grades)} answers are left out: the judge gave them no grade",) if missing else ()
-    return Result("judge_grades", scores, samples, _details(options) | left_out, warnings)
+    return Result("judge_grades", scores, samples, {**DETAILS, **left_out}, warnings)
 
 
 def _sample(
@@ -296,11 +301,6 @@ def _sample(
         group="" if turn is None else question.id,
         finish=ended,
     )
-
-
-def _details(options: JudgeOptions) -> dict[str, Any]:
-    """Return what decides the verdicts besides the options."""
-    return {"judge_temperature": 0, "verdict_rule": RULE}
 
 
 def _others(
