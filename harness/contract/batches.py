@@ -50,6 +50,7 @@ class Sequences:
         key_ends: int32 [d + 1], the same among the keys.
         query_lengths: the number of queries of each document, on the host.
         key_lengths: the number of keys of each document, on the host.
+        is_whole: True where queries and keys are both all b*s positions in their order, so that none is gathered.
     """
 
     query: Tensor
@@ -58,6 +59,7 @@ class Sequences:
     key_ends: Tensor
     query_lengths: tuple[int, ...]
     key_lengths: tuple[int, ...]
+    is_whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)

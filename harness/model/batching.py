@@ -249,7 +249,8 @@ class _Layout:
         lengths = self._lengths()
         query_ends, key_ends = (torch.tensor([0, *itertools.accumulate(some)], dtype=torch.int32) for some in lengths)
         tensors = (torch.cat(positions), torch.cat(keys), query_ends, key_ends)
-        return Sequences(*map(on_device, tensors), *lengths)  # type: ignore[call-arg]  # four tensors
+        is_whole = all(torch.equal(some, torch.arange(self.rows * width)) for some in tensors[:2])
+        return Sequences(*map(on_device, tensors), *lengths, is_whole)  # type: ignore[call-arg]  # four tensors
 
     def _lineage(self, number: int) -> list[int]:
         """Return a document behind its ancestors."""

@@ -1,9 +1,10 @@
-"""Functions of a decoder layer on bfloat16 on a CPU, from kernels.c: each makes one pass where torch makes several.
+"""Functions of a decoder layer on bfloat16: each makes one pass over memory where torch makes several.
 
-The machine's C compiler makes a library of them at their first use, which is kept in the cache folder. SwiGLU, softmax
-and log-probabilities are compared with torch's own functions then; norms and rotary embeddings with the model's, by
-those who put them there. `why_not` says why a machine computes without them. They are torch operators, so that
-profilers see them and empty tensors run through them.
+On a CPU they are those of kernels.c: the machine's C compiler makes a library of them at their first use, which is kept
+in the cache folder. On a GPU they are those of triton_kernels.py. SwiGLU, softmax and log-probabilities are compared
+with torch's own functions at the first use; norms and rotary embeddings with the model's, by those who put them there.
+`why_not` says why a device computes without them. They are torch operators, so that profilers see them and empty
+tensors run through them.
 
 Shapes: n rows, h numbers of a row; all contiguous, where nothing else is said.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import math
 import os
 import platform
@@ -35,6 +37,7 @@ SOURCE = Path(__file__).with_name("kernels.c")
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 COMPILE_S = 120
 SWITCH = "HARNESS_KERNELS"  # an environment variable: off until every batch of every objective agrees with torch
+ON_GPU = ("rms_norm", "rms_norm_backward", "swiglu", "swiglu_backward", "rotary", "target_logprobs")
 LARGEST_DIFFERENCE = 2e-4  # relative, of all numbers together: below what one more rounding to bfloat16 makes (1e-3)
 
 _operators = torch.library.Library("harness", "DEF")
@@ -50,15 +53,39 @@ def why_not() -> str | None:
     if shutil.which(_compiler()) is None:
         return f"there is no C compiler {_compiler()!r} here: install gcc"
     try:
-        worst = max(_differences().items(), key=lambda pair: pair[1])
+        worst = max(_differences(torch.device("cpu")).items(), key=lambda pair: pair[1])
     except (OSError, subprocess.SubprocessError, AttributeError) as error:
         return f"{_compiler()} cannot compile them: {first_line(error)}"
     return None if worst[1] <= LARGEST_DIFFERENCE else f"{worst[0]} differs from torch by {worst[1]:.2g}"
 
 
+@functools.cache
+def why_not_on_gpu() -> str | None:
+    """Return why the GPU computes without the kernels; None where it has them. Compiles them at the first call."""
+    if os.environ.get(SWITCH) == "0":
+        return f"{SWITCH}=0 turns them off"
+    if importlib.util.find_spec("triton") is None:
+        return "there is no Triton here, which comes with PyTorch's builds for GPUs"
+    try:
+        kernels = importlib.import_module("harness.model.triton_kernels")
+        for name in ON_GPU:
+            _operators.impl(name, getattr(kernels, name), "CUDA")
+        worst = max(_differences(torch.device("cuda")).items(), key=lambda pair: pair[1])
+    except Exception as error:  # no compiler that Triton needs, no driver that it knows: whatever it says
+        return f"Triton cannot compile them: {first_line(error)}"
+    return None if worst[1] <= LARGEST_DIFFERENCE else f"{worst[0]} differs from torch by {worst[1]:.2g}"
+
+
+def why_not_on(device: torch.device) -> str | None:
+    """Return why a device computes without the kernels; None where it has them."""
+    if device.type not in ("cpu", "cuda"):
+        return f"written for CPUs and GPUs, and this is {device.type}"
+    return why_not() if device.type == "cpu" else why_not_on_gpu()
+
+
 def compiled(x: Tensor) -> bool:
     """Return True for a tensor that the kernels compute with."""
-    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and why_not() is None
+    return x.dtype == torch.bfloat16 and why_not_on(x.device) is None
 
 
 def _compiler() -> str:
@@ -196,12 +223,12 @@ def target_logprobs(logits: Tensor, target: Tensor, minus: Tensor) -> Tensor:
     return out
 
 
-def _differences() -> dict[str, float]:
+def _differences(device: torch.device) -> dict[str, float]:
     """Return how far each kernel is from torch's functions on a few random numbers, by name."""
     random = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=random).to(torch.bfloat16)
+        return torch.randn(shape, generator=random).to(device, torch.bfloat16)
 
     differences: dict[str, float] = {}
 
@@ -218,13 +245,14 @@ def _differences() -> dict[str, float]:
         swiglu_backward(grad.detach(), gate.detach(), up.detach()),
         torch.autograd.grad(expected, (gate, up), grad.detach()),
     )
-    scores = torch.randn(3, 6, 9, generator=random)
-    unseen = torch.ones(2, 9, dtype=torch.bool).triu(5).repeat(3, 1)
-    out = torch.empty(scores.shape, dtype=torch.bfloat16)
-    softmax = scores.masked_fill(unseen, -math.inf).softmax(-1).to(torch.bfloat16)
-    causal_softmax(scores.clone(), out, 2, 4)
-    compare("causal_softmax", (out,), (softmax,))
-    logits, target = draw(7, 50), torch.arange(7)
+    if device.type == "cpu":  # a GPU has attention of its own
+        scores = torch.randn(3, 6, 9, generator=random)
+        unseen = torch.ones(2, 9, dtype=torch.bool).triu(5).repeat(3, 1)
+        out = torch.empty(scores.shape, dtype=torch.bfloat16)
+        softmax = scores.masked_fill(unseen, -math.inf).softmax(-1).to(torch.bfloat16)
+        causal_softmax(scores.clone(), out, 2, 4)
+        compare("causal_softmax", (out,), (softmax,))
+    logits, target = draw(7, 50), torch.arange(7, device=device)
     logs, minus = logits.float().log_softmax(-1), torch.empty_like(logits)
     chosen = target_logprobs(logits, target, minus)
     compare("target_logprobs", (chosen, minus), (logs[target, target], (logs.exp() - F.one_hot(target, 50)).bfloat16()))

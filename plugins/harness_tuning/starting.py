@@ -68,7 +68,7 @@ class Beginning:
     probes_of_base: list[list[float]] = field(default_factory=list)
     exact: list[list[float]] = field(default_factory=list)
     quantizing_changed: float | None = None
-    fused: FusedLayers = FusedLayers(reason="for bfloat16 on a CPU")  # noqa: RUF009 - it is frozen
+    fused: FusedLayers = FusedLayers(reason="for weights that are on the device")  # noqa: RUF009 - it is frozen
     parameters: int = 0
     size_bytes: int = 0
 
@@ -129,7 +129,7 @@ class Beginning:
     def _applied(self, base: Any) -> Any:
         model = self.method.apply(base, self.recipe.tune.method).train()
         fuse_adapters(model)
-        if self.device.type == "cpu":
+        if next(model.parameters()).device.type == self.device.type:  # else they are shared out later
             self.fused = fuse_layers(model, self.fused_before)
         return model
 
