@@ -103,7 +103,7 @@ class Tuner:
         first = Beginning(
             self.recipe, self.method, every, self.template, self.device, self.world, tuple(self.added.values()),
             self.whole, self.changes_base, starts_from,
-            self.run.manifest.get("fused") if checkpoints(self.run) else None,
+            self.run.manifest.get("fused", {"reason": "not recorded"}) if checkpoints(self.run) else None,
         )  # fmt: skip
         base = first.load()
         if self.world.is_main:  # here: files of a hub id are there when it is loaded
