@@ -187,9 +187,9 @@ def _metadata(info: PluginInfo) -> Iterator[Finding]:
     needs = importlib.metadata.requires(info.distribution) or []
 
     def trial() -> None:
-        if not data.get("Summary"):
+        if "Summary" not in data:
             raise Doubtful("pyproject.toml has no `description`")
-        if not (data.get("License-Expression") or data.get("License")):
+        if "License-Expression" not in data and "License" not in data:
             raise Doubtful("pyproject.toml states no `license`")
         if info.owner != "harness" and not any(re.match(r"instruct[-_.]harness\b", need) for need in needs):
             raise Doubtful("its dependencies do not name instruct-harness, so that any version of it is taken")

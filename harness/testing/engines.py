@@ -14,7 +14,7 @@ from harness.testing.endpoint import Answer, FakeEndpoint
 
 
 class FakeEngineOptions(Options):
-    """What `harness serve` sets of any engine."""
+    """The options that `harness serve` sets of any engine."""
 
     host: str = "127.0.0.1"
     port: int = 0

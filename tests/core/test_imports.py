@@ -209,7 +209,7 @@ def test_the_contract_imports_nouns_options_and_errors_only():
 
 
 def test_no_library_imports_a_screen():
-    """`harness.testing` is none: it runs the command for tests; nothing but tests and the check of plugins imports it."""
+    """`harness.testing` is none: it runs the command; only tests and the check of plugins import it."""
     above = ("harness.cli", "harness.__main__", "harness.testing")
     libraries = [package for package in PACKAGES if package not in above]
     assert [

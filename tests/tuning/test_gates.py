@@ -113,7 +113,7 @@ def test_an_objective_that_returns_a_mean_is_refused(learner):
     )  # fmt: skip
     learner.objective, whole = mean, batch()
     halves = [as_batch(whole.input_ids[row : row + 1], torch.ones(1, 12, dtype=torch.bool)) for row in (0, 1)]
-    with pytest.raises(HarnessError, match="the objective 'mean': the term 'tokens' of a batch is .* not a mean"):
+    with pytest.raises(HarnessError, match=r"the objective 'mean': the term 'tokens' of a batch is .* not a mean"):
         gates.check_objective(learner, whole, halves)
     gates.check_objective(learner, whole, ())
 
@@ -126,7 +126,7 @@ def test_an_objective_that_forgets_the_shift_is_refused(learner):
     learner.objective = SimpleNamespace(
         name="unshifted", observe=None, head=None, loss=loss, units=lambda batch: {"tokens": batch.supervised}
     )
-    with pytest.raises(HarnessError, match="'unshifted': the term 'tokens' changes .* position t-1 predicts token t"):
+    with pytest.raises(HarnessError, match=r"'unshifted': the term 'tokens' changes .* position t-1 predicts token t"):
         gates.check_objective(learner, batch(), ())
 
 

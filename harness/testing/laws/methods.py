@@ -56,8 +56,8 @@ def reloads_to_the_same(kit: Kit, kind: Kind, entry: Entry[Any]) -> None:
             f"save wrote {known_names(names)}, and `produces` says {method.produces!r}: expected "
             f"{FILES[method.produces]} and safetensors{f'. That looks like a {other}' if FILES[other] in names else ''}"
         )
-    found = _logits(_reloaded(kit, method.produces, folder))
-    difference = float((found - expected).abs().max())
+    loaded = _logits(_reloaded(kit, method.produces, folder))
+    difference = float((loaded - expected).abs().max())
     if not difference <= LARGEST_DIFFERENCE * max(1.0, float(expected.abs().max())):
         raise HarnessError(
             f"what save wrote gives other logits when it is loaded: they differ by up to {difference:.3g}"

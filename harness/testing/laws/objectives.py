@@ -124,7 +124,7 @@ def gradient_is_of_its_value(kit: Kit, kind: Kind, entry: Entry[Any]) -> None:
     weights += list(subject.policy.head.parameters()) if subject.policy.head is not None else []
     subject.mean(batch).backward()
     gradients = [torch.zeros_like(one) if one.grad is None else one.grad.clone() for one in weights]
-    norm = float(torch.sqrt(sum((one.double() ** 2).sum() for one in gradients)))  # type: ignore[arg-type]
+    norm = float(torch.sqrt(sum((one.double() ** 2).sum() for one in gradients)))
     if not 0 < norm < float("inf"):
         raise HarnessError(f"its gradient has the norm {norm:g}: nothing would be trained")
     values = []

@@ -73,5 +73,5 @@ def _print(context: Context, report: Report) -> None:
         style = SIGNS[finding.outcome]
         message = f": {escape(finding.message)}" if finding.message else ""
         console.print(f"  [{style}]{finding.outcome:<9}[/{style}]  {escape(finding.law)}{message}", soft_wrap=True)
-    counts = Counter(finding.outcome for finding in report.findings)
+    counts: Counter[str] = Counter(finding.outcome for finding in report.findings)
     console.print("\n" + ", ".join(f"{counts[outcome]} {outcome}" for outcome in SIGNS if counts[outcome]))
