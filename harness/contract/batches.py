@@ -72,7 +72,7 @@ class Batch:
         input_ids: int64 [b, s].
         documents: what lies where.
         targets: the supervised tokens.
-        groups: int64 [d], equal for the documents of one item: the two completions of a preference, and their prompt.
+        groups: [d], on the host, equal for the documents of one item: the completions of a preference, and their prompt.
         roles: [d], the role of each document in its item; `prompt` for one that others share.
         tokens: how many of the b*s positions are no padding.
         position_ids: int64 [b, s]; None where each row is one document, padded on the right.
@@ -84,7 +84,7 @@ class Batch:
     input_ids: Tensor
     documents: Documents
     targets: Targets
-    groups: Tensor
+    groups: tuple[int, ...]
     roles: tuple[str, ...]
     tokens: int
     position_ids: Tensor | None = None
@@ -119,7 +119,7 @@ class Batch:
             return self.extras[name]
         if default is None and self.roles:
             raise KeyError(name)
-        return self.groups.new_zeros(len(self.roles)).float() + (default or 0.0)
+        return self.input_ids.new_zeros(len(self.roles)).float() + (default or 0.0)
 
     def of_role(self, role: str) -> list[int]:
         """Return the documents of a role."""
@@ -127,9 +127,8 @@ class Batch:
 
     def pairs(self, first: str = "chosen", second: str = "rejected") -> tuple[list[int], list[int]]:
         """Return the documents of two roles, item by item, for the items that have both."""
-        groups = self.groups.tolist()
         one, other = (
-            {groups[number]: number for number, role in enumerate(self.roles) if role == wanted}
+            {self.groups[number]: number for number, role in enumerate(self.roles) if role == wanted}
             for wanted in (first, second)
         )
         both = sorted(one.keys() & other.keys())

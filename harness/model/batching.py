@@ -226,7 +226,7 @@ class _Layout:
             on_device(input_ids),
             Documents(*columns),
             Targets(source, token_id, document),
-            on_device(torch.tensor(self.groups, dtype=torch.long)),
+            tuple(self.groups),
             tuple(self.roles),
             tokens=sum(map(len, self.tokens)),
             position_ids=position_ids,

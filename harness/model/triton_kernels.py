@@ -12,6 +12,8 @@ import triton.language as tl
 from torch import Tensor
 
 AT_ONCE = 2048  # numbers of a program: 16 bytes a thread and load
+# A product that is rounded before it is added must not become one with the sum.
+AS_WRITTEN = {"enable_fp_fusion": False}
 
 
 @triton.jit
@@ -132,7 +134,9 @@ def rms_norm(x: Tensor, scale: Tensor, eps: float, early: bool) -> tuple[Tensor,
     """See kernels.rms_norm."""
     (n, h), out, inverse = x.shape, torch.empty_like(x), x.new_empty(len(x), dtype=torch.float32)
     rows, width = _tile(h)
-    _rms_norm[(triton.cdiv(n, rows),)](x, scale, out, inverse, n, h, eps, early, rows, width, num_warps=_warps(width))
+    _rms_norm[(triton.cdiv(n, rows),)](
+        x, scale, out, inverse, n, h, eps, early, rows, width, num_warps=_warps(width), **AS_WRITTEN
+    )
     return out, inverse
 
 
@@ -141,14 +145,16 @@ def rms_norm_backward(grad: Tensor, x: Tensor, scale: Tensor, inverse: Tensor, e
     (n, h), out = x.shape, torch.empty_like(grad)
     rows, width = _tile(h)
     grid = (triton.cdiv(n, rows),)
-    _rms_norm_backward[grid](grad, x, scale, inverse, out, n, h, early, rows, width, num_warps=_warps(width))
+    _rms_norm_backward[grid](
+        grad, x, scale, inverse, out, n, h, early, rows, width, num_warps=_warps(width), **AS_WRITTEN
+    )
     return out
 
 
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """See kernels.swiglu."""
     (n, h), out = gate.shape, torch.empty_like(gate, memory_format=torch.contiguous_format)
-    _swiglu[(n, triton.cdiv(h, AT_ONCE))](gate, up, out, h, gate.stride(0), up.stride(0), AT_ONCE)
+    _swiglu[(n, triton.cdiv(h, AT_ONCE))](gate, up, out, h, gate.stride(0), up.stride(0), AT_ONCE, **AS_WRITTEN)
     return out
 
 
@@ -156,7 +162,7 @@ def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Ten
     """See kernels.swiglu_backward."""
     (n, h), of_gate, of_up = grad.shape, torch.empty_like(grad), torch.empty_like(grad)
     grid = (n, triton.cdiv(h, AT_ONCE))
-    _swiglu_backward[grid](grad, gate, up, of_gate, of_up, h, gate.stride(0), up.stride(0), AT_ONCE)
+    _swiglu_backward[grid](grad, gate, up, of_gate, of_up, h, gate.stride(0), up.stride(0), AT_ONCE, **AS_WRITTEN)
     return of_gate, of_up
 
 
@@ -166,7 +172,7 @@ def rotary(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
     half = triton.next_power_of_2(d // 2)
     at_once = min(triton.next_power_of_2(heads), max(1, AT_ONCE // 2 // half))
     grid = (b * s, triton.cdiv(heads, at_once))
-    _rotary[grid](x, cos, sin, out, len(cos) * s, heads, d // 2, back, at_once, half)
+    _rotary[grid](x, cos, sin, out, len(cos) * s, heads, d // 2, back, at_once, half, **AS_WRITTEN)
     return out
 
 
