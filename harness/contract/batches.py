@@ -72,7 +72,7 @@ class Batch:
         input_ids: int64 [b, s].
         documents: what lies where.
         targets: the supervised tokens.
-        groups: [d], on the host, equal for the documents of one item: the completions of a preference, and their prompt.
+        groups: [d], on the host, equal for the documents of one item: a preference's completions and their prompt.
         roles: [d], the role of each document in its item; `prompt` for one that others share.
         tokens: how many of the b*s positions are no padding.
         position_ids: int64 [b, s]; None where each row is one document, padded on the right.
