@@ -9,10 +9,11 @@ the other sides do as the libraries' guides show. Each side runs after the other
 from __future__ import annotations
 
 import gc
-import importlib.util
 import json
+import os
 import platform
 import resource
+import sys
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -24,18 +25,18 @@ import transformers
 from _products import large_flops_per_s
 from harness_tuning.device import taken_bytes
 from harness_tuning.fused import fuse_adapters
-from harness_tuning.fused_layers import fuse_layers
+from harness_tuning.fused_layers import FusedRotary, fuse_layers
 from harness_tuning.layout import choose_layout
 from harness_tuning.learner import Figures, Learner
 from harness_tuning.memory import fit
 from harness_tuning.methods.lora import LoraOptions, apply_lora
 from harness_tuning.optimizer import MasterAdamW
-from harness_tuning.policy import ModelPolicy
 from harness_tuning.sources import Epochs
 from harness_tuning.world import World
 
 from harness.data.encode.storage import ItemWriter
 from harness.model.load import Attention, fastest_attention
+from harness.model.policy import ModelPolicy
 from harness.nouns import Example, Item
 from harness.plugins import Plugins
 from harness.recipe import TuneSpec
@@ -50,7 +51,6 @@ SHAPES: dict[str, tuple[str, tuple[int, int, int, int], dict[str, Any]]] = {
     "Qwen3-8B": ("qwen3", (4096, 12288, 36, 32), QWEN3),
     "Llama-3-8B": ("llama", (4096, 14336, 32, 32), {"vocab_size": 128256, "num_key_value_heads": 8}),
 }
-WITH_LIGER = {("Qwen3-1.7B", 2048), ("Qwen3-8B", 2048)}
 SMALL = ("qwen3", (64, 128, 2, 4), {"head_dim": 16, "vocab_size": 512, "num_key_value_heads": 2})
 
 
@@ -84,19 +84,18 @@ def measure(small: bool, chosen: Sequence[str] = ()) -> None:
         raise SystemExit("--device cuda: torch sees no CUDA device here; --small shows the script on the CPU")
     shapes = {"small": SMALL} if small else {name: SHAPES[name] for name in chosen or SHAPES}
     sides = {"ours": _ours, "plain": _plain}
-    if importlib.util.find_spec("liger_kernel") and not small:
-        sides["liger"] = _liger
     large = large_flops_per_s(device, 8192 if device.type == "cuda" else 1024)
     rows = []
     for name, (family, sizes, others) in shapes.items():
         for length in (64, 128) if small else LENGTHS:
             for side, prepare in sides.items():
-                if side == "liger" and (name, length) not in WITH_LIGER:
-                    continue
                 row = {"shape": name, "length": length, "side": side}
+                if os.environ.get("SKIP") == f"{name}/{length}":
+                    continue
                 row |= _measured(_model(family, sizes, others, device), prepare, length, 256 if small else STEP_TOKENS)
                 row["share_of_peak"] = row["flops_per_s"] / large if "flops_per_s" in row else None
                 rows.append(row)
+                _put_back_rotary(family)
                 print(json.dumps(row), flush=True)
     device_name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "cpu"
     versions = {library.__name__: library.__version__ for library in (torch, transformers, peft)}
@@ -224,11 +223,11 @@ def _plain(model: Any, lengths: Sequence[int], device: torch.device, at_once: in
     return Side(step, {"batch": at_once})
 
 
-def _liger(model: Any, lengths: Sequence[int], device: torch.device) -> Side:
-    """Return `_plain` with Liger's kernels in the model: https://github.com/linkedin/Liger-Kernel."""
-    apply = importlib.import_module("liger_kernel.transformers")._apply_liger_kernel_to_instance
-    apply(model=model)
-    return _plain(model, lengths, device)
+def _put_back_rotary(family: str) -> None:
+    """Give transformers' module its own function back: it would be ours for the other side too."""
+    module = sys.modules[f"transformers.models.{family}.modeling_{family}"]
+    if isinstance(fused := module.apply_rotary_pos_emb, FusedRotary):
+        module.apply_rotary_pos_emb = fused.plain
 
 
 def _reset_peak(device: torch.device) -> None:

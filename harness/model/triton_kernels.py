@@ -113,7 +113,7 @@ def _target_logprobs(logits, target, out, minus, h, WIDTH: tl.constexpr):
     total = tl.zeros((WIDTH,), tl.float32)
     for first in range(0, h, WIDTH):
         wide = tl.load(logits + start + first + column, mask=first + column < h, other=-float("inf")).to(tl.float32)
-        higher = tl.maximum(most, wide)
+        higher = tl.maximum(most, wide, propagate_nan=tl.PropagateNan.ALL)
         # Two times minus infinity is no number: where nothing was seen yet, nothing is carried on.
         carried = tl.where(most == -float("inf"), 0.0, total * tl.exp(most - higher))
         total = carried + tl.where(wide == -float("inf"), 0.0, tl.exp(wide - higher))

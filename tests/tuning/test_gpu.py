@@ -21,7 +21,6 @@ from harness_tuning.memory import checkpoint_layers, fit, growth_bytes, widest_p
 from harness_tuning.methods.lora import LoraOptions, apply_lora  # noqa: E402
 from harness_tuning.objectives import dpo, sft  # noqa: E402
 from harness_tuning.optimizer import MasterAdamW  # noqa: E402
-from harness_tuning.policy import ModelPolicy  # noqa: E402
 from harness_tuning.sources import Epochs  # noqa: E402
 from harness_tuning.world import World  # noqa: E402
 
@@ -29,6 +28,7 @@ from harness.data.encode.storage import ItemWriter  # noqa: E402
 from harness.model.batching import packed, padded  # noqa: E402
 from harness.model.load import Attention  # noqa: E402
 from harness.model.logprobs import target_logprobs  # noqa: E402
+from harness.model.policy import ModelPolicy  # noqa: E402
 from harness.nouns import Example, Item  # noqa: E402
 from harness.recipe import TuneSpec  # noqa: E402
 from tests.tuning.test_fused_layers import FAMILIES, made, own_rotary  # noqa: E402, F401
