@@ -83,7 +83,8 @@ class Engine:
     process that the engine started. The options have `host`, `port`, `api_key` (a SecretStr or None) and `allow_hosts`,
     host names to accept besides the machine's own. `default` selects it in recipes that name none; first-party only.
     `parsers(chat_folder)` names the engine's parsers of thoughts (`reasoning`) and calls (`tools`) that read what a
-    saved template writes; None for what none reads.
+    saved template writes; None for what none reads. `reasoning_remark` and `tools_remark` say what such a parser
+    loses, or why there is none.
     `refuses(variant)` says why the engine would not serve a variant's adapter, or None: `harness tune` asks before it
     trains one. `unable(variants, options)` says why the engine could not serve these variants together on this machine,
     or None: `harness evaluate` asks before it starts one. Without it, an engine only serves. `measuring()` returns the

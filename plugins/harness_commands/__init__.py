@@ -11,6 +11,7 @@ import harness
 @harness.hookimpl
 def register_commands(register: Callable[..., None]) -> None:
     from harness_commands import data, demo, template
+    from harness_commands.plugins.check import check
     from harness_commands.runs.card import card
     from harness_commands.runs.diff import diff
     from harness_commands.runs.export import export
@@ -21,3 +22,4 @@ def register_commands(register: Callable[..., None]) -> None:
     register(template.command)
     for command in (card, diff, export, merge):
         register(command, under="runs")
+    register(check, under="plugins")

@@ -296,15 +296,20 @@ def _habits(saved: Mapping[str, Any]) -> Habits:
 
 def unread(chat_folder: Path, parsers: Mapping[str, str | None], options: VllmOptions) -> dict[str, str]:
     """Return, by the option that names a parser, what none of vLLM's parsers reads, or this one loses."""
-    thoughts, calls = _unnamed(chat_folder, options)
     nothing = {}
-    if thoughts and (loses := parsers.get("loses")):
-        nothing["reasoning_parser"] = loses
-    elif thoughts and parsers["reasoning"] is None:
-        nothing["reasoning_parser"] = "no parser of vLLM reads the template's thoughts, which stay in the text"
-    if calls and parsers["tools"] is None:
-        nothing["tool_parser"] = "no parser of vLLM reads the template's calls, which stay in the text"
-    return {option: f"{why}; --set {option}=NAME names another" for option, why in nothing.items()}
+    kinds = (("reasoning_parser", "reasoning", "thoughts"), ("tool_parser", "tools", "calls"))
+    for (option, kind, what), is_unnamed in zip(kinds, _unnamed(chat_folder, options), strict=True):
+        remarks = [] if parsers[kind] else [f"no parser of vLLM reads the template's {what}, which stay in the text"]
+        remarks += filter(None, [parsers.get(f"{kind}_remark")])
+        if is_unnamed and remarks:
+            nothing[option] = ": ".join(remarks)
+    return {option: f"{why}; {_naming(option)}" for option, why in nothing.items()}
+
+
+def _naming(option: str) -> str:
+    """Return the arguments that name another parser, one of vLLM's or of a plugin."""
+    plugin = f"--set 'extra_args=[--{option.replace('_', '-')}-plugin=FILE]'"
+    return f"--set {option}=NAME names another, with {plugin} one of your own"
 
 
 def _unnamed(chat_folder: Path, options: VllmOptions) -> tuple[bool, bool]:

@@ -11,12 +11,12 @@ torch = pytest.importorskip("torch")
 
 from harness_tuning.batching import Sizes, Split, plan_epoch, split_step  # noqa: E402
 from harness_tuning.objectives import sft  # noqa: E402
-from harness_tuning.policy import ModelPolicy  # noqa: E402
 from harness_tuning.sources import Epochs  # noqa: E402
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from harness.model.load import load_model  # noqa: E402
+from harness.model.policy import ModelPolicy  # noqa: E402
 from harness.nouns import Example, Item  # noqa: E402
 from harness.recipe import ModelSpec  # noqa: E402
 
