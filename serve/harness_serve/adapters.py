@@ -140,18 +140,18 @@ def linear_modules(model: ModelSpec) -> set[str]:
 
     A layer's matrices are those that have two dimensions, in a numbered layer; experts are left out.
     """
-    found = {
+    names = {
         key.removesuffix(".weight").rpartition(".")[2]
         for path in Path(model.path).glob("*.safetensors")
         for key, shape in read_shapes(path).items()
         if len(shape) == 2 and key.endswith(".weight") and LAYER.search(key) and ".experts." not in key
     }
-    if not found:
+    if not names:
         raise ModelError(
             f"{model.path}: its linear layers cannot be read here; name what adapters may change: "
             f"--set adapter_modules='[q_proj, v_proj]'"
         )
-    return found
+    return names
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:

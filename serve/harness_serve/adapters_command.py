@@ -115,19 +115,19 @@ def _answer(context: Context, endpoint: str | None, question: Mapping[str, Any])
     raise HarnessError("the server hung up before it had answered")
 
 
-def _only(found: list[Door], runs_folder: Path) -> Door:
+def _only(running: list[Door], runs_folder: Path) -> Door:
     """Return the one server that runs. Raises HarnessError for none and for several."""
-    if not found:
+    if not running:
         raise HarnessError(
             f"no `harness serve` runs from {runs_folder}; start one, name its runs folder with `harness --runs FOLDER "
             f"adapters ...`, or name the server with --endpoint"
         )
-    if len(found) > 1:
+    if len(running) > 1:
         raise HarnessError(
-            f"{len(found)} servers run from {runs_folder}; choose with --endpoint: "
-            f"{', '.join(door.url for door in found)}"
+            f"{len(running)} servers run from {runs_folder}; choose with --endpoint: "
+            f"{', '.join(door.url for door in running)}"
         )
-    return found[0]
+    return running[0]
 
 
 def _of_endpoint(endpoint: str, question: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -68,17 +68,17 @@ def opened(path: Path, runs_folder: Path, url: str, port: int, answer: Answer) -
 
 def doors(runs_folder: Path) -> list[Door]:
     """Return the servers of a runs folder that run; notes that a killed one left are removed."""
-    found = []
+    running = []
     for note in sorted((runs_folder / FOLDER).glob("*.json")):
         try:
             door = Door(**json.loads(note.read_text(encoding="utf-8")))
         except (OSError, ValueError, TypeError):
             continue
         if door.is_open:
-            found.append(door)
+            running.append(door)
         else:
             note.unlink(missing_ok=True)
-    return found
+    return running
 
 
 def asked(door: Door, question: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

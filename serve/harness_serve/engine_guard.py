@@ -51,7 +51,7 @@ NO_CHOICES = b'"choices":[]'  # of the piece that has the usage; in an answer's 
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What the guard is given besides names and keys. `control_key` opens `engine_routes`."""
+    """The guard's settings besides names and keys. `control_key` opens `engine_routes`."""
 
     control_key: str | None = None
     control_socket: str | None = None

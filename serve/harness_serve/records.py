@@ -59,10 +59,10 @@ class Record:
 
     def count(self, body: bytes) -> None:
         """Note the tokens that a piece of the answer tells."""
-        if found := PROMPT_TOKENS.findall(body):
-            self.prompt_tokens = int(found[-1])
-        if found := ANSWER_TOKENS.findall(body):
-            self.completion_tokens = int(found[-1])
+        if counts := PROMPT_TOKENS.findall(body):
+            self.prompt_tokens = int(counts[-1])
+        if counts := ANSWER_TOKENS.findall(body):
+            self.completion_tokens = int(counts[-1])
 
     def as_line(self) -> str:
         """Return the record as one line of JSON, without what is not known."""

@@ -114,10 +114,10 @@ def _refusal(name: str, remote: Remote, status: int, body: bytes) -> str:
         return f"{name}: {remote.url} refused the key of this server; where it is started, set {remote.key_variable}"
     try:
         answer = json.loads(body)
-        said = answer["error"]["message"] if isinstance(answer.get("error"), dict) else answer
+        message = answer["error"]["message"] if isinstance(answer.get("error"), dict) else answer
     except (ValueError, KeyError, AttributeError):
-        said = body.decode(errors="replace")
-    return f"{name}: {remote.url} answered {status}: {str(said)[:500]}"
+        message = body.decode(errors="replace")
+    return f"{name}: {remote.url} answered {status}: {str(message)[:500]}"
 
 
 async def _gone(receive: Receive) -> None:

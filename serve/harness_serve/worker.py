@@ -10,7 +10,7 @@ from typing import Any
 
 
 class ActiveAdapters:
-    """What vLLM mixes into the class of its workers."""
+    """A class that vLLM mixes into that of its workers."""
 
     model_runner: Any
 
