@@ -37,6 +37,7 @@ from harness_serve.remotes import as_settings
 CPU_KV_CACHE_GIB = 1.0
 SPARE_SLOTS = 2  # for adapters that are added while serving
 USUAL_RANK = 16
+CPU_BLOCK_TOKENS = 32  # of the KV cache; vLLM's own 128 would keep no prompt shorter than that for the next request
 
 
 def vllm_arguments(
@@ -77,7 +78,9 @@ def vllm_arguments(
     kv_cache_gib = options.kv_cache_gib or (CPU_KV_CACHE_GIB if on_cpu else None)
     if kv_cache_gib is not None:
         chosen["kv-cache-memory-bytes"] = int(kv_cache_gib * 2**30)
-    if not on_cpu:
+    if on_cpu:
+        chosen["block-size"] = CPU_BLOCK_TOKENS
+    else:
         chosen["gpu-memory-utilization"] = options.gpu_memory_utilization
     arguments = [f"--{key}={value}" for key, value in chosen.items()]
     arguments += ["--served-model-name", *plan.base_names]

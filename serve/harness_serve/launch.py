@@ -2,8 +2,8 @@
 
 Starting vLLM is mostly importing it: about ten seconds of processor time in each of its processes, one after another.
 With HARNESS_PRELOAD=1 (one worker on a CPU) the modules of the second process are imported by a fork server while this
-process imports its own, which makes the start about three times as quick; `cpu_lora` and `cpu_seeds` take the place of
-parts of vLLM in it. `harmony` takes the place of a part of the server everywhere.
+process imports its own, which makes the start about three times as quick; `cpu_lora`, `cpu_seeds` and
+`cpu_scores` take the place of parts of vLLM in it. `harmony` takes the place of a part of the server everywhere.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ def _preload() -> None:
     import multiprocessing
     from multiprocessing import forkserver
 
-    modules = ["vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "harness_serve.cpu_lora", "harness_serve.cpu_seeds"]
+    ours = [f"harness_serve.{name}" for name in ("cpu_lora", "cpu_seeds", "cpu_scores")]
+    modules = ["vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", *ours]
     multiprocessing.set_forkserver_preload(modules)
     forkserver.ensure_running()
     # vLLM's CPU platform insists on `spawn`. Replaced before the engine's modules take the function by name.
