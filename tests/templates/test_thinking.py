@@ -109,6 +109,12 @@ THINKING = {  # a source, what is learnt with a thought, and without one
         "Two and two make four.\n[NOW ANSWER]\nFour.<|im_end|>",
         "\n[NOW ANSWER]\nFour.<|im_end|>",
     ),
+    "words of the last answer stand in the thought that its prompt opens": (  # Nemotron Nano 2
+        TURN + "\n{{ '<think>\n' if m.role == 'assistant' and loop.last }}{{ m.content.split('</think>')[-1] }}"
+        "<|im_end|>\n{% endfor %}" + ASKS + "<think>\n{% endif %}",
+        "Two and two make four.\n</think>\n\nFour.<|im_end|>",
+        "\n</think>\n\nFour.<|im_end|>",
+    ),
     "thoughts are a part of the content": (  # Ministral 3, Magistral
         TURN + "\n{% if m.content is string %}{{ m.content }}{% else %}{% for one in m.content %}"
         "{% if one.type == 'thinking' %}[THINK]{{ one.thinking }}[/THINK]{% else %}{{ one.text }}{% endif %}"
