@@ -206,7 +206,7 @@ class BoundTemplate:
         """
         rendered = self.rendered(conversations, train_on, reasoning)
         return [
-            replace(one, loss_mask=list(map(bool, one.loss_mask)))
+            replace(one, loss_mask=memoryview(bytes(one.loss_mask)).cast("?").tolist())
             for examples in self.examples(rendered, self.tokenized(rendered))
             for one in examples
         ]
