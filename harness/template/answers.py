@@ -149,8 +149,8 @@ class Answers:
             return None
         stem = self._thought_in(header)[0].rstrip() or header
         places = [match.start() for match in re.finditer(re.escape(stem), rendered[:at])]
-        found = (self._behind(turn, message, rendered[:place] + header, rendered) for place in reversed(places))
-        rests = [rest for rest in found if rest is not None]
+        behind = (self._behind(turn, message, rendered[:place] + header, rendered) for place in reversed(places))
+        rests = [rest for rest in behind if rest is not None]
         return next((rest for rest in rests if self._is_framed(message, rest)), next(iter(rests), None))
 
     def _is_framed(self, message: Mapping[str, Any], text: str) -> bool:
