@@ -41,17 +41,14 @@ class Ballots:
         seed: int,
         system_prompt: str = "",
         sampling: Mapping[str, Any],
-        annotator: str = "",
-        blind: bool = False,
-        turn: int = 0,
-        prompt_set: str = "",
-        prompt_id: str = "",
+        **about: Any,
     ) -> int:
         """Store a comparison that is about to be shown; return its id.
 
         Args:
             sides: two to four different variants, in the order in which `seed` drew them.
-            others: as the fields of a Ballot.
+            about: other fields of a Ballot: annotator, blind, turn, prompt_set, prompt_id, category, consent, replaces,
+                repeat_of.
 
         Raises:
             ValueError: for fewer or more sides, a variant on two of them, or a seed of more than 64 bits.
@@ -66,16 +63,7 @@ class Ballots:
             raise ValueError(f"the seed of a ballot is an integer of 64 bits, found {seed!r}")
         with _transaction(self._engine) as connection:
             return insert_ballot(
-                connection,
-                sides,
-                seed=seed,
-                system_prompt=system_prompt,
-                sampling=sampling,
-                annotator=annotator,
-                blind=blind,
-                turn=turn,
-                prompt_set=prompt_set,
-                prompt_id=prompt_id,
+                connection, sides, seed=seed, system_prompt=system_prompt, sampling=sampling, **about
             )
 
     def record(
@@ -88,6 +76,7 @@ class Ballots:
         *,
         first_token_s: float | None = None,
         seconds: float | None = None,
+        reveals: str = "",
     ) -> None:
         """Store the complete answer of one side; recorded again before the vote, it takes the earlier one's place.
 
@@ -104,7 +93,7 @@ class Ballots:
         with _transaction(self._engine) as connection:
             self._require_state(connection, ballot, "open")
             values = {"answer": storable(answer), "finish": finish, "tokens": tokens}
-            values |= {"first_token_s": first_token_s, "seconds": seconds}
+            values |= {"first_token_s": first_token_s, "seconds": seconds, "reveals": storable(reveals)}
             known = position in range(MAX_SIDES)
             if not known or connection.execute(sides.update().where(here).values(**values)).rowcount != 1:
                 raise ValueError(f"ballot {ballot} has no side at position {position}")
@@ -159,11 +148,11 @@ class Ballots:
             self._require_state(connection, ballot, "open", "voted", "revealed")
             connection.execute(ballots.update().where(ballots.c.id == ballot).values(state="revealed"))
 
-    def void(self, ballot: int) -> None:
-        """Close a ballot that cannot be judged, such as one with an answer that failed."""
+    def void(self, ballot: int, note: str = "") -> None:
+        """Close a ballot that cannot be judged, such as one with an answer that failed; `note` says why."""
         with _transaction(self._engine) as connection:
             self._require_state(connection, ballot, "open", "void")
-            connection.execute(ballots.update().where(ballots.c.id == ballot).values(state="void"))
+            connection.execute(ballots.update().where(ballots.c.id == ballot).values(state="void", note=note))
 
     def forget(self, annotator: str) -> int:
         """Delete every ballot of a person, with what was asked and answered; return their number."""
@@ -182,9 +171,13 @@ class Ballots:
 
     def __iter__(self) -> Iterator[Ballot]:
         """Return every ballot, oldest first."""
+        return iter(self.matching())
+
+    def matching(self, **values: Any) -> list[Ballot]:
+        """Return the ballots whose fields have these values, as in `matching(annotator="ada")`, oldest first."""
+        conditions = [ballots.c[name] == storable(value) for name, value in values.items()]
         with _transaction(self._engine) as connection:
-            everything = list(_read(connection, sqlalchemy.true()))
-        return iter(everything)
+            return list(_read(connection, sqlalchemy.and_(sqlalchemy.true(), *conditions)))
 
     def __len__(self) -> int:
         with _transaction(self._engine) as connection:
@@ -273,19 +266,16 @@ def _read(connection: Any, condition: Any) -> Iterator[Ballot]:
         sides.select().where(sides.c.ballot.in_(wanted)).order_by(sides.c.ballot, sides.c.position)
     )
     for row in rows.mappings():
-        fields = ("variant", "recipe_sha256", "messages", "answer", "finish", "tokens", "first_token_s", "seconds")
-        side = Side(**{field: row[field] for field in fields}, identity=row["identity"] or {})
-        sides_of.setdefault(row["ballot"], []).append(side)
+        values = {name: row[name] for name in Side.__dataclass_fields__}
+        sides_of.setdefault(row["ballot"], []).append(Side(**values | {"identity": row["identity"] or {}}))
     for row in ballot_rows:
         verdict = None if row["verdict"] is None else Verdict(row["verdict"], row["best"])
         created_at = row["created_at"]
         if created_at.tzinfo is None:  # SQLite keeps no time zone; what was written is UTC
             created_at = created_at.replace(tzinfo=datetime.UTC)
-        yield Ballot(
-            row["id"], created_at, tuple(sides_of[row["id"]]), row["seed"], row["system_prompt"], row["sampling"],
-            row["annotator"], row["state"], verdict, bool(row["blind"]), row["turn"], row["prompt_set"],
-            row["prompt_id"], tuple(row["reasons"] or ()), row["latency_s"],
-        )  # fmt: skip
+        kept = {name: row[name] for name in Ballot.__dataclass_fields__ if name not in ("sides", "verdict", "created_at")}
+        kept |= {"blind": bool(row["blind"]), "reasons": tuple(row["reasons"] or ())}
+        yield Ballot(**kept, created_at=created_at, sides=tuple(sides_of[row["id"]]), verdict=verdict)
 
 
 def _with_driver(url: str) -> str:

@@ -214,8 +214,9 @@ def test_a_person_is_forgotten_and_nobody_else(ballots):
     assert ballots.forget("ada") == 0
 
 
-def test_version_2_is_brought_up_to_date(database):
-    """Its ballots were of named variants; what it did not keep is unknown."""
+@pytest.mark.parametrize("version", [2, 3])
+def test_older_versions_are_brought_up_to_date(database, version):
+    """Ballots of version 2 were of named variants; what a version did not keep is unknown."""
     id = opened(Ballots(database))
     Ballots(database).vote(id, ALPHA)
     url = database if "://" in database else f"sqlite:///{database}"
@@ -223,15 +224,17 @@ def test_version_2_is_brought_up_to_date(database):
     with engine.begin() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("DROP VIEW judged_ballots")
-        for table, columns in ADDED.items():
+        added = [pair for since, tables in ADDED.items() if since > version for pair in tables.items()]
+        for table, columns in added:
             for column in columns:
                 connection.exec_driver_sql(f"ALTER TABLE {table} DROP COLUMN {column}")
-        connection.exec_driver_sql("UPDATE schema_version SET version = 2")
+        connection.exec_driver_sql(f"UPDATE schema_version SET version = {version}")
     for _ in range(2):
         (kept,) = Ballots(database)
         assert (kept.verdict, kept.blind, kept.turn, list(kept.reasons), kept.latency_s) == (ALPHA, False, 0, [], None)
         assert kept.sides[1] == Side("alpha", "f" * 64, ASKED, "answer 1", "stop", 3)
-    Ballots(database).open(SIDES, seed=0, sampling={}, blind=True)
+    new = Ballots(database).open(SIDES, seed=0, sampling={}, blind=True, category="law", replaces=id)
+    assert (Ballots(database)[new].category, Ballots(database)[new].replaces) == ("law", id)
 
 
 @pytest.mark.parametrize("finish", ["", "error", "stopped", None])
