@@ -71,12 +71,22 @@ class Limits:
 
 
 class Delta(NamedTuple):
-    """A piece of an answer that streams. `completion_tokens` comes once, at its end."""
+    """A piece of an answer that streams. `completion_tokens` comes once, at its end.
+
+    `calls` are pieces of calls of tools: the call's number, and more of its name and arguments.
+    """
 
     text: str
     finish: str | None
     completion_tokens: int | None
     reasoning: str = ""
+    calls: tuple[tuple[int, str, str], ...] = ()
+
+
+def _calls(delta: Any) -> tuple[tuple[int, str, str], ...]:
+    """Return the pieces of calls in a piece of an answer."""
+    pieces = [(call.index, call.function) for call in delta.tool_calls or () if call.function is not None]
+    return tuple((number, piece.name or "", piece.arguments or "") for number, piece in pieces)
 
 
 def _thoughts(delta: Any) -> str:
@@ -201,11 +211,16 @@ class Client:
                 async for chunk in stream:
                     tokens = chunk.usage.completion_tokens if chunk.usage is not None else None
                     choices = [
-                        (choice.delta.content or "", choice.finish_reason, _thoughts(choice.delta))
+                        (
+                            choice.delta.content or "",
+                            choice.finish_reason,
+                            _thoughts(choice.delta),
+                            _calls(choice.delta),
+                        )
                         for choice in chunk.choices
                     ]
-                    for text, finish, thoughts in choices or [("", None, "")]:
-                        yield Delta(text, finish, tokens, thoughts)
+                    for text, finish, thoughts, calls in choices or [("", None, "", ())]:
+                        yield Delta(text, finish, tokens, thoughts, calls)
         except openai.APIStatusError as error:
             reply = _reply(error)
             raise EndpointError(f"{self.where} refused the request: {reply}", error.status_code, reply) from None

@@ -48,8 +48,8 @@ class Ballot:
     cannot be judged. `sampling` has the settings with which all sides were asked. On a `blind` one the person does not
     see the variants' names before the verdict. `turn` is the number of the question in its conversation, from 0;
     `prompt_set` and `prompt_id` name a question that was not the person's own. `reasons` are what the person ticked
-    beside the verdict, and `latency_s` the time from the answers' end to the verdict. `category` is that of the question,
-    and `consent` the hash of the text that the person agreed to.
+    beside the verdict, and `latency_s` the time from the answers' end to the verdict. `category` is that of the
+    question, and `consent` the hash of the text that the person agreed to.
 
     `replaces` is the ballot whose question was asked again or edited. `repeat_of` is the one whose answers are shown
     again, to see how far people agree. `note` says why a void one is void.

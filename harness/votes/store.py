@@ -62,9 +62,7 @@ class Ballots:
         if not isinstance(seed, int) or seed not in INTEGERS:
             raise ValueError(f"the seed of a ballot is an integer of 64 bits, found {seed!r}")
         with _transaction(self._engine) as connection:
-            return insert_ballot(
-                connection, sides, seed=seed, system_prompt=system_prompt, sampling=sampling, **about
-            )
+            return insert_ballot(connection, sides, seed=seed, system_prompt=system_prompt, sampling=sampling, **about)
 
     def record(
         self,
@@ -273,7 +271,9 @@ def _read(connection: Any, condition: Any) -> Iterator[Ballot]:
         created_at = row["created_at"]
         if created_at.tzinfo is None:  # SQLite keeps no time zone; what was written is UTC
             created_at = created_at.replace(tzinfo=datetime.UTC)
-        kept = {name: row[name] for name in Ballot.__dataclass_fields__ if name not in ("sides", "verdict", "created_at")}
+        kept = {
+            name: row[name] for name in Ballot.__dataclass_fields__ if name not in ("sides", "verdict", "created_at")
+        }
         kept |= {"blind": bool(row["blind"]), "reasons": tuple(row["reasons"] or ())}
         yield Ballot(**kept, created_at=created_at, sides=tuple(sides_of[row["id"]]), verdict=verdict)
 
