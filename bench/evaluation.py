@@ -1,10 +1,12 @@
 """Base and four adapters on three tasks: `harness evaluate` through one engine, and lm-eval's command line five times.
 
-    python bench/evaluation.py [MODEL] [--items N] [--into FILE]
+    python bench/evaluation.py [MODEL] [--items N] [--shots N] [--into FILE]
 
-The tasks are local: a multiple choice, a text's likelihood, and generated answers. lm-eval runs `hf` with `peft`, in
-the same dtype, with the fastest of a few batch sizes, each tried once before. Beside that, the requests of our run are
-sent to the same engine by nothing but its client: the difference is what the harness adds. Run it on an idle machine.
+The tasks are local: a multiple choice, a text's likelihood, and generated answers; the first and the last are asked
+with `--shots` examples before each question. lm-eval runs `hf` with `peft`, in the same dtype, with the fastest of a
+few batch sizes, each tried once before. Beside that, the requests of our run are sent to the same engine by nothing but
+its client: that is the limit, and the difference is what the harness adds. Run it on an idle machine. A file has one
+measurement for each model and number of shots.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -47,6 +49,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, nargs="?", default=REAL_MODEL, help="a model folder with a chat template")
     parser.add_argument("--items", type=int, default=24, help="of each task")
+    parser.add_argument("--shots", type=int, default=5, help="examples before each question, as turns")
     parser.add_argument("--into", type=Path, default=RESULTS, help="where the figures go")
     options = parser.parse_args()
     if not (options.model / "config.json").is_file():
@@ -55,7 +58,7 @@ def main() -> None:
     began = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        tasks = write_tasks(folder / "tasks", options.items)
+        tasks = write_tasks(folder / "tasks", options.items, options.shots)
         adapters = [write_adapter(model, folder / f"adapter-{number}", number) for number in range(1, ADAPTERS + 1)]
         ours = evaluate(model, adapters, tasks, folder)
         theirs = lm_eval_runs(model, adapters, tasks, folder)
@@ -64,6 +67,7 @@ def main() -> None:
         "model": model.name,
         "dtype": DTYPE,
         "tasks": dict.fromkeys(METRICS, options.items),
+        "shots": options.shots,
         "variants": 1 + ADAPTERS,
         "cores": len(os.sched_getaffinity(0)),
         "machine": platform.processor() or platform.machine(),
@@ -73,15 +77,32 @@ def main() -> None:
         "ratio_of_wall_time": round(ours["seconds"] / total, 3),
         "overhead_over_bare_engine": round(ours["asking_seconds"] / ours["bare_seconds"] - 1, 3),
     }
-    text = json.dumps(figures, indent=1)
-    print(text)
-    options.into.write_text(text + "\n")
+    print(json.dumps(figures, indent=1))
+    kept = json.loads(options.into.read_text()) if options.into.is_file() else {}
+    kept[f"{model.name}, {options.shots} shots"] = figures
+    options.into.write_text(json.dumps(kept, indent=1) + "\n")
 
 
-def write_tasks(folder: Path, items: int) -> Path:
+def write_tasks(folder: Path, items: int, shots: int) -> Path:
     """Write three tasks of sums and sentences; what is right does not matter for the time."""
     folder.mkdir()
-    rows = [
+    for name, numbers in {"rows": range(items), "examples": range(items, items + shots)}.items():
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in _rows(numbers)))
+    empty = "''"
+    for kind, metrics in METRICS.items():
+        is_text = kind == "loglikelihood_rolling"
+        (folder / f"{kind}.yaml").write_text(
+            f"task: fruit_{kind}\ndataset_path: json\n"
+            f"dataset_kwargs: {{data_files: {{test: {folder}/rows.jsonl, examples: {folder}/examples.jsonl}}}}\n"
+            f"test_split: test\nfewshot_split: examples\nfewshot_config: {{sampler: first_n}}\n"
+            f"num_fewshot: {0 if is_text else shots}\n"
+            f"output_type: {kind}\ndoc_to_text: {empty if is_text else 'question'}\n{metrics}"
+        )
+    return folder
+
+
+def _rows(numbers: Iterable[int]) -> list[dict[str, Any]]:
+    return [
         {
             "id": str(number),
             "question": f"A basket holds {number + 3} apples and {number % 7 + 2} pears. How many pieces of fruit is "
@@ -92,17 +113,8 @@ def write_tasks(folder: Path, items: int) -> Path:
             "text": f"On day {number} the harbour was quiet. {number % 9 + 2} boats lay at the quay, and the keeper of "
             f"the light counted them twice before he wrote the number into his book and went up to sleep.",
         }
-        for number in range(items)
+        for number in numbers
     ]
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    for kind, metrics in METRICS.items():
-        asked = "''" if kind == "loglikelihood_rolling" else "question"
-        (folder / f"{kind}.yaml").write_text(
-            f"task: fruit_{kind}\ndataset_path: json\n"
-            f"dataset_kwargs: {{data_files: {{test: {folder}/rows.jsonl}}}}\n"
-            f"test_split: test\noutput_type: {kind}\ndoc_to_text: {asked}\n{metrics}"
-        )
-    return folder
 
 
 def write_adapter(model: Path, folder: Path, seed: int) -> Path:
@@ -161,7 +173,7 @@ def overhead(model: Path, adapters: Sequence[Path], tasks: Path) -> dict[str, An
         for one in resolve_variants(names, tasks.parent / "runs", plugins)
     )
     options = LmEvalOptions(tasks=tuple(f"fruit_{kind}" for kind in METRICS), include_path=str(tasks))
-    choice: Choice = choose(variants, {}, plugins, "engine")
+    choice: Choice = choose(variants, {"lm_eval": EVALUATION.needed(options)}, plugins, "engine")
     context, owner = EvaluationContext(None, plugins), plugins.evaluations.owner("lm_eval")
     with rounds(variants, choice, plugins, waiting) as parts:
         backends = next(parts)

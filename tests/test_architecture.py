@@ -133,12 +133,12 @@ def tuned_on_rows(tmp_path: Path, tiny_model: Path) -> Callable[..., list[Passed
         import torch
         from harness_tuning.learner import Learner
         from harness_tuning.optimizer import MasterAdamW
-        from harness_tuning.policy import ModelPolicy
         from harness_tuning.sources import Epochs
         from harness_tuning.world import World
 
         from harness.data.cache.store import cached_data
         from harness.model.load import load_model
+        from harness.model.policy import ModelPolicy
         from harness.model.templates import bind_template
         from harness.recipe import load_recipe
 

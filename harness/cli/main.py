@@ -6,10 +6,10 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -18,6 +18,9 @@ from harness.cli.context import Context
 from harness.cli.lazy import LazyGroup
 from harness.errors import Ended, HarnessError
 from harness.extras import OPENMP_SPINS
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 
 class HarnessGroup(LazyGroup):
@@ -53,7 +56,9 @@ def _context(ctx: click.Context) -> Context:
     """Return the shared context; `--help` asks for the commands before the root's own callback has run."""
     if not isinstance(ctx.obj, Context):
         ctx.obj = Context(
-            runs_folder=Path(ctx.params.get("runs") or "runs"), plugin_files=tuple(ctx.params.get("plugin") or ())
+            runs_folder=Path(ctx.params.get("runs") or "runs"),
+            plugin_files=tuple(ctx.params.get("plugin") or ()),
+            entries=ctx.obj,
         )
     return ctx.obj
 
@@ -96,13 +101,18 @@ def cli(ctx: click.Context, plugin: tuple[Path, ...], runs: Path) -> None:
     _context(ctx)
 
 
-def main(arguments: list[str] | None = None) -> Any:
-    """Run the command. A user's mistake prints one message and exits 1; ours shows its traceback."""
+def main(arguments: list[str] | None = None, entries: Sequence[EntryPoint] | None = None) -> Any:
+    """Run the command. A user's mistake prints one message and exits 1; ours shows its traceback.
+
+    Args:
+        arguments: the words after `harness`. [default: this process's]
+        entries: the entry points of the plugins to load. [default: the installed ones, and those of pyproject.toml]
+    """
     os.environ.setdefault(*OPENMP_SPINS)
     ours = threading.current_thread() is threading.main_thread()  # others may not handle signals
     before = signal.signal(signal.SIGTERM, _end) if ours else None
     try:
-        return cli.main(args=arguments, prog_name="harness", standalone_mode=True)
+        return cli.main(args=arguments, prog_name="harness", standalone_mode=True, obj=entries)
     except HarnessError as error:
         click.secho("error: ", fg="red", bold=True, nl=False, err=True)
         click.echo(str(error), err=True)

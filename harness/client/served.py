@@ -28,6 +28,7 @@ from harness.contract import Endpoint
 from harness.contract.backends import Answer, Capability, Identity, Request, Scorer
 from harness.nouns import Message, Remote
 
+SCORED = "harness_scored"  # tells our engine how many of a prompt's last tokens are scored; others pass it over
 _TOOL = {"type": "function", "function": {"name": "now", "description": "The time.", "parameters": {"type": "object"}}}
 
 
@@ -107,8 +108,9 @@ class HttpBackend(Scorer):
         sampling = request.sampling
         if request.scored:
             assert request.messages is None and not isinstance(request.prompt, str), "scored ids follow given ids"
-            return "/completions", scoring_body(self.model, (*request.prompt, *request.scored))
-        body: dict[str, Any] = {
+            body = scoring_body(self.model, (*request.prompt, *request.scored))
+            return "/completions", body | {"vllm_xargs": {SCORED: len(request.scored)}}
+        body = {
             "model": self.model,
             "max_tokens": sampling.max_tokens,
             "temperature": sampling.temperature,

@@ -67,7 +67,8 @@ class Evaluation:
     the metrics of which less is better. Or `run(backend, options, context)` does all of this itself and yields one
     Result a task; `requests(backend, options, context)` then yields what it will ask of any backend with this template,
     so that all variants can be asked at once, and a person can look at it first. `needs` are the capabilities without
-    which a Backend is refused, or a function of the options that returns them.
+    which a Backend is refused, or a function of the options that returns them. `asks` is False for one that asks no
+    model anything: none is loaded for it, and its `run` gets a Backend that has a name and an identity only.
 
     `texts(options, context)` yields (id, text) of each item, question and answer; further texts of an item have the
     same id. `data.decontaminate` compares the training data with them.
@@ -83,6 +84,7 @@ class Evaluation:
     needs: tuple[Capability, ...] | Callable[[Any], tuple[Capability, ...]] = ()
     lower_is_better: tuple[str, ...] = ()
     requests: Callable[[Backend, Any, EvaluationContext], Iterable[Request]] | None = None
+    asks: bool = True
 
     def needed(self, options: Any) -> tuple[Capability, ...]:
         """Return the capabilities that a measurement with these options needs."""
@@ -98,6 +100,8 @@ def check_evaluation(evaluation: Evaluation) -> None:
         require_functions(evaluation, run="backend, options, context")
     else:
         require_functions(evaluation, items="options, context", score="item, answers")
+    if not evaluation.asks and (has_items or evaluation.requests is not None):
+        raise PluginError(f"{evaluation.name!r} asks nothing, and so has a `run`, without `items` and `requests`")
     if evaluation.requests is not None:
         require_functions(evaluation, requests="backend, options, context")
     if callable(evaluation.needs):

@@ -17,7 +17,8 @@ class Kind:
     `checker` is a function of the same module that raises PluginError for a declaration that would fail when it is
     used. The module is imported when something is registered. With `default`, a recipe may omit the kind: a
     first-party plugin registers one with `default=True`. `section` is the place of the recipe's section that gets the
-    options of what is registered, and whose keys these cannot be.
+    options of what is registered, and whose keys these cannot be. `where` are the keys of a recipe under which a name
+    stands, with `[]` for a list: `data.train[].dataset`.
     """
 
     name: str
@@ -27,6 +28,12 @@ class Kind:
     checker: str | None = None
     default: bool = False
     section: str | None = None
+    where: str = ""
+
+    @property
+    def key(self) -> str:
+        """The key of the section that holds a name: `dataset` in `data: {train: [{dataset: NAME}]}`."""
+        return self.where.rpartition(".")[2]
 
     @property
     def hook(self) -> str:
@@ -66,6 +73,7 @@ KINDS = (
         "each dataset",
         "check_dataset",
         section="harness.recipe.schema:DataSource",
+        where="data.train[].dataset",
     ),
     Kind(
         "shape",
@@ -81,6 +89,7 @@ KINDS = (
         "each cleaning step that `data.clean` can name",
         "check_filter",
         section="harness.recipe.schema:CleanStep",
+        where="data.clean[].filter",
     ),
     Kind(
         "template",
@@ -90,6 +99,7 @@ KINDS = (
         "check_template",
         default=True,
         section="harness.recipe.schema:TemplateSpec",
+        where="template.name",
     ),
     Kind(
         "objective",
@@ -99,6 +109,7 @@ KINDS = (
         "check_objective",
         default=True,
         section="harness.recipe.schema:ObjectiveSpec",
+        where="tune.objective.name",
     ),
     Kind(
         "method",
@@ -108,6 +119,7 @@ KINDS = (
         "check_method",
         default=True,
         section="harness.recipe.schema:MethodSpec",
+        where="tune.method.name",
     ),
     Kind(
         "evaluation",
@@ -116,6 +128,7 @@ KINDS = (
         "each evaluation",
         "check_evaluation",
         section="harness.recipe.schema:EvaluateSpec",
+        where="evaluate[].evaluation",
     ),
     Kind(
         "engine",
@@ -125,6 +138,7 @@ KINDS = (
         "check_engine",
         default=True,
         section="harness.recipe.schema:ServeSpec",
+        where="serve.engine",
     ),
     Kind(
         "tracker",
@@ -133,6 +147,7 @@ KINDS = (
         "each tracker that a recipe can switch on by name",
         "check_tracker",
         section="harness.recipe.schema:TrackSpec",
+        where="track[].tracker",
     ),
     Kind("command", "commands", "click:Command", "each click command to add to `harness`"),
 )

@@ -23,7 +23,7 @@ class Template:
     `control_tokens` are the ones that it writes, besides bos and eos; the tokenizer must have them. `takes_system`,
     `takes_tools` and `takes_turns` say if it has a place for system prompts, tools and more than one exchange; with
     None, its trial decides. `tool_parser` is vLLM's name for the parser of its tool calls, or a function that derives
-    the name from the source. `default` selects it in recipes that name none; first-party only.
+    the name from the text of a call. `default` selects it in recipes that name none; first-party only.
     """
 
     name: str

@@ -158,7 +158,7 @@ class KeptBackend(Scorer):
             times[plain] += 1
             kept = None if self.again and key not in self._fresh else self.journal.get(key)
             if kept is None:
-                missing.append((index, key, request))
+                missing.append((index, key, _seeded(request, key)))
             else:
                 self.progress(0, 1)
                 yield index, kept
@@ -200,6 +200,14 @@ def innermost(backend: Backend) -> Backend:
     while isinstance(backend, KeptBackend):
         backend = backend.inner
     return backend
+
+
+def _seeded(request: Request, key: str) -> Request:
+    """Return a request that is sampled with a seed of its own: after a kill it is answered as it would have been."""
+    sampling = request.sampling
+    if request.scored or sampling.temperature == 0 or sampling.seed is not None:
+        return request
+    return dataclasses.replace(request, sampling=dataclasses.replace(sampling, seed=int(key[:7], 16)))
 
 
 def _content(request: Request) -> list[Any]:

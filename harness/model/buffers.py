@@ -23,5 +23,6 @@ class Buffers(threading.local):
         size = math.prod(shape)
         buffer = self._of.get((name, dtype))
         if buffer is None or len(buffer) < size:
-            buffer = self._of[name, dtype] = torch.empty(size, dtype=dtype)
+            with torch.inference_mode(False):  # else it could not be written to outside, after an answer was sampled
+                buffer = self._of[name, dtype] = torch.empty(size, dtype=dtype)
         return buffer[:size].view(shape)

@@ -1,13 +1,14 @@
 /* Functions of a decoder layer on bfloat16, each in one pass over memory; kernels.py compiles and describes them.
 
-   Numbers are rounded to bfloat16 where transformers rounds them, and summed in float32. Rows are shared out to threads;
-   each is computed by one thread in one order, so that results do not depend on the number of threads. */
+   Numbers are rounded to bfloat16 where transformers rounds them, and summed in float32. Rows are shared out to `threads`
+   threads; each is computed by one thread in one order, so that results do not depend on the number of threads. */
 
 #include <stdint.h>
 #include <math.h>
 
 typedef uint16_t bf16;
 typedef int64_t i64;
+#define FEW 16384 /* numbers for which no second thread is woken */
 #define EACH(i, count) _Pragma("omp simd") for (i64 i = 0; i < (count); i++)
 
 typedef union { float number; uint32_t bits; } word;
@@ -43,8 +44,9 @@ static inline float exponential(float x) {
 static inline float sigmoid(float x) { return 1.0f / (1.0f + exponential(-x)); }
 
 /* y = scale * x / rms(x), [n, h]; with `early` the quotient is rounded before it is scaled. */
-void rms_norm(const bf16 *x, const float *scale, bf16 *y, float *inverse, i64 n, i64 h, float eps, int early) {
-#pragma omp parallel for
+void rms_norm(const bf16 *x, const float *scale, bf16 *y, float *inverse, i64 n, i64 h, float eps, int early,
+              int threads) {
+#pragma omp parallel for num_threads(threads) if (n * h > FEW)
     for (i64 row = 0; row < n; row++) {
         const bf16 *from = x + row * h;
         bf16 *to = y + row * h;
@@ -61,8 +63,8 @@ void rms_norm(const bf16 *x, const float *scale, bf16 *y, float *inverse, i64 n,
 }
 
 void rms_norm_backward(const bf16 *grad, const bf16 *x, const float *scale, const float *inverse, bf16 *out, i64 n, i64 h,
-                       int early) {
-#pragma omp parallel for
+                       int early, int threads) {
+#pragma omp parallel for num_threads(threads) if (n * h > FEW)
     for (i64 row = 0; row < n; row++) {
         const bf16 *g = grad + row * h, *from = x + row * h;
         bf16 *to = out + row * h;
@@ -82,8 +84,8 @@ void rms_norm_backward(const bf16 *grad, const bf16 *x, const float *scale, cons
 }
 
 /* y = silu(gate) * up, [n, h]; the rows of gate and up begin `step` numbers apart. */
-void swiglu(const bf16 *gate, const bf16 *up, bf16 *y, i64 n, i64 h, i64 gate_step, i64 up_step) {
-#pragma omp parallel for
+void swiglu(const bf16 *gate, const bf16 *up, bf16 *y, i64 n, i64 h, i64 gate_step, i64 up_step, int threads) {
+#pragma omp parallel for num_threads(threads) if (n * h > FEW)
     for (i64 row = 0; row < n; row++)
         EACH(i, h) {
             float z = wide(gate[row * gate_step + i]);
@@ -92,8 +94,8 @@ void swiglu(const bf16 *gate, const bf16 *up, bf16 *y, i64 n, i64 h, i64 gate_st
 }
 
 void swiglu_backward(const bf16 *grad, const bf16 *gate, const bf16 *up, bf16 *of_gate, bf16 *of_up, i64 n, i64 h,
-                     i64 gate_step, i64 up_step) {
-#pragma omp parallel for
+                     i64 gate_step, i64 up_step, int threads) {
+#pragma omp parallel for num_threads(threads) if (n * h > FEW)
     for (i64 row = 0; row < n; row++)
         EACH(i, h) {
             float g = wide(grad[row * h + i]), z = wide(gate[row * gate_step + i]), s = sigmoid(z);
@@ -104,9 +106,10 @@ void swiglu_backward(const bf16 *grad, const bf16 *gate, const bf16 *up, bf16 *o
 }
 
 /* Rotary embedding of x [n, heads, d] by the angles of its position, [n or one of `period`, d]; back: its gradient. */
-void rotary(const bf16 *x, const bf16 *cosine, const bf16 *sine, bf16 *y, i64 n, i64 period, i64 heads, i64 d, int back) {
+void rotary(const bf16 *x, const bf16 *cosine, const bf16 *sine, bf16 *y, i64 n, i64 period, i64 heads, i64 d, int back,
+            int threads) {
     i64 half = d / 2;
-#pragma omp parallel for
+#pragma omp parallel for num_threads(threads) if (n * heads * d > FEW)
     for (i64 row = 0; row < n * heads; row++) {
         const bf16 *c = cosine + row / heads % period * d, *s = sine + row / heads % period * d, *from = x + row * d;
         bf16 *to = y + row * d;
@@ -121,8 +124,8 @@ void rotary(const bf16 *x, const bf16 *cosine, const bf16 *sine, bf16 *y, i64 n,
 }
 
 /* Softmax of scores [rows, keys] where row i sees the first `first + i % queries + 1` keys; 0 for the others. */
-void causal_softmax(float *scores, bf16 *out, i64 rows, i64 keys, i64 queries, i64 first) {
-#pragma omp parallel for schedule(static, 16)
+void causal_softmax(float *scores, bf16 *out, i64 rows, i64 keys, i64 queries, i64 first, int threads) {
+#pragma omp parallel for num_threads(threads) if (rows * keys > FEW) schedule(static, 16)
     for (i64 row = 0; row < rows; row++) {
         float *from = scores + row * keys;
         bf16 *to = out + row * keys;
@@ -139,8 +142,8 @@ void causal_softmax(float *scores, bf16 *out, i64 rows, i64 keys, i64 queries, i
 }
 
 /* log softmax(logits [n, v])[target] and minus its gradient: softmax(logits), less 1 at the target. */
-void target_logprobs(const bf16 *logits, const i64 *target, float *logprobs, bf16 *minus, i64 n, i64 v) {
-#pragma omp parallel for
+void target_logprobs(const bf16 *logits, const i64 *target, float *logprobs, bf16 *minus, i64 n, i64 v, int threads) {
+#pragma omp parallel for num_threads(threads) if (n * v > FEW)
     for (i64 row = 0; row < n; row++) {
         const bf16 *from = logits + row * v;
         bf16 *to = minus + row * v;

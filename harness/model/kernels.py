@@ -1,9 +1,10 @@
-"""Functions of a decoder layer on bfloat16 on a CPU, from kernels.c: each makes one pass where torch makes several.
+"""Functions of a decoder layer on bfloat16: each makes one pass over memory where torch makes several.
 
-The machine's C compiler makes a library of them at their first use, which is kept in the cache folder. SwiGLU, softmax
-and log-probabilities are compared with torch's own functions then; norms and rotary embeddings with the model's, by
-those who put them there. `why_not` says why a machine computes without them. They are torch operators, so that
-profilers see them and empty tensors run through them.
+On a CPU they are those of kernels.c: the machine's C compiler makes a library of them at their first use, which is kept
+in the cache folder. On a GPU they are those of triton_kernels.py. SwiGLU, softmax and log-probabilities are compared
+with torch's own functions at the first use; norms and rotary embeddings with the model's, by those who put them there.
+`why_not` says why a device computes without them. They are torch operators, so that profilers see them and empty
+tensors run through them.
 
 Shapes: n rows, h numbers of a row; all contiguous, where nothing else is said.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import math
 import os
 import platform
@@ -21,6 +23,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -34,31 +37,76 @@ from harness.files import cache_folder
 SOURCE = Path(__file__).with_name("kernels.c")
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 COMPILE_S = 120
-SWITCH = "HARNESS_KERNELS"  # an environment variable: off until every batch of every objective agrees with torch
+SWITCH = "HARNESS_KERNELS"  # an environment variable: 0 turns them off
+ON_GPU = ("rms_norm", "rms_norm_backward", "swiglu", "swiglu_backward", "rotary", "target_logprobs")
 LARGEST_DIFFERENCE = 2e-4  # relative, of all numbers together: below what one more rounding to bfloat16 makes (1e-3)
 
+CPU = torch.device("cpu")
+
 _operators = torch.library.Library("harness", "DEF")
+_left_out: list[str] = []  # why this process computes without them, where it could
+
+
+def leave_out(reason: str | None) -> None:
+    """Compute without the kernels from here on, for a reason; with them again where there is none."""
+    _left_out[:] = [] if reason is None else [reason]
+
+
+def why_not(device: torch.device = CPU) -> str | None:
+    """Return why this process computes without the kernels on a device; None where it has them.
+
+    Compiles them at the first call.
+    """
+    if os.environ.get(SWITCH) == "0":
+        return f"{SWITCH}=0 turns the kernels off"
+    if device.type not in ("cpu", "cuda"):
+        return f"written for CPUs and CUDA, and this is {device.type}"
+    return _left_out[0] if _left_out else (_why_not_here() if device.type == "cpu" else _why_not_on_gpu())
 
 
 @functools.cache
-def why_not() -> str | None:
-    """Return why this machine computes without the kernels; None where it has them. Compiles them at the first call."""
-    if os.environ.get(SWITCH) != "1":
-        return f"they are on trial: {SWITCH}=1 turns them on"
+def _why_not_here() -> str | None:
+    """Return why this machine has no kernels; None where they are compiled and are torch's functions."""
     if not sys.platform.startswith("linux"):
         return f"written for Linux, and this is {platform.system()}"
     if shutil.which(_compiler()) is None:
         return f"there is no C compiler {_compiler()!r} here: install gcc"
     try:
-        worst = max(_differences().items(), key=lambda pair: pair[1])
+        with ThreadPoolExecutor(1) as apart:  # modes are of a thread: some change every function of torch
+            differences = apart.submit(_differences, torch.device("cpu")).result()
+        worst = max(differences.items(), key=lambda pair: pair[1])
+    except subprocess.CalledProcessError as error:
+        return f"{_compiler()} cannot compile them: {_first_complaint(error)}"
     except (OSError, subprocess.SubprocessError, AttributeError) as error:
-        return f"{_compiler()} cannot compile them: {first_line(error)}"
+        return f"they cannot be compiled: {first_line(error)}"
+    return None if worst[1] <= LARGEST_DIFFERENCE else f"{worst[0]} differs from torch by {worst[1]:.2g}"
+
+
+@functools.cache
+def _why_not_on_gpu() -> str | None:
+    """Return why the GPU has no kernels; None where they are compiled and are torch's functions."""
+    if importlib.util.find_spec("triton") is None:
+        return "there is no Triton here, which comes with PyTorch's builds for GPUs"
+    try:
+        on_gpu = importlib.import_module("harness.model.triton_kernels")
+        for name in ON_GPU:
+            _operators.impl(name, getattr(on_gpu, name), "CUDA")
+        with ThreadPoolExecutor(1) as apart:
+            differences = apart.submit(_differences, torch.device("cuda")).result()
+        worst = max(differences.items(), key=lambda pair: pair[1])
+    except Exception as error:  # whatever Triton says where it has no compiler, or does not know the GPU
+        return f"Triton cannot compile them: {first_line(error)}"
     return None if worst[1] <= LARGEST_DIFFERENCE else f"{worst[0]} differs from torch by {worst[1]:.2g}"
 
 
 def compiled(x: Tensor) -> bool:
-    """Return True for a tensor that the kernels compute with."""
-    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and why_not() is None
+    """Return True for a tensor that the kernels compute with: no part of one that is spread over processes."""
+    return x.dtype == torch.bfloat16 and not hasattr(x, "device_mesh") and why_not(x.device) is None
+
+
+def _first_complaint(error: subprocess.CalledProcessError) -> str:
+    lines = error.stderr.decode(errors="replace").splitlines()
+    return next((line.strip() for line in lines if line.strip()), f"exit code {error.returncode}")
 
 
 def _compiler() -> str:
@@ -90,17 +138,42 @@ def _processor() -> bytes:
     return b"".join(sorted({line for line in lines if line.startswith((b"model name", b"flags", b"Features"))}))
 
 
-def _call(name: str, *args: Tensor | int | float | bool) -> None:
-    """Call a kernel with pointers to tensors, 64-bit integers, floats, and truths as integers."""
-    getattr(_library(), name)(*map(_as_c, args))
+# What each kernel takes before the number of threads: pointers to bfloat16 (b), to rows of it that may lie apart (r),
+# to float32 (f) and int64 (l), 64-bit integers (i), floats (x) and truths (t).
+SIGNATURES = {
+    "rms_norm": "bfbfiixt",
+    "rms_norm_backward": "bbffbiit",
+    "swiglu": "rrbiiii",
+    "swiglu_backward": "brrbbiiii",
+    "rotary": "bbbbiiiit",
+    "causal_softmax": "fbiiii",
+    "target_logprobs": "blfbii",
+}
+POINTERS = {"b": torch.bfloat16, "r": torch.bfloat16, "f": torch.float32, "l": torch.int64}
+NUMBERS: dict[str, Callable[[Any], Any]] = {"i": ctypes.c_int64, "x": ctypes.c_float, "t": ctypes.c_int}
 
 
-def _as_c(value: Tensor | int | float | bool) -> Any:
-    if isinstance(value, Tensor):
-        return ctypes.c_void_p(value.data_ptr())
-    if isinstance(value, bool):
-        return ctypes.c_int(value)
-    return ctypes.c_float(value) if isinstance(value, float) else ctypes.c_int64(value)
+def _call(name: str, *args: Tensor | float) -> None:
+    """Call a kernel with as many threads as torch has. Raises ValueError for a tensor that it would read wrongly."""
+    values = [_as_c(name, kind, value) for kind, value in zip(SIGNATURES[name], args, strict=True)]
+    getattr(_library(), name)(*values, ctypes.c_int(torch.get_num_threads()))
+
+
+def _as_c(name: str, kind: str, value: Tensor | float) -> Any:
+    if not isinstance(value, Tensor):
+        return NUMBERS[kind](value)
+    whole = value.stride(-1) == 1 or value.numel() <= 1 if kind == "r" else value.is_contiguous()
+    if value.dtype != POINTERS[kind] or not whole:
+        raise ValueError(
+            f"{name}: {value.dtype} {[*value.shape]} with strides {value.stride()}, where it takes {kind!r}"
+        )
+    return ctypes.c_void_p(value.data_ptr())
+
+
+def _expect(name: str, is_right: bool, *tensors: Tensor) -> None:
+    """Raise ValueError, with the shapes, where tensors do not go together."""
+    if not is_right:
+        raise ValueError(f"{name}: tensors of {' and '.join(str(list(tensor.shape)) for tensor in tensors)}")
 
 
 def _operator(schema: str, fake: Callable[..., Any]) -> Callable[[Callable[..., Any]], Any]:
@@ -125,8 +198,9 @@ def rms_norm(x: Tensor, scale: Tensor, eps: float, early: bool) -> tuple[Tensor,
 
     scale: float32 [h].
     """
+    _expect("rms_norm", x.ndim == 2 and scale.shape == x.shape[1:], x, scale)
     out, inverse = _norm_results(x, scale, eps, early)
-    _call("rms_norm", x, scale, out, inverse, *x.shape, float(eps), early)
+    _call("rms_norm", x, scale, out, inverse, *x.shape, eps, early)
     return out, inverse
 
 
@@ -137,6 +211,7 @@ def _like_first(first: Tensor, *args: Any) -> Tensor:
 @_operator("(Tensor grad, Tensor x, Tensor scale, Tensor inverse, bool early) -> Tensor", _like_first)
 def rms_norm_backward(grad: Tensor, x: Tensor, scale: Tensor, inverse: Tensor, early: bool) -> Tensor:
     """Return the gradient of x, [n, h]."""
+    _expect("rms_norm_backward", grad.shape == x.shape and scale.shape == x.shape[1:], grad, x, scale)
     out = torch.empty_like(grad)
     _call("rms_norm_backward", grad, x, scale, inverse, out, *x.shape, early)
     return out
@@ -149,6 +224,7 @@ def _contiguous_like(first: Tensor, *args: Any) -> Tensor:
 @_operator("(Tensor gate, Tensor up) -> Tensor", _contiguous_like)
 def swiglu(gate: Tensor, up: Tensor) -> Tensor:
     """Return silu(gate) * up, [n, h]; the rows of both may lie apart."""
+    _expect("swiglu", gate.ndim == 2 and gate.shape == up.shape, gate, up)
     out = _contiguous_like(gate)
     _call("swiglu", gate, up, out, *gate.shape, gate.stride(0), up.stride(0))
     return out
@@ -161,6 +237,7 @@ def _two_like(grad: Tensor, *args: Any) -> tuple[Tensor, Tensor]:
 @_operator("(Tensor grad, Tensor gate, Tensor up) -> (Tensor, Tensor)", _two_like)
 def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Tensor]:
     """Return the gradients of gate and up, [n, h]."""
+    _expect("swiglu_backward", grad.shape == gate.shape == up.shape, grad, gate, up)
     of_gate, of_up = _two_like(grad)
     _call("swiglu_backward", grad, gate, up, of_gate, of_up, *grad.shape, gate.stride(0), up.stride(0))
     return of_gate, of_up
@@ -169,8 +246,9 @@ def swiglu_backward(grad: Tensor, gate: Tensor, up: Tensor) -> tuple[Tensor, Ten
 @_operator("(Tensor x, Tensor cos, Tensor sin, bool back) -> Tensor", _like_first)
 def rotary(x: Tensor, cos: Tensor, sin: Tensor, back: bool) -> Tensor:
     """Return x [b, s, heads, d] with its halves rotated by the angles [1 or b, s, d]; or, `back`, its gradient."""
-    out = torch.empty_like(x)
     b, s, heads, d = x.shape
+    _expect("rotary", cos.shape == sin.shape and cos.shape in ((1, s, d), (b, s, d)) and d % 2 == 0, x, cos, sin)
+    out = torch.empty_like(x)
     _call("rotary", x, cos, sin, out, b * s, len(cos) * s, heads, d, back)
     return out
 
@@ -181,7 +259,9 @@ def causal_softmax(scores: Tensor, out: Tensor, queries: int, first: int) -> Non
 
     Query i sees `first + i % queries + 1` keys, the first ones.
     """
-    _call("causal_softmax", scores, out, math.prod(scores.shape[:-1]), scores.shape[-1], queries, first)
+    rows, keys = math.prod(scores.shape[:-1]), scores.shape[-1]
+    _expect("causal_softmax", scores.shape == out.shape and first + queries <= keys, scores, out)
+    _call("causal_softmax", scores, out, rows, keys, queries, first)
 
 
 def _logprobs_result(logits: Tensor, target: Tensor, minus: Tensor) -> Tensor:
@@ -190,18 +270,25 @@ def _logprobs_result(logits: Tensor, target: Tensor, minus: Tensor) -> Tensor:
 
 @_operator("(Tensor logits, Tensor target, Tensor(a!) minus) -> Tensor", _logprobs_result)
 def target_logprobs(logits: Tensor, target: Tensor, minus: Tensor) -> Tensor:
-    """Return log softmax(logits [n, h])[target], float32 [n], and write minus its gradient into `minus` [n, h]."""
+    """Return log softmax(logits [n, h])[target], float32 [n], and write minus its gradient into `minus` [n, h].
+
+    Raises:
+        IndexError: for a target that there is no logit for.
+    """
+    _expect("target_logprobs", logits.shape == minus.shape and target.shape == logits.shape[:1], logits, target, minus)
+    if len(target) and not 0 <= int(target.min()) <= int(target.max()) < logits.shape[1]:
+        raise IndexError(f"targets from {target.min()} to {target.max()}, and logits of {logits.shape[1]} tokens")
     out = _logprobs_result(logits, target, minus)
     _call("target_logprobs", logits, target.contiguous(), out, minus, *logits.shape)  # targets are a column of a batch
     return out
 
 
-def _differences() -> dict[str, float]:
+def _differences(device: torch.device) -> dict[str, float]:
     """Return how far each kernel is from torch's functions on a few random numbers, by name."""
     random = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=random).to(torch.bfloat16)
+        return torch.randn(shape, generator=random).to(device, torch.bfloat16)
 
     differences: dict[str, float] = {}
 
@@ -218,13 +305,14 @@ def _differences() -> dict[str, float]:
         swiglu_backward(grad.detach(), gate.detach(), up.detach()),
         torch.autograd.grad(expected, (gate, up), grad.detach()),
     )
-    scores = torch.randn(3, 6, 9, generator=random)
-    unseen = torch.ones(2, 9, dtype=torch.bool).triu(5).repeat(3, 1)
-    out = torch.empty(scores.shape, dtype=torch.bfloat16)
-    softmax = scores.masked_fill(unseen, -math.inf).softmax(-1).to(torch.bfloat16)
-    causal_softmax(scores.clone(), out, 2, 4)
-    compare("causal_softmax", (out,), (softmax,))
-    logits, target = draw(7, 50), torch.arange(7)
+    if device.type == "cpu":  # a GPU has attention of its own
+        scores = torch.randn(3, 6, 9, generator=random)
+        unseen = torch.ones(2, 9, dtype=torch.bool).triu(5).repeat(3, 1)
+        out = torch.empty(scores.shape, dtype=torch.bfloat16)
+        softmax = scores.masked_fill(unseen, -math.inf).softmax(-1).to(torch.bfloat16)
+        causal_softmax(scores.clone(), out, 2, 4)
+        compare("causal_softmax", (out,), (softmax,))
+    logits, target = draw(7, 50), torch.arange(7, device=device)
     logs, minus = logits.float().log_softmax(-1), torch.empty_like(logits)
     chosen = target_logprobs(logits, target, minus)
     compare("target_logprobs", (chosen, minus), (logs[target, target], (logs.exp() - F.one_hot(target, 50)).bfloat16()))

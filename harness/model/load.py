@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -113,9 +113,38 @@ def load_variant(variant: Variant, plugins: Plugins, device: torch.device | None
         ModelError: where the adapter does not fit, or the log-probabilities of this architecture cannot be computed.
     """
     require_here(variant, "loaded")
-    model = load_adapted(variant.model, variant.adapter, variant.added_ids)
     device = device or pick_device()
-    model = model.to(device).eval()
+    model = load_adapted(variant.model, variant.adapter, variant.added_ids)
+    return _ready(variant, model.to(device), plugins, device)
+
+
+def load_in_turn(variants: Sequence[Variant], plugins: Plugins) -> Iterator[LoadedVariant]:
+    """Load variants one after the other; neighbours of one base share it, and only their adapters are loaded.
+
+    The variant before is gone when the next one is loaded: its adapter is taken off its base, or both are let go.
+
+    Raises:
+        ModelError: as `load_variant`.
+    """
+    device, base, shared = pick_device(), None, None
+    for variant in variants:
+        require_here(variant, "loaded")
+        if base is None or shared != (variant.model, variant.added_ids):
+            base, shared = None, (variant.model, variant.added_ids)
+            free_memory()  # that of the variant before: two may not fit beside each other
+            base = load_model(variant.model, added_ids=variant.added_ids).to(device).eval()
+        before = _state(base)
+        model = base if variant.adapter is None else _adapted(base, variant.adapter, variant.model)
+        yield _ready(variant, model, plugins, device)
+        if variant.adapter is not None:
+            base = _taken_off(model)
+        del model
+        if base is not None and _state(base) != before:
+            base = None
+
+
+def _ready(variant: Variant, model: Any, plugins: Plugins, device: torch.device) -> LoadedVariant:
+    model = model.eval()
     check_forward(model, torch.arange(16, device=device)[None] % model.get_input_embeddings().weight.shape[0])
     head = None if variant.head is None else load_head(variant.head).to(device)
     return LoadedVariant(variant, model, load_template(variant, plugins), device, head)
@@ -124,13 +153,32 @@ def load_variant(variant: Variant, plugins: Plugins, device: torch.device | None
 def load_adapted(spec: ModelSpec, adapter: Path | None, added_ids: Sequence[int] = ()) -> Any:
     """Load the model of `spec` with an adapter in PEFT's format on it. Raises ModelError where it does not fit."""
     model = load_model(spec, added_ids=added_ids)
-    if adapter is None:
-        return model
+    return model if adapter is None else _adapted(model, adapter, spec)
+
+
+def _adapted(model: Any, adapter: Path, spec: ModelSpec) -> Any:
     peft = require("peft", "tuning")
     try:
         return peft.PeftModel.from_pretrained(model, str(adapter), autocast_adapter_dtype=False)
     except Exception as error:
         raise ModelError(f"{adapter}: the adapter does not fit {spec.path}: {first_line(error)}") from error
+
+
+def _taken_off(model: Any) -> Any:
+    """Return the base of a model with an adapter without it; None where PEFT cannot take it off."""
+    try:
+        base = model.unload()
+    except (AttributeError, NotImplementedError, RuntimeError, TypeError, ValueError):
+        return None
+    if hasattr(base, "peft_config"):  # of which PEFT warns, as of an adapter that is still there
+        del base.peft_config
+    return base
+
+
+def _state(model: Any) -> dict[str, tuple[int, int]]:
+    """Return where each weight of a model lies in memory, and how often it was written to."""
+    named = (*model.named_parameters(remove_duplicate=False), *model.named_buffers(remove_duplicate=False))
+    return {name: (tensor.data_ptr(), tensor._version) for name, tensor in named}
 
 
 def _begin_embeddings(model: Any, ids: list[int]) -> None:

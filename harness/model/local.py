@@ -10,11 +10,21 @@ import functools
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 import transformers
-from transformers import GenerationConfig, StoppingCriteria, StoppingCriteriaList
+from transformers import (
+    GenerationConfig,
+    LogitsProcessor,
+    LogitsProcessorList,
+    StoppingCriteria,
+    StoppingCriteriaList,
+    TemperatureLogitsWarper,
+    TopKLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from harness.contract.backends import Answer, Capability, Identity, Request, Sampling, Scorer
 from harness.measure.weights import weights_of
@@ -82,10 +92,11 @@ class LocalBackend(Scorer):
         """
         prompts = [prompt_ids(self.template, request) for request in requests]
         scored: list[int] = []
-        groups: dict[tuple[Sampling, bool], list[int]] = defaultdict(list)
+        groups: dict[tuple[Sampling, bool], list[int]] = defaultdict(list)  # alike but for the seed
         for index, (request, prompt) in enumerate(zip(requests, prompts, strict=True)):
             require_fits(self, len(prompt), request)
-            (scored if request.scored else groups[request.sampling, request.logprobs]).append(index)
+            alike = replace(request.sampling, seed=None)
+            (scored if request.scored else groups[alike, request.logprobs]).append(index)
         began = time.perf_counter()
         pairs = [(prompts[index], requests[index].scored) for index in scored]
         for number, one in likelihoods(self.loaded, pairs, self.batch_size, self.batch_tokens):
@@ -96,17 +107,17 @@ class LocalBackend(Scorer):
             indices.sort(key=lambda index: (-len(prompts[index]), prompts[index]))
             for start in range(0, len(indices), self.batch_size):
                 batch = indices[start : start + self.batch_size]
-                yield from zip(batch, self._answers([prompts[index] for index in batch], *settings), strict=True)
+                seeds = [requests[index].sampling.seed for index in batch]
+                answers = self._answers([prompts[index] for index in batch], seeds, *settings)
+                yield from zip(batch, answers, strict=True)
 
-    def _answers(self, prompts: Sequence[list[int]], sampling: Sampling, with_logprobs: bool) -> Iterator[Answer]:
-        settings: dict[str, Any] = {"do_sample": sampling.temperature > 0}
-        if settings["do_sample"]:
-            settings |= {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": sampling.top_k}
-            if sampling.seed is not None:
-                torch.manual_seed(sampling.seed)
+    def _answers(
+        self, prompts: Sequence[list[int]], seeds: Sequence[int | None], sampling: Sampling, with_logprobs: bool
+    ) -> Iterator[Answer]:
         began = time.perf_counter()
         stops = stops_of(self.template, sampling.stop)
-        rows = generate(self.loaded, prompts, stops.ids, stops.texts, sampling.max_tokens, settings)
+        drawing = drawn(sampling, seeds, self.loaded.device) if sampling.temperature > 0 else LogitsProcessorList()
+        rows = generate(self.loaded, prompts, stops.ids, stops.texts, sampling.max_tokens, drawing)
         seconds = time.perf_counter() - began
         for prompt, row in zip(prompts, rows, strict=True):
             read = read_answer(self.template, prompt, row, stops)
@@ -122,12 +133,11 @@ def generate(
     stop_ids: Sequence[int],
     stop_texts: Sequence[str],
     max_tokens: int,
-    settings: dict[str, Any],
+    drawing: LogitsProcessorList,
 ) -> list[list[int]]:
-    """Return the ids after each prompt, padded to the longest answer of the batch.
+    """Return the ids after each prompt, padded to the longest answer of the batch: greedily, after `drawing`.
 
-    Args:
-        settings: those of transformers' GenerationConfig, such as `do_sample`. The model's own defaults are not used.
+    The model's own defaults are not used.
     """
     width, pad_id = max(map(len, prompts)), loaded.template.pad_id
     ids = torch.full((len(prompts), width), pad_id, device=loaded.device)
@@ -143,14 +153,48 @@ def generate(
                 max_new_tokens=max_tokens,
                 eos_token_id=list(stop_ids),
                 pad_token_id=pad_id,
-                **settings,
+                do_sample=False,
             ),
+            logits_processor=drawing,
             stopping_criteria=StoppingCriteriaList(
                 [StopAtText(loaded.template.tokenizer, stop_texts, width)] if stop_texts else []
             ),
         )
     answers: list[list[int]] = out[:, width:].tolist()
     return answers
+
+
+def drawn(sampling: Sampling, seeds: Sequence[int | None], device: torch.device) -> LogitsProcessorList:
+    """Return what draws a token for each row of a batch by a seed of its own, where the likeliest is taken then.
+
+    So an answer does not depend on what shares its batch, nor on what was answered before the process was killed.
+    """
+    steps: list[Any] = [TemperatureLogitsWarper(sampling.temperature)]
+    if sampling.top_k:
+        steps.append(TopKLogitsWarper(sampling.top_k))
+    if sampling.top_p < 1:
+        steps.append(TopPLogitsWarper(sampling.top_p))
+    return LogitsProcessorList([*steps, Drawn(seeds, device)])
+
+
+class Drawn(LogitsProcessor):  # type: ignore[misc]
+    """Adds Gumbel noise to the logits of each row: its likeliest token is then a draw from the softmax of its logits.
+
+    Maddison, Tarlow and Minka (2014), A* Sampling, https://arxiv.org/abs/1411.0030. A row without a seed gets one from
+    torch's own generator.
+    """
+
+    def __init__(self, seeds: Sequence[int | None], device: torch.device) -> None:
+        self.generators = [torch.Generator(device) for _ in seeds]
+        for generator, seed in zip(self.generators, seeds, strict=True):
+            generator.manual_seed(int(torch.randint(2**31, ())) if seed is None else seed)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return scores [b, vocabulary] with the noise, in float32."""
+        noise = torch.empty_like(scores, dtype=torch.float32)
+        for row, generator in zip(noise, self.generators, strict=True):
+            row.exponential_(generator=generator)
+        return scores.float() - noise.log()
 
 
 @contextlib.contextmanager

@@ -178,13 +178,13 @@ class Plugins:
         info = PluginInfo(name, owner, entry.dist.version if entry.dist else "", entry.value)
         if self.disabled & {name, entry.name, owner}:
             return
+        began = time.perf_counter()
         module = self._attempt(info, "import failed", entry.load)
         if module is not None:
-            path, distribution = (
-                str(getattr(module, "__file__", None) or entry.value),
-                entry.dist.name if entry.dist else "",
-            )
-            self._add(replace(info, path=path, distribution=distribution), module)
+            path = str(getattr(module, "__file__", None) or entry.value)
+            distribution = entry.dist.name if entry.dist else ""
+            seconds = time.perf_counter() - began
+            self._add(replace(info, path=path, distribution=distribution, import_s=seconds), module)
 
     def _load_file(self, file: Path) -> None:
         info = PluginInfo(file.stem, file.stem, "", str(file))
@@ -197,11 +197,11 @@ class Plugins:
             raise PluginError(f"--plugin {file}: not a Python file (its name should end in .py)")
         module = importlib.util.module_from_spec(spec)
         sys.modules[spec.name] = module
-        execute = spec.loader.exec_module
+        execute, began = spec.loader.exec_module, time.perf_counter()
         if self._attempt(info, "import failed", lambda: execute(module) or module) is None:
             del sys.modules[spec.name]
         else:
-            self._add(info, module)
+            self._add(replace(info, import_s=time.perf_counter() - began), module)
 
     def _attempt(
         self, info: PluginInfo, otherwise: str, load: Callable[[], T], left_out: str = "it is left out"

@@ -32,6 +32,7 @@ class PluginInfo:
     error: str | None = None
     details: str = ""
     distribution: str = ""  # that an installed one came with
+    import_s: float = 0.0
 
     def __str__(self) -> str:
         return f"{self.name} {self.version} ({self.path})".replace("  ", " ")

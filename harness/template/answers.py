@@ -76,6 +76,8 @@ class Answers:
         if rendered.startswith(prompt):
             behind = rendered[len(prompt) :]
             behind = self._without_header(behind, prompt)
+            if block == "open" and not thought and self.habits.marks[1] not in behind:
+                return self._closing + behind.lstrip()
             if not composes or squeezed(behind).startswith(squeezed(self.habits.opens + thought)):
                 return behind
             opening = "" if block == "open" else self.habits.opens
@@ -83,7 +85,7 @@ class Answers:
         rest = self._behind_stem(stem, rendered) if block else None
         if rest is None:
             return None
-        opening, closing = self.habits.marks
+        opening, _ = self.habits.marks
         if block == "open":
             rest = self._without_header(rest, stem)
             if rest.startswith(prompt[len(stem) :]):
@@ -92,8 +94,13 @@ class Answers:
                 return rest.lstrip().removeprefix(opening)
             if thought and self.habits.writes_thoughts and rest.lstrip().startswith(thought):
                 return rest
-            return thought + (self.habits.closes or f"\n{closing}\n\n") + rest
+            return thought + self._closing + rest
         return self._without_empty_thought(rest)
+
+    @property
+    def _closing(self) -> str:
+        """The text that the model closes a thought with which the prompt has opened."""
+        return self.habits.closes or f"\n{self.habits.marks[1]}\n\n"
 
     def _without_header(self, text: str, prompt: str) -> str:
         """Return the text without the role's header, where the prompt goes on in the turn of a call and has none."""

@@ -66,7 +66,7 @@ def bind(template: Template, tokenizer: Any, options: Any = None) -> BoundTempla
     given = (template.options or Options)() if options is None else options
     thinking: Thinking = getattr(given, "thinking", "auto")
     source = template.jinja(tokenizer, given)
-    parser = template.tool_parser(source) if callable(template.tool_parser) else template.tool_parser
+    parser = None if callable(template.tool_parser) else template.tool_parser
     # A template that declares what it takes is held to it; a model's own template is used as its authors wrote it.
     declares = template.takes_turns is not None
 
@@ -120,6 +120,8 @@ def bind(template: Template, tokenizer: Any, options: Any = None) -> BoundTempla
         }
         if not declares:
             roles = tried.roles(with_tools=places["takes_tools"])
+        if callable(template.tool_parser) and places["takes_tools"]:
+            parser = template.tool_parser(tried.call())
         template_on_tokenizer = bound(source, **places)
         for sample in samples(template_on_tokenizer)[0]:
             require_text(template_on_tokenizer, sample)

@@ -323,6 +323,11 @@ class Trial:
                 return False
         return True
 
+    def call(self) -> str:
+        """Return what the template writes behind the prompt, or behind the question, to call a tool."""
+        prompt, text = self.render([QUESTION], [TOOL], True), self.render([QUESTION, TOOL_EXCHANGE[0]], [TOOL], False)
+        return text[len(prompt) :] if text.startswith(prompt) else text.rpartition(QUESTION["content"])[2]
+
     def _problem(self, talk: list[Turn], tools: list[Any] | None) -> str | None:
         try:
             text = self.render(talk, tools, False)

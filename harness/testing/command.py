@@ -7,7 +7,7 @@ import importlib.metadata
 import io
 import os
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
@@ -25,8 +25,17 @@ class Done(NamedTuple):
     err: str
 
 
-def run(command: str, *arguments: object, cwd: Path | None = None, env: Mapping[str, str] | None = None) -> Done:
+def run(
+    command: str,
+    *arguments: object,
+    cwd: Path | None = None,
+    env: Mapping[str, str] | None = None,
+    modules: Sequence[ModuleType] = (),
+) -> Done:
     """Run `harness COMMAND` in this process and return how it ended; a crash of the command is raised as it is.
+
+    It knows the harness's own plugins, `modules`, and files named with `--plugin`; what else is installed on this
+    machine, or named by a pyproject.toml, stays out.
 
     Args:
         command: the words after `harness`, as a shell would split them: `run("data preview rows.jsonl --count 2")`.
@@ -34,7 +43,9 @@ def run(command: str, *arguments: object, cwd: Path | None = None, env: Mapping[
         cwd: the folder to run it in.
         env: environment variables to set meanwhile. Unless it has COLUMNS and NO_COLOR, tables are 200 columns wide and
             without colours.
+        modules: plugins of the test, as an entry point would name them.
     """
+    entries = [*_first_party(), *map(_entry_of, modules)]
     out, err = _stream(), _stream()
     settings = {"COLUMNS": "200", "NO_COLOR": "1"} | dict(env or {})
     with (
@@ -44,7 +55,7 @@ def run(command: str, *arguments: object, cwd: Path | None = None, env: Mapping[
         contextlib.redirect_stderr(err),
     ):
         try:
-            main([*shlex.split(command), *map(str, arguments)])
+            main([*shlex.split(command), *map(str, arguments)], entries)
             code = 0
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -59,16 +70,20 @@ def plugins(*sources: Path | str | ModuleType, first_party: bool = False, strict
         first_party: load what comes with the harness too.
         strict: raise PluginError for a broken plugin, instead of leaving it out with a warning.
     """
-    entries = [
-        importlib.metadata.EntryPoint(source.__name__, source.__name__, ENTRY_POINT_GROUP)
-        for source in sources
-        if isinstance(source, ModuleType)
-    ]
+    entries = [_entry_of(source) for source in sources if isinstance(source, ModuleType)]
     if first_party:
-        installed = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
-        entries += [entry for entry in installed if entry.dist and entry.dist.name == OUR_DISTRIBUTION]
+        entries += _first_party()
     files = [Path(source) for source in sources if not isinstance(source, ModuleType)]
     return Plugins(files, entries=entries, strict=strict)
+
+
+def _entry_of(module: ModuleType) -> importlib.metadata.EntryPoint:
+    return importlib.metadata.EntryPoint(module.__name__, module.__name__, ENTRY_POINT_GROUP)
+
+
+def _first_party() -> list[importlib.metadata.EntryPoint]:
+    installed = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
+    return [entry for entry in installed if entry.dist and entry.dist.name == OUR_DISTRIBUTION]
 
 
 def _stream() -> io.TextIOWrapper:

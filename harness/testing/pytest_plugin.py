@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 import harness.testing
+from harness.contract import Engine
 from harness.testing import Done, FakeEndpoint
 
 
@@ -49,6 +50,12 @@ def fake_endpoint() -> Iterator[FakeEndpoint]:
     """An OpenAI-compatible endpoint; the test sets its `answer`, or answers what `next()` gives it."""
     with FakeEndpoint() as endpoint:
         yield endpoint
+
+
+@pytest.fixture
+def fake_engine() -> Engine:
+    """An engine that answers every request with `The heron.`; see `harness.testing.fake_engine` for another."""
+    return harness.testing.fake_engine()
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ import harness
 @harness.hookimpl
 def register_commands(register: Callable[..., None]) -> None:
     from harness_commands import data, demo, template
+    from harness_commands.plugins.check import check
+    from harness_commands.plugins.new import new
     from harness_commands.runs.card import card
     from harness_commands.runs.diff import diff
     from harness_commands.runs.export import export
@@ -21,3 +23,5 @@ def register_commands(register: Callable[..., None]) -> None:
     register(template.command)
     for command in (card, diff, export, merge):
         register(command, under="runs")
+    for command in (check, new):
+        register(command, under="plugins")

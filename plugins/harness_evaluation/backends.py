@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.contract.backends import Capability, Identity, Request, Scorer
 from harness.errors import HarnessError, known_names, listed
 
 if TYPE_CHECKING:
@@ -29,11 +30,37 @@ KEY_VARIABLE = "HARNESS_API_KEY"  # as of `harness serve`
 class Choice:
     """The way in which the variants of this machine are asked, and the reason, for people and for records."""
 
-    kind: Literal["engine", "endpoint", "local", "remote"]
+    kind: Literal["engine", "endpoint", "local", "remote", "none"]
     reason: str
     engine: Engine | None = None
     options: Any = None
     url: str | None = None
+
+
+@dataclass(frozen=True)
+class Unasked(Scorer):
+    """A Backend that answers nothing, for evaluations that ask nothing: the name and identity of a variant."""
+
+    variant: Variant
+    template: Any = None
+    longest: int | None = None
+    longest_scored: int | None = None
+    capabilities: frozenset[Capability] = frozenset()
+
+    @property
+    def name(self) -> str:
+        return self.variant.name
+
+    @property
+    def identity(self) -> Identity:
+        from harness.measure.weights import weights_of
+
+        remote = self.variant.remote
+        weights = weights_of(self.variant) if remote is None else {"model": str(remote), "revision": None}
+        return Identity(weights, {"name": "none", "sha256": None, "stop_tokens": []}, "none")
+
+    def ask(self, requests: Sequence[Request]) -> Any:
+        raise HarnessError(f"{self.name}: the evaluation was declared with asks=False, and asks")
 
 
 def choose(
@@ -46,13 +73,15 @@ def choose(
     """Choose the engine where one can run and serves all these variants, else this process.
 
     Args:
-        needs: the capabilities that each evaluation needs, by its name.
+        needs: the capabilities that each evaluation needs, by its name; of those only that ask.
         url: an engine that runs already.
 
     Raises:
         HarnessError: where the engine is wanted and cannot be had.
     """
     here = tuple(variant for variant in variants if variant.remote is None)
+    if not needs:
+        return Choice("none", "no evaluation asks a model")
     if not here:
         return Choice("remote", "every variant is behind an endpoint")
     why_not = _why_not_elsewhere(here, needs)
@@ -120,6 +149,9 @@ def _rounds(
 ) -> Iterator[list[Backend]]:
     from harness.client.served import HttpBackend
 
+    if choice.kind == "none":
+        yield [Unasked(variant) for variant in variants]
+        return
     remote: dict[str, Backend] = {
         variant.name: HttpBackend.of_remote(variant.remote, variant.name)
         for variant in variants
@@ -129,7 +161,7 @@ def _rounds(
     if choice.kind == "local":
         if remote:
             yield list(remote.values())
-        yield from ([local_backend(variant, plugins, choice.reason)] for variant in here)
+        yield from _in_this_process(here, plugins, choice.reason)
         return
     backends: dict[str, Backend] = dict(remote)
     if here:
@@ -138,13 +170,21 @@ def _rounds(
     yield [backends[variant.name] for variant in variants]
 
 
-def local_backend(variant: Variant, plugins: Plugins, reason: str = "") -> Backend:
-    """Return the Backend of a variant that is loaded into this process."""
-    from harness.model.load import free_memory, load_variant
+def _in_this_process(variants: Sequence[Variant], plugins: Plugins, reason: str) -> Iterator[list[Backend]]:
+    from harness.model.load import load_in_turn
     from harness.model.local import LocalBackend
 
-    free_memory()  # that of the variant measured before: two may not fit beside each other
-    return LocalBackend(load_variant(variant, plugins), reason=reason)
+    for loaded in load_in_turn(variants, plugins):
+        yield [LocalBackend(loaded, reason=reason)]
+        del loaded  # before the next is loaded
+
+
+def local_backend(variant: Variant, plugins: Plugins) -> Backend:
+    """Return the Backend of a variant that is loaded into this process."""
+    from harness.model.load import load_variant
+    from harness.model.local import LocalBackend
+
+    return LocalBackend(load_variant(variant, plugins))
 
 
 def _of_engine(

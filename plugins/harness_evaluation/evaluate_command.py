@@ -139,9 +139,9 @@ def command(
     if inspect is not None or dry_run:
         look_first(context, resolved, specs, recipe, repeat_share, inspect)
         return
-    needs = {name: known[name].needed(options) for name, options in specs}
+    needs = {name: known[name].needed(options) for name, options in specs if known[name].asks}
     choice = choose(resolved, needs, context.plugins, backend, endpoint)
-    if backend == "auto" and choice.kind != "remote":
+    if backend == "auto" and choice.kind not in ("remote", "none"):
         click.echo(f"Asked through the {choice.kind} backend: {choice.reason}", err=True)
     events = Events.to(recipe.track if recipe else (), context.plugins)
     asking = Asking(repeat_share, again, keep_remote)

@@ -30,11 +30,10 @@ def run(backend: Backend, options: HumanOptions, context: EvaluationContext) -> 
     the variant.
     """
     require("numpy", "evaluation")
-    from harness.measure.leaderboard import usable
     from harness.measure.logits import NoFiniteFitError
     from harness.measure.strengths import outcomes_of, strengths
 
-    ballots, left_out = usable(ballots_in(options.votes))
+    ballots, left_out = blind_votes(options.votes)
     outcomes = outcomes_of(ballots)
     variants = sorted({name for outcome in outcomes for name in outcome[:2]})
     name = backend.name
@@ -74,18 +73,22 @@ def run(backend: Backend, options: HumanOptions, context: EvaluationContext) -> 
 
 
 EVALUATION = Evaluation(
-    "human", "what people voted on the page: win rates and strengths, with intervals", HumanOptions, run
+    "human", "what people voted on the page: win rates and strengths, with intervals", HumanOptions, run, asks=False
 )
 
 
-def ballots_in(votes: str) -> list[Ballot]:
-    """Return the ballots in a votes database. Raises HarnessError where there is none: opening must not create it."""
+def blind_votes(votes: str) -> tuple[list[Ballot], dict[str, int]]:
+    """Return the ballots of a votes database that count, and how many others do not, by reason.
+
+    Raises HarnessError where there is none: opening must not create it.
+    """
     require("sqlalchemy", "serving")
+    from harness.measure.leaderboard import usable
     from harness.votes.store import Ballots, is_there
 
     if not is_there(votes):
         raise HarnessError(f"there is no votes database {votes}; `harness serve --votes FILE` keeps votes in one")
-    return list(Ballots(votes))
+    return usable(Ballots(votes))
 
 
 def _why(left_out: Mapping[str, int]) -> str:

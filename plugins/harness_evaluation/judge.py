@@ -26,7 +26,7 @@ from harness.nouns import Message, Remote, Result, Sample, Score
 from harness.nouns.variants import KEY_VARIABLE, SCHEME
 from harness.options import Options
 from harness_evaluation import verdicts
-from harness_evaluation.human import ballots_in
+from harness_evaluation.human import blind_votes
 from harness_evaluation.progress import progress_bar
 from harness_evaluation.questions import Question, read_answers, read_questions
 
@@ -336,7 +336,8 @@ def _agreement(
 ) -> Estimate | None:
     """Return the share of people's votes on the same questions and pair that the judge agrees with, by person.
 
-    A vote is on the same question where the side's messages are the question's turns; the answers may be others.
+    Only blind votes count. A vote is on the same question where the side's messages are the question's turns; the
+    answers may be others.
     """
     if options.votes is None:
         return None
@@ -344,7 +345,7 @@ def _agreement(
 
     by_turns = {question.turns: score for question, score in zip(questions, scores, strict=True)}
     agrees, people = [], []
-    for ballot in ballots_in(options.votes):
+    for ballot in blind_votes(options.votes)[0]:
         asked = {tuple(m["content"] for m in side.messages if m["role"] == "user") for side in ballot.sides}
         judged = by_turns.get(asked.pop()) if len(asked) == 1 else None
         for outcome in outcomes_of([ballot]) if judged is not None else ():

@@ -68,11 +68,14 @@ def look_first(
     for name, options in specs:
         evaluation = context.plugins.evaluations[name]
         for variant in variants:
-            looking = Looking(variant.name, _template(variant, context))
             console.print(f"[bold]{escape(variant.name)}[/bold], {escape(name)}", soft_wrap=True)
+            if not evaluation.asks:
+                console.print("  asks no model anything\n", style="dim")
+                continue
             if evaluation.run is not None and evaluation.requests is None:
                 console.print("  asks by itself: what it sends is not known before\n", style="dim")
                 continue
+            looking = Looking(variant.name, _template(variant, context))
             requests = _requests(evaluation, looking, options, around)
             _print_totals(console, looking, requests, variant, context)
             for request in requests[: shown or 0]:

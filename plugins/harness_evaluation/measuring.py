@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from harness_evaluation.backends import local_backend, rounds
+from harness_evaluation.backends import Unasked, local_backend, rounds
 from harness_evaluation.progress import progress_bar, waiting
 
 if TYPE_CHECKING:
@@ -52,16 +52,23 @@ def measure_all(
     by_name = {variant.name: variant for variant in variants}
     records: dict[str, list[Record]] = {name: [] for name in by_name}
     results: dict[str, list[Result]] = {name: [] for name in by_name}
+    evaluations = context.plugins.evaluations
+    reading, asked = ([spec for spec in specs if evaluations[spec[0]].asks is asks] for asks in (False, True))
+
+    def add(backends: Sequence[Backend], theirs: Sequence[tuple[str, Any]]) -> None:
+        with _kept(backends, asking) as kept:
+            for name, record, result in _measured(kept, by_name, theirs, recipe, asking, context, events):
+                records[name].append(record)
+                results[name].append(result)
+
+    add([Unasked(variant) for variant in variants if reading], reading)
     with rounds(variants, choice, context.plugins, waiting) as parts:
         for backends in parts:
-            with _kept(backends, asking) as kept:
-                for name, record, result in _measured(kept, by_name, specs, recipe, asking, context, events):
-                    records[name].append(record)
-                    results[name].append(result)
+            add(backends, asked)
             for backend in backends:
                 run, place = _run_of(by_name[backend.name])
                 events.send(Evaluated(run, backend.name, tuple(results[backend.name]), place))
-            del backends, kept
+            del backends
     return [record for variant in variants for record in records[variant.name]]
 
 

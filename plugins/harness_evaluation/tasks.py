@@ -109,10 +109,11 @@ def requests(backend: Backend, options: LmEvalOptions, context: EvaluationContex
 def _model(backend: Backend, options: LmEvalOptions, stack: contextlib.ExitStack) -> Any:
     """Return lm-eval's model: over the backend, or its own over the weights in this process."""
     if options.as_lm_eval:
-        from harness_evaluation.own_lm import LmEvalLM
+        from harness_evaluation.own_lm import Kept, LmEvalLM
 
         bar = stack.enter_context(progress_bar(f"{backend.name}  {' '.join(options.tasks)}"))
-        return LmEvalLM(loaded_of(backend), options.batch_size, bar)
+        kept = Kept.of(backend, [options.batch_size, options.apply_chat_template])
+        return LmEvalLM(loaded_of(backend), options.batch_size, bar, kept)
     from harness_evaluation.backend_lm import BackendLM
 
     stack.enter_context(in_batches(backend, options.batch_size))

@@ -17,13 +17,32 @@ from harness_templates.sources import CLOCK, fixed_clock, set_variables, without
 from harness_templates.stops import eos
 
 ENDINGS = ("<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<end_of_turn>", "<|end_of_turn|>")
-# What a template writes around tool calls, and vLLM's parser of that format. The first that is found decides.
-TOOL_CALLS = (
-    ("[TOOL_CALLS]", "mistral"),
-    ("<|python_tag|>", "llama3_json"),
-    ("Environment: ipython", "llama3_json"),
-    ("<parameter=", "qwen3_coder"),
-    ("<tool_call>", "hermes"),
+# What the model writes to call a tool, and vLLM's parser of that format. The first that matches decides; serving tries
+# it first, and others where it does not read the call.
+TOOL_CALLS = tuple(
+    (re.compile(pattern), parser)
+    for pattern, parser in (
+        (r"\[TOOL_CALLS\]", "mistral"),
+        (r"<｜DSML｜tool_calls>", "deepseek_v4"),
+        (r"<｜DSML｜", "deepseek_v32"),
+        (r"<｜tool▁call▁begin｜>function<", "deepseek_v3"),
+        (r"<｜tool▁call▁begin｜>", "deepseek_v31"),
+        (r"<\|tool_calls_section_begin\|>", "kimi_k2"),
+        (r"<\|START_ACTION\|>", "cohere_command3"),
+        (r"<\|tool_call_start\|>", "lfm2"),
+        (r"<\|tool_call>call:", "gemma4"),
+        (r"<\|tool_call\|>", "granite"),
+        (r"<\|action_start\|>", "internlm"),
+        (r"<\|channel\|>", "openai"),
+        (r"<\|python_start\|>\s*\[\w+\(", "llama4_pythonic"),
+        (r"<tool_calls>\s*\[", "hunyuan_a13b"),
+        (r"<parameter=", "qwen3_coder"),
+        (r"<arg_key>", "glm45"),
+        (r"<tool_call>", "hermes"),
+        (r"\[\w+\(\w+=", "pythonic"),
+        (r"\"parameters\":", "llama3_json"),
+        (r"\A\s*\[\{\"name\"", "xlam"),
+    )
 )
 DAY = datetime.date(2024, 7, 26)  # what Llama 3.2's template falls back to
 _GIVEN = ("messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token")
@@ -128,9 +147,9 @@ def stops(tokenizer: Any) -> tuple[str, ...]:
     return tuple(dict.fromkeys((*named, *of_generation_config(tokenizer), *eos(tokenizer))))
 
 
-def tool_parser(source: str) -> str | None:
-    """Return vLLM's name for the parser of the tool calls that a template writes, as far as its text shows it."""
-    return next((parser for marker, parser in TOOL_CALLS if marker in source), None)
+def tool_parser(call: str) -> str | None:
+    """Return vLLM's name for the parser of a call that the template has written, as far as the call shows it."""
+    return next((parser for pattern, parser in TOOL_CALLS if pattern.search(call)), None)
 
 
 TEMPLATES = (

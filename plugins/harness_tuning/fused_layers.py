@@ -9,6 +9,7 @@ for which that does not hold, and calls with other tensors, are computed as befo
 from __future__ import annotations
 
 import functools
+import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from harness.errors import RunError
 from harness.model import kernels
 from harness.model.forward import causal_lm
 
+NOT_HERE = "for bfloat16, on the device"
 TRIED_ROWS, TRIED_SCALES = 8, (1.0, 1e-3)  # small numbers, so that the norm's epsilon shows
 
 
@@ -80,30 +82,44 @@ class Rotary(torch.autograd.Function):  # type: ignore[misc]
         return kernels.rotary(grad.contiguous(), *ctx.saved_tensors, True), None, None
 
 
-def fuse_layers(model: nn.Module, begun: Mapping[str, Any] | None = None) -> FusedLayers:
-    """Let a model's norms, SwiGLUs and rotary embeddings compute fused where that is what they compute; count them.
-
-    `begun` is what was counted when a run began that goes on. Raises RunError where it is not what is counted now.
-    """
-    fused = _fused(model)
-    if begun is not None and FusedLayers(**{**begun, "reason": fused.reason}) != fused:
-        raise RunError(
-            f"the run was begun with other functions than this machine computes with, and its bytes would not be the "
-            f"same: fused were {FusedLayers(**begun)}, are {fused}. Go on where it was begun, or start a new run"
-        )
-    return fused
-
-
-def _fused(model: nn.Module) -> FusedLayers:
+def fuse_layers(model: nn.Module) -> FusedLayers:
+    """Let a model's norms, SwiGLUs and rotary embeddings compute fused where that is what they compute; count them."""
     weight = causal_lm(model).get_input_embeddings().weight
-    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
-        return FusedLayers(reason="for bfloat16 on a CPU")
-    if (reason := kernels.why_not()) is not None:
+    if weight.dtype != torch.bfloat16:
+        return FusedLayers(reason=NOT_HERE)
+    if (reason := kernels.why_not(weight.device)) is not None:
         return FusedLayers(reason=reason)
     norms = sum(_fuse_norm(module) for module in model.modules())
-    swiglus = sum(_fuse_swiglu(module) for module in model.modules())
-    rotaries = sum(_fuse_rotary(name) for name in sorted({type(module).__module__ for module in model.modules()}))
+    swiglus = sum(_fuse_swiglu(module, weight.device) for module in model.modules())
+    names = sorted({type(module).__module__ for module in model.modules()})
+    rotaries = sum(_fuse_rotary(name, weight.device) for name in names)
     return FusedLayers(norms, swiglus, rotaries)
+
+
+def go_on_as(begun: Mapping[str, Any] | None) -> None:
+    """Compute with the kernels, or without them as a run did that goes on; `begun` is what was fused in it."""
+    without = begun is not None and begun.get("reason") is not None
+    kernels.leave_out("the run was begun without the kernels" if without else None)
+
+
+def check_as_begun(fused: FusedLayers, begun: Mapping[str, Any] | None) -> str | None:
+    """Return a warning where a run that goes on computes with other functions than it began with, as was asked for.
+
+    Raises:
+        RunError: where nobody has asked for that.
+    """
+    if begun is None or begun.get("reason") is not None:
+        return None
+    before = FusedLayers(**begun)
+    if fused == before:
+        return None
+    change = f"the run was begun with other functions than this machine computes with: {before} fused, now {fused}"
+    if os.environ.get(kernels.SWITCH) == "0":
+        return f"{change}. It goes on with those of torch, and its result will be another by rare roundings"
+    raise RunError(
+        f"{change}, so that its result would not be that of a run which never stopped. Go on where it was begun, or "
+        f"set {kernels.SWITCH}=0 to go on all the same, with torch's functions"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,8 +147,8 @@ def _fuse_norm(module: Any) -> bool:
     if weight.ndim != 1 or weight.dtype != torch.bfloat16 or weight.requires_grad or module._forward_hooks:
         return False
     random = torch.Generator().manual_seed(0)
-    drawn = (1 + torch.randn(len(weight), generator=random) / 4).to(weight.dtype)
-    inputs = [_draw(random, TRIED_ROWS, len(weight)) * scale for scale in TRIED_SCALES]
+    drawn = (1 + torch.randn(len(weight), generator=random) / 4).to(weight)
+    inputs = [_draw(random, TRIED_ROWS, len(weight)).to(weight.device) * scale for scale in TRIED_SCALES]
 
     def own(x: Tensor) -> Tensor:
         out: Tensor = torch.func.functional_call(module, {"weight": drawn}, (x,))
@@ -153,12 +169,12 @@ def _scaled(scale: Tensor, eps: float, early: bool, x: Tensor) -> Tensor:
 
 def _norm(module: Any, plain: Callable[..., Tensor], form: NormForm, eps: float, x: Tensor) -> Tensor:
     weight = module.weight
-    if not _usual(x) or not _usual(weight) or weight.requires_grad:
+    if not kernels.compiled(x) or not kernels.compiled(weight) or weight.requires_grad or x.shape[-1] != len(weight):
         return plain(x)
     return _scaled(form.scale(weight), eps, form.early, x)
 
 
-def _fuse_swiglu(module: Any) -> bool:
+def _fuse_swiglu(module: Any, device: torch.device) -> bool:
     """Fuse a module that goes down from silu(gate) * up, with gate and up in two layers or in one."""
     children = dict(module.named_children())
     linear = {"gate_up_proj", "down_proj"} if "gate_up_proj" in children else {"gate_proj", "up_proj", "down_proj"}
@@ -168,23 +184,26 @@ def _fuse_swiglu(module: Any) -> bool:
     inside = getattr(children[min(linear - {"down_proj"})], "in_features", None)
     plain = module.forward
     fused = functools.partial(_swiglu, module, plain)
-    if not isinstance(inside, int) or not _is_same(fused, plain, _draw(torch.Generator().manual_seed(0), 2, 8, inside)):
+    if not isinstance(inside, int):
+        return False
+    if not _is_same(fused, plain, _draw(torch.Generator().manual_seed(0), 2, TRIED_ROWS, inside).to(device)):
         return False
     module.forward = fused
     return True
 
 
 def _swiglu(module: Any, plain: Callable[..., Tensor], x: Tensor) -> Tensor:
-    if not _usual(x):
+    if not kernels.compiled(x) or x.ndim < 2:
         return plain(x)
     if hasattr(module, "gate_up_proj"):
         gate, up = module.gate_up_proj(x).chunk(2, dim=-1)
     else:
         gate, up = module.gate_proj(x), module.up_proj(x)
-    if not _usual(gate) or not _usual(up):
-        return plain(x)
     size = gate.shape[-1]
-    out = SwiGlu.apply(gate.flatten(0, -2), up.flatten(0, -2)).view(*x.shape[:-1], size)
+    gate, up = (part.flatten(0, -2) for part in (gate, up))
+    if not all(kernels.compiled(part) and part.stride(-1) == 1 for part in (gate, up)):
+        return plain(x)
+    out = SwiGlu.apply(gate, up).view(*x.shape[:-1], size)
     down: Tensor = module.down_proj(out)
     return down
 
@@ -207,13 +226,13 @@ class FusedRotary:
 
 
 def _rotates(x: Tensor, cos: Tensor, sin: Tensor) -> bool:
-    if not (_usual(x) and _usual(cos) and _usual(sin)) or x.ndim != 4 or cos.shape != sin.shape or cos.ndim != 3:
+    if not all(map(kernels.compiled, (x, cos, sin))) or x.ndim != 4 or cos.shape != sin.shape or cos.ndim != 3:
         return False
     rows, s, d = cos.shape
     return x.shape[2:] == (s, d) and rows in (1, len(x)) and d % 2 == 0
 
 
-def _fuse_rotary(name: str) -> bool:
+def _fuse_rotary(name: str, device: torch.device) -> bool:
     """Fuse the rotary embedding of a module of transformers, where it rotates the two halves of a head."""
     module = sys.modules[name]
     plain = getattr(module, ROTATE, None)
@@ -222,21 +241,16 @@ def _fuse_rotary(name: str) -> bool:
     if plain is None or not name.startswith("transformers.models."):
         return False
     random = torch.Generator().manual_seed(0)
-    angles = _draw(random, 2, 1, TRIED_ROWS, 16)
+    angles = _draw(random, 2, 1, TRIED_ROWS, 16).to(device)
     fused = FusedRotary(plain)
 
     def of(rotate: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
         return lambda x: torch.cat(rotate(x[:, :4], x[:, 4:], angles[0].cos(), angles[1].sin()), 1)
 
-    if not _is_same(of(fused), of(plain), _draw(random, 2, 6, TRIED_ROWS, 16)):
+    if not _is_same(of(fused), of(plain), _draw(random, 2, 6, TRIED_ROWS, 16).to(device)):
         return False
     setattr(module, ROTATE, fused)
     return True
-
-
-def _usual(x: Tensor) -> bool:
-    """Return True for a tensor that the kernels compute with: no part of one that is spread over processes."""
-    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and not hasattr(x, "device_mesh")
 
 
 def _draw(random: torch.Generator, *shape: int) -> Tensor:
@@ -254,7 +268,8 @@ def _is_same(one: Callable[[Tensor], Tensor], other: Callable[[Tensor], Tensor],
 
 def _results(function: Callable[[Tensor], Tensor], x: Tensor) -> Iterator[Tensor]:
     x = x.detach().requires_grad_()
-    with torch.enable_grad():
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        torch.manual_seed(0)  # for an adapter's dropout
         out = function(x)
         yield out.detach()
-        yield torch.autograd.grad(out, x, _draw(torch.Generator().manual_seed(1), *out.shape))[0]
+        yield torch.autograd.grad(out, x, _draw(torch.Generator().manual_seed(1), *out.shape).to(out.device))[0]

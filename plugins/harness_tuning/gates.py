@@ -8,15 +8,17 @@ from __future__ import annotations
 import math
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import harness
+from harness.checks.objectives import check_shift, check_sums
 from harness.contract.batches import Batch
 from harness.errors import listed
 from harness.files import read_json
@@ -60,8 +62,12 @@ def without_trace(learner: Learner) -> Iterator[None]:
         restore_random(random)
 
 
-def check_start(learner: Learner, batch: Batch) -> Gate:
-    """Run all gates on a batch with something to learn, in `without_trace`. Raises HarnessError or ModelError."""
+def check_start(learner: Learner, batch: Batch, halves: Sequence[Batch] = ()) -> Gate:
+    """Run all gates on a batch with something to learn, in `without_trace`. Raises HarnessError or ModelError.
+
+    Args:
+        halves: the items of the batch in two others, if it has several.
+    """
     if not batch.supervised:
         raise harness.HarnessError(
             "the first batch has no supervised token, so that training on it would change nothing: "
@@ -71,6 +77,7 @@ def check_start(learner: Learner, batch: Batch) -> Gate:
     with in_float32():
         (exact,) = learner.observed([learner.prepared(batch)])
     difference, at_start = check_fast_loss(learner, exact), check_value_at_start(learner, exact)
+    check_objective(learner, exact, halves)
     (batch,) = learner.observed([learner.prepared(batch)])
     layers, unseen = check_gradients(learner, batch) if learner.is_adapter else (0, ())
     return Gate(batch.supervised, layers, difference, at_start, unseen)
@@ -107,6 +114,19 @@ def check_value_at_start(learner: Learner, batch: Batch) -> float | None:
             f"loss is not what it claims to be"
         )
     return value
+
+
+def check_objective(learner: Learner, batch: Batch, halves: Sequence[Batch]) -> None:
+    """Raise HarnessError for a loss that is no sum over its units, or that depends on what predicts nothing.
+
+    A head reads the last token of each document, which is then no token that predicts nothing.
+    """
+    name = learner.objective.name
+    with in_float32(), torch.no_grad():
+        if halves and learner.objective.observe is None:  # whose figures are of a whole step
+            check_sums(name, learner.loss, batch, [learner.prepared(half) for half in halves])
+        if learner.objective.head is None:
+            check_shift(name, learner.loss, batch)
 
 
 def check_gradients(learner: Learner, batch: Batch) -> tuple[int, tuple[str, ...]]:

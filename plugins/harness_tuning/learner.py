@@ -17,8 +17,8 @@ from harness.contract.batches import Batch
 from harness.contract.objectives import Loss
 from harness.model.batching import nothing
 from harness.model.load import free_memory
+from harness.model.policy import ModelPolicy
 from harness_tuning.optimizer import MasterAdamW
-from harness_tuning.policy import ModelPolicy
 from harness_tuning.world import World
 
 T = TypeVar("T")

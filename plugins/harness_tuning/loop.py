@@ -22,6 +22,7 @@ from harness.data import EncodedData
 from harness.data.encode.trained import keep_trained_rows
 from harness.files import append_json_line
 from harness.model.forward import causal_lm
+from harness.model.policy import ModelPolicy
 from harness.model.templates import added_tokens
 from harness.plugins import Plugins
 from harness.run import Events, Run
@@ -42,7 +43,6 @@ from harness_tuning.learner import Figures, Launched, Learner, OutOfMemory, on_i
 from harness_tuning.memory import fit
 from harness_tuning.optimizer import MasterAdamW, check_optimizer, learning_rate_at
 from harness_tuning.pace import Pace
-from harness_tuning.policy import ModelPolicy
 from harness_tuning.prepared import Beside, Preparation, load_prepared, save_prepared, start_key
 from harness_tuning.rows import trained_rows
 from harness_tuning.samples import Sampler, choose_prompts
@@ -103,7 +103,7 @@ class Tuner:
         first = Beginning(
             self.recipe, self.method, every, self.template, self.device, self.world, tuple(self.added.values()),
             self.whole, self.changes_base, starts_from,
-            self.run.manifest.get("fused") if checkpoints(self.run) else None,
+            self.run.manifest.get("fused", {"reason": "not recorded"}) if checkpoints(self.run) else None,
         )  # fmt: skip
         base = first.load()
         if self.world.is_main:  # here: files of a hub id are there when it is loaded

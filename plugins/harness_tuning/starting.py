@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import click
 import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
@@ -26,7 +27,7 @@ from harness.template import BoundTemplate
 from harness_tuning.device import free_memory_bytes
 from harness_tuning.fit import computing
 from harness_tuning.fused import fuse_adapters
-from harness_tuning.fused_layers import FusedLayers, fuse_layers
+from harness_tuning.fused_layers import NOT_HERE, FusedLayers, check_as_begun, fuse_layers, go_on_as
 from harness_tuning.gates import check_applied
 from harness_tuning.optimizer import OPTIMIZERS_8BIT
 from harness_tuning.precision import in_float32, leave_to_itself
@@ -68,7 +69,7 @@ class Beginning:
     probes_of_base: list[list[float]] = field(default_factory=list)
     exact: list[list[float]] = field(default_factory=list)
     quantizing_changed: float | None = None
-    fused: FusedLayers = FusedLayers(reason="for bfloat16 on a CPU")  # noqa: RUF009 - it is frozen
+    fused: FusedLayers = FusedLayers(reason=NOT_HERE)  # noqa: RUF009 - it is frozen
     parameters: int = 0
     size_bytes: int = 0
 
@@ -81,6 +82,7 @@ class Beginning:
                 f"tune.parallel: data, where each process has the whole model"
             )
         torch.manual_seed(spec.seed)
+        go_on_as(self.fused_before)
         with world.in_turn() if spec.parallel == "fsdp" else contextlib.nullcontext():  # one whole model on a machine
             base = load_model(self.recipe.model, for_tuning=True, added_ids=tuple(self.added))
             self.parameters = sum(weight.numel() for weight in base.parameters())
@@ -129,8 +131,10 @@ class Beginning:
     def _applied(self, base: Any) -> Any:
         model = self.method.apply(base, self.recipe.tune.method).train()
         fuse_adapters(model)
-        if self.device.type == "cpu":
-            self.fused = fuse_layers(model, self.fused_before)
+        if next(model.parameters()).device.type == self.device.type:  # else they are shared out later
+            self.fused = fuse_layers(model)
+            if (warning := check_as_begun(self.fused, self.fused_before)) is not None and self.world.is_main:
+                click.echo(f"warning: {warning}", err=True)
         return model
 
     def _computing(self, what: str) -> AbstractContextManager[None]:

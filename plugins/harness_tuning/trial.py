@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from harness.contract.batches import Batch
 from harness.model.load import free_memory
 from harness.recipe import TuneSpec
 from harness_tuning.batching import Part
@@ -70,7 +71,8 @@ def tried(stretch: Stretch, say: Callable[[str], None]) -> tuple[Gate | None, Es
         try:
             with without_trace(learner):
                 if stretch.step == 0:
-                    gate = check_start(learner.among_peers(), source.batch(small_part(stretch)))
+                    small = small_part(stretch)
+                    gate = check_start(learner.among_peers(), source.batch(small), halves_of(source, small))
             with without_trace(learner):
                 cost = estimate(stretch)
         except (RuntimeError, MemoryError) as error:
@@ -143,6 +145,12 @@ def small_part(stretch: Stretch) -> Part:
             break
         part = more
     return part
+
+
+def halves_of(source: Epochs, part: Part) -> list[Batch]:
+    """Return the items of a part in two batches; none where it has one item."""
+    middle = len(part.items) // 2
+    return [source.batch(source.part(items)) for items in (part.items[:middle], part.items[middle:])] if middle else []
 
 
 def _first_steps(stretch: Stretch) -> list[list[Part]]:

@@ -20,7 +20,7 @@ from harness_tuning.methods.lora import LoraOptions, apply_lora
 from ruamel.yaml import YAML
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from harness.model import logprobs
+from harness.model import kernels, logprobs
 from harness.model.forward import output_head
 
 # fmt: off
@@ -61,7 +61,7 @@ def memory(recipe: dict[str, Any]) -> Memory:
     config = architecture(**shape)
     options = LoraOptions(rank=tune["method"]["rank"], alpha=tune["method"]["alpha"])
     # PEFT moves what it adds to the device of the layer, which empty tensors cannot and need not do. The chunks of
-    # logits are a GPU's.
+    # logits are a GPU's, and a CPU's kernels are left out.
     stays_put = (
         patch.object(peft.tuners.tuners_utils.BaseTunerLayer, "_move_adapter_to_device_of_base_layer"),
         patch.object(torch.nn.Module, "to", lambda module, *args, **kwargs: module),
@@ -71,6 +71,7 @@ def memory(recipe: dict[str, Any]) -> Memory:
         stays_put[0],
         stays_put[1],
         patch.dict(logprobs.LOGITS_AT_ONCE, cpu=logprobs.LOGITS_AT_ONCE["other"]),
+        patch.object(kernels, "compiled", lambda x: False),
     ):
         before = torch.get_default_dtype()
         torch.set_default_dtype(torch.bfloat16)

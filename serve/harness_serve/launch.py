@@ -2,8 +2,8 @@
 
 Starting vLLM is mostly importing it: about ten seconds of processor time in each of its processes, one after another.
 With HARNESS_PRELOAD=1 (one worker on a CPU) the modules of the second process are imported by a fork server while this
-process imports its own, which makes the start about three times as quick; `cpu_lora` and `cpu_seeds` take the place of
-parts of vLLM in it. `harmony` takes the place of a part of the server everywhere.
+process imports its own, which makes the start about three times as quick; `cpu_lora`, `cpu_seeds` and
+`cpu_scores` take the place of parts of vLLM in it. `harmony` takes the place of a part of the server everywhere.
 """
 
 from __future__ import annotations
@@ -14,18 +14,22 @@ import os
 def main() -> None:
     if os.environ.get("HARNESS_PRELOAD") == "1":
         _preload()
-    from vllm.entrypoints.launchers.api_server.entry import main as serve
+    from vllm.entrypoints.launchers.api_server import entry
 
     import harness_serve.harmony  # noqa: F401
 
-    serve()  # type: ignore[no-untyped-call]
+    bind = entry.setup_server
+    # The command that started this answers at the port until this process listens there.
+    entry.setup_server = lambda args, reuse_port: bind(args, reuse_port=True)
+    entry.main()  # type: ignore[no-untyped-call]
 
 
 def _preload() -> None:
     import multiprocessing
     from multiprocessing import forkserver
 
-    modules = ["vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", "harness_serve.cpu_lora", "harness_serve.cpu_seeds"]
+    ours = [f"harness_serve.{name}" for name in ("cpu_lora", "cpu_seeds", "cpu_scores")]
+    modules = ["vllm.v1.engine.core", "vllm.v1.worker.cpu_worker", *ours]
     multiprocessing.set_forkserver_preload(modules)
     forkserver.ensure_running()
     # vLLM's CPU platform insists on `spawn`. Replaced before the engine's modules take the function by name.

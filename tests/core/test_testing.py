@@ -77,10 +77,26 @@ def test_run_returns_status_and_both_streams(words, tmp_path):
     assert run("--version").out == f"instruct-harness {harness.__version__}\n"
 
 
+def test_run_does_not_know_what_happens_to_be_installed(tmp_path, words, monkeypatch):
+    module = types.ModuleType("words_module")
+    exec(PLUGIN, module.__dict__)
+    monkeypatch.setitem(sys.modules, "words_module", module)
+    (tmp_path / "pyproject.toml").write_text('[tool.harness]\nplugins = ["words.py"]\n')
+    assert "words" not in run("data list", cwd=tmp_path).out
+    assert "words" in run("data list", cwd=tmp_path, modules=[module]).out
+
+
+def test_a_fake_engine_serves_variants_by_their_names(fake_engine):
+    variants = (types.SimpleNamespace(name="demo"),)
+    with fake_engine.start(variants, fake_engine.options(), print) as endpoint:
+        assert json.loads(ask(endpoint))["choices"][0]["message"]["content"] == "The heron."
+        assert endpoint.models == ("demo",)
+
+
 def test_run_raises_a_crash_as_it_is(monkeypatch):
     import harness.testing.command as command
 
-    def crash(arguments):
+    def crash(arguments, entries):
         raise RuntimeError("ours")
 
     monkeypatch.setattr(command, "main", crash)

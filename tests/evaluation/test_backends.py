@@ -3,24 +3,31 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from harness import HarnessError
 from harness.client.served import HttpBackend
 from harness.contract import EvaluationContext, Request, Sampling
 from harness.contract.backends import require_capabilities
+from harness.measure.answers import Journal, KeptBackend
 from harness.measure.runner import results
 from harness.measure.soundness import checked
-from harness.model.local import LocalBackend
+from harness.model import load as loading
+from harness.model.local import LocalBackend, drawn
 from harness.model.logprobs import sequence_logprobs
 from harness.nouns import Message, Remote
 from harness.plugins import Plugins
+from harness.run import Run
 from harness.testing import FakeEndpoint, Reply
+from harness.variants import base_of, tuned_of
 
 pytestmark = pytest.mark.slow
 
@@ -164,6 +171,74 @@ def test_a_local_backend_tells_ids_and_logprobs(tiny_model: Path, load: Any) -> 
     sequences = [whole, whole[:7], whole[3:9]]
     for scored, sequence in zip(backend.logprobs(sequences), sequences, strict=True):
         assert scored == pytest.approx(sequence_logprobs(loaded.model, sequence), abs=1e-4)
+
+
+def test_a_sampled_answer_depends_on_its_seed_alone(tiny_model: Path, load: Any) -> None:
+    """Asked in other company, or after a kill, an item is answered as it would have been."""
+    backend = LocalBackend(load(tiny_model), 4)
+    sampling = Sampling(max_tokens=6, temperature=0.8, top_p=0.9, top_k=20)
+    asked = [
+        Request(
+            (Message("user", f"Who keeps the key, {'and ' * number}why?"),), sampling=replace(sampling, seed=number)
+        )
+        for number in range(6)
+    ]
+    together = {number: answer.token_ids for number, answer in backend.ask(asked)}
+    for number, request in enumerate(asked):
+        assert dict(backend.ask([request]))[0].token_ids == together[number]
+    others = backend.ask([replace(asked[0], sampling=replace(sampling, seed=seed)) for seed in range(9)])
+    assert len({answer.token_ids for _, answer in others}) > 4
+    kept = KeptBackend(backend, Journal(None))
+    unseeded = [replace(asked[0], sampling=sampling)] * 3  # each asking has a seed of its own, the same another day
+    first, again = (
+        [answer.token_ids for _, answer in sorted(KeptBackend(backend, Journal(None)).ask(unseeded))] for _ in range(2)
+    )
+    assert first == again and len(set(first)) > 1
+    assert [answer.token_ids for _, answer in sorted(kept.ask(unseeded[:2]))] == first[:2]
+
+
+def test_tokens_are_drawn_by_their_probabilities() -> None:
+    logits = torch.tensor([2.0, 1.0, 0.0, -1.0])
+    for sampling, expected in (
+        (Sampling(temperature=1.0), logits.softmax(0)),
+        (Sampling(temperature=0.5, top_k=2), (2 * logits).softmax(0) * torch.tensor([1, 1, 0, 0])),
+        (Sampling(temperature=1.0, top_p=0.6), torch.tensor([1.0, 0, 0, 0])),
+    ):
+        drawing, rows = drawn(sampling, range(4000), torch.device("cpu")), torch.zeros(4000, 1, dtype=torch.long)
+        tokens = drawing(rows, logits.expand(4000, -1).clone()).argmax(-1)
+        shares = tokens.bincount(minlength=4) / 4000
+        assert shares.tolist() == pytest.approx((expected / expected.sum()).tolist(), abs=0.025)
+
+
+def test_variants_of_one_base_share_it(
+    tiny_model: Path, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, plugins = Run.open(finished_run, Plugins()), Plugins()
+    shutil.copytree(finished_run / "adapter", tmp_path / "other")
+    adapter = tmp_path / "other/adapter_model.safetensors"
+    save_file({name: -2 * weight for name, weight in load_file(adapter).items()}, adapter)
+    base, tuned = base_of(run), tuned_of(run)
+    half = replace(base, model=base.model.model_copy(update={"dtype": "bfloat16"}))
+    variants = [tuned, base, replace(tuned, name="other", adapter=tmp_path / "other"), tuned, half]
+    ids = torch.arange(5, 25)[None]
+    alone = [loading.load_variant(variant, plugins).model(ids).logits for variant in variants]
+    bases = []
+    load_model = loading.load_model
+    monkeypatch.setattr(
+        loading, "load_model", lambda spec, **more: bases.append(spec.dtype) or load_model(spec, **more)
+    )
+    in_turn = [loaded.model(ids).logits for loaded in loading.load_in_turn(variants, plugins)]
+    assert bases == ["float32", "bfloat16"]
+    assert all(torch.equal(one, other) for one, other in zip(alone, in_turn, strict=True))
+    assert not torch.equal(in_turn[0], in_turn[1]) and not torch.equal(in_turn[0], in_turn[2])
+
+    def changed(model: Any) -> Any:
+        with torch.no_grad():
+            next(model.parameters()).mul_(2)
+        return model.unload()
+
+    monkeypatch.setattr(loading, "_taken_off", changed)  # it is another base now
+    assert len(bases) == 2 and len(list(loading.load_in_turn([tuned, base], plugins))) == 2 and len(bases) == 4
 
 
 def test_a_stop_text_ends_an_answer_and_a_long_prompt_is_refused(heron_model: Path, load: Any) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 from click.testing import Result
+from ruamel.yaml import YAML
 
 from harness.client.engine import EngineBackend, Served
 from harness.contract import Endpoint, Request, Sampling
@@ -171,6 +172,62 @@ def test_a_look_at_what_is_sent_asks_nothing(typed: Callable[..., Result], finis
     assert "5 requests" in told and "no estimate of the time" in told  # four items, one of them twice
     typed("evaluate", "demo")
     assert "of earlier records" in typed("evaluate", "demo", "--dry-run").output
+
+
+ELSEWHERE = """
+import contextlib
+import os
+
+import pydantic
+
+import harness
+from harness.contract import Endpoint
+
+
+class Elsewhere(harness.Options):
+    host: str = "127.0.0.1"
+    port: int = 8000
+    api_key: pydantic.SecretStr | None = None
+    allow_hosts: tuple[str, ...] = ()
+
+
+@contextlib.contextmanager
+def start(variants, options, report):
+    report("nothing")
+    told = frozenset(("token_ids", "logprobs", "score"))
+    yield Endpoint(os.environ["ELSEWHERE"], tuple(one.name for one in variants), capabilities=told, version="7")
+
+
+def unable(variants, options):
+    return os.environ.get("UNABLE")
+
+
+@harness.hookimpl
+def register_engines(register):
+    register(harness.Engine("elsewhere", "a server that runs already", Elsewhere, start, unable=unable))
+"""
+
+
+def test_anyones_engine_is_started_where_it_can_serve_all_variants(
+    typed: Callable[..., Result], engine: LikeVllm, finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere.py").write_text(ELSEWHERE)
+    recipe = finished_run / "recipe.yaml"
+    recipe.write_text(json.dumps(YAML(typ="safe").load(recipe) | {"serve": {"engine": "elsewhere"}}))
+    monkeypatch.setenv("ELSEWHERE", engine.url)
+    command = ("--plugin", "elsewhere.py", "evaluate", "demo@base", "demo", "--json", "--backend")
+    done = typed(*command, "auto")
+    assert "Asked through the engine backend: elsewhere serves all these variants" in done.stderr
+    assert "waiting for nothing" in done.stderr and "waiting for the parity check" in done.stderr
+    records = json.loads(done.stdout)
+    assert {(one["engine"], one["engine_version"]) for one in records} == {("elsewhere", "7")}
+    assert {one["asked"]["reason"] for one in records} == {"elsewhere serves all these variants"}
+    monkeypatch.setenv("UNABLE", "it is Sunday")
+    assert "Asked through the local backend: it is Sunday" in typed(*command, "auto").stderr
+    with pytest.raises(
+        HarnessError, match=r"--backend engine: it is Sunday\. Leave it out, and the weights are loaded"
+    ):
+        typed(*command, "engine")
 
 
 @pytest.mark.soak

@@ -2,19 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import random
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import Result
+from harness_evaluation import backends
 from harness_evaluation.human import EVALUATION, HumanOptions
+from ruamel.yaml import YAML
 
 from harness import HarnessError
 from harness.contract import EvaluationContext
 from harness.measure.soundness import checked
 from harness.measure.strengths import outcomes_of, strengths
+from harness.model import load
 from harness.nouns import Side, Verdict
 from harness.plugins import Plugins
+from harness.run import Run
+from harness.variants import tuned_of
 from harness.votes import Ballots
 
 
@@ -83,6 +91,27 @@ def test_votes_on_named_variants_do_not_count(tmp_path: Path) -> None:
     vote(votes, ["demo", "other"], Verdict("best", 0), "ben")
     result = measure(tmp_path / "votes.db", "demo")
     assert result.scores["win_rate"].value == 1 and result.details["left_out"] == {"names were shown": 1}
+
+
+def test_votes_are_counted_without_loading_a_model(
+    tmp_path: Path, finished_run: Path, typed: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    votes = Ballots(str(tmp_path / "votes.db"))
+    for _ in range(3):
+        vote(votes, ["demo", "demo@base"], Verdict("best", 0), "ann")
+    recipe, own = tmp_path / "votes.yaml", YAML(typ="safe").load(finished_run / "recipe.yaml")
+    recipe.write_text(json.dumps(own | {"evaluate": [{"evaluation": "human", "votes": str(tmp_path / "votes.db")}]}))
+    monkeypatch.setattr(load, "load_model", None)  # loading would fail
+    command = ("evaluate", "demo", "demo@base", "--recipe", str(recipe), "--json", "--backend")
+    for backend in ("auto", "engine", "local"):
+        done = typed(*command, backend)
+        assert "Asked through" not in done.stderr and "waiting" not in done.stderr
+        rates = {one["variant"]: one["scores"]["win_rate"]["value"] for one in json.loads(done.stdout)}
+        assert rates == {"demo": 1, "demo@base": 0}
+    assert {one["engine"] for one in json.loads(done.stdout)} == {"none"}
+    assert "asks no model anything" in typed(*command[:-2], "--dry-run").output
+    with pytest.raises(HarnessError, match="the evaluation was declared with asks=False, and asks"):
+        backends.Unasked(tuned_of(Run.open(finished_run, Plugins()))).ask(())
 
 
 def test_a_variant_without_votes_and_a_missing_file_are_errors(tmp_path: Path) -> None:

@@ -255,11 +255,10 @@ def test_votes_of_people_stand_beside_the_verdicts(
 ) -> None:
     votes = Ballots(str(tmp_path / "votes.db"))
 
-    def vote(number: int, first: str, second: str, verdict: Verdict) -> None:
+    def vote(number: int, first: str, second: str, verdict: Verdict, *, blind: bool = True) -> None:
         messages = [{"role": "user", "content": f"Question {number}?"}]
-        id = votes.open(
-            [Side(first, None, messages), Side(second, None, messages)], seed=0, sampling={}, annotator="ann"
-        )
+        sides = [Side(first, None, messages), Side(second, None, messages)]
+        id = votes.open(sides, seed=0, sampling={}, annotator="ann", blind=blind)
         for place in (0, 1):
             votes.record(id, place, "x", "stop")
         votes.vote(id, verdict)
@@ -270,6 +269,8 @@ def test_votes_of_people_stand_beside_the_verdicts(
     vote(20, "demo@base", "demo", Verdict("tie"))
     vote(0, "demo", "another", Verdict("best", 1))
     vote(999, "demo", "demo@base", Verdict("best", 1))
+    for _ in range(3):  # who sees the names votes for them: those count nowhere
+        vote(1, "demo", "demo@base", Verdict("best", 1), blind=False)
     fake_endpoint.answer = lambda request: "[[A]]" if "good" in sides(request)[0] else "[[B]]"
     agreement = measure(fake_endpoint, questions, votes=str(tmp_path / "votes.db")).scores["human_agreement"]
     assert (agreement.value, agreement.n, agreement.stderr) == (0.75, 4, None)

@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness_evaluation.own_lm import Kept
 from harness_evaluation.tasks import EVALUATION, LmEvalOptions
 
 from harness import HarnessError
 from harness.contract import EvaluationContext
+from harness.measure.answers import Journal, KeptBackend
 from harness.model.likelihoods import likelihoods
 from harness.model.local import LocalBackend
 
@@ -181,6 +183,43 @@ def test_as_lm_eval_leaves_the_model_as_it_is(heron_model: Path, load: Load, all
         options = LmEvalOptions(tasks=tasks, include_path=str(all_tasks), as_lm_eval=as_lm_eval)
         assert len(list(run(loaded, options, None))) == 4
     assert (loaded.model.generation_config.to_dict(), loaded.template.tokenizer.pad_token) == before
+
+
+@pytest.mark.parametrize("dies_after", [1, 6])
+def test_as_lm_eval_killed_goes_on_where_it_was(
+    heron_model: Path, load: Load, all_tasks: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dies_after: int
+) -> None:
+    """Four tasks of four items, one at a time: every answer is there when the next one is asked."""
+    backend = LocalBackend(load(heron_model))
+    tasks = ("who", "who_choice", "who_said", "who_text")
+    options = LmEvalOptions(tasks=tasks, include_path=str(all_tasks), as_lm_eval=True, batch_size=1)
+    whole = [(result.scores, result.samples) for result in run(backend.loaded, options, None)]
+    calls, keep = [0], Kept.add_partial
+
+    def counted(kept: Kept, *answered: Any) -> None:
+        calls[0] += 1
+        if calls[0] > most:
+            raise KeyboardInterrupt
+        keep(kept, *answered)
+
+    monkeypatch.setattr(Kept, "add_partial", counted)
+
+    def asked(again: bool = False) -> list[Any]:
+        calls[0], journal = 0, Journal(tmp_path / "answers.jsonl")
+        kept: Any = KeptBackend(backend, journal, again=again)
+        assert EVALUATION.run is not None
+        results = EVALUATION.run(kept, options, EvaluationContext(None, None))
+        return [(result.scores, result.samples) for result in results]
+
+    most = dies_after
+    with pytest.raises(KeyboardInterrupt):
+        asked()
+    most = 99
+    assert asked() == whole and 20 - 2 * dies_after <= calls[0] <= 20 - dies_after  # two tasks share some choices
+    assert asked() == whole and calls[0] == 0
+    assert asked(again=True) == whole and calls[0] == 20  # 8 choices, 4 continuations, 4 answers, 4 texts
+    options = options.model_copy(update={"system_prompt": "Be brief."})
+    assert asked() and calls[0] == 16  # of texts nothing is rendered
 
 
 def test_a_base_model_is_asked_without_a_template(

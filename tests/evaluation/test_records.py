@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from harness_evaluation import backends
 from harness_evaluation.val_loss import ValLossOptions
 from harness_evaluation.val_loss import run as val_loss
 
@@ -19,6 +18,7 @@ from harness.errors import PluginError
 from harness.measure import soundness
 from harness.measure.records import write_record
 from harness.measure.weights import weights_of
+from harness.model import load
 from harness.nouns import Result, Sample, Score
 from harness.plugins import PluginInfo, Plugins
 from harness.recipe import DataSource, ModelSpec
@@ -108,14 +108,14 @@ def test_the_recipe_of_a_plain_model_says_its_dtype(
     typed: Typed, finished_run: Path, tiny_model: Path, two_models: Path
 ) -> None:
     loaded = []
-    load = backends.local_backend
+    load_model = load.load_model
 
-    def measured(variant: Variant, *rest: Any) -> Any:
-        loaded.append(variant.model)
-        return load(variant, *rest)
+    def measured(spec: ModelSpec, **more: Any) -> Any:
+        loaded.append(spec)
+        return load_model(spec, **more)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(backends, "local_backend", measured)
+        patch.setattr(load, "load_model", measured)
         change_recipe(lambda recipe: recipe["model"].update(trust_remote_code=True))
         common = ("--template", "chatml", "--recipe", "demo.yaml", "--evaluation", "val_loss")
         typed("evaluate", str(tiny_model), *common)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -62,7 +63,7 @@ def test_a_parser_that_takes_every_answer_for_thoughts_is_named_with_what_it_los
         "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
     )
     loses = "an answer without thoughts comes back as thoughts"
-    assert find(bind(model, tokenizer)) == {"reasoning": "qwen3", "tools": None, "loses": loses}
+    assert find(bind(model, tokenizer)) == {"reasoning": "qwen3", "tools": None, "reasoning_remark": loses}
 
 
 def test_a_parser_that_reads_text_is_taken_only_where_the_marks_stay_in_it() -> None:
@@ -70,3 +71,83 @@ def test_a_parser_that_reads_text_is_taken_only_where_the_marks_stay_in_it() -> 
     from harness_serve.parsers import find
 
     assert find(bound("deepseek-r1", special=False)) == {"reasoning": "deepseek_r1", "tools": None}
+
+
+# Calls as published templates write them, by vLLM's parser of that format.
+NAME, ARGUMENTS = "{{ call.function.name }}", "{{ call.function.arguments | tojson }}"
+PYTHONIC = (
+    "[" + NAME + "({% for key, value in call.function.arguments.items() %}{{ ', ' if not loop.first }}"
+    "{{ key }}={{ value | tojson }}{% endfor %})]"
+)
+JSON = '{"name": "' + NAME + '", "arguments": ' + ARGUMENTS + "}"
+DSML = (
+    '<｜DSML｜tool_calls>\n<｜DSML｜invoke name="'
+    + NAME
+    + '">\n{% for key, value in call.function.arguments.items() %}'
+    '<｜DSML｜parameter name="{{ key }}" string="{{ (value is string) | lower }}">{{ value if value is string else '
+    "value | tojson }}</｜DSML｜parameter>\n{% endfor %}</｜DSML｜invoke>\n</｜DSML｜tool_calls>"
+)
+CALLS = {
+    "kimi_k2": "<|tool_calls_section_begin|><|tool_call_begin|>functions." + NAME + ":0<|tool_call_argument_begin|>"
+    + ARGUMENTS + "<|tool_call_end|><|tool_calls_section_end|>",
+    "deepseek_v31": "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>" + NAME + "<｜tool▁sep｜>" + ARGUMENTS
+    + "<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+    "deepseek_v4": DSML,
+    "lfm2": "<|tool_call_start|>" + PYTHONIC + "<|tool_call_end|>",
+    "granite": "<|tool_call|>[" + JSON + "]",
+    "internlm": "<|action_start|><|plugin|>\n" + JSON.replace("arguments\"", "parameters\"") + "<|action_end|>\n",
+    "pythonic": PYTHONIC,
+    "llama4_pythonic": "<|python_start|>" + PYTHONIC + "<|python_end|>",
+    "hunyuan_a13b": "<tool_calls>[" + JSON + "]</tool_calls>",
+    "xlam": "[" + JSON + "]",
+}  # fmt: skip
+
+
+def calling(call: str, *more: str) -> BoundTemplate:
+    """A template of the model's own that writes calls so, on a vocabulary with its tokens and `more`."""
+    tokenizer = tiny_tokenizer()
+    tokens = [*re.findall(r"<\|\w+\|>|｜DSML｜", call), *more]
+    tokenizer.add_tokens(re.findall(r"<｜tool[^｜]*｜>", call))  # ordinary ones, as published
+    tokenizer.add_special_tokens({"extra_special_tokens": tokens}, replace_extra_special_tokens=False)
+    tokenizer.chat_template = (
+        "{{ tools | tojson if tools }}{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
+        "{% for call in m.tool_calls or [] %}" + call + "{% endfor %}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+    )
+    return bind(Plugins().templates["model"], tokenizer)
+
+
+@pytest.mark.parametrize("parser", CALLS)
+def test_the_parser_of_calls_follows_from_a_call(parser: str) -> None:
+    from harness_serve.parsers import find
+
+    template = calling(CALLS[parser])
+    assert template.tool_parser == parser
+    assert find(template) == {"reasoning": None, "tools": parser}
+
+
+LLAMA = JSON.replace('arguments"', 'parameters"')
+
+
+@pytest.mark.parametrize(
+    ("call", "remark"),
+    [
+        (LLAMA, "llama3_json does on a vocabulary with <|python_tag|>"),
+        (
+            "[TOOL_CALLS]" + NAME + "[CALL_ID]call00001[ARGS]" + ARGUMENTS,
+            "mistral makes look_upcall00001 of the name look_up",
+        ),
+        ("<call>" + NAME + " " + ARGUMENTS + "</call>", None),
+    ],
+)
+def test_where_no_parser_reads_a_call_the_reason_is_given(call: str, remark: str | None) -> None:
+    from harness_serve.parsers import find
+
+    template = calling(call, "[TOOL_CALLS]", "[ARGS]", "[CALL_ID]")
+    assert find(template) == {"reasoning": None, "tools": None} | ({"tools_remark": remark} if remark else {})
+
+
+def test_a_call_that_llama_writes_is_read_on_its_vocabulary() -> None:
+    from harness_serve.parsers import find
+
+    assert find(calling(LLAMA, "<|python_tag|>")) == {"reasoning": None, "tools": "llama3_json"}

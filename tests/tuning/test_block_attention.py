@@ -12,6 +12,7 @@ torch = pytest.importorskip("torch")
 from harness.model import block_attention as blocks  # noqa: E402
 from harness.model.attention import compute_by_blocks  # noqa: E402
 from harness.model.batching import attention_mask, packed  # noqa: E402
+from harness.model.buffers import Buffers  # noqa: E402
 from harness.model.load import load_model  # noqa: E402
 from harness.model.logprobs import target_logprobs  # noqa: E402
 from harness.nouns import Example, Item  # noqa: E402
@@ -148,3 +149,11 @@ def test_a_function_that_is_not_the_models_is_not_taken(tmp_path, monkeypatch):
     monkeypatch.setattr(blocks, "by_blocks", lambda *given, **more: right(*given, **(more | {"scaling": 1.0})))
     assert not compute_by_blocks(model)
     assert model.config._attn_implementation == "sdpa"
+
+
+def test_memory_that_answers_were_sampled_in_is_used_for_training_again():
+    buffers = Buffers()
+    with torch.inference_mode():
+        buffers.get("scores", torch.float32, 4)
+    scores = buffers.get("scores", torch.float32, 2, 2)
+    assert scores.fill_(1.0).sum() == 4 and not scores.is_inference()

@@ -12,11 +12,11 @@ peft = pytest.importorskip("peft")
 
 from harness_tuning import fused  # noqa: E402
 from harness_tuning.methods.lora import LoraOptions, apply_lora  # noqa: E402
-from harness_tuning.policy import ModelPolicy  # noqa: E402
 
 from harness.errors import ModelError  # noqa: E402
 from harness.model.load import load_model  # noqa: E402
 from harness.model.logprobs import target_logprobs  # noqa: E402
+from harness.model.policy import ModelPolicy  # noqa: E402
 from harness.recipe import ModelSpec  # noqa: E402
 from tests.tuning.tensors import as_batch  # noqa: E402
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import shutil
 from typing import Any
 
@@ -13,6 +14,7 @@ peft = pytest.importorskip("peft")
 
 from harness_tuning import fused_layers  # noqa: E402
 from harness_tuning.memory import Held  # noqa: E402
+from harness_tuning.precision import in_float32  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
 from harness.errors import RunError  # noqa: E402
@@ -85,7 +87,7 @@ def test_logits_and_gradients_stay_those_of_transformers(family, own_rotary, mon
 @needs_kernels
 def test_float32_and_trained_norms_are_left_to_transformers(own_rotary):
     model = made("llama").float()
-    assert str(fused_layers.fuse_layers(model)) == "none (for bfloat16 on a CPU)"
+    assert str(fused_layers.fuse_layers(model)) == "none (for bfloat16, on the device)"
     trained = made("llama")
     for name, weight in trained.named_parameters():
         weight.requires_grad_("norm" in name)
@@ -141,20 +143,107 @@ def test_log_probabilities_are_of_the_targets_where_these_lie_apart():
     assert torch.allclose(minus.float(), gradient, atol=4e-3)
 
 
-def test_a_machine_without_a_compiler_says_so(monkeypatch):
+@pytest.fixture
+def compiled_anew(tmp_path, monkeypatch):
+    """A cache folder without the kernels, which are looked for again."""
+    monkeypatch.setenv("HARNESS_CACHE", str(tmp_path / "cache"))
+    for function in (kernels._why_not_here, kernels._library):
+        monkeypatch.setattr(kernels, function.__name__, functools.cache(function.__wrapped__))
+    return tmp_path
+
+
+def test_a_machine_without_a_compiler_says_so(compiled_anew, monkeypatch):
     monkeypatch.setenv("CC", "no-such-compiler")
-    monkeypatch.setenv(kernels.SWITCH, "1")
-    assert "no C compiler 'no-such-compiler'" in str(kernels.why_not.__wrapped__())
+    assert "no C compiler 'no-such-compiler'" in str(kernels.why_not())
+    broken = compiled_anew / "broken"
+    broken.write_text("#!/bin/sh\n[ $# = 1 ] || { echo 'no OpenMP here' >&2; exit 1; }\n")
+    broken.chmod(0o755)
+    monkeypatch.setenv("CC", str(broken))
+    kernels._why_not_here.cache_clear()
+    assert str(kernels.why_not()).endswith("cannot compile them: no OpenMP here")
+
+
+def test_a_cache_folder_that_cannot_be_written_is_named(compiled_anew):
+    (compiled_anew / "cache").write_text("a file where the folder would be")
+    assert "they cannot be compiled: " in str(kernels.why_not()) and str(compiled_anew) in str(kernels.why_not())
 
 
 @needs_kernels
-def test_a_run_goes_on_only_with_the_functions_it_began_with(monkeypatch, own_rotary):
-    model = made("llama")
+@pytest.mark.parametrize("mode", ["empty tensors", "float32", "inference"])
+def test_kernels_are_tried_outside_modes_that_change_torch(compiled_anew, mode):
+    modes = {"empty tensors": FakeTensorMode(), "float32": in_float32(), "inference": torch.inference_mode()}
+    with modes[mode]:
+        assert kernels.why_not() is None
+
+
+@needs_kernels
+def test_an_environment_variable_and_a_run_turn_the_kernels_off(monkeypatch, own_rotary):
+    x, model = torch.zeros(2, 4, dtype=torch.bfloat16), made("llama")
+    expected = figures(model)
+    fused_layers.fuse_layers(model)
+    monkeypatch.setenv(kernels.SWITCH, "0")
+    assert not kernels.compiled(x) and str(fused_layers.fuse_layers(model)).startswith("none (HARNESS_KERNELS=0")
+    assert all(torch.equal(now, before) for now, before in zip(figures(model), expected, strict=True))
+    monkeypatch.delenv(kernels.SWITCH)
+    fused_layers.go_on_as({"reason": "there is no C compiler here"})
+    assert not kernels.compiled(x) and "begun without the kernels" in str(fused_layers.fuse_layers(model))
+    fused_layers.go_on_as(None)
+    assert kernels.compiled(x)
+
+
+def test_a_run_goes_on_only_with_the_functions_it_began_with(monkeypatch):
     began = {"norms": 3, "swiglus": 1, "rotaries": 1, "reason": None}
-    assert fused_layers.fuse_layers(model, began).norms == 3
-    monkeypatch.setattr(kernels, "why_not", lambda: "no C compiler here")
-    with pytest.raises(RunError, match=r"fused were 3 norms.* are none \(no C compiler here\)"):
-        fused_layers.fuse_layers(made("llama"), began)
+    none = fused_layers.FusedLayers(reason="no C compiler here")
+    assert fused_layers.check_as_begun(fused_layers.FusedLayers(3, 1, 1), began) is None
+    assert fused_layers.check_as_begun(none, {"reason": "no C compiler there"}) is None
+    with pytest.raises(RunError, match=r"3 norms.* fused, now none \(no C compiler here\).*set HARNESS_KERNELS=0"):
+        fused_layers.check_as_begun(none, began)
+    with pytest.raises(RunError, match="now none"):  # softmax and log-probabilities are kernels too
+        fused_layers.check_as_begun(none, {**began, "norms": 0, "swiglus": 0, "rotaries": 0})
+    monkeypatch.setenv(kernels.SWITCH, "0")
+    assert "goes on with those of torch" in str(fused_layers.check_as_begun(none, began))
+
+
+@needs_kernels
+def test_what_a_kernel_would_read_wrongly_is_refused():
+    x, scale = torch.zeros(4, 6, dtype=torch.bfloat16), torch.ones(6)
+    angles = torch.zeros(1, 4, 6, dtype=torch.bfloat16)
+    for wrong in (
+        lambda: kernels.rms_norm(x.t(), torch.ones(4), 1e-6, True),
+        lambda: kernels.rms_norm(x.float(), scale, 1e-6, True),
+        lambda: kernels.rms_norm(x, torch.ones(5), 1e-6, True),
+        lambda: kernels.swiglu(x.t(), x.t()),
+        lambda: kernels.swiglu(x, x[:, :4]),
+        lambda: kernels.rotary(torch.zeros(2, 5, 1, 6, dtype=torch.bfloat16), angles, angles, False),
+        lambda: kernels.causal_softmax(torch.zeros(1, 4, 6), torch.zeros(1, 4, 6, dtype=torch.bfloat16), 4, 3),
+    ):
+        with pytest.raises(ValueError, match=r": (torch|tensors)"):
+            wrong()
+    with pytest.raises(IndexError, match="logits of 6 tokens"):
+        kernels.target_logprobs(x, torch.tensor([0, 1, 2, 6]), torch.empty_like(x))
+
+
+@needs_kernels
+def test_results_are_the_same_with_any_number_of_threads():
+    """Rows beyond what one thread does alone; 0 rows; a size that is no multiple of a vector's."""
+    random = torch.Generator().manual_seed(0)
+    x, y = (torch.randn(701, 99, generator=random).bfloat16() for _ in range(2))
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            minus = torch.empty_like(x)
+            norm = kernels.rms_norm(x, torch.ones(99), 1e-6, True)
+            logprobs = kernels.target_logprobs(x, torch.arange(701) % 99, minus)
+            results.append([*norm, kernels.swiglu(x, y), *kernels.swiglu_backward(y, x, y), logprobs, minus])
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(a, b) for other in results[1:] for a, b in zip(results[0], other, strict=True))
+    assert (
+        kernels.swiglu(x[:0], y[:0]).shape == (0, 99)
+        and len(kernels.rms_norm(x[:0], torch.ones(99), 1e-6, True)[0]) == 0
+    )
 
 
 @needs_kernels

@@ -14,12 +14,13 @@ from harness_tuning.learner import Learner  # noqa: E402
 from harness_tuning.methods.lora import LoraOptions, apply_lora  # noqa: E402
 from harness_tuning.objectives import sft  # noqa: E402
 from harness_tuning.optimizer import MasterAdamW  # noqa: E402
-from harness_tuning.policy import ModelPolicy  # noqa: E402
 from harness_tuning.world import World  # noqa: E402
 
+from harness.contract import Loss, Term  # noqa: E402
 from harness.errors import HarnessError, ModelError  # noqa: E402
 from harness.model.load import load_model  # noqa: E402
 from harness.model.logprobs import target_logprobs  # noqa: E402
+from harness.model.policy import ModelPolicy  # noqa: E402
 from harness.recipe import ModelSpec, TuneSpec  # noqa: E402
 from tests.tuning.tensors import as_batch  # noqa: E402
 
@@ -74,7 +75,7 @@ def test_an_expert_that_no_token_reached_is_no_idle_layer():
 
 def test_a_fast_loss_that_is_not_the_plain_one_is_refused(learner, monkeypatch):
     monkeypatch.setattr(
-        "harness_tuning.policy.target_logprobs", lambda model, batch: target_logprobs(model, batch) - 0.2
+        "harness.model.policy.target_logprobs", lambda model, batch: target_logprobs(model, batch) - 0.2
     )
     with pytest.raises(ModelError, match=r"differ from those of the model's own logits by 0\.2 nats"):
         gates.check_fast_loss(learner, batch())
@@ -103,6 +104,30 @@ def test_an_expert_that_no_token_reached_is_named():
     name = "base_model.model.model.layers.0.mlp.experts.7.up_proj.lora_B.default.weight"
     assert gates._expert(name) == "model.layers.0.mlp.experts.7"
     assert gates._expert("base_model.model.model.layers.0.self_attn.q_proj.lora_A.default.weight") is None
+
+
+def test_an_objective_that_returns_a_mean_is_refused(learner):
+    mean = SimpleNamespace(
+        name="mean", observe=None, head=None, prepare=None, units=lambda batch: {"tokens": batch.supervised},
+        loss=lambda policy, batch, options: Loss({"tokens": Term(policy.logprobs(batch).mean())}),
+    )  # fmt: skip
+    learner.objective, whole = mean, batch()
+    halves = [as_batch(whole.input_ids[row : row + 1], torch.ones(1, 12, dtype=torch.bool)) for row in (0, 1)]
+    with pytest.raises(HarnessError, match=r"the objective 'mean': the term 'tokens' of a batch is .* not a mean"):
+        gates.check_objective(learner, whole, halves)
+    gates.check_objective(learner, whole, ())
+
+
+def test_an_objective_that_forgets_the_shift_is_refused(learner):
+    def loss(policy, batch, options):
+        hidden = policy.last_hidden(batch).flatten(0, 1)[batch.targets.source + 1]
+        return Loss({"tokens": Term(hidden.float().sum())})
+
+    learner.objective = SimpleNamespace(
+        name="unshifted", observe=None, head=None, loss=loss, units=lambda batch: {"tokens": batch.supervised}
+    )
+    with pytest.raises(HarnessError, match=r"'unshifted': the term 'tokens' changes .* position t-1 predicts token t"):
+        gates.check_objective(learner, batch(), ())
 
 
 def test_a_method_that_changes_the_model_before_step_1_is_refused(learner):

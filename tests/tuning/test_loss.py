@@ -159,7 +159,8 @@ def test_entropies_are_those_of_every_eighth_prediction_whatever_the_chunks(mode
 
 def test_what_is_watched_of_pairs_has_entropy_and_the_drift_from_the_reference(model):
     from harness_tuning.objectives import dpo
-    from harness_tuning.policy import ModelPolicy
+
+    from harness.model.policy import ModelPolicy
 
     first, second = examples(2)
     policy = ModelPolicy(model)

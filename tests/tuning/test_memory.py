@@ -14,12 +14,12 @@ from harness_tuning.learner import Learner  # noqa: E402
 from harness_tuning.methods.lora import LoraOptions, apply_lora  # noqa: E402
 from harness_tuning.objectives import sft  # noqa: E402
 from harness_tuning.optimizer import MasterAdamW  # noqa: E402
-from harness_tuning.policy import ModelPolicy  # noqa: E402
 from harness_tuning.sources import Epochs  # noqa: E402
 from harness_tuning.world import World  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from torch._subclasses.fake_tensor import FakeTensorMode  # noqa: E402
 
+from harness.model.policy import ModelPolicy  # noqa: E402
 from harness.nouns import Example, Item  # noqa: E402
 from harness.recipe import TuneSpec  # noqa: E402
 from tests.tuning.test_sources import Kept  # noqa: E402

@@ -13,11 +13,11 @@ from harness_tuning.learner import Learner, gradient_scale  # noqa: E402
 from harness_tuning.methods.lora import LoraOptions, apply_lora  # noqa: E402
 from harness_tuning.objectives import sft  # noqa: E402
 from harness_tuning.optimizer import MasterAdamW, check_optimizer  # noqa: E402
-from harness_tuning.policy import ModelPolicy  # noqa: E402
 from harness_tuning.world import World  # noqa: E402
 
 from harness.errors import HarnessError  # noqa: E402
 from harness.model.load import load_model  # noqa: E402
+from harness.model.policy import ModelPolicy  # noqa: E402
 from harness.recipe import ModelSpec, TuneSpec  # noqa: E402
 from tests.tuning.tensors import as_batch  # noqa: E402
 

@@ -11,12 +11,12 @@ torch = pytest.importorskip("torch")
 
 from harness_tuning.batching import Sizes, Split, plan_epoch, split_step  # noqa: E402
 from harness_tuning.objectives import sft  # noqa: E402
-from harness_tuning.policy import ModelPolicy  # noqa: E402
 from harness_tuning.sources import Epochs  # noqa: E402
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
 from harness.model.load import load_model  # noqa: E402
+from harness.model.policy import ModelPolicy  # noqa: E402
 from harness.nouns import Example, Item  # noqa: E402
 from harness.recipe import ModelSpec  # noqa: E402
 
@@ -139,4 +139,4 @@ def test_both_sides_of_a_pair_are_in_one_batch():
     for step in range(1, source.total_steps + 1):
         for batch in source.step(step):
             chosen, rejected = batch.pairs()
-            assert len(chosen) == len(rejected) == len(set(batch.groups.tolist())) > 0
+            assert len(chosen) == len(rejected) == len(set(batch.groups)) > 0

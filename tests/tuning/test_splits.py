@@ -13,13 +13,13 @@ from harness_tuning.learner import Learner  # noqa: E402
 from harness_tuning.methods.lora import LoraOptions, apply_lora  # noqa: E402
 from harness_tuning.objectives import dpo, kto, orpo, reward, sft, simpo  # noqa: E402
 from harness_tuning.optimizer import MasterAdamW  # noqa: E402
-from harness_tuning.policy import ModelPolicy  # noqa: E402
 from harness_tuning.prepared import Beside, Preparation  # noqa: E402
 from harness_tuning.sources import Epochs  # noqa: E402
 from harness_tuning.world import World  # noqa: E402
 
 from harness.data.encode.storage import ItemWriter  # noqa: E402
 from harness.model.load import load_model  # noqa: E402
+from harness.model.policy import ModelPolicy  # noqa: E402
 from harness.nouns import Example, Item  # noqa: E402
 from harness.recipe import ModelSpec, TuneSpec  # noqa: E402
 

@@ -263,7 +263,7 @@ def _parsers(context: Context, template: BoundTemplate) -> str:
     read = [f"reads its {what} with {names[what]}" for what, there in has.items() if there and names[what]]
     unread = " and ".join(what for what, there in has.items() if there and not names[what])
     read += [f"has no parser of its {unread}, which stay text"] if unread else []
-    read += [str(parsers["loses"])] if parsers.get("loses") else []
+    read += [str(remark) for key in ("reasoning_remark", "tools_remark") if (remark := parsers.get(key))]
     return f"{engine.name} {'; '.join(read)}" if read else "it has no thoughts or calls to parse"
 
 

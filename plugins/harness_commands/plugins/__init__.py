@@ -1,0 +1,1 @@
+"""Commands of `harness plugins` for people who write plugins."""
