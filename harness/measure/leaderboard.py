@@ -143,7 +143,8 @@ def leaderboard(ballots: Iterable[Ballot], control: Sequence[str] = ()) -> Leade
         kept = [outcome for outcome in outcomes if outcome.first in together]
         names = sorted(together)
         counts = counted(names, kept)
-    fitted, problem, effects = None, "", {}
+    fitted, problem = None, ""
+    effects: Mapping[str, Estimate] = {}
     try:
         fitted = strengths_of(names, counts)
         if control:
