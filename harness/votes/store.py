@@ -242,7 +242,31 @@ def _engine(database: str) -> Any:
     if engine.dialect.name == "sqlite":
         sqlalchemy.event.listen(engine, "connect", _make_durable)
         sqlalchemy.event.listen(engine, "begin", _begin_immediately)
+        sqlalchemy.event.listen(engine, "begin", _Place(engine.url.database).check)
     return engine
+
+
+class _Place:
+    """The place of a SQLite file: what is written to one that was moved away meanwhile is found by nobody."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.file: tuple[int, int] | None = None
+
+    def check(self, _: Any) -> None:
+        """Raise HarnessError if the path has another file than at the first transaction, or none."""
+        try:
+            status = Path(self.path).stat()
+        except OSError:
+            status = None
+        here = None if status is None else (status.st_dev, status.st_ino)
+        if self.file is None:
+            self.file = here
+        elif here != self.file:
+            raise HarnessError(
+                f"the votes database {self.path} was moved away or replaced while it was in use: put it back, or start "
+                f"the server again"
+            )
 
 
 @contextmanager

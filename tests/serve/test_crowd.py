@@ -138,7 +138,7 @@ def hostile(elsewhere: str) -> dict[str, str]:
     return {
         "script": "<script>window.ran = 1</script><img src=x onerror='window.ran = 1'><svg onload='window.ran = 1'>",
         "beacon": f"![a]({elsewhere}/a.png) <img src='{elsewhere}/b.png'> <link rel=stylesheet href={elsewhere}/c.css>",
-        "formula": rf"$\href{{javascript:window.ran=1}}{{x}}$ $\text{{<img src={elsewhere}/d.png onerror=window.ran=1>}}$",
+        "formula": rf"$\href{{javascript:ran=1}}{{x}}$ $\text{{<img src={elsewhere}/d.png onerror=window.ran=1>}}$",
         "fence": f'```html"><img src={elsewhere}/e.png onerror=window.ran=1>\n<script>window.ran = 1</script>\n```',
         "closing": "</div></section></article></textarea></template><script>window.ran = 1</script>",
         "template": "{{window.ran = 1}} ${window.ran = 1} <% window.ran = 1 %>",
