@@ -173,6 +173,46 @@ def export(context: Context, out: Path, votes: str, both_bad: bool, form: str) -
         )
 
 
+@votes.command(name="tune")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@DATABASE
+@click.option("--run", "name", required=True, metavar="NAME", help="Name of the new run.")
+@click.option("--no-serve", is_flag=True, help="Stop after the comparison.")
+@click.option("--port", default=8000, show_default=True, help="Port of the endpoint.")
+@click.option("--ui-port", default=7860, show_default=True, help="Port of the page.")
+@click.pass_context
+def tune_command(
+    ctx: click.Context, recipe: Path, votes: str, name: str, no_serve: bool, port: int, ui_port: int
+) -> None:
+    """Tune on the votes, compare the new variant with its parent, and serve both for the next round.
+
+    RECIPE reads `dataset: votes`, as recipes/from-votes.yaml does; its votes are those of --votes. The parent is the
+    run that the recipe goes on from (`method: from_run`), or else the base model. Each step is the command that is
+    printed above it.
+    """
+    from harness.cli.steps import run_step
+    from harness.run import Run
+    from harness.run.facts import recipe_of
+
+    context: Context = ctx.obj
+    ballots = _opened(votes)
+    if "://" in votes:
+        raise HarnessError(
+            f"--votes {votes}: `dataset: votes` reads SQLite files; `harness votes export` writes a file"
+        )
+    judged = sum(ballot.verdict is not None and ballot.state != "void" for ballot in ballots)
+    context.console.print(f"{votes}: {judged} votes")
+    source = f"data.train=[{{dataset: votes, path: {Path(votes).resolve()}}}]"
+    run_step(ctx, "tune", str(recipe), "--run", name, "--overwrite", "--set", source)
+    method = recipe_of(Run(context.runs_folder / name))["tune"]["method"]
+    began_at = method.get("path") if isinstance(method, dict) else None
+    parent = Path(began_at).name if began_at else f"{name}@base"
+    run_step(ctx, "evaluate", parent, name, "--backend", "local")
+    run_step(ctx, "compare", parent, name)
+    if not no_serve:
+        run_step(ctx, "serve", parent, name, "--votes", votes, "--port", str(port), "--ui-port", str(ui_port))
+
+
 @votes.command()
 @click.argument("annotator")
 @DATABASE
