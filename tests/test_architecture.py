@@ -235,6 +235,7 @@ def test_a_click_passes_the_functions_of_its_section_in_order(tmp_path):
                 pass
             async for _ in session.judge(shared, Verdict("best", 0)):
                 pass
+            await session.close(shared, "")
 
     loaded = plugins(first_party=True)
     dataset = loaded.datasets["votes"]
