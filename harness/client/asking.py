@@ -12,9 +12,10 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
+from harness.client.deltas import Delta, calls_of, thoughts_of
 from harness.contract import Endpoint
 from harness.errors import HarnessError, known_names, nearest
 from harness.extras import require
@@ -68,31 +69,6 @@ class Limits:
     budget_tokens: int | None = None
     max_retries: int = 6
     timeout_s: float = 120.0
-
-
-class Delta(NamedTuple):
-    """A piece of an answer that streams. `completion_tokens` comes once, at its end.
-
-    `calls` are pieces of calls of tools: the call's number, and more of its name and arguments.
-    """
-
-    text: str
-    finish: str | None
-    completion_tokens: int | None
-    reasoning: str = ""
-    calls: tuple[tuple[int, str, str], ...] = ()
-
-
-def _calls(delta: Any) -> tuple[tuple[int, str, str], ...]:
-    """Return the pieces of calls in a piece of an answer."""
-    pieces = [(call.index, call.function) for call in delta.tool_calls or () if call.function is not None]
-    return tuple((number, piece.name or "", piece.arguments or "") for number, piece in pieces)
-
-
-def _thoughts(delta: Any) -> str:
-    """Return the thoughts in a piece of an answer: `reasoning` as vLLM names them, or `reasoning_content`."""
-    thoughts = getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None)
-    return thoughts if isinstance(thoughts, str) else ""
 
 
 def without_secrets(url: str) -> str:
@@ -219,8 +195,8 @@ class Client:
                         (
                             choice.delta.content or "",
                             choice.finish_reason,
-                            _thoughts(choice.delta),
-                            _calls(choice.delta),
+                            thoughts_of(choice.delta),
+                            calls_of(choice.delta),
                         )
                         for choice in chunk.choices
                     ]
