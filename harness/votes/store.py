@@ -195,7 +195,8 @@ class Ballots:
 def require_usable(database: str) -> None:
     """Raise HarnessError if ballots could not be kept in a database. Creates no file, and migrates nothing."""
     engine = _engine(database)
-    if engine.dialect.name == "sqlite" and not (path := Path(engine.url.database)).exists():
+    is_file = engine.dialect.name == "sqlite" and not engine.url.database.startswith("file:")  # a URI of SQLite
+    if is_file and not (path := Path(engine.url.database)).exists():
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise HarnessError(
                 f"the votes database {path} cannot be created: {path.parent} is not a folder that you can write to"

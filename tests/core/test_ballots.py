@@ -484,7 +484,7 @@ def test_a_database_that_cannot_be_written_says_so_at_the_start(tmp_path):
     id = opened(Ballots(str(path)))
     with pytest.raises(HarnessError, match=r"cannot be used: attempt to write a readonly database"):
         require_usable(f"sqlite:///file:{path}?mode=ro&uri=true")
-        Ballots(f"sqlite:///file:{path}?mode=ro&uri=true").vote(id, ALPHA)
+    assert Ballots(str(path))[id].state == "open"
 
 
 def test_a_locked_database_says_so_and_the_vote_goes_in_later(tmp_path, monkeypatch):
