@@ -147,7 +147,7 @@ def replica_headers(options: VllmOptions) -> tuple[dict[str, str], ...]:
     return tuple({"X-data-parallel-rank": str(copy)} for copy in copies)
 
 
-def guard_settings(options: VllmOptions, control_key: str, log_path: Path) -> Settings:
+def guard_settings(options: VllmOptions, control_key: str, log_path: Path, *, reads_calls: bool) -> Settings:
     """Return the guard's settings for an engine with this log."""
     request_log = options.request_log or log_path.with_suffix(".requests.jsonl")
     return Settings(
@@ -157,6 +157,7 @@ def guard_settings(options: VllmOptions, control_key: str, log_path: Path) -> Se
         log_prompts=options.log_prompts,
         engine_log=str(log_path),
         remotes=as_settings(options.remotes),
+        reads_calls=reads_calls,
     )
 
 

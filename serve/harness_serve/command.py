@@ -215,9 +215,10 @@ def _drain(context: Context, supervisor: Supervisor, limit_s: float) -> None:
     if (control := supervisor.control) is None:
         raise Terminated
     context.console.print("\nSIGTERM: no more requests are taken; answers that are under way are ended.")
-    deadline = time.monotonic() + limit_s
-    while (left := control.drain()) and time.monotonic() < deadline:
-        time.sleep(0.2)
+    deadline, left = time.monotonic() + limit_s, 0
+    with contextlib.suppress(harness.HarnessError):  # it has ended meanwhile: nothing is under way
+        while (left := control.drain()) and time.monotonic() < deadline:
+            time.sleep(0.2)
     if left:
         context.console.print(f"{left} answers were cut after {limit_s:g} s (--drain SECONDS gives them longer).")
         raise Terminated

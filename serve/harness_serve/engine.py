@@ -87,7 +87,7 @@ def start(
             variables=variables,
         )
         report(f"vLLM to load (its log: {log_path})")
-        guard = guard_settings(options, control_key, log_path)
+        guard = guard_settings(options, control_key, log_path, reads_calls=parser is not None)
         engine = stack.enter_context(kept(arguments, environment(plan, options, guard, on_cpu=on_cpu), log_path))
         key = options.api_key.get_secret_value() if options.api_key else None
         shown = settings(plan, options, on_cpu=on_cpu) | {"tool_parser": parser or "none"}

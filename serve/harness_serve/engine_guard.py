@@ -59,6 +59,7 @@ class Settings:
     log_prompts: bool = False
     engine_log: str | None = None
     remotes: Mapping[str, Mapping[str, str]] | None = None
+    reads_calls: bool = True  # vLLM has a parser of tool calls
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,11 +184,8 @@ class EngineGuard(Guard):
         model = record.model = asked.get("model") if isinstance(asked.get("model"), str) else None
         if self.settings.log_prompts:
             record.asked = asked
-        if model == "":
-            await self.refuse(scope, send, 404, "the model '' does not exist: /v1/models lists those that do")
-            return
-        if model in self.routes.staged and not caller.controls:
-            await self.refuse(scope, send, 404, f"the model {model!r} does not exist")
+        if (refusal := self._refusal(caller, scope, asked, model)) is not None:
+            await self.refuse(scope, send, *refusal)
             return
         in_flight = self.records.in_flight
         in_flight[model or ""] += 1
@@ -201,6 +199,28 @@ class EngineGuard(Guard):
             await self.app(scope, _replayed(body, receive), self._explained(scope, send, record))
         finally:
             in_flight[model or ""] -= 1
+
+    def _refusal(
+        self, caller: Caller, scope: Scope, asked: Mapping[str, Any], model: str | None
+    ) -> tuple[int, str] | None:
+        """Return status and reason where vLLM would answer for another model, or with advice nobody can take."""
+        names = self.routes.names(scope)
+        if names is not None:
+            names = [
+                *(name for name in names if caller.controls or name not in self.routes.staged),
+                *self.remotes.names,
+            ]
+        if model is not None and names is not None and model not in names:
+            return 404, f"the model {model[:100]!r} does not exist; there are: {', '.join(names)}"
+        if model == "":
+            return 404, "the model '' does not exist: /v1/models lists those that do"
+        calls = asked.get("tools") and asked.get("tool_choice", "auto") == "auto" and model not in self.remotes
+        if calls and not self.settings.reads_calls and scope["path"] == CHAT:
+            return 400, (
+                "this server reads no tool calls, as its chat template writes none. Where it is started, `--set "
+                'tool_parser=NAME` names a parser; with "tool_choice": "none" the model only sees the tools'
+            )
+        return None
 
     def _explained(self, scope: Scope, send: Send, record: Record) -> Send:
         """Return a `send` that says why, where the engine has died under a request: 503, and in a stream the error."""

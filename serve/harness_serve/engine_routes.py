@@ -28,6 +28,11 @@ class EngineRoutes:
         self.staged: set[str] = set()
         self.draining = False
 
+    def names(self, scope: Scope) -> list[str] | None:
+        """Return the names that vLLM answers to; None where this is not vLLM."""
+        models = getattr(scope["app"].state, "openai_serving_models", None) if "app" in scope else None
+        return None if models is None else [*(base.name for base in models.base_model_paths), *models.lora_requests]
+
     async def answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one of ROUTES: the JSON of what it returns, or an error."""
         asked = json.loads(await read_body(receive, LONGEST) or b"{}")

@@ -38,6 +38,10 @@ class Remotes:
     def __contains__(self, model: str | None) -> bool:
         return model in self.remotes
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.remotes)
+
     def cards(self) -> list[dict[str, Any]]:
         """Return their entries in the list of models."""
         return [

@@ -33,7 +33,10 @@ class Engine:
         self.bodies: list[Any] = []
         self.removed: list[int] = []
         self.dies = False
-        models = SimpleNamespace(lora_requests={}, load_lora_adapter=self._load, unload_lora_adapter=self._unload)
+        base = [SimpleNamespace(name="base")]
+        models = SimpleNamespace(
+            base_model_paths=base, lora_requests={}, load_lora_adapter=self._load, unload_lora_adapter=self._unload
+        )
         core = SimpleNamespace(call_utility_all_async=self._modules)
         client = SimpleNamespace(errored=False, engine_core=core, remove_lora=self._remove)
         self.state = SimpleNamespace(openai_serving_models=models, engine_client=client)
@@ -171,7 +174,8 @@ def test_a_stream_is_counted_and_its_client_sees_the_usage_only_if_it_asked(
 
 def test_metrics_are_vllms_and_the_harness_own_for_keys_that_may(serve: Callable[..., Served], keys: KeyFile) -> None:
     served, anna, ops = serve(), keys.make("anna"), keys.make("ops", may=("metrics",))
-    for model in ("base", 'made\n"up'):
+    served.engine.state.openai_serving_models.base_model_paths.append(SimpleNamespace(name='odd\n"name'))
+    for model in ("base", 'odd\n"name', "made up"):
         served.ask(CHAT, {"model": model}, anna)
     assert served.ask("/metrics", key=anna)[0] == 403
     for key in (OWNER, ops):
@@ -180,11 +184,11 @@ def test_metrics_are_vllms_and_the_harness_own_for_keys_that_may(serve: Callable
     text = body.decode()
     assert f'harness_requests_total{{key="anna",route="{CHAT}",model="base",status="200"}} 1' in text
     assert 'harness_tokens_total{key="anna",model="base",direction="completion"} 5' in text
-    assert 'model="made\\n\\"up"' in text
+    assert 'model="odd\\n\\"name"' in text and "made up" not in text
     lines = [line for line in text.splitlines()[1:] if not line.startswith("#")]
     assert all(re.fullmatch(r'\w+\{(\w+="(\\.|[^"\\\n])*",?)+\} [0-9.e+-]+', line) for line in lines)
     buckets = [int(line.split()[-1]) for line in lines if "_bucket" in line and CHAT in line]
-    assert buckets == sorted(buckets) and buckets[-1] == 2
+    assert buckets == sorted(buckets) and buckets[-1] == 3
 
 
 def test_an_adapter_is_its_starters_alone_until_it_is_published(serve: Callable[..., Served]) -> None:
@@ -296,3 +300,24 @@ def test_a_remote_that_refuses_the_key_names_the_variable(
     fake_endpoint.key, fake_endpoint.answer = "sk-far", lambda asked: Reply("never")
     status, _, body = _remote(serve, fake_endpoint.url).ask(CHAT, {"model": "far", "messages": []})
     assert status == 502 and "set FAR_KEY" in json.loads(body)["error"]["message"]
+
+
+def test_an_unknown_model_is_answered_with_all_names(serve: Callable[..., Served]) -> None:
+    served = serve(remotes=as_settings({"far": Remote("http://nowhere/v1", "gpt-9")}))
+    served.control("load", name="a-1", path="/a")
+    for model in ("gamma", "a-1", ""):
+        status, _, body = served.ask(CHAT, {"model": model})
+        assert (
+            status == 404
+            and f"the model {model!r} does not exist; there are: base, far" in json.loads(body)["error"]["message"]
+        )
+
+
+@pytest.mark.parametrize(("choice", "status"), [(None, 400), ("auto", 400), ("none", 200)])
+def test_tools_that_nothing_reads_are_refused_with_what_can_be_typed(
+    serve: Callable[..., Served], choice: str | None, status: int
+) -> None:
+    body = {"model": "base", "tools": [{"type": "function"}]} | ({} if choice is None else {"tool_choice": choice})
+    assert serve().ask(CHAT, body)[0] == 200
+    answered, _, answer = serve(reads_calls=False).ask(CHAT, body)
+    assert answered == status and (b"--set tool_parser=NAME" in answer) is (status == 400)
