@@ -138,7 +138,8 @@ def batch_bytes(learner: Learner, batch: Any) -> int:
         if learner.objective.prepare is not None:
             with torch.no_grad():
                 some = learner.prepared(some)
-        loss = learner.loss(some)
+        # Not `learner.loss`, which compares with units that are counted from what the tensors hold.
+        loss = learner.objective.loss(learner.policy, some, learner.options)
         learner.mean(loss, dict.fromkeys(loss.terms, 1.0)).backward()
     return int(held.most)
 

@@ -12,7 +12,7 @@ import transformers  # noqa: E402
 from harness_tuning import memory  # noqa: E402
 from harness_tuning.learner import Learner  # noqa: E402
 from harness_tuning.methods.lora import LoraOptions, apply_lora  # noqa: E402
-from harness_tuning.objectives import sft  # noqa: E402
+from harness_tuning.objectives import dpo, orpo, reward, sft, simpo  # noqa: E402
 from harness_tuning.optimizer import MasterAdamW  # noqa: E402
 from harness_tuning.sources import Epochs  # noqa: E402
 from harness_tuning.world import World  # noqa: E402
@@ -95,6 +95,32 @@ def empty_learner(config: transformers.PretrainedConfig) -> Learner:
         World(),
         True,
     )
+
+
+PAIRS = [
+    Item(
+        (Example([5] * 9, [False] * 4 + [True] * 5), Example([6] * 7, [False] * 4 + [True] * 3)), roles, {"weight": 1.0}
+    )
+    for roles in [("chosen", "rejected")] * 4
+]
+ANSWERS = [Item((Example([5] * 9, [True] * 9),), (role,)) for role in ("desirable", "undesirable") * 2]
+
+
+@pytest.mark.parametrize(
+    ("objective", "items"),
+    [(sft, ANSWERS), (dpo, PAIRS), (orpo, PAIRS), (simpo, PAIRS), (reward, PAIRS)],
+    ids=["sft", "dpo", "orpo", "simpo", "reward"],
+)
+def test_the_memory_of_every_objective_is_estimated(objective, items):
+    config = transformers.LlamaConfig(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, vocab_size=300
+    )
+    learner = empty_learner(config)
+    learner.objective, learner.options = objective.OBJECTIVE, objective.OBJECTIVE.options()
+    if learner.objective.head is not None:
+        learner.policy.head = learner.objective.head(64)
+    source = Epochs(Kept(items), 0, "cpu", step_tokens=100)
+    assert memory.growth_bytes(learner, source, memory.widest_part(source)) > 0
 
 
 @pytest.mark.soak
