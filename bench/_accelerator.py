@@ -1,38 +1,46 @@
 """LoRA steps on random weights in the shapes of Qwen3 and Llama 3: ours beside plain transformers and PEFT.
 
-Rank 16 on all linear layers, bfloat16, rows that a document of 2,048 or 4,096 tokens fills, every token trained on.
-Real tokens a second (none of them padding), the share of the peak (model FLOPs a second over those of a plain large
-bf16 product in the same run), and peak memory. Ours computes with the harness's own parts; the plain side does as the
-libraries' guides show. Each side runs after the other on the same weights.
+Rank 16 on all linear layers, bfloat16, documents of 2,048 or 4,096 tokens, every token trained on. Real tokens a second
+(none of them padding), the share of the peak (model FLOPs a second over those of a plain large bf16 product in the same
+run), and peak memory beside the estimate. Ours are the harness's own parts, from encoded items to the optimizer's step;
+the other sides do as the libraries' guides show. Each side runs after the other on the same weights.
 """
 
 from __future__ import annotations
 
 import gc
+import importlib.util
 import json
 import platform
 import resource
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import peft
 import torch
 import transformers
 from _products import large_flops_per_s
+from harness_tuning.device import taken_bytes
 from harness_tuning.fused import fuse_adapters
+from harness_tuning.fused_layers import fuse_layers
+from harness_tuning.layout import choose_layout
+from harness_tuning.learner import Figures, Learner
+from harness_tuning.memory import fit
 from harness_tuning.methods.lora import LoraOptions, apply_lora
 from harness_tuning.optimizer import MasterAdamW
+from harness_tuning.policy import ModelPolicy
+from harness_tuning.sources import Epochs
+from harness_tuning.world import World
 
-from harness.contract.batches import Batch
-from harness.model.batching import padded
+from harness.data.encode.storage import ItemWriter
 from harness.model.load import Attention, fastest_attention
-from harness.model.logprobs import target_logprobs
 from harness.nouns import Example, Item
+from harness.plugins import Plugins
 from harness.recipe import TuneSpec
 
-LENGTHS, STEP_TOKENS, WARM_UP, STEPS = (2048, 4096), 16384, 3, 10
+LENGTHS, STEP_TOKENS, WARM_UP, STEPS = (2048, 4096), 16384, 2, 5
 QWEN3 = {"head_dim": 128, "vocab_size": 151936, "num_key_value_heads": 8}
 # hidden size, inner size, layers, heads; and what is the same in all of a family.
 SHAPES: dict[str, tuple[str, tuple[int, int, int, int], dict[str, Any]]] = {
@@ -42,28 +50,60 @@ SHAPES: dict[str, tuple[str, tuple[int, int, int, int], dict[str, Any]]] = {
     "Qwen3-8B": ("qwen3", (4096, 12288, 36, 32), QWEN3),
     "Llama-3-8B": ("llama", (4096, 14336, 32, 32), {"vocab_size": 128256, "num_key_value_heads": 8}),
 }
+WITH_LIGER = {("Qwen3-1.7B", 2048), ("Qwen3-8B", 2048)}
 SMALL = ("qwen3", (64, 128, 2, 4), {"head_dim": 16, "vocab_size": 512, "num_key_value_heads": 2})
 
 
-def measure(small: bool) -> None:
-    """Measure every shape and length on the accelerator; with `small`, a tiny model on the CPU."""
+def _profile(step: Callable[[int], Any], number: int, device: torch.device) -> dict[str, Any]:
+    """Return the shares of a step's time that the device's kernels take, the longest first, and their sum."""
+    kind = torch.profiler.ProfilerActivity
+    with torch.profiler.profile(activities=[kind.CPU, kind.CUDA] if device.type == "cuda" else [kind.CPU]) as profile:
+        began = time.perf_counter()
+        step(number)
+        _synchronise(device)
+        seconds = time.perf_counter() - began
+    events = [event for event in profile.key_averages() if event.device_type.name == device.type.upper()]
+    times = {event.key[:80]: event.self_device_time_total * 1e-6 for event in events}
+    longest = sorted(times, key=lambda key: -times[key])[:20]
+    shares = {key: round(times[key] / seconds, 4) for key in longest}
+    busy = sum(times.values())
+    return {"profile": shares, "profiled_seconds": round(seconds, 4), "kernels_seconds": round(busy, 4)}
+
+
+class Side(NamedTuple):
+    """One way to do a step, and what is to be said about it; `step` returns the loss of the first."""
+
+    step: Callable[[int], float | None]
+    about: dict[str, Any]
+
+
+def measure(small: bool, chosen: Sequence[str] = ()) -> None:
+    """Measure the chosen shapes (all) in every length on the accelerator; with `small`, a tiny one on a CPU."""
     device = torch.device("cpu" if small else "cuda")
     if device.type == "cuda" and not torch.cuda.is_available():
         raise SystemExit("--device cuda: torch sees no CUDA device here; --small shows the script on the CPU")
-    shapes, lengths = ({"small": SMALL}, (64, 128)) if small else (SHAPES, LENGTHS)
+    shapes = {"small": SMALL} if small else {name: SHAPES[name] for name in chosen or SHAPES}
+    sides = {"ours": _ours, "plain": _plain}
+    if importlib.util.find_spec("liger_kernel") and not small:
+        sides["liger"] = _liger
+    large = large_flops_per_s(device, 8192 if device.type == "cuda" else 1024)
     rows = []
     for name, (family, sizes, others) in shapes.items():
-        for length in lengths:
-            for side, prepare in (("ours", _ours), ("plain", _plain)):
-                step_tokens = 256 if small else STEP_TOKENS
+        for length in (64, 128) if small else LENGTHS:
+            for side, prepare in sides.items():
+                if side == "liger" and (name, length) not in WITH_LIGER:
+                    continue
                 row = {"shape": name, "length": length, "side": side}
-                rows.append(row | _measured(_model(family, sizes, others, device), prepare, length, step_tokens))
-                print(json.dumps(rows[-1]))
+                row |= _measured(_model(family, sizes, others, device), prepare, length, 256 if small else STEP_TOKENS)
+                row["share_of_peak"] = row["flops_per_s"] / large if "flops_per_s" in row else None
+                rows.append(row)
+                print(json.dumps(row), flush=True)
     device_name = torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or "cpu"
     versions = {library.__name__: library.__version__ for library in (torch, transformers, peft)}
     if not small:
         target = Path(__file__).with_name("results") / "tuning-cuda.json"
-        target.write_text(json.dumps({"device": device_name, "versions": versions, "rows": rows}, indent=2) + "\n")
+        about = {"device": device_name, "versions": versions, "large_product_flops_per_s": large}
+        target.write_text(json.dumps(about | {"rows": rows}, indent=2) + "\n")
         print(f"written to {target}")
 
 
@@ -79,85 +119,123 @@ def _model(family: str, sizes: tuple[int, int, int, int], others: dict[str, Any]
         return transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
 
 
-def _measured(model: Any, prepare: Callable[..., Any], length: int, step_tokens: int) -> dict[str, Any]:
+def _measured(model: Any, prepare: Callable[..., Side], length: int, step_tokens: int) -> dict[str, Any]:
     """Return the figures of STEPS optimizer steps after WARM_UP of them."""
     device = next(model.parameters()).device
+    _reset_peak(device)
     head = model.get_output_embeddings().weight.numel()
     decoder = sum(weight.numel() for weight in model.parameters()) - model.get_input_embeddings().weight.numel()
     decoder -= 0 if model.config.tie_word_embeddings else head
-    vocabulary = model.get_output_embeddings().weight.shape[0]
-    ids = torch.randint(3, vocabulary, (step_tokens // length, length), generator=torch.Generator().manual_seed(0))
+    lengths = [length] * (step_tokens // length)
+    config = model.config
+    width = config.num_attention_heads * config.head_dim
+    pair = 12 * width * config.num_hidden_layers / 2  # of two positions: see harness_tuning.flops
+    side = None
     try:
-        step = prepare(model, ids, device)
-        for _ in range(WARM_UP):
-            step()
+        side = prepare(model, lengths, device)
+        for number in range(1, WARM_UP + 1):
+            side.step(number)
         _synchronise(device)
         began = time.perf_counter()
-        for _ in range(STEPS):
-            loss = step()
+        for number in range(WARM_UP + 1, WARM_UP + STEPS + 1):
+            loss = side.step(number)
         _synchronise(device)
         seconds = time.perf_counter() - began
         peak = _peak_bytes(device)
+        profile = _profile(side.step, WARM_UP + STEPS + 1, device) if "fused" in side.about else {}
     except torch.OutOfMemoryError:
         return {"out_of_memory": True}
-    finally:
-        del model
-        gc.collect()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
-            torch.cuda.reset_peak_memory_stats()
-    tokens = STEPS * ids.numel()
-    needed = (4 * decoder + 4 * head) * tokens  # forward and the gradient of the input; weights are frozen
+    tokens = STEPS * step_tokens
+    # Forward and the gradient of the input; weights are frozen. Documents are causal.
+    needed = (4 * decoder + 4 * head + pair * length) * tokens
     return {
-        "tokens_per_s": round(tokens / seconds), "loss": float(loss), "peak_bytes": peak,
-        "share_of_peak": needed / seconds / large_flops_per_s(device, 8192 if device.type == "cuda" else 1024),
+        "tokens_per_s": round(tokens / seconds), "loss_step_1": loss, "peak_bytes": peak,
+        "flops_per_s": needed / seconds, **side.about, **profile,
     }  # fmt: skip
 
 
-def _ours(model: Any, ids: torch.Tensor, device: torch.device) -> Callable[[], torch.Tensor]:
-    """Return an optimizer step of the harness's parts over rows that a document fills."""
+def _ours(model: Any, lengths: Sequence[int], device: torch.device) -> Side:
+    """Return an optimizer step of the harness's own loop: packed rows, as many at once as its estimate lets it."""
+    plugins = Plugins()
     model.chosen_attention = Attention("sdpa")
     fastest_attention(model)
     model = apply_lora(model, LoraOptions(rank=16)).train()
     fuse_adapters(model)
-    spec = TuneSpec(objective={"name": "sft"}, method={"name": "lora"})
+    fused = fuse_layers(model)
+    spec = TuneSpec(objective={"name": "sft"}, method={"name": "lora"}, step_tokens=sum(lengths), warmup_ratio=0)
+    objective = plugins.objectives["sft"]
+    options = objective.options()
+    random, writer = torch.Generator().manual_seed(0), ItemWriter()
+    for number, length in enumerate(lengths * (WARM_UP + STEPS + 1)):
+        ids = torch.randint(3, model.config.vocab_size, (length,), generator=random).tolist()
+        writer.add(Item((Example(ids, [True] * length),), ("answer",)), str(number), 1)
+    items = writer.finish()
+    layout = choose_layout(model, items, device, "auto")
+    source = Epochs(items, 0, device, step_tokens=spec.step_tokens, layout=layout.layout)
+    source.split = layout.split(spec, source.sizes)
     optimizer = MasterAdamW(model, spec)
-    items = [Item((Example(row.tolist(), [True] * len(row)),), ("answer",)) for row in ids]
-    batches: list[Batch] = [padded([item], 0, device) for item in items]
-    targets = sum(batch.supervised for batch in batches)
+    learner = Learner(ModelPolicy(model), objective, options, optimizer, device, World(), is_adapter=True)
+    before = taken_bytes(device)
+    began = time.perf_counter()
+    fitted = fit(learner, source, spec)
+    about = {
+        "layout": str(layout), "fused": str(fused), "split": str(fitted), "fit_seconds": time.perf_counter() - began,
+        "estimated_bytes": None if fitted.growth_bytes is None else before + fitted.growth_bytes,
+    }  # fmt: skip
+    under_way: list[Callable[[], Figures]] = []
+    losses = []
 
-    def step() -> torch.Tensor:
-        total = torch.zeros((), device=device)
-        for batch in batches:
-            loss = -target_logprobs(model, batch).sum() / targets
-            loss.backward()
-            total += loss.detach()
+    def step(number: int) -> float | None:
+        figures = learner.backward(source.step(number))
+        if figures is None:
+            raise torch.OutOfMemoryError
+        under_way.append(figures)
         optimizer.step(spec.learning_rate, spec.max_grad_norm)
-        return total
+        if len(under_way) > 1:  # as the loop does: a step is under way before the one before is read
+            losses.append(under_way.pop(0)().loss)
+        return losses[0] if losses else None
 
-    return step
+    return Side(step, about)
 
 
-def _plain(model: Any, ids: torch.Tensor, device: torch.device) -> Callable[[], torch.Tensor]:
-    """Return an optimizer step as the guides of transformers and PEFT show it: one document a row."""
+def _plain(model: Any, lengths: Sequence[int], device: torch.device, at_once: int = 1) -> Side:
+    """Return an optimizer step as the guides of transformers and PEFT show it: `at_once` documents a batch."""
     config = peft.LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
     model = peft.get_peft_model(model, config).train()
     trained = [weight for weight in model.parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=2e-4)
-    rows = ids.to(device).split(1)
+    random = torch.Generator().manual_seed(0)
+    losses = []
 
-    def step() -> torch.Tensor:
+    def step(number: int) -> float:
+        ids = torch.randint(3, model.config.vocab_size, (len(lengths), max(lengths)), generator=random)
+        batches = ids.to(device).split(at_once)
         total = torch.zeros((), device=device)
-        for row in rows:
-            loss = model(input_ids=row, labels=row).loss / len(rows)
+        for batch in batches:
+            loss = model(input_ids=batch, labels=batch).loss / len(batches)
             loss.backward()
             total += loss.detach()
         torch.nn.utils.clip_grad_norm_(trained, 1.0)
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
-        return total
+        losses.append(float(total))
+        return losses[0]
 
-    return step
+    return Side(step, {"batch": at_once})
+
+
+def _liger(model: Any, lengths: Sequence[int], device: torch.device) -> Side:
+    """Return `_plain` with Liger's kernels in the model: https://github.com/linkedin/Liger-Kernel."""
+    apply = importlib.import_module("liger_kernel.transformers")._apply_liger_kernel_to_instance
+    apply(model=model)
+    return _plain(model, lengths, device)
+
+
+def _reset_peak(device: torch.device) -> None:
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
 
 
 def _peak_bytes(device: torch.device) -> int:

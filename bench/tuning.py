@@ -59,10 +59,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     "135M": {"rows": 36, "batch_tokens": 2048, "vocab": None},
 }
 REAL_MODEL = ROOT / ".models" / "SmolLM2-135M-Instruct"
-CHATML = (
+CHATML = (  # transformers drops a line break behind a block: the one behind each turn is written out
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}<|im_end|>{% endgeneration %}"
-    "{% else %}{{ message['content'] }}<|im_end|>{% endif %}\n{% endfor %}"
+    "{% else %}{{ message['content'] }}<|im_end|>{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 
@@ -73,7 +73,7 @@ def main() -> None:
     parser.add_argument("--trl-python", default=".venv-trl/bin/python", help="the Python of TRL's own environment")
     parser.add_argument("--lf-python", default=".venv-lf/bin/python", help="that of LLaMA-Factory's, if it is there")
     parser.add_argument("--rows", type=Path, help="an alpaca-type JSON file [default: rows made from the seedling's]")
-    parser.add_argument("--shape", choices=SHAPES, action="append", help="one or more of them [default: all]")
+    parser.add_argument("--shape", action="append", help=f"one or more of {', '.join(SHAPES)} [default: all]")
     parser.add_argument(
         "--device", choices=("cpu", "cuda"), default="cpu", help="cuda: random weights in larger shapes"
     )
@@ -87,8 +87,10 @@ def main() -> None:
     if arguments.device == "cuda":
         from _accelerator import measure
 
-        measure(small=arguments.small)
+        measure(arguments.small, arguments.shape or ())
         return
+    if unknown := set(arguments.shape or ()) - SHAPES.keys():
+        parser.error(f"--shape {', '.join(sorted(unknown))}: expected some of {', '.join(SHAPES)}")
     pythons = {"ours": sys.executable, "trl": arguments.trl_python}
     if Path(arguments.lf_python).exists():
         pythons["llamafactory"] = arguments.lf_python

@@ -24,6 +24,7 @@ MOST_FORMS = 3  # forms of a shape that the table spells out
 MEANINGS = {
     # The recipe itself
     "name": "the run's folder under `runs/`; the recipe's file name where left out",
+    "plugins": "single-file plugins that the recipe needs, relative to its folder: `[riddles.py]`",
     "model": "the base model, see below",
     "template": "a registered template by its name, or a section, see below",
     "data": "what is trained and validated on, see below",
@@ -225,6 +226,19 @@ MEANINGS = {
                          "`gpu_memory_utilization` leaves on a GPU where left out",
     "vllm.gpu_memory_utilization": "the part of a GPU's memory that vLLM takes",
     "vllm.tensor_parallel_size": "GPUs that share one model",
+    "vllm.pipeline_parallel_size": "GPUs, or machines, that each have some of the layers",
+    "vllm.data_parallel_size": "copies of the model; adapters are checked on each",
+    "vllm.executor": "`mp`, `ray` (over several machines) or `uni`; vLLM's choice where left out",
+    "vllm.quantization": "vLLM's method; the model's own where left out",
+    "vllm.adapter_slots": "adapters that may be served at once; those named at the start and 2 more where left out, "
+                          "0 without any",
+    "vllm.adapter_rank": "their highest rank; that of those named at the start, or 16, where left out",
+    "vllm.adapter_modules": "the modules that they may change, as in `[q_proj, v_proj]`; those that the named ones "
+                            "change, or all linear layers, where left out",
+    "vllm.request_log": "where each request is a line of JSON; beside the engine's log where left out",
+    "vllm.log_prompts": "also log what was asked",
+    "vllm.remotes": "models of other endpoints; `harness serve` sets it",
+    "vllm.control_socket": "where the engine passes on what changes its adapters; `harness serve` sets it",
     "vllm.cpu_threads": "threads on a CPU; one fewer than the process may use cores where left out",
     "vllm.batch_invariant": "answers that do not depend on what shares their batch; of GPUs whose build can",
     "vllm.enforce_eager": "no compilation: quicker to start, slower to answer; "

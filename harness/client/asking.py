@@ -96,7 +96,7 @@ class Client:
     """One endpoint. Use it as an async context manager, so that its connections are closed.
 
     `warn(message)` is called before each pause with the reason of the failure; `log` is the path of the server's log,
-    for messages.
+    for messages. `headers` are sent with each request.
     """
 
     url: str
@@ -105,6 +105,7 @@ class Client:
     spent: Spent = field(default_factory=Spent)
     warn: Callable[[str], None] = lambda message: None
     log: str | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
     _gave_up: EndpointError | None = None
     _reserved: int = 0
     _next_start: float = 0.0
@@ -124,7 +125,11 @@ class Client:
             raise EndpointError(f"{self.url!r} is no URL of an endpoint; it looks like http://127.0.0.1:8000/v1")
         self._openai = require("openai", "generation")
         self._client = self._openai.AsyncOpenAI(
-            base_url=self.url, api_key=self.api_key or "none", max_retries=0, timeout=self.limits.timeout_s
+            base_url=self.url,
+            api_key=self.api_key or "none",
+            max_retries=0,
+            timeout=self.limits.timeout_s,
+            default_headers=dict(self.headers),
         )
         self._free = asyncio.Semaphore(self.limits.concurrency)
 
@@ -289,7 +294,9 @@ SYNC_LIMITS = Limits(concurrency=8, max_retries=0, timeout_s=300.0)
 def client_of(endpoint: Endpoint, limits: Limits = SYNC_LIMITS) -> Client:
     """Return the client of a served endpoint; what its server logs is named in errors."""
     log = endpoint.settings.get("log")
-    return Client(endpoint.url, endpoint.api_key, limits, log=None if log is None else str(log))
+    return Client(
+        endpoint.url, endpoint.api_key, limits, log=None if log is None else str(log), headers=endpoint.headers
+    )
 
 
 def post_all(

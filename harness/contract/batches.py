@@ -50,6 +50,7 @@ class Sequences:
         key_ends: int32 [d + 1], the same among the keys.
         query_lengths: the number of queries of each document, on the host.
         key_lengths: the number of keys of each document, on the host.
+        is_whole: True where queries and keys are both all b*s positions in their order, so that none is gathered.
     """
 
     query: Tensor
@@ -58,6 +59,7 @@ class Sequences:
     key_ends: Tensor
     query_lengths: tuple[int, ...]
     key_lengths: tuple[int, ...]
+    is_whole: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +72,7 @@ class Batch:
         input_ids: int64 [b, s].
         documents: what lies where.
         targets: the supervised tokens.
-        groups: int64 [d], equal for the documents of one item: the two completions of a preference, and their prompt.
+        groups: [d], on the host, equal for the documents of one item: a preference's completions and their prompt.
         roles: [d], the role of each document in its item; `prompt` for one that others share.
         tokens: how many of the b*s positions are no padding.
         position_ids: int64 [b, s]; None where each row is one document, padded on the right.
@@ -82,7 +84,7 @@ class Batch:
     input_ids: Tensor
     documents: Documents
     targets: Targets
-    groups: Tensor
+    groups: tuple[int, ...]
     roles: tuple[str, ...]
     tokens: int
     position_ids: Tensor | None = None
@@ -117,7 +119,7 @@ class Batch:
             return self.extras[name]
         if default is None and self.roles:
             raise KeyError(name)
-        return self.groups.new_zeros(len(self.roles)).float() + (default or 0.0)
+        return self.input_ids.new_zeros(len(self.roles)).float() + (default or 0.0)
 
     def of_role(self, role: str) -> list[int]:
         """Return the documents of a role."""
@@ -125,9 +127,8 @@ class Batch:
 
     def pairs(self, first: str = "chosen", second: str = "rejected") -> tuple[list[int], list[int]]:
         """Return the documents of two roles, item by item, for the items that have both."""
-        groups = self.groups.tolist()
         one, other = (
-            {groups[number]: number for number, role in enumerate(self.roles) if role == wanted}
+            {self.groups[number]: number for number, role in enumerate(self.roles) if role == wanted}
             for wanted in (first, second)
         )
         both = sorted(one.keys() & other.keys())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from harness.contract.backends import Capability
 from harness.contract.checking import require_functions, require_options, require_texts
@@ -17,12 +17,51 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
+class Capacity:
+    """The adapters that an engine was started for: how many at once, their highest rank, the modules they may change.
+
+    `modules` are the last parts of the modules' names, as in `q_proj`.
+    """
+
+    slots: int
+    rank: int
+    modules: frozenset[str]
+
+
+class Control(Protocol):
+    """The hold on a running engine that only whoever started it has. `key` is a key that opens what others cannot ask.
+
+    A loaded adapter answers to `key` alone until it is published. `load` raises HarnessError where the adapter does not
+    fit the engine or the other variants, and where the engine does not use every module of its files.
+    """
+
+    key: str
+    capacity: Capacity | None
+
+    def ended(self) -> str | None:
+        """Return why the engine has ended, or None while it runs."""
+
+    def load(self, variant: Any, beside: Sequence[Any]) -> None:
+        """Load a variant's adapter on every replica under its name, beside the other variants that are served."""
+
+    def publish(self, name: str) -> None:
+        """Let everyone ask a loaded adapter."""
+
+    def unload(self, name: str) -> bool:
+        """Take an adapter away once its answers have ended. Returns False where they go on, and it keeps its slot."""
+
+    def drain(self) -> int:
+        """Refuse requests from now on, and return the number of those that are still answered."""
+
+
+@dataclass(frozen=True, slots=True)
 class Endpoint:
     """A running OpenAI-compatible server: its `/v1` URL, and the model name under which each variant answers.
 
     `settings` are its settings with the defaults filled in, for people to read. `capabilities` are what it reports
     besides the texts of answers: with `token_ids`, prompts are compared with training's; with `score`, adapters are
-    checked. Whatever it does not declare is shown as unverified. `version` is the engine's.
+    checked. Whatever it does not declare is shown as unverified. `version` is the engine's. `headers` are sent with
+    each request. `replicas` has the headers by which each copy of the model is asked, where there are several.
     """
 
     url: str
@@ -31,6 +70,9 @@ class Endpoint:
     settings: Mapping[str, Any] = field(default_factory=dict)
     capabilities: frozenset[Capability] = frozenset()
     version: str | None = None
+    control: Control | None = field(default=None, repr=False, compare=False)
+    headers: Mapping[str, str] = field(default_factory=dict)
+    replicas: tuple[Mapping[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

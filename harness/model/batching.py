@@ -226,7 +226,7 @@ class _Layout:
             on_device(input_ids),
             Documents(*columns),
             Targets(source, token_id, document),
-            on_device(torch.tensor(self.groups, dtype=torch.long)),
+            tuple(self.groups),
             tuple(self.roles),
             tokens=sum(map(len, self.tokens)),
             position_ids=position_ids,
@@ -249,7 +249,8 @@ class _Layout:
         lengths = self._lengths()
         query_ends, key_ends = (torch.tensor([0, *itertools.accumulate(some)], dtype=torch.int32) for some in lengths)
         tensors = (torch.cat(positions), torch.cat(keys), query_ends, key_ends)
-        return Sequences(*map(on_device, tensors), *lengths)  # type: ignore[call-arg]  # four tensors
+        is_whole = all(torch.equal(some, torch.arange(self.rows * width)) for some in tensors[:2])
+        return Sequences(*map(on_device, tensors), *lengths, is_whole)  # type: ignore[call-arg]  # four tensors
 
     def _lineage(self, number: int) -> list[int]:
         """Return a document behind its ancestors."""

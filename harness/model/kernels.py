@@ -1,9 +1,10 @@
-"""Functions of a decoder layer on bfloat16 on a CPU, from kernels.c: each makes one pass where torch makes several.
+"""Functions of a decoder layer on bfloat16: each makes one pass over memory where torch makes several.
 
-The machine's C compiler makes a library of them at their first use, which is kept in the cache folder. SwiGLU, softmax
-and log-probabilities are compared with torch's own functions then; norms and rotary embeddings with the model's, by
-those who put them there. `why_not` says why a machine computes without them. They are torch operators, so that
-profilers see them and empty tensors run through them.
+On a CPU they are those of kernels.c: the machine's C compiler makes a library of them at their first use, which is kept
+in the cache folder. On a GPU they are those of triton_kernels.py. SwiGLU, softmax and log-probabilities are compared
+with torch's own functions at the first use; norms and rotary embeddings with the model's, by those who put them there.
+`why_not` says why a device computes without them. They are torch operators, so that profilers see them and empty
+tensors run through them.
 
 Shapes: n rows, h numbers of a row; all contiguous, where nothing else is said.
 """
@@ -13,6 +14,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import importlib.util
 import math
 import os
 import platform
@@ -36,7 +38,10 @@ SOURCE = Path(__file__).with_name("kernels.c")
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 COMPILE_S = 120
 SWITCH = "HARNESS_KERNELS"  # an environment variable: 0 turns them off
+ON_GPU = ("rms_norm", "rms_norm_backward", "swiglu", "swiglu_backward", "rotary", "target_logprobs")
 LARGEST_DIFFERENCE = 2e-4  # relative, of all numbers together: below what one more rounding to bfloat16 makes (1e-3)
+
+CPU = torch.device("cpu")
 
 _operators = torch.library.Library("harness", "DEF")
 _left_out: list[str] = []  # why this process computes without them, where it could
@@ -47,11 +52,16 @@ def leave_out(reason: str | None) -> None:
     _left_out[:] = [] if reason is None else [reason]
 
 
-def why_not() -> str | None:
-    """Return why this process computes without the kernels; None where it has them. Compiles them at the first call."""
+def why_not(device: torch.device = CPU) -> str | None:
+    """Return why this process computes without the kernels on a device; None where it has them.
+
+    Compiles them at the first call.
+    """
     if os.environ.get(SWITCH) == "0":
         return f"{SWITCH}=0 turns the kernels off"
-    return _left_out[0] if _left_out else _why_not_here()
+    if device.type not in ("cpu", "cuda"):
+        return f"written for CPUs and CUDA, and this is {device.type}"
+    return _left_out[0] if _left_out else (_why_not_here() if device.type == "cpu" else _why_not_on_gpu())
 
 
 @functools.cache
@@ -63,7 +73,8 @@ def _why_not_here() -> str | None:
         return f"there is no C compiler {_compiler()!r} here: install gcc"
     try:
         with ThreadPoolExecutor(1) as apart:  # modes are of a thread: some change every function of torch
-            worst = max(apart.submit(_differences).result().items(), key=lambda pair: pair[1])
+            differences = apart.submit(_differences, torch.device("cpu")).result()
+        worst = max(differences.items(), key=lambda pair: pair[1])
     except subprocess.CalledProcessError as error:
         return f"{_compiler()} cannot compile them: {_first_complaint(error)}"
     except (OSError, subprocess.SubprocessError, AttributeError) as error:
@@ -71,9 +82,26 @@ def _why_not_here() -> str | None:
     return None if worst[1] <= LARGEST_DIFFERENCE else f"{worst[0]} differs from torch by {worst[1]:.2g}"
 
 
+@functools.cache
+def _why_not_on_gpu() -> str | None:
+    """Return why the GPU has no kernels; None where they are compiled and are torch's functions."""
+    if importlib.util.find_spec("triton") is None:
+        return "there is no Triton here, which comes with PyTorch's builds for GPUs"
+    try:
+        on_gpu = importlib.import_module("harness.model.triton_kernels")
+        for name in ON_GPU:
+            _operators.impl(name, getattr(on_gpu, name), "CUDA")
+        with ThreadPoolExecutor(1) as apart:
+            differences = apart.submit(_differences, torch.device("cuda")).result()
+        worst = max(differences.items(), key=lambda pair: pair[1])
+    except Exception as error:  # whatever Triton says where it has no compiler, or does not know the GPU
+        return f"Triton cannot compile them: {first_line(error)}"
+    return None if worst[1] <= LARGEST_DIFFERENCE else f"{worst[0]} differs from torch by {worst[1]:.2g}"
+
+
 def compiled(x: Tensor) -> bool:
     """Return True for a tensor that the kernels compute with: no part of one that is spread over processes."""
-    return x.dtype == torch.bfloat16 and x.device.type == "cpu" and not hasattr(x, "device_mesh") and why_not() is None
+    return x.dtype == torch.bfloat16 and not hasattr(x, "device_mesh") and why_not(x.device) is None
 
 
 def _first_complaint(error: subprocess.CalledProcessError) -> str:
@@ -255,12 +283,12 @@ def target_logprobs(logits: Tensor, target: Tensor, minus: Tensor) -> Tensor:
     return out
 
 
-def _differences() -> dict[str, float]:
+def _differences(device: torch.device) -> dict[str, float]:
     """Return how far each kernel is from torch's functions on a few random numbers, by name."""
     random = torch.Generator().manual_seed(0)
 
     def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=random).to(torch.bfloat16)
+        return torch.randn(shape, generator=random).to(device, torch.bfloat16)
 
     differences: dict[str, float] = {}
 
@@ -277,13 +305,14 @@ def _differences() -> dict[str, float]:
         swiglu_backward(grad.detach(), gate.detach(), up.detach()),
         torch.autograd.grad(expected, (gate, up), grad.detach()),
     )
-    scores = torch.randn(3, 6, 9, generator=random)
-    unseen = torch.ones(2, 9, dtype=torch.bool).triu(5).repeat(3, 1)
-    out = torch.empty(scores.shape, dtype=torch.bfloat16)
-    softmax = scores.masked_fill(unseen, -math.inf).softmax(-1).to(torch.bfloat16)
-    causal_softmax(scores.clone(), out, 2, 4)
-    compare("causal_softmax", (out,), (softmax,))
-    logits, target = draw(7, 50), torch.arange(7)
+    if device.type == "cpu":  # a GPU has attention of its own
+        scores = torch.randn(3, 6, 9, generator=random)
+        unseen = torch.ones(2, 9, dtype=torch.bool).triu(5).repeat(3, 1)
+        out = torch.empty(scores.shape, dtype=torch.bfloat16)
+        softmax = scores.masked_fill(unseen, -math.inf).softmax(-1).to(torch.bfloat16)
+        causal_softmax(scores.clone(), out, 2, 4)
+        compare("causal_softmax", (out,), (softmax,))
+    logits, target = draw(7, 50), torch.arange(7, device=device)
     logs, minus = logits.float().log_softmax(-1), torch.empty_like(logits)
     chosen = target_logprobs(logits, target, minus)
     compare("target_logprobs", (chosen, minus), (logs[target, target], (logs.exp() - F.one_hot(target, 50)).bfloat16()))

@@ -141,7 +141,7 @@ def _with_gradient(logits: Tensor, token_id: Tensor, picked: slice) -> tuple[Ten
     """
     device = logits.device
     if kernels.compiled(logits) and logits.is_contiguous():
-        minus = _buffers.get("gradient", logits.dtype, *logits.shape)
+        minus = _buffers.get("gradient", logits.dtype, *logits.shape, device=device)
         logprobs = logits[picked].float().log_softmax(-1)
         entropy = -(logprobs.exp() * logprobs).sum(-1)
         return kernels.target_logprobs(logits, token_id, minus), minus, entropy

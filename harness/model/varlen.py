@@ -7,6 +7,7 @@ anything else that a model wants of its attention (a soft-cap, sinks, a bias) is
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from harness.contract.batches import Sequences
 
 SUFFIX = "_of_documents"
+KNOWS_GROUPS = "enable_gqa" in inspect.signature(varlen_attn).parameters  # torch 2.11 takes fewer keys unasked
 # What models pass beside the tensors and changes nothing here.
 IGNORED = {"position_ids", "use_cache", "cache_position", "output_attentions", "position_embeddings", "is_causal"}
 
@@ -74,20 +76,24 @@ def documents_attention(
         raise ValueError(f"attention by document does not know {names}")
     b, h, s, d = query.shape
     flat = (tensor.transpose(1, 2).reshape(b * s, -1, d) for tensor in (query, key, value))
-    queries, keys, values = flat
-    queries, keys, values = queries[sequences.query], keys[sequences.key], values[sequences.key]  # [q or k, heads, d]
+    queries, keys, values = flat  # [b*s, heads, d]
+    if not sequences.is_whole:
+        queries, keys, values = queries[sequences.query], keys[sequences.key], values[sequences.key]
     scale = d**-0.5 if scaling is None else scaling
     is_half = query.dtype in (torch.bfloat16, torch.float16)  # flash attention knows no other
     kernel = _flash if query.is_cuda and is_half else _one_by_one
     answers = kernel(queries, keys, values, sequences, scale, sliding_window)
+    if sequences.is_whole:
+        return answers.view(b, s, h, d)
     return query.new_zeros(b * s, h, d).index_copy(0, sequences.query, answers).view(b, s, h, d)
 
 
 def _flash(query: Tensor, key: Tensor, value: Tensor, sequences: Sequences, scale: float, window: int | None) -> Tensor:
+    grouped = {"enable_gqa": query.shape[1] != key.shape[1]} if KNOWS_GROUPS else {}
     out: Tensor = varlen_attn(
         query, key, value, sequences.query_ends, sequences.key_ends,
         max(sequences.query_lengths), max(sequences.key_lengths),
-        scale=scale, window_size=(-1 if window is None else window - 1, 0), enable_gqa=query.shape[1] != key.shape[1],
+        scale=scale, window_size=(-1 if window is None else window - 1, 0), **grouped,
     )  # fmt: skip
     return out
 

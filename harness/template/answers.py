@@ -46,7 +46,7 @@ class Answers:
         """
         rest = self._behind(turn, message, prompt, rendered)
         if rest is None:
-            rest = self._behind_header(message, prompt, rendered, before() if before else prompt)
+            rest = self._behind_header(turn, message, prompt, rendered, before() if before else prompt)
         if rest is None:
             raise TemplateError(
                 f"template {self.name!r} does not grow by appending: the prompt of message {turn + 1} (assistant) is "
@@ -124,24 +124,33 @@ class Answers:
             return prompt[: match.start()], "open"
         return prompt, ""
 
-    def _behind_header(self, message: Mapping[str, Any], prompt: str, rendered: str, before: str) -> str | None:
+    def _behind_header(
+        self, turn: int, message: Mapping[str, Any], prompt: str, rendered: str, before: str
+    ) -> str | None:
         """Return what stands behind the generation prompt alone, where the answer makes another history.
 
         Some templates drop thoughts of earlier turns only once there is an answer.
         """
         header = prompt.removeprefix(before) if prompt.startswith(before) else ""
-        if header.strip() and rendered.startswith(before) and not rendered[len(before) :].startswith(header):
-            rest = rendered[len(before) :]  # the header, or the end of it, is there only where an answer is asked for
-            return next(
-                rest[size:] for size in range(len(header), -1, -1) if rest.startswith(header[len(header) - size :])
-            )
+        if not header.strip():
+            return None
         calls = [call["function"]["name"] for call in message.get("tool_calls", ())]
         first = next((part for part in (message.get("reasoning", ""), words_of(message), *calls) if part.strip()), "")
         at = rendered.rfind(first.strip())
-        if not header.strip() or at < 0:
+        if rendered.startswith(before) and not rendered[len(before) :].startswith(header):
+            # The header, or the end of it, is there only where an answer is asked for.
+            rest = rendered[len(before) :]
+            ends = (header[len(header) - size :] for size in range(len(header), 0, -1))
+            lead = rest[: max(0, at - len(before))]
+            begins = (lead[:size] for size in range(len(lead), 0, -1) if lead[:size].strip())
+            known = next(filter(rest.startswith, ends), "") or next((one for one in begins if one in header), "")
+            return rest.removeprefix(known)
+        if at < 0:
             return None
-        begins = [match.end() for match in re.finditer(re.escape(header), rendered[:at])]
-        rests = [rendered[begin:] for begin in reversed(begins)]
+        stem = self._thought_in(header)[0].rstrip() or header
+        places = [match.start() for match in re.finditer(re.escape(stem), rendered[:at])]
+        behind = (self._behind(turn, message, rendered[:place] + header, rendered) for place in reversed(places))
+        rests = [rest for rest in behind if rest is not None]
         return next((rest for rest in rests if self._is_framed(message, rest)), next(iter(rests), None))
 
     def _is_framed(self, message: Mapping[str, Any], text: str) -> bool:

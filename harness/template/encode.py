@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 from harness.errors import TemplateError
 from harness.nouns import Conversation, Example, Message, without_thoughts
@@ -206,7 +206,7 @@ class BoundTemplate:
         """
         rendered = self.rendered(conversations, train_on, reasoning)
         return [
-            replace(one, loss_mask=list(map(bool, one.loss_mask)))
+            replace(one, loss_mask=cast("list[bool]", memoryview(bytes(one.loss_mask)).cast("?").tolist()))
             for examples in self.examples(rendered, self.tokenized(rendered))
             for one in examples
         ]

@@ -22,7 +22,7 @@ from harness.errors import RunError
 from harness.model import kernels
 from harness.model.forward import causal_lm
 
-NOT_HERE = "for bfloat16 on a CPU"
+NOT_HERE = "for bfloat16, on the device"
 TRIED_ROWS, TRIED_SCALES = 8, (1.0, 1e-3)  # small numbers, so that the norm's epsilon shows
 
 
@@ -85,13 +85,14 @@ class Rotary(torch.autograd.Function):  # type: ignore[misc]
 def fuse_layers(model: nn.Module) -> FusedLayers:
     """Let a model's norms, SwiGLUs and rotary embeddings compute fused where that is what they compute; count them."""
     weight = causal_lm(model).get_input_embeddings().weight
-    if weight.device.type != "cpu" or weight.dtype != torch.bfloat16:
+    if weight.dtype != torch.bfloat16:
         return FusedLayers(reason=NOT_HERE)
-    if (reason := kernels.why_not()) is not None:
+    if (reason := kernels.why_not(weight.device)) is not None:
         return FusedLayers(reason=reason)
     norms = sum(_fuse_norm(module) for module in model.modules())
-    swiglus = sum(_fuse_swiglu(module) for module in model.modules())
-    rotaries = sum(_fuse_rotary(name) for name in sorted({type(module).__module__ for module in model.modules()}))
+    swiglus = sum(_fuse_swiglu(module, weight.device) for module in model.modules())
+    names = sorted({type(module).__module__ for module in model.modules()})
+    rotaries = sum(_fuse_rotary(name, weight.device) for name in names)
     return FusedLayers(norms, swiglus, rotaries)
 
 
@@ -146,8 +147,8 @@ def _fuse_norm(module: Any) -> bool:
     if weight.ndim != 1 or weight.dtype != torch.bfloat16 or weight.requires_grad or module._forward_hooks:
         return False
     random = torch.Generator().manual_seed(0)
-    drawn = (1 + torch.randn(len(weight), generator=random) / 4).to(weight.dtype)
-    inputs = [_draw(random, TRIED_ROWS, len(weight)) * scale for scale in TRIED_SCALES]
+    drawn = (1 + torch.randn(len(weight), generator=random) / 4).to(weight)
+    inputs = [_draw(random, TRIED_ROWS, len(weight)).to(weight.device) * scale for scale in TRIED_SCALES]
 
     def own(x: Tensor) -> Tensor:
         out: Tensor = torch.func.functional_call(module, {"weight": drawn}, (x,))
@@ -173,7 +174,7 @@ def _norm(module: Any, plain: Callable[..., Tensor], form: NormForm, eps: float,
     return _scaled(form.scale(weight), eps, form.early, x)
 
 
-def _fuse_swiglu(module: Any) -> bool:
+def _fuse_swiglu(module: Any, device: torch.device) -> bool:
     """Fuse a module that goes down from silu(gate) * up, with gate and up in two layers or in one."""
     children = dict(module.named_children())
     linear = {"gate_up_proj", "down_proj"} if "gate_up_proj" in children else {"gate_proj", "up_proj", "down_proj"}
@@ -183,7 +184,9 @@ def _fuse_swiglu(module: Any) -> bool:
     inside = getattr(children[min(linear - {"down_proj"})], "in_features", None)
     plain = module.forward
     fused = functools.partial(_swiglu, module, plain)
-    if not isinstance(inside, int) or not _is_same(fused, plain, _draw(torch.Generator().manual_seed(0), 2, 8, inside)):
+    if not isinstance(inside, int):
+        return False
+    if not _is_same(fused, plain, _draw(torch.Generator().manual_seed(0), 2, TRIED_ROWS, inside).to(device)):
         return False
     module.forward = fused
     return True
@@ -229,7 +232,7 @@ def _rotates(x: Tensor, cos: Tensor, sin: Tensor) -> bool:
     return x.shape[2:] == (s, d) and rows in (1, len(x)) and d % 2 == 0
 
 
-def _fuse_rotary(name: str) -> bool:
+def _fuse_rotary(name: str, device: torch.device) -> bool:
     """Fuse the rotary embedding of a module of transformers, where it rotates the two halves of a head."""
     module = sys.modules[name]
     plain = getattr(module, ROTATE, None)
@@ -238,13 +241,13 @@ def _fuse_rotary(name: str) -> bool:
     if plain is None or not name.startswith("transformers.models."):
         return False
     random = torch.Generator().manual_seed(0)
-    angles = _draw(random, 2, 1, TRIED_ROWS, 16)
+    angles = _draw(random, 2, 1, TRIED_ROWS, 16).to(device)
     fused = FusedRotary(plain)
 
     def of(rotate: Callable[..., Any]) -> Callable[[Tensor], Tensor]:
         return lambda x: torch.cat(rotate(x[:, :4], x[:, 4:], angles[0].cos(), angles[1].sin()), 1)
 
-    if not _is_same(of(fused), of(plain), _draw(random, 2, 6, TRIED_ROWS, 16)):
+    if not _is_same(of(fused), of(plain), _draw(random, 2, 6, TRIED_ROWS, 16).to(device)):
         return False
     setattr(module, ROTATE, fused)
     return True
@@ -269,4 +272,4 @@ def _results(function: Callable[[Tensor], Tensor], x: Tensor) -> Iterator[Tensor
         torch.manual_seed(0)  # for an adapter's dropout
         out = function(x)
         yield out.detach()
-        yield torch.autograd.grad(out, x, _draw(torch.Generator().manual_seed(1), *out.shape))[0]
+        yield torch.autograd.grad(out, x, _draw(torch.Generator().manual_seed(1), *out.shape).to(out.device))[0]

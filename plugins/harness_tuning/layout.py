@@ -137,7 +137,7 @@ def _first_difference(model: Any, items: Sequence[Item], device: torch.device) -
 def _by_item(model: Any, batch: Batch) -> torch.Tensor:
     """Return the mean log-probability of each document with targets, in the order of groups and roles."""
     sums, counts = (batch.by_document(figures) for figures in _figures(model, batch))
-    order = sorted((g, role, n) for n, (g, role) in enumerate(zip(batch.groups.tolist(), batch.roles, strict=True)))
+    order = sorted((g, role, n) for n, (g, role) in enumerate(zip(batch.groups, batch.roles, strict=True)))
     numbers = [number for _, _, number in order if counts[number] > 0]
     return (sums / counts.clamp_min(1))[numbers]
 

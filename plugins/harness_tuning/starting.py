@@ -131,7 +131,7 @@ class Beginning:
     def _applied(self, base: Any) -> Any:
         model = self.method.apply(base, self.recipe.tune.method).train()
         fuse_adapters(model)
-        if self.device.type == "cpu":
+        if next(model.parameters()).device.type == self.device.type:  # else they are shared out later
             self.fused = fuse_layers(model)
             if (warning := check_as_begun(self.fused, self.fused_before)) is not None and self.world.is_main:
                 click.echo(f"warning: {warning}", err=True)

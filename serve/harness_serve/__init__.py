@@ -27,10 +27,12 @@ def diagnose() -> harness.Diagnosis:
 
 @harness.hookimpl
 def register_commands(register: Callable[[click.Command], None]) -> None:
+    from harness_serve.adapters_command import adapters
     from harness_serve.command import serve
     from harness_serve.keys_command import keys
     from harness_serve.votes_command import votes
 
+    register(adapters)
     register(serve)
     register(keys)
     register(votes)

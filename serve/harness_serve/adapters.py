@@ -50,8 +50,17 @@ def read_adapter(name: str, folder: Path) -> Adapter:
     config: dict[str, Any] = read_json(config_path)
     if config.get("use_dora"):
         raise ModelError(
-            f"{name}: vLLM does not serve DoRA adapters. `harness evaluate` measures it; "
-            f"to serve, tune with `method: lora`"
+            f"{name}: vLLM does not serve DoRA adapters. {_merged(name)}; to serve beside others, tune with "
+            f"`method: lora`"
+        )
+    if (bias := config.get("bias", "none")) != "none":
+        raise ModelError(
+            f"{name}: the adapter changes biases (bias: {bias}), which vLLM does not serve. {_merged(name)}"
+        )
+    if saved := config.get("modules_to_save"):
+        raise ModelError(
+            f"{name}: the adapter holds whole modules (modules_to_save: {', '.join(saved)}), which vLLM leaves out. "
+            f"{_merged(name)}"
         )
     if not isinstance(config.get("r"), int):
         raise ModelError(f"{name}: {config_path} says no rank `r`: the adapter is damaged")
@@ -63,27 +72,35 @@ def read_adapter(name: str, folder: Path) -> Adapter:
     if outside:
         raise ModelError(
             f"{name}: the adapter changes {' and '.join(outside)}, where vLLM mixes up the requests of one batch "
-            f"(vllm#16668), so that what it answers cannot be checked. `harness evaluate {name}` measures it; "
-            f"to serve, tune with `target_modules: all-linear`, which leaves out the embeddings and the head"
+            f"(vllm#16668), so that what it answers cannot be checked. {_merged(name)}; to serve "
+            f"beside others, tune with `target_modules: all-linear`, which leaves out the embeddings and the head"
         )
     if strange := sorted(shapes.keys() - matrices.keys()):
         raise ModelError(
             f"{name}: {weights_path} holds {strange[0]}{_more(strange)}, and vLLM serves pairs of lora_A and lora_B "
-            f"only. `harness evaluate {name}` measures it; to serve, tune with `method: lora`"
+            f"only. {_merged(name)}; to serve beside others, tune with `method: lora`"
         )
     if not inputs or inputs.keys() != outputs.keys():
         raise ModelError(f"{name}: {weights_path} does not hold pairs of lora_A and lora_B: the adapter is damaged")
     if stacks := sorted(module for module in inputs if STACK.search(module)):
         raise ModelError(
             f"{name}: the adapter changes {len(stacks)} stacks of experts, as {stacks[0]}: vLLM has no LoRA kernels "
-            f"for them on a CPU, and on a GPU the harness has not checked what it answers. `harness evaluate {name}` "
-            f"measures it; to serve, tune with `experts: false`"
+            f"for them on a CPU, and on a GPU the harness has not checked what it answers. "
+            f"{_merged(name)}; to serve beside others, tune with `experts: false`"
         )
     patterns = (config.get("rank_pattern") or {}).values()
     rank = max(config["r"], *patterns, *(shape[0] for shape in inputs.values()), 1)
     if rank > LORA_RANKS[-1]:
-        raise ModelError(f"{name}: the adapter has rank {rank}; vLLM serves at most {LORA_RANKS[-1]}")
+        raise ModelError(f"{name}: the adapter has rank {rank}; vLLM serves at most {LORA_RANKS[-1]}. {_merged(name)}")
     return Adapter(folder, rank, {module: (inputs[module][-1], outputs[module][0]) for module in inputs})
+
+
+def _merged(name: str) -> str:
+    """Return the way out for what vLLM cannot serve as an adapter."""
+    return (
+        f"`harness runs merge {name}` makes a model of it that needs no adapter, merged in float32, and states what "
+        f"that changes in log-probabilities; `harness evaluate {name}` measures it as it is"
+    )
 
 
 def require_fits(name: str, adapter: Adapter, model: ModelSpec) -> None:
@@ -100,22 +117,41 @@ def require_fits(name: str, adapter: Adapter, model: ModelSpec) -> None:
     for path in folder.glob("*.safetensors"):
         for key, shape in read_shapes(path).items():
             if len(shape) == 2:
-                sizes_of.setdefault(_in_layer(key.removesuffix(".weight")), set()).add((shape[1], shape[0]))
+                sizes_of.setdefault(in_layer(key.removesuffix(".weight")), set()).add((shape[1], shape[0]))
     compared = {module: shape for module, shape in adapter.modules.items() if ".experts." not in module}
-    unknown = [module for module in compared if _in_layer(module) not in sizes_of]
+    unknown = [module for module in compared if in_layer(module) not in sizes_of]
     if unknown:
         raise ModelError(
             f"{name}: {len(unknown)} of the adapter's {len(adapter.modules)} modules are not in {model.path}, as "
             f"{unknown[0]}{_more(unknown)}; vLLM would leave them out and say nothing. Was it tuned on another model?"
         )
     for module, (inputs, outputs) in compared.items():
-        sizes = sizes_of[_in_layer(module)]
+        sizes = sizes_of[in_layer(module)]
         if (inputs, outputs) not in sizes and (outputs, inputs) not in sizes:  # GPT-2 stores its matrices the other way
             size = " or ".join(f"{has[0]} to {has[1]}" for has in sorted(sizes))
             raise ModelError(
                 f"{name}: the adapter's {module} leads from {inputs} to {outputs}, "
                 f"that of {model.path} from {size}. Was it tuned on another model?"
             )
+
+
+def linear_modules(model: ModelSpec) -> set[str]:
+    """Return the last parts of the names of a local model's linear layers. Raises ModelError where they are not here.
+
+    A layer's matrices are those that have two dimensions, in a numbered layer; experts are left out.
+    """
+    names = {
+        key.removesuffix(".weight").rpartition(".")[2]
+        for path in Path(model.path).glob("*.safetensors")
+        for key, shape in read_shapes(path).items()
+        if len(shape) == 2 and key.endswith(".weight") and LAYER.search(key) and ".experts." not in key
+    }
+    if not names:
+        raise ModelError(
+            f"{model.path}: its linear layers cannot be read here; name what adapters may change: "
+            f"--set adapter_modules='[q_proj, v_proj]'"
+        )
+    return names
 
 
 def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
@@ -126,7 +162,7 @@ def read_shapes(path: Path) -> dict[str, tuple[int, ...]]:
         raise ModelError(f"{path}: not a whole safetensors file ({error})") from None
 
 
-def _in_layer(module: str) -> str:
+def in_layer(module: str) -> str:
     """Return `layers.0.mlp.up_proj` for `model.layers.0.mlp.up_proj`, and a name without a layer unchanged."""
     match = LAYER.search(module)
     return match.group() if match else module

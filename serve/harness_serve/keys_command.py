@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.context import Context
+from harness_serve.keys import MAY
 
 if TYPE_CHECKING:
     from harness_serve.keys import KeyFile
@@ -42,14 +43,25 @@ def keys() -> None:
 @click.argument("name")
 @click.option("--requests-per-minute", type=click.IntRange(min=1), metavar="N", help="At most N in any 60 seconds.")
 @click.option("--concurrency", type=click.IntRange(min=1), metavar="N", help="At most N at once.")
+@click.option(
+    "--may",
+    type=click.Choice(MAY),
+    multiple=True,
+    help="What the key opens besides questions: `harness adapters` on a server that runs; /metrics. Can be repeated.",
+)
 @OF_FILE
 @click.pass_obj
 def make(
-    context: Context, name: str, requests_per_minute: int | None, concurrency: int | None, path: Path | None
+    context: Context,
+    name: str,
+    requests_per_minute: int | None,
+    concurrency: int | None,
+    may: tuple[str, ...],
+    path: Path | None,
 ) -> None:
     """Make a key and print it, once: the file keeps only its hash."""
     file = opened(context, path)
-    text = file.make(name, requests_per_minute, concurrency)
+    text = file.make(name, requests_per_minute, concurrency, may)
     click.echo(f"The key of {name}, kept in {file.path} as a hash, is shown this once:", err=True)
     click.echo(text)
 
@@ -70,10 +82,12 @@ def list_command(context: Context, as_json: bool, path: Path | None) -> None:
         return
     from rich.markup import escape
 
-    table = context.table("key", "limits", "made", "state")
+    table = context.table("key", "limits", "may", "made", "state")
     for key in listed:
         state = "[green]open[/green]" if key.revoked is None else f"revoked {_shown(key.revoked)}"
-        table.add_row(f"[bold]{escape(key.name)}[/bold]", key.limits, _shown(key.created), state)
+        table.add_row(
+            f"[bold]{escape(key.name)}[/bold]", key.limits, ", ".join(("ask", *key.may)), _shown(key.created), state
+        )
     context.console.print(table)
 
 

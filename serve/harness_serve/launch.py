@@ -14,11 +14,14 @@ import os
 def main() -> None:
     if os.environ.get("HARNESS_PRELOAD") == "1":
         _preload()
-    from vllm.entrypoints.launchers.api_server.entry import main as serve
+    from vllm.entrypoints.launchers.api_server import entry
 
     import harness_serve.harmony  # noqa: F401
 
-    serve()  # type: ignore[no-untyped-call]
+    bind = entry.setup_server
+    # The command that started this answers at the port until this process listens there.
+    entry.setup_server = lambda args, reuse_port: bind(args, reuse_port=True)
+    entry.main()  # type: ignore[no-untyped-call]
 
 
 def _preload() -> None:

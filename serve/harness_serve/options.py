@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from pydantic import Field, SecretStr
 
 import harness
+from harness.nouns import Remote
 from harness.options import Options
 
 OWNED_ARGUMENTS = (
@@ -19,6 +20,7 @@ OWNED_ARGUMENTS = (
     "--root-path",
     "--config",
     "--allowed-origins",
+    "--worker-extension-cls",
 )
 
 
@@ -36,6 +38,13 @@ class VllmOptions(Options):
     kv_cache_gib: Annotated[float, Field(gt=0)] | None = None  # 1 on a CPU; what gpu_memory_utilization leaves on a GPU
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.9
     tensor_parallel_size: Annotated[int, Field(gt=0)] = 1
+    pipeline_parallel_size: Annotated[int, Field(gt=0)] = 1
+    data_parallel_size: Annotated[int, Field(gt=0)] = 1  # copies of the model; adapters are checked on each
+    executor: Literal["mp", "ray", "uni"] | None = None  # vLLM's choice; `ray` over several machines
+    quantization: str | None = None  # the model's own; `vllm serve --help` names the methods
+    adapter_slots: Annotated[int, Field(ge=0)] | None = None  # those named at the start and 2 more; 0 without any
+    adapter_rank: Annotated[int, Field(gt=0)] | None = None  # the highest of those named at the start, or 16
+    adapter_modules: tuple[str, ...] | None = None  # those named at the start change, or all linear layers
     cpu_threads: Annotated[int, Field(gt=0)] | None = None  # one fewer than this process may use cores
     enforce_eager: bool | None = None  # yes on a CPU, no on a GPU
     tool_parser: str | None = (
@@ -44,6 +53,12 @@ class VllmOptions(Options):
     reasoning_parser: str | None = None  # found by what the template writes; `none`: thoughts stay in the text
     batch_invariant: bool = False  # answers that do not depend on what shares their batch, where the build can
     seed: int = 0
+    request_log: Path | None = None  # a JSON line for each request; beside the engine's log
+    log_prompts: bool = False  # also what was asked
+    remotes: Annotated[
+        dict[str, Remote], Field(exclude=True, default_factory=dict)
+    ]  # models of other endpoints, by their names here
+    control_socket: Annotated[Path | None, Field(exclude=True)] = None  # on which the command changes adapters
     start_timeout_s: Annotated[float, Field(gt=0)] = 900.0
     extra_args: tuple[str, ...] = ()  # passed to vLLM as they are
 

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
-import re
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +13,7 @@ from pathlib import Path
 
 import harness
 from harness.contract import Endpoint
+from harness_serve.engine_log import telling_lines
 from harness_serve.options import VllmOptions
 
 GRACE_S = 5.0
@@ -27,24 +25,6 @@ MILESTONES = (
     ("init engine", "loading the adapters"),
     ("Starting vLLM server", "the server to answer"),
 )
-
-
-def require_free_port(host: str, port: int) -> None:
-    """Raise HarnessError if this process cannot listen there."""
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((host, port))
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE:
-                why = (
-                    f"port {port} on {host} is in use: stop what listens there "
-                    f"(`ss -ltnp 'sport = :{port}'` says what it is)"
-                )
-            else:
-                why = f"cannot listen on {host}, port {port}: {error.strerror}"
-            raise harness.HarnessError(why) from None
 
 
 @contextlib.contextmanager
@@ -102,27 +82,3 @@ def wait_until_healthy(
             seen = reached
             report(MILESTONES[reached][1])
         time.sleep(0.1)
-
-
-PREFIX = re.compile(
-    r"^\((?:APIServer|EngineCore|Worker)[^)]*\) ?(?:(?:ERROR|INFO|WARNING|CRITICAL) [\d-]+ [\d:]+ \[[^]]*\] ?)?"
-)
-ERROR_LINE = re.compile(r"(?:[\w.]+(?:Error|Exception)\b|[\w.]+: error: )")
-
-
-def telling_lines(log_path: Path, most: int = 16) -> str:
-    """Return the last error messages of the log, without prefixes and stack frames, and the path of the whole log."""
-    lines = [
-        PREFIX.sub("", line).rstrip() for line in log_path.read_text(encoding="utf-8", errors="replace").splitlines()
-    ]
-    telling: list[str] = []
-    in_message = False
-    for line in lines:
-        if ERROR_LINE.match(line):
-            in_message = True
-        elif not line or line.startswith(("Traceback", "  File ", "The above exception", "During handling")):
-            in_message = False
-        if in_message and line not in telling:
-            telling.append(line)
-    telling = telling[-most:] or [line for line in lines if line][-most:]
-    return "\n".join(f"  {line[:400]}" for line in telling) + f"\n  the whole log: {log_path}"

@@ -13,11 +13,19 @@ from typing import Any
 import numpy as np
 import pytest
 from harness_serve import engine
-from harness_serve.arguments import default_variables, environment, tool_parser, tool_parsers, vllm_arguments
+from harness_serve.arguments import (
+    capacity,
+    default_variables,
+    environment,
+    replica_headers,
+    tool_parser,
+    tool_parsers,
+    vllm_arguments,
+)
 from harness_serve.engine import VllmOptions
 from harness_serve.engine_guard import OWNER_KEY_VARIABLE
+from harness_serve.engine_log import telling_lines
 from harness_serve.plan import CHAT_FILES, Plan, plan_engine
-from harness_serve.process import telling_lines
 from safetensors.numpy import save_file
 
 from harness import HarnessError
@@ -161,7 +169,7 @@ def test_an_adapter_of_another_size_is_refused_by_size(tmp_path: Path, tiny_mode
 def test_the_engine_gets_the_smallest_rank_it_takes_that_fits(tmp_path: Path, rank: int, expected: int) -> None:
     plan = plan_engine([_variant(tmp_path, "a", rank=1), _variant(tmp_path, "b", rank=rank)], VllmOptions())
     arguments = vllm_arguments(plan, tmp_path, VllmOptions(), on_cpu=True)
-    assert f"--max-lora-rank={expected}" in arguments and "--max-loras=3" in arguments
+    assert f"--max-lora-rank={expected}" in arguments and "--max-loras=5" in arguments
 
 
 PLUGIN = {"extra_args": ("--tool-parser-plugin=mine.py",)}
@@ -361,3 +369,50 @@ def test_the_parser_is_given_the_switch_of_thinking_as_requests_ask(tmp_path: Pa
     assert default_variables(tmp_path) == {"enable_thinking": True}
     (tmp_path / "template.json").write_text(json.dumps({"thinking": "auto"}))
     assert default_variables(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    ("options", "flag"),
+    [
+        ({"tensor_parallel_size": 2}, "--tensor-parallel-size=2"),
+        ({"pipeline_parallel_size": 2}, "--pipeline-parallel-size=2"),
+        ({"data_parallel_size": 2}, "--data-parallel-size=2"),
+        ({"executor": "ray"}, "--distributed-executor-backend=ray"),
+        ({"quantization": "fp8"}, "--quantization=fp8"),
+        ({"max_model_len": 2048}, "--max-model-len=2048"),
+        ({"adapter_slots": 5}, "--max-loras=6"),
+        ({"adapter_rank": 20}, "--max-lora-rank=32"),
+        ({"kv_cache_gib": 2}, f"--kv-cache-memory-bytes={2**31}"),
+        ({"extra_args": ("--max-num-seqs=4",)}, "--max-num-seqs=4"),
+    ],
+)
+@pytest.mark.parametrize("on_cpu", [True, False])
+def test_an_option_is_passed_on(tmp_path: Path, options: dict[str, Any], flag: str, on_cpu: bool) -> None:
+    plan = plan_engine([_variant(tmp_path, "a")], VllmOptions())
+    plain, chosen = (vllm_arguments(plan, tmp_path, VllmOptions(**its), on_cpu=on_cpu) for its in ({}, options))
+    assert flag in chosen and flag not in plain
+    assert sum(argument.startswith("--distributed-executor-backend") for argument in chosen) <= 1
+
+
+def test_a_reasoning_parser_is_passed_on(tmp_path: Path) -> None:
+    plan = plan_engine([_variant(tmp_path, "a")], VllmOptions())
+    arguments = vllm_arguments(plan, tmp_path, VllmOptions(), on_cpu=True, reasoning_parser="qwen3")
+    assert "--reasoning-parser=qwen3" in arguments
+
+
+def test_each_copy_of_a_model_is_asked_by_a_header() -> None:
+    assert replica_headers(VllmOptions()) == ()
+    assert replica_headers(VllmOptions(data_parallel_size=2)) == (
+        {"X-data-parallel-rank": "0"},
+        {"X-data-parallel-rank": "1"},
+    )
+
+
+def test_without_adapters_there_is_room_for_some_only_if_asked(tmp_path: Path, tiny_model: Path) -> None:
+    plain = Plan(ModelSpec(path=str(tiny_model)), "bfloat16", ("base",), {}, None)
+    assert "--enable-lora" not in vllm_arguments(plain, tmp_path, VllmOptions(), on_cpu=True)
+    room = capacity(plain, VllmOptions(adapter_slots=2))
+    assert room is not None and (room.slots, room.rank) == (2, 16)
+    assert room.modules == {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}
+    with pytest.raises(HarnessError, match="adapter_slots is 0, and 1 adapters"):
+        capacity(plan_engine([_variant(tmp_path, "a")], VllmOptions()), VllmOptions(adapter_slots=0))

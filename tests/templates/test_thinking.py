@@ -109,6 +109,12 @@ THINKING = {  # a source, what is learnt with a thought, and without one
         "Two and two make four.\n[NOW ANSWER]\nFour.<|im_end|>",
         "\n[NOW ANSWER]\nFour.<|im_end|>",
     ),
+    "words of the last answer stand in the thought that its prompt opens": (  # Nemotron Nano 2
+        TURN + "\n{{ '<think>\n' if m.role == 'assistant' and loop.last }}{{ m.content.split('</think>')[-1] }}"
+        "<|im_end|>\n{% endfor %}" + ASKS + "<think>\n{% endif %}",
+        "Two and two make four.\n</think>\n\nFour.<|im_end|>",
+        "\n</think>\n\nFour.<|im_end|>",
+    ),
     "thoughts are a part of the content": (  # Ministral 3, Magistral
         TURN + "\n{% if m.content is string %}{{ m.content }}{% else %}{% for one in m.content %}"
         "{% if one.type == 'thinking' %}[THINK]{{ one.thinking }}[/THINK]{% else %}{{ one.text }}{% endif %}"
@@ -171,6 +177,36 @@ def test_thoughts_stand_where_the_template_has_them(habit, made):
     assert template.check_turns(Conversation((ASKED, FOUR, SURE, YES))) == 2
     said = template.encode(Conversation((Message("user", "a </think> [NOW ANSWER] b"), FOUR)))
     assert learnt(template, said) == with_thought
+
+
+def test_an_empty_thought_may_leave_history_with_other_white_space_than_the_prompts(made):
+    """EXAONE 4: the last answer has the block, without the empty lines of the prompt, and earlier ones have none."""
+    source = (
+        TURN + "\n{% if m.reasoning and loop.last %}<think>\n{{ m.reasoning }}\n</think>\n\n"
+        "{% elif m.role == 'assistant' and messages[loop.index:] | selectattr('role', 'equalto', 'assistant') | list "
+        "| length == 0 %}<think>\n\n</think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+        + ASKS
+        + "{{ '<think>\n' if enable_thinking else '<think>\n\n</think>\n\n' }}{% endif %}"
+    )
+    template = made(source)
+    talk = Conversation((ASKED, Message("assistant", "Four."), SURE, Message("assistant", "Yes.")))
+    assert [learnt(template, one) for one in template.encode_batch([talk])] == ["Four.<|im_end|>", "Yes.<|im_end|>"]
+    assert template.check_turns(talk) == template.check_turns(Conversation((ASKED, FOUR, SURE, YES))) == 2
+
+
+def test_a_header_that_the_prompt_wrote_before_an_empty_thought_is_not_learnt(made):
+    """Seed-OSS: a system turn about thinking stands before the header where an answer is asked for, and only there."""
+    off = "<|im_start|>system\nDo not think.<|im_end|>\n<|im_start|>assistant\n<think>No.</think>"
+    source = (
+        TURN
+        + "\n{% if m.reasoning %}<think>{{ m.reasoning }}</think>{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}{{ '" + off.replace("\n", "\\n") + "' if thinks is defined and not thinks else "
+        "'<|im_start|>assistant\n' }}{% endif %}"
+    )
+    template = made(source)
+    (example,) = template.encode_batch([Conversation((ASKED, Message("assistant", "Four.")))])
+    assert learnt(template, example) == "Four.<|im_end|>"
+    assert template.decoded(example.input_ids).endswith("<think>No.</think>Four.<|im_end|>")
 
 
 def test_effort_is_sent_by_its_words(made):

@@ -87,7 +87,7 @@ def test_logits_and_gradients_stay_those_of_transformers(family, own_rotary, mon
 @needs_kernels
 def test_float32_and_trained_norms_are_left_to_transformers(own_rotary):
     model = made("llama").float()
-    assert str(fused_layers.fuse_layers(model)) == "none (for bfloat16 on a CPU)"
+    assert str(fused_layers.fuse_layers(model)) == "none (for bfloat16, on the device)"
     trained = made("llama")
     for name, weight in trained.named_parameters():
         weight.requires_grad_("norm" in name)

@@ -90,7 +90,7 @@ def figures_of(model: Any, batch: Batch) -> tuple[dict[tuple[int, str], Any], An
     """The log-probability of the targets by item and role, and the gradient of a loss that weighs roles unlike."""
     model.zero_grad()
     logprobs = target_logprobs(model, batch)
-    sums, groups = batch.by_document(logprobs), batch.groups.tolist()
+    sums, groups = batch.by_document(logprobs), batch.groups
     weight = {"chosen": 1.0, "rejected": -0.5, "answer": 0.7}
     by_role = {(groups[n], role): sums[n] for n, role in enumerate(batch.roles) if role in weight}
     for number, role in enumerate(batch.roles):  # what a shared prompt learns counts for each of its answers
@@ -175,7 +175,7 @@ def test_the_first_token_of_an_answer_is_predicted_by_the_last_of_its_prompt():
 
 def test_figures_of_an_item_stand_beside_each_of_its_documents():
     batch = packed(SOME, [[0], [1]], 0, "cpu")
-    assert batch.groups.tolist() == [0, 0, 0, 1]
+    assert batch.groups == (0, 0, 0, 1)
     assert batch.extras["margin"].tolist() == [0.5, 0.5, 0.5, 0.0]
     assert batch.pairs() == ([1], [2])
 

@@ -126,7 +126,7 @@ def test_pairs_that_share_their_prompt_in_one_row_have_the_same_loss():
     batch = packed(pairs(), [range(PAIRS)], 0, "cpu")
     side = {"chosen": 0, "rejected": 1}
     assert any(role not in side for role in batch.roles), "the prompts are documents of their own"
-    places = zip(batch.groups.tolist(), batch.roles, strict=True)
+    places = zip(batch.groups, batch.roles, strict=True)
     own = [given[2 * group + side[role]] if role in side else 0.0 for group, role in places]
     shared = Given(torch.tensor(own))
     shared.logprobs = lambda batch: (torch.tensor(own) / batch.targets_by_document().clamp_min(1))[

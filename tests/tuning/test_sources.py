@@ -139,4 +139,4 @@ def test_both_sides_of_a_pair_are_in_one_batch():
     for step in range(1, source.total_steps + 1):
         for batch in source.step(step):
             chosen, rejected = batch.pairs()
-            assert len(chosen) == len(rejected) == len(set(batch.groups.tolist())) > 0
+            assert len(chosen) == len(rejected) == len(set(batch.groups)) > 0

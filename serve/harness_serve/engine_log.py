@@ -1,0 +1,48 @@
+"""The end of vLLM's log, as a person can read it. Standard library only."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+PREFIX = re.compile(
+    r"^\((?:APIServer|EngineCore|Worker)[^)]*\) ?(?:(?:ERROR|INFO|WARNING|CRITICAL) [\d-]+ [\d:]+ \[[^]]*\] ?)?"
+)
+FOLLOWS = "EngineDeadError"  # raised by the server once the engine has gone
+ERROR_LINE = re.compile(r"(?:[\w.]+(?:Error|Exception)\b|[\w.]+: error: )")
+
+
+def error_lines(log_path: Path) -> list[str]:
+    """Return the error messages of the log, each once, without prefixes and stack frames."""
+    telling: list[str] = []
+    in_message = False
+    for line in _lines(log_path):
+        if ERROR_LINE.match(line):
+            in_message = True
+        elif not line or line.startswith(("Traceback", "  File ", "The above exception", "During handling")):
+            in_message = False
+        if in_message and line not in telling:
+            telling.append(line)
+    return telling
+
+
+def telling_lines(log_path: Path, most: int = 16) -> str:
+    """Return the last error messages of the log, or its last lines where there are none, and the log's path."""
+    lines = error_lines(log_path)[-most:] or [line for line in _lines(log_path) if line][-most:]
+    return "\n".join(f"  {line[:400]}" for line in lines) + f"\n  the whole log: {log_path}"
+
+
+def why_it_ended(log_path: Path) -> str:
+    """Return one line on why a running engine ended: the last error in its log that does not follow from its end."""
+    errors = [line for line in error_lines(log_path) if ERROR_LINE.match(line) and FOLLOWS not in line]
+    if errors:
+        return errors[-1][:300]
+    return "its process was killed, by somebody or for want of memory; `dmesg` tells the latter"
+
+
+def _lines(log_path: Path) -> list[str]:
+    try:
+        text = log_path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return []
+    return [PREFIX.sub("", line).rstrip() for line in text.splitlines()]
