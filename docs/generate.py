@@ -24,6 +24,7 @@ MOST_FORMS = 3  # forms of a shape that the table spells out
 MEANINGS = {
     # The recipe itself
     "name": "the run's folder under `runs/`; the recipe's file name where left out",
+    "plugins": "single-file plugins that the recipe needs, relative to its folder: `[riddles.py]`",
     "model": "the base model, see below",
     "template": "a registered template by its name, or a section, see below",
     "data": "what is trained and validated on, see below",

@@ -35,10 +35,14 @@ if TYPE_CHECKING:
     from harness.options import Options
 
 __version__ = "0.1.0"
+# The plugin API: the names below, the hooks and the events. The first number changes where something is taken away, the
+# second where something is added. A plugin that needs 1.1 has `harness_api = "1.1"` in its module.
+API_VERSION = "1.0"
 
 hookimpl = pluggy.HookimplMarker("harness")
 
 __all__ = [
+    "API_VERSION",
     "Answer",
     "Conversation",
     "DataError",

@@ -26,6 +26,7 @@ import pluggy
 from harness.contract.hooks import HOOKS, Hooks
 from harness.contract.kinds import KINDS
 from harness.errors import ENDINGS, HarnessError, PluginError, known_names, nearest
+from harness.plugins.api import require_api
 from harness.plugins.reading import Reads, loaded_modules, reading
 from harness.plugins.registry import FIRST_PARTY, PluginInfo, Registry
 
@@ -100,6 +101,17 @@ class Plugins:
                 known.add(file.resolve())
                 self._load_file(file)
         self.imported = loaded_modules()
+
+    def add_file(self, file: Path) -> None:
+        """Load one more single-file plugin, which a recipe names; one that is loaded already is left as it is."""
+        known = (*self.loaded.values(), *self.failed.values())
+        if file.resolve() in {Path(info.path).resolve() for info in known}:
+            return
+        self._load_file(file)
+        self.imported = loaded_modules()
+        if (info := self.loaded.get(file.stem)) is not None:
+            for kind in sorted(self._asked, key=lambda kind: kind == "datasets"):  # which shapes are added to, last
+                self._register_all(self._registries[kind], [info])
 
     # What was registered, by kind. The first look calls that kind's hook.
 
@@ -228,6 +240,7 @@ class Plugins:
         try:
             if info.name in self.loaded:
                 raise PluginError(f"two plugins are named {info.name!r}: {self.loaded[info.name]} and {info}")
+            require_api(getattr(plugin, "harness_api", None))
             self._check_hooks(plugin)
             self._manager.register(plugin, name=info.name)
         except Exception as error:
@@ -265,16 +278,19 @@ class Plugins:
         registry = self._registries[kind]
         if kind not in self._asked:
             self._asked.add(kind)
-            for info in list(self.loaded.values()):
-                register = partial(self._register, registry, info)
-                self._attempt(info, f"{registry.kind.hook} failed", register, f"its {kind} are left out")
-            if kind == "datasets":
-                self._add_shapes(registry)
+            self._register_all(registry, list(self.loaded.values()))
         return registry
 
-    def _add_shapes(self, datasets: Registry[Dataset]) -> None:
-        """Add the dataset of each shape: a shape is used by its name, like any dataset."""
-        for entry in self.shapes.entries:
+    def _register_all(self, registry: Registry[Any], infos: Sequence[PluginInfo]) -> None:
+        """Register what plugins have of one kind; a shape is used by its name like a dataset, and is one too."""
+        for info in infos:
+            register = partial(self._register, registry, info)
+            self._attempt(info, f"{registry.kind.hook} failed", register, f"its {registry.kind.plural} are left out")
+        if registry.kind.plural == "datasets":
+            self._add_shapes(registry, {info.name for info in infos})
+
+    def _add_shapes(self, datasets: Registry[Dataset], owners: Container[str]) -> None:
+        for entry in [entry for entry in self.shapes.entries if entry.plugin.name in owners]:
             try:
                 warning = datasets.add(entry.plugin, entry.item.as_dataset(datasets[entry.item.into]))
             except PluginError as error:

@@ -72,7 +72,31 @@ def _read(path: Path, plugins: Plugins, sets: Sequence[str], to_tune: bool) -> _
         _nest_flat_options(document, plugins)
         _rename_values(document)
     document.override(sets)
+    _load_plugins(document, plugins, to_tune)
     return _Reader(document, plugins, to_tune)
+
+
+def _load_plugins(document: Document, plugins: Plugins, to_tune: bool) -> None:
+    """Load the single-file plugins that a recipe names, and write their paths absolute.
+
+    Raises RecipeError for one that is missing where the recipe is tuned with, and warns for one of a run.
+    """
+    files = document.tree.get("plugins")
+    if files is None:
+        return
+    place = document.place("plugins")
+    if not isinstance(files, list) or not all(isinstance(file, str) for file in files):
+        raise RecipeError(
+            f"{place}: `plugins` is a list of Python files, as in `plugins: [riddles.py]`, found {files!r}"
+        )
+    for index, name in enumerate(files):
+        file = document.path.resolve().parent / Path(name).expanduser()
+        if file.is_file():
+            plugins.add_file(file)
+        elif to_tune:
+            near = nearest(file.name, (one.name for one in file.parent.glob("*.py")))
+            raise RecipeError(f"{document.place('plugins', index)}: no such plugin file: {file}.{near}")
+        files[index] = str(file)
 
 
 def qualified(recipe: Recipe, plugins: Plugins) -> Recipe:

@@ -290,7 +290,10 @@ class ServeSpec(Options):
 
 
 class DataRecipe(Options):
-    """A recipe to prepare data with, which may name no model and no tuning."""
+    """A recipe to prepare data with, which may name no model and no tuning.
+
+    `plugins` are single-file plugins that the recipe needs, relative to its folder: reading the recipe runs them.
+    """
 
     name: Annotated[str, Field(pattern=f"^{NAME}$")]
     model: ModelSpec | None = None
@@ -301,6 +304,12 @@ class DataRecipe(Options):
     gate: tuple[GateRule, ...] = ()
     track: tuple[pydantic.SerializeAsAny[TrackSpec], ...] = ()
     serve: pydantic.SerializeAsAny[ServeSpec] | None = None
+    plugins: tuple[str, ...] = ()
+
+    @pydantic.model_serializer(mode="wrap")
+    def _without_no_plugins(self, dump: pydantic.SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out an empty `plugins`: the hash of a recipe that has none stays what it was before there were any."""
+        return {key: value for key, value in dump(self).items() if key != "plugins" or value}
 
 
 class Recipe(DataRecipe):

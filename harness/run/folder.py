@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING, Any
 from harness.errors import ENDINGS, HarnessError, RunError
 from harness.extras import installed_versions
 from harness.files import read_json, write_json, write_text
+from harness.hashing import read_sha256
 
 if TYPE_CHECKING:
     from harness.plugins import Plugins
@@ -64,6 +65,9 @@ class Run:
         run = cls(folder, manifest, plugins)
         run.manifest |= {"seed": recipe.tune.seed, "model": recipe.model.model_dump(mode="json")}
         run.manifest["plugins"] = {info.name: info.version or info.path for info in plugins.loaded.values()}
+        run.manifest["plugin_files"] = {
+            info.path: read_sha256(Path(info.path)) for info in plugins.loaded.values() if not info.distribution
+        }
         run.update()
         return run
 
@@ -149,6 +153,9 @@ class Run:
         """The resolved recipe this run was made from, read back with the plugins that are installed now."""
         from harness.recipe import load_recipe
 
+        for path, digest in (self.manifest.get("plugin_files") or {}).items():
+            if Path(path).is_file() and read_sha256(Path(path)) != digest:
+                print(f"warning: {self.folder}: the plugin {path} has changed since it was tuned", file=sys.stderr)
         return load_recipe(self.folder / "recipe.yaml", self._plugins, to_tune=False)
 
     @property

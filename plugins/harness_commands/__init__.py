@@ -13,6 +13,7 @@ def register_commands(register: Callable[..., None]) -> None:
     from harness_commands import data, demo, template
     from harness_commands.plugins.check import check
     from harness_commands.plugins.new import new
+    from harness_commands.plugins.show import show
     from harness_commands.runs.card import card
     from harness_commands.runs.diff import diff
     from harness_commands.runs.export import export
@@ -23,5 +24,5 @@ def register_commands(register: Callable[..., None]) -> None:
     register(template.command)
     for command in (card, diff, export, merge):
         register(command, under="runs")
-    for command in (check, new):
+    for command in (check, new, show):
         register(command, under="plugins")

@@ -39,7 +39,7 @@ def test_a_new_distribution_passes_its_own_test(kind, tmp_path, harness_here, mo
     monkeypatch.syspath_prepend(folder / "tests")
     tests = importlib.import_module(f"test_my_{kind}")
     run = [test for name, test in vars(tests).items() if name.startswith("test_")]
-    assert len(run) == 2 and tests.__dict__[module]
+    assert len(run) == 2 and tests.plugin.__name__ == module
     for number, test in enumerate(run):
         (own := tmp_path / str(number)).mkdir()
         test(**({"tmp_path": own} if inspect.signature(test).parameters else {}))

@@ -480,3 +480,123 @@ def test_the_example_plugin_has_at_most_15_lines_and_works_as_a_single_file_too(
     (tmp_path / "riddles.jsonl").write_text((package / "riddles.jsonl").read_text())
     done = harness("--plugin", "riddles.py", "data", "preview", "--dataset", "riddles")
     assert done.code == 0 and "What am I?" in done.out
+
+
+OWN = hook(
+    "register(harness.Dataset('own', 'mine', lambda row, options: harness.Conversation.of("
+    "('user', row['q']), ('assistant', row['a']))))"
+)
+
+
+@pytest.fixture
+def own_recipe(plugin, write_rows, tmp_path):
+    """A recipe that names its own plugin file, beside it."""
+    write_rows({"q": "Who?", "a": "The heron."})
+    plugin(OWN, "own_rows.py")
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "plugins: [own_rows.py]\nmodel: {path: .}\ntune: {}\ndata: {train: [{dataset: own, path: rows.jsonl}]}\n"
+    )
+    return path
+
+
+def test_a_recipe_brings_its_own_plugin(own_recipe, harness_here):
+    done = harness_here("data preview --count 1", own_recipe)
+    assert done.code == 0 and "The heron." in done.out, done.err
+
+
+def test_a_recipe_s_plugin_is_loaded_after_the_registries_were_asked(own_recipe, tmp_path):
+    from harness.plugins import Plugins
+    from harness.recipe import load_recipe, qualified
+
+    plugins = Plugins()
+    plugins.load_all()
+    recipe = load_recipe(own_recipe, plugins)
+    assert recipe.plugins == (str(tmp_path / "own_rows.py"),)
+    assert qualified(recipe, plugins).data.train[0].dataset == "own_rows:own"
+    assert "plugins" in recipe.as_yaml() and "plugins" not in recipe.model_copy(update={"plugins": ()}).as_yaml()
+
+
+def test_a_missing_plugin_file_of_a_recipe_is_an_error_that_names_the_nearest(own_recipe, harness_here):
+    own_recipe.write_text(own_recipe.read_text().replace("own_rows.py", "own_row.py"))
+    done = harness_here("data preview", own_recipe)
+    assert done.code == 1 and "line 1: no such plugin file" in done.err and "Did you mean 'own_rows.py'?" in done.err
+    own_recipe.write_text(own_recipe.read_text().replace("[own_row.py]", "own_rows.py"))
+    assert "`plugins` is a list of Python files" in harness_here("data preview", own_recipe).err
+
+
+def test_a_run_records_the_code_that_it_was_tuned_with_and_says_where_that_changed(own_recipe, tmp_path, capsys):
+    import hashlib
+
+    from harness.plugins import Plugins
+    from harness.recipe import load_recipe
+    from harness.run import Run
+
+    plugins = Plugins()
+    run = Run.create(tmp_path / "runs" / "demo", load_recipe(own_recipe, plugins), plugins)
+    code = tmp_path / "own_rows.py"
+    assert run.manifest["plugin_files"] == {str(code): hashlib.sha256(code.read_bytes()).hexdigest()}
+    assert Run.open(run.folder, Plugins()).recipe.data.train[0].dataset == "own_rows:own"
+    assert capsys.readouterr().err == ""
+    code.write_text(OWN + "\n# another\n")
+    assert Run.open(run.folder, Plugins()).recipe
+    assert "own_rows.py has changed since" in capsys.readouterr().err
+    code.unlink()
+    assert Run.open(run.folder, Plugins()).recipe
+
+
+def test_a_slow_plugin_is_named_with_its_time(plugin, harness_here):
+    path = plugin(
+        "import time\nuntil = time.perf_counter() + 0.31\nwhile time.perf_counter() < until:\n    pass\n" + GOOD
+    )
+    assert re.search(r"bad\.py  its import takes 0\.\d s", harness_here("--plugin", path, "plugins", "list").out)
+    rows = json.loads(harness_here("--plugin", path, "plugins", "list", "--json").out)["plugins"]
+    assert next(row for row in rows if row["name"] == "bad")["import_s"] >= 0.31
+
+
+def test_the_list_of_a_kind_has_its_plugins_alone(plugin, harness_here):
+    rows = json.loads(harness_here("--plugin", plugin(GOOD, "mine.py"), *["plugins", "list", "dataset", "--json"]).out)[
+        "plugins"
+    ]
+    assert {"mine", "harness/datasets"} <= {row["name"] for row in rows}
+    assert all(list(row["registers"]) == ["datasets"] for row in rows)
+    wrong = harness_here("plugins list datset")
+    assert wrong.code == 2 and "'datset' is not one of" in wrong.err
+
+
+def test_show_gives_options_and_the_lines_of_a_recipe(harness_here, tmp_path, tiny_model):
+    shown = json.loads(harness_here("plugins show method lora --json").out)
+    ranks = next(option for option in shown["options"] if option["name"] == "rank")
+    assert ranks["type"].endswith("int") or "int" in ranks["type"]
+    assert shown["recipe"].startswith("tune:\n  method:\n    name: lora\n") and not ranks["required"]
+    assert "In a recipe:" in harness_here("plugins show dataset alpaca").out
+    wrong = harness_here("plugins show method lor")
+    assert wrong.code == 1 and "Did you mean 'lora'?" in wrong.err
+
+
+@pytest.mark.parametrize(
+    "kind", ["dataset", "filter", "template", "objective", "method", "evaluation", "engine", "tracker"]
+)
+def test_the_lines_that_show_gives_are_valid_in_a_recipe(kind, tmp_path):
+    from harness_commands.plugins.show import described
+    from ruamel.yaml import YAML
+
+    from harness.contract.kinds import KINDS
+    from harness.plugins import Plugins
+    from harness.recipe import load_recipe
+
+    plugins = Plugins()
+    (its_kind,) = (one for one in KINDS if one.name == kind)
+    registry = plugins.registry(its_kind.plural)
+    assert registry.entries
+    for entry in registry.entries:
+        text = described(its_kind, entry)["recipe"]
+        if "'...'" in text or "..." in text:  # an option without a default: a person fills it in
+            continue
+        tree = {"model": {"path": str(tmp_path)}, "tune": {}, "data": {"train": [{"dataset": "alpaca"}]}}
+        for key, value in YAML(typ="safe").load(text).items():
+            tree[key] = {**tree[key], **value} if isinstance(value, dict) and key in tree else value
+        tree["data"].setdefault("train", [{"dataset": "alpaca"}])
+        path = tmp_path / f"{kind}.yaml"
+        path.write_text(json.dumps(tree))
+        load_recipe(path, plugins, to_tune=False)

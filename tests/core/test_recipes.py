@@ -305,7 +305,7 @@ def test_a_wrong_recipe_on_the_command_line_shows_no_traceback(harness, tmp_path
     done = harness("data", "preview", "r.yaml")
     assert done.code == 1 and done.err == (
         "error: r.yaml, line 3: unknown key 'nonsense'. A recipe has: name, "
-        "model, template, data, tune, evaluate, gate, track, serve\n"
+        "model, template, data, tune, evaluate, gate, track, serve, plugins\n"
     )
 
 

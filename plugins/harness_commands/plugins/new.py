@@ -20,51 +20,53 @@ TESTS = {
     "dataset": (
         "",
         "def test_a_row_becomes_a_question_and_its_answer() -> None:\n"
-        '    dataset = plugins(@module@).datasets["@name@"]\n'
+        '    dataset = plugins(plugin).datasets["@name@"]\n'
         '    conversation = dataset.convert({"question": "Who?", "answer": "The heron."}, None)\n'
-        '    assert conversation == harness.Conversation.of(("user", "Who?"), ("assistant", "The heron."))',
+        '    assert [one.content for one in conversation.messages] == ["Who?", "The heron."]',
     ),
     "shape": (
         "",
         "def test_a_title_is_asked_and_a_body_answers() -> None:\n"
-        '    dataset = plugins(@module@, first_party=True).datasets["@name@"]\n'
+        '    dataset = plugins(plugin, first_party=True).datasets["@name@"]\n'
         '    conversation = dataset.convert({"title": "Who?", "body": "The heron."}, None)\n'
-        '    assert conversation == harness.Conversation.of(("user", "Who?"), ("assistant", "The heron."))',
+        '    assert [one.content for one in conversation.messages] == ["Who?", "The heron."]',
     ),
     "filter": (
         "",
         "def test_rows_in_capitals_are_left_out() -> None:\n"
-        "    reason = @module@.create(@module@.Options())\n"
-        '    assert reason(harness.Conversation.of(("user", "WHO?"), ("assistant", "ME"))) == "shouts"\n'
-        '    assert reason(harness.Conversation.of(("user", "Who?"), ("assistant", "Me"))) is None',
+        "    reason = plugin.create(plugin.Options())\n"
+        '    loud = harness.Conversation.of(("user", "WHO?"), ("assistant", "ME"))\n'
+        '    quiet = harness.Conversation.of(("user", "Who?"), ("assistant", "Me"))\n'
+        '    assert reason(loud) == "shouts" and reason(quiet) is None',
     ),
     "template": (
         "",
         "def test_an_answer_ends_with_the_tokenizer_s_own_token() -> None:\n"
-        "    (template,) = plugins(@module@).templates.values()\n"
+        "    (template,) = plugins(plugin).templates.values()\n"
         "    tokenizer = tiny_tokenizer()\n"
         "    assert template.stop_tokens(tokenizer) == (tokenizer.eos_token,)",
     ),
     "objective": (
         "",
-        "def test_its_options_have_defaults() -> None:\n    assert @module@.Options().power == 1.0",
+        "def test_its_options_have_defaults() -> None:\n    assert plugin.Options().power == 1.0",
     ),
-    "method": ("", "def test_its_options_have_defaults() -> None:\n    assert @module@.Options().rank == 8"),
+    "method": ("", "def test_its_options_have_defaults() -> None:\n    assert plugin.Options().rank == 8"),
     "evaluation": (
         "",
         "def test_right_answers_score_one() -> None:\n"
-        "    item, *_ = @module@.items(@module@.Options(), None)\n"
-        '    assert @module@.score(item, [harness.Answer(f" {item.target}\\n", "stop")]) == {"exact": 1.0}',
+        "    item, *_ = plugin.items(plugin.Options(), None)\n"
+        '    right = harness.Answer(f" {item.target}\\n", "stop")\n'
+        '    assert plugin.score(item, [right]) == {"exact": 1.0}',
     ),
     "engine": (
         "",
-        'def test_it_is_there_by_its_name() -> None:\n    assert list(plugins(@module@).engines) == ["@name@"]',
+        'def test_it_is_there_by_its_name() -> None:\n    assert list(plugins(plugin).engines) == ["@name@"]',
     ),
     "tracker": (
         "from pathlib import Path\n\n",
         "def test_an_event_is_a_line(tmp_path: Path) -> None:\n"
-        '    options = @module@.Options(file=tmp_path / "events.txt")\n'
-        '    @module@.create(options)(Step("demo", 3, {"loss": 1.0}))\n'
+        '    options = plugin.Options(file=tmp_path / "events.txt")\n'
+        '    plugin.create(options)(Step("demo", 3, {"loss": 1.0}))\n'
         '    assert options.file.read_text() == "Step 3\\n"',
     ),
     "command": (
@@ -72,7 +74,7 @@ TESTS = {
         "def test_runs_are_listed(tmp_path: Path) -> None:\n"
         '    (tmp_path / "runs" / "demo").mkdir(parents=True)\n'
         '    (tmp_path / "runs" / "demo" / "manifest.json").touch()\n'
-        '    done = run("@name@", cwd=tmp_path, modules=[@module@])\n'
+        '    done = run("@name@", cwd=tmp_path, modules=[plugin])\n'
         '    assert done.code == 0 and done.out == "demo\\n"',
     ),
 }
@@ -135,7 +137,7 @@ def _test(kind: str, name: str) -> str:
     if "Step(" in test:
         ours.append("from harness.contract.events import Step")
     ours.append(f"from harness.testing import {', '.join(sorted(used))}")
-    imports = first + "\n".join(ours) + f"\n\nimport {_module(name)}"
+    imports = first + "\n".join(ours) + f"\n\nimport {_module(name)} as plugin"
     return _fill(_source("test.py").replace("@imports@", imports).replace("@test@", test), kind, name)
 
 
