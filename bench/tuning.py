@@ -59,10 +59,10 @@ SHAPES: dict[str, dict[str, Any]] = {
     "135M": {"rows": 36, "batch_tokens": 2048, "vocab": None},
 }
 REAL_MODEL = ROOT / ".models" / "SmolLM2-135M-Instruct"
-CHATML = (
+CHATML = (  # transformers drops a line break behind a block: the one behind each turn is written out
     "{% for message in messages %}<|im_start|>{{ message['role'] }}\n"
     "{% if message['role'] == 'assistant' %}{% generation %}{{ message['content'] }}<|im_end|>{% endgeneration %}"
-    "{% else %}{{ message['content'] }}<|im_end|>{% endif %}\n{% endfor %}"
+    "{% else %}{{ message['content'] }}<|im_end|>{% endif %}{{ '\n' }}{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
 )
 

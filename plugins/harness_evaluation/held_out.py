@@ -65,7 +65,7 @@ def paired_ids(sources: Sequence[DataSource], context: EvaluationContext, ids: S
         HarnessError: where the data have changed since they were encoded.
     """
     from harness.data import digest_of, load_source
-    from harness.data.encode.items import whole_id
+    from harness.data.encode.items import part_number, whole_id
 
     rows = [whole_id(id) for id in ids]
     wanted = set(rows)
@@ -76,7 +76,11 @@ def paired_ids(sources: Sequence[DataSource], context: EvaluationContext, ids: S
                 digests.setdefault(item.id, []).append(digest_of(item).hex()[:12])
     if missing := wanted - digests.keys():
         raise HarnessError(f"the row {min(missing)} is not in the data any more; measure again")
-    return [
-        f"{id}:{digests[row].pop(0) if len(digests[row]) > 1 else digests[row][0]}"
-        for id, row in zip(ids, rows, strict=True)
-    ]
+    paired, before = [], dict.fromkeys(wanted, -1)
+    for id, row in zip(ids, rows, strict=True):
+        part = part_number(id)
+        if (before[row] == 0 or before[row] >= part) and len(digests[row]) > 1:  # parts go up: this is of the next row
+            digests[row].pop(0)
+        before[row] = part
+        paired.append(f"{id}:{digests[row][0]}")
+    return paired

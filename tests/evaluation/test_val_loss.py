@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from harness_evaluation.held_out import paired_ids
 from harness_evaluation.val_loss import EVALUATION, ValLossOptions
 
 from harness import HarnessError
@@ -96,3 +98,21 @@ def test_the_batches_do_not_change_it(tiny_model: Path, load: Callable[..., Any]
 def test_without_data_it_says_what_to_name(tiny_model: Path, load: Callable[..., Any]) -> None:
     with pytest.raises(HarnessError, match=r"data\.validation"):
         list(run(load(tiny_model), ValLossOptions(), ALONE))
+
+
+def test_parts_of_rows_are_paired_by_the_row_that_they_are_of(tmp_path):
+    """Files of one name in two folders give their rows the same ids, and each row may be in several parts."""
+    for folder, answer in (("a", "one"), ("b", "two")):
+        (tmp_path / folder).mkdir()
+        row = {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]}
+        (tmp_path / folder / "rows.jsonl").write_text(json.dumps(row) + "\n")
+    sources = [DataSource(dataset="messages", path=str(tmp_path / folder / "rows.jsonl")) for folder in "ab"]
+    row, parts = "rows.jsonl:1", ["rows.jsonl:1 part 1", "rows.jsonl:1 part 2"]
+
+    def owners(ids: list[str]) -> list[str]:
+        digests = [id.rpartition(":")[2] for id in paired_ids(sources, ALONE, ids)]
+        return ["a" if digest == digests[0] else "b" for digest in digests]
+
+    assert owners([*parts, *parts]) == ["a", "a", "b", "b"]
+    assert owners([row, *parts]) == ["a", "b", "b"] and owners([*parts, row]) == ["a", "a", "b"]
+    assert owners([row, row]) == ["a", "b"]
