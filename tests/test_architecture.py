@@ -218,7 +218,8 @@ def test_a_click_passes_the_functions_of_its_section_in_order(tmp_path):
     """The page itself and its guards need a browser; everything behind them is followed here."""
     pytest.importorskip("sqlalchemy")
     pytest.importorskip("gradio")
-    from harness_serve.session import Sampling, Session, Shared
+    from harness_serve.answering import Sampling, Shared
+    from harness_serve.session import Session
 
     from harness.client.asking import Client
     from harness.data import load_source
@@ -234,6 +235,7 @@ def test_a_click_passes_the_functions_of_its_section_in_order(tmp_path):
                 pass
             async for _ in session.judge(shared, Verdict("best", 0)):
                 pass
+            await session.close(shared, "")
 
     loaded = plugins(first_party=True)
     dataset = loaded.datasets["votes"]
@@ -244,7 +246,7 @@ def test_a_click_passes_the_functions_of_its_section_in_order(tmp_path):
             source = source_model(dataset)(dataset="votes", path=str(tmp_path / "votes.db"))
             (preference,) = load_source(source, loaded.datasets)
     assert preference.chosen != preference.rejected
-    behind_a_browser = {"_Handlers.begin_anew", "_Handlers.judge", "PageGuard.admit"}
+    behind_a_browser = {"Handlers.begin_anew", "Handlers.judge", "PageGuard.admit"}
     once_opened = {"_make_durable", "bring_up_to_date"}
     assert_in_order(CLICK, passed, "call", but=behind_a_browser | once_opened)
 

@@ -12,9 +12,10 @@ import random
 import time
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
+from harness.client.deltas import Delta, calls_of, thoughts_of
 from harness.contract import Endpoint
 from harness.errors import HarnessError, known_names, nearest
 from harness.extras import require
@@ -68,21 +69,6 @@ class Limits:
     budget_tokens: int | None = None
     max_retries: int = 6
     timeout_s: float = 120.0
-
-
-class Delta(NamedTuple):
-    """A piece of an answer that streams. `completion_tokens` comes once, at its end."""
-
-    text: str
-    finish: str | None
-    completion_tokens: int | None
-    reasoning: str = ""
-
-
-def _thoughts(delta: Any) -> str:
-    """Return the thoughts in a piece of an answer: `reasoning` as vLLM names them, or `reasoning_content`."""
-    thoughts = getattr(delta, "reasoning", None) or getattr(delta, "reasoning_content", None)
-    return thoughts if isinstance(thoughts, str) else ""
 
 
 def without_secrets(url: str) -> str:
@@ -206,11 +192,16 @@ class Client:
                 async for chunk in stream:
                     tokens = chunk.usage.completion_tokens if chunk.usage is not None else None
                     choices = [
-                        (choice.delta.content or "", choice.finish_reason, _thoughts(choice.delta))
+                        (
+                            choice.delta.content or "",
+                            choice.finish_reason,
+                            thoughts_of(choice.delta),
+                            calls_of(choice.delta),
+                        )
                         for choice in chunk.choices
                     ]
-                    for text, finish, thoughts in choices or [("", None, "")]:
-                        yield Delta(text, finish, tokens, thoughts)
+                    for text, finish, thoughts, calls in choices or [("", None, "", ())]:
+                        yield Delta(text, finish, tokens, thoughts, calls)
         except openai.APIStatusError as error:
             reply = _reply(error)
             raise EndpointError(f"{self.where} refused the request: {reply}", error.status_code, reply) from None

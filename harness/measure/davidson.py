@@ -176,7 +176,7 @@ def _derivatives(pairs: Pairs, point: Any) -> tuple[Any, Any]:
         pairs.second, by_difference, size
     )
     lead = chances[:, 0] - chances[:, 1]
-    between = n * (chances[:, 0] + chances[:, 1] - lead**2) / 4
+    between = n * _information(chances)
     information = numpy.zeros((k, k))
     information[pairs.first, pairs.second] = information[pairs.second, pairs.first] = -between  # each pair is one row
     information[range(size), range(size)] = numpy.bincount(pairs.first, between, size) + numpy.bincount(
@@ -191,6 +191,17 @@ def _derivatives(pairs: Pairs, point: Any) -> tuple[Any, Any]:
         information[size, :size] = information[:size, size]
         information[size, size] = (n * chances[:, 2] * (1 - chances[:, 2])).sum()
     return gradient, information
+
+
+def vote_information(fitted: Fit, first: Any, second: Any) -> Any:
+    """Return what one vote on each pair would tell of the difference of its two strengths, [pairs]."""
+    point = numpy.append(fitted.strengths, [] if fitted.log_tie is None else [fitted.log_tie])
+    return _information(_probabilities(Pairs(len(fitted.strengths), first, second, None), point))
+
+
+def _information(chances: Any) -> Any:
+    """Return the information of one outcome on the difference of two strengths, [pairs]."""
+    return (chances[:, 0] + chances[:, 1] - (chances[:, 0] - chances[:, 1]) ** 2) / 4
 
 
 def cluster_scores(counts: Counts, fitted: Fit) -> Any:

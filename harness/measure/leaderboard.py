@@ -22,7 +22,7 @@ from harness.measure.strengths import (
     counted,
     half_width,
     outcomes_of,
-    strengths,
+    strengths_of,
     win_rate,
 )
 from harness.nouns import Ballot
@@ -50,7 +50,10 @@ class Place(NamedTuple):
 
 
 class Side(NamedTuple):
-    """The share of decided pairs that the side shown first won, and the exact p-value against a half."""
+    """The share of decided pairs that one side won, the one shown first or the one that finished first.
+
+    `p_value` is the exact one against a half.
+    """
 
     first_won: int
     decided: int
@@ -73,7 +76,8 @@ class Fragility(NamedTuple):
 class Leaderboard:
     """The places, the strongest first, and what to know beside them. `apart`: groups never compared with the largest.
 
-    `places` are empty where no finite strengths fit; `problem` says why. `left_out` counts ballots by reason.
+    `places` are empty where no finite strengths fit; `problem` says why. `left_out` counts ballots by reason. `effects`
+    are what the controlled covariates add in log odds, by their standard deviation.
     """
 
     places: tuple[Place, ...]
@@ -85,9 +89,11 @@ class Leaderboard:
     votes: int
     people: int
     side: Side
+    finish: Side
     agreement: float | None
     fragility: Fragility | None
     left_out: Mapping[str, int]
+    effects: Mapping[str, Estimate]
 
     @property
     def warnings(self) -> list[str]:
@@ -100,11 +106,15 @@ class Leaderboard:
         if self.places and self.people < FEWEST_PEOPLE:
             lines.append(f"intervals rest on {self.people} people; from {FEWEST_PEOPLE} on they can be trusted")
         lines += [
-            f"never compared with the others, directly or over others: {', '.join(group)}" for group in self.apart
+            f"never compared with the rest, directly or through others: {', '.join(group)}" for group in self.apart
         ]
         if self.side.is_biased:
             share = self.side.first_won / self.side.decided
             lines.append(f"the side shown first won {share:.0%} of {self.side.decided} (p = {self.side.p_value:.2g})")
+        if self.finish.is_biased:
+            share = self.finish.first_won / self.finish.decided
+            odds = f"{share:.0%} of {self.finish.decided} (p = {self.finish.p_value:.2g})"
+            lines.append(f"the side that was finished first won {odds}: shorter answers, or a pace that shows")
         if self.fragility is not None:
             above, below, dropped = self.fragility
             votes = "this vote" if dropped == 1 else f"these {dropped} votes"
@@ -112,28 +122,44 @@ class Leaderboard:
         return lines
 
 
-def leaderboard(ballots: Iterable[Ballot]) -> Leaderboard:
+def leaderboard(ballots: Iterable[Ballot], control: Sequence[str] = ()) -> Leaderboard:
     """Return the leaderboard of the verdicts on ballots.
 
     Intervals are simultaneous over variants by Bonferroni: a rank is wrong for any of them in 5 of 100 leaderboards at
     most. Errors are clustered by person.
+
+    Args:
+        control: covariates of the answers that are held equal, names among `styled.COVARIATES`.
     """
-    judged, left_out = usable(ballots)
+    everything = list(ballots)
+    judged, left_out = usable(everything)
+    again = [ballot for ballot in everything if ballot.repeat_of is not None and ballot.state != "void"]
     outcomes = outcomes_of(judged)
     names = sorted({name for outcome in outcomes for name in outcome[:2]})
-    together, apart = _compared(names, outcomes)
-    kept = [outcome for outcome in outcomes if outcome.first in together]
+    counts = counted(names, outcomes)
+    together, apart = _compared(names, counts)
+    kept = outcomes
+    if apart:
+        kept = [outcome for outcome in outcomes if outcome.first in together]
+        names = sorted(together)
+        counts = counted(names, kept)
     fitted, problem = None, ""
+    effects: Mapping[str, Estimate] = {}
     try:
-        fitted = strengths(kept)
+        fitted = strengths_of(names, counts)
+        if control:
+            from harness.measure.styled import styled
+
+            fitted, effects = styled(judged, kept, control)
     except NoFiniteFitError as error:
-        problem = str(error)
+        fitted, problem = None, str(error)
     of_variant = Counter(side.variant for ballot in judged for side in ballot.sides)
     places = _places(fitted, kept, of_variant) if fitted is not None else ()
     wins, ties = _matrix(outcomes)
     return Leaderboard(
         places, fitted, problem, wins, ties, apart, len(judged), len({outcome.cluster for outcome in outcomes}),
-        _side(judged), agreement(judged), fragility(fitted, kept) if fitted is not None else None, left_out,
+        _side(judged), _finish(judged), agreement([*judged, *again]),
+        fragility(fitted, kept) if fitted is not None and not control else None, left_out, effects,
     )  # fmt: skip
 
 
@@ -142,21 +168,25 @@ def usable(ballots: Iterable[Ballot]) -> tuple[list[Ballot], dict[str, int]]:
     judged, left_out = [], Counter[str]()
     for ballot in ballots:
         if ballot.state == "void":
-            left_out["an answer failed or was stopped"] += 1
+            left_out[ballot.note or "an answer failed or was stopped"] += 1
         elif ballot.verdict is None:
             left_out["never judged"] += 1
         elif not ballot.blind:
             left_out["names were shown"] += 1
+        elif ballot.repeat_of is not None:
+            left_out["earlier answers were shown again"] += 1
+        elif any(side.reveals for side in ballot.sides):
+            left_out["an answer says who it is"] += 1
         else:
             judged.append(ballot)
     return judged, dict(left_out)
 
 
-def _compared(names: Sequence[str], outcomes: Sequence[Outcome]) -> tuple[set[str], tuple[tuple[str, ...], ...]]:
+def _compared(names: Sequence[str], counts: davidson.Counts) -> tuple[set[str], tuple[tuple[str, ...], ...]]:
     """Return the largest group of variants that were compared with one another, and the other groups."""
     if not names:
         return set(), ()
-    groups = [tuple(names[at] for at in group) for group in davidson.groups_compared(counted(names, outcomes).pairs())]
+    groups = [tuple(names[at] for at in group) for group in davidson.groups_compared(counts.pairs())]
     return set(groups[0]), tuple(groups[1:])
 
 
@@ -185,7 +215,7 @@ def _matrix(outcomes: Sequence[Outcome]) -> tuple[dict[tuple[str, str], float], 
     """Return the wins of one variant over another, and the ties of two, in votes."""
     wins: dict[tuple[str, str], float] = defaultdict(float)
     ties: dict[tuple[str, str], float] = defaultdict(float)
-    for first, second, score, _, weight in outcomes:
+    for first, second, score, _, weight, _ in outcomes:
         if score == 0.5:
             ties[first, second] += weight
             ties[second, first] += weight
@@ -196,10 +226,24 @@ def _matrix(outcomes: Sequence[Outcome]) -> tuple[dict[tuple[str, str], float], 
 
 def _side(ballots: Sequence[Ballot]) -> Side:
     """Test whether the side shown first wins more or less often than the other, on ballots of two."""
+    return _against_half([best == 0 for _, best in _decided(ballots)])
+
+
+def _finish(ballots: Sequence[Ballot]) -> Side:
+    """Test whether the side whose answer was finished first wins more or less often, on ballots of two."""
+    timed = [(ballot.sides[best].seconds, ballot.sides[1 - best].seconds) for ballot, best in _decided(ballots)]
+    return _against_half([won < lost for won, lost in timed if won is not None and lost is not None and won != lost])
+
+
+def _decided(ballots: Sequence[Ballot]) -> list[tuple[Ballot, int]]:
+    """Return the ballots of two on which one side is better, with the position of that side."""
+    pairs = [(ballot, ballot.verdict.best) for ballot in ballots if len(ballot.sides) == 2 and ballot.verdict]
+    return [(ballot, best) for ballot, best in pairs if best is not None]
+
+
+def _against_half(won: Sequence[bool]) -> Side:
     stats = require("scipy.stats", "evaluation")
-    best = [b.verdict.best for b in ballots if len(b.sides) == 2 and b.verdict is not None and b.verdict.kind == "best"]
-    won = best.count(0)
-    return Side(won, len(best), float(stats.binomtest(won, len(best)).pvalue) if best else 1.0)
+    return Side(sum(won), len(won), float(stats.binomtest(sum(won), len(won)).pvalue) if won else 1.0)
 
 
 def agreement(ballots: Sequence[Ballot]) -> float | None:

@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
     """One pair that was judged: 1 where the first is better, 0 where the second is, 0.5 for a tie.
 
     Outcomes of one `cluster` (a person's) may be alike; the cluster "" is one of its own. All outcomes of one ballot
-    have the `weight` 1 together.
+    have the `weight` 1 together; `ballot` is its id, where there is one.
     """
 
     first: str
@@ -32,6 +32,7 @@ class Outcome(NamedTuple):
     score: float
     cluster: str = ""
     weight: float = 1.0
+    ballot: str = ""
 
 
 class Strength(NamedTuple):
@@ -84,7 +85,7 @@ def outcomes_of(ballots: Iterable[Ballot]) -> list[Outcome]:
         else:
             pairs = list(itertools.combinations(names, 2))
         score = 0.5 if best is None else 1.0
-        judged += [Outcome(first, second, score, cluster, 1 / len(pairs)) for first, second in pairs]
+        judged += [Outcome(*pair, score, cluster, 1 / len(pairs), str(ballot.id)) for pair in pairs]
     return judged
 
 
@@ -96,6 +97,12 @@ def win_rate(outcomes: Sequence[Outcome], variant: str) -> Estimate:
 
 
 def strengths(outcomes: Sequence[Outcome]) -> Strengths:
+    """Return the maximum-likelihood strengths of outcomes, as `strengths_of` of their counts."""
+    names = sorted({name for outcome in outcomes for name in outcome[:2]})
+    return strengths_of(names, counted(names, outcomes))
+
+
+def strengths_of(names: Sequence[str], counts: davidson.Counts) -> Strengths:
     """Return the maximum-likelihood strengths by Davidson's model.
 
     Strengths sum to zero. Intervals are by Student's t with one degree of freedom fewer than clusters.
@@ -103,21 +110,25 @@ def strengths(outcomes: Sequence[Outcome]) -> Strengths:
     Raises:
         NoFiniteFitError: naming the variants that never won or tied against the others, whose strength is infinite.
     """
-    names = sorted({name for outcome in outcomes for name in outcome[:2]})
     if len(names) < 2:
         raise NoFiniteFitError("strengths need outcomes of two variants at least")
-    counts = counted(names, outcomes)
-    _require_connected(names, counts.pairs())
-    fitted = davidson.fit(counts.pairs())
+    pairs = counts.pairs()
+    _require_connected(names, pairs)
+    fitted = davidson.fit(pairs)
     covariance = davidson.covariance(counts, fitted)
     covariance = None if covariance is None else covariance[: len(names), : len(names)]
+    tie = 0.0 if fitted.log_tie is None else float(numpy.exp(fitted.log_tie))
+    return strengths_from(names, fitted.strengths, covariance, tie, counts.clusters)
+
+
+def strengths_from(names: Sequence[str], values: Any, covariance: Any, tie: float, clusters: int) -> Strengths:
+    """Return fitted values as strengths with intervals, the strongest first."""
     each = [
-        _strength(name, contrast, fitted.strengths, covariance, counts.clusters)
+        _strength(name, contrast, values, covariance, clusters)
         for name, contrast in zip(names, numpy.eye(len(names)), strict=True)
     ]
     ranked = tuple(sorted(each, key=lambda one: (-one.value, one.variant)))
-    tie = 0.0 if fitted.log_tie is None else float(numpy.exp(fitted.log_tie))
-    return Strengths(ranked, tie, counts.clusters, tuple(names), fitted.strengths, covariance)
+    return Strengths(ranked, tie, clusters, tuple(names), values, covariance)
 
 
 def counted(names: Sequence[str], outcomes: Sequence[Outcome]) -> davidson.Counts:

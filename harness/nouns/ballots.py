@@ -24,7 +24,8 @@ class Side:
 
     `finish` is the reason why the answer ended, `stop` or `length`; None before that. `tokens` is None if not counted.
     `identity` has the hashes of what answered (weights, adapter, template), as far as they are known; `first_token_s`
-    and `seconds` are the times until the answer's first token and its end.
+    and `seconds` are the times until the answer's first token and its end. `reveals` are the words by which the answer
+    says whose it is, empty in most.
     """
 
     variant: str
@@ -36,6 +37,7 @@ class Side:
     identity: Mapping[str, Any] = field(default_factory=dict)
     first_token_s: float | None = None
     seconds: float | None = None
+    reveals: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,11 @@ class Ballot:
     cannot be judged. `sampling` has the settings with which all sides were asked. On a `blind` one the person does not
     see the variants' names before the verdict. `turn` is the number of the question in its conversation, from 0;
     `prompt_set` and `prompt_id` name a question that was not the person's own. `reasons` are what the person ticked
-    beside the verdict, and `latency_s` the time from the answers' end to the verdict.
+    beside the verdict, and `latency_s` the time from the answers' end to the verdict. `category` is that of the
+    question, and `consent` the hash of the text that the person agreed to.
+
+    `replaces` is the ballot whose question was asked again or edited. `repeat_of` is the one whose answers are shown
+    again, to see how far people agree. `note` says why a void one is void.
     """
 
     id: int
@@ -64,3 +70,8 @@ class Ballot:
     prompt_id: str = ""
     reasons: Sequence[str] = ()
     latency_s: float | None = None
+    category: str = ""
+    consent: str = ""
+    replaces: int | None = None
+    repeat_of: int | None = None
+    note: str = ""

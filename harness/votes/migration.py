@@ -26,8 +26,8 @@ def bring_up_to_date(connection: Any) -> None:
     names = set(sqlalchemy.inspect(connection).get_table_names())
     if versions.name in names:
         version = connection.execute(sqlalchemy.select(sqlalchemy.func.max(versions.c.version))).scalar_one()
-        if version == 2:
-            _add_columns(connection)
+        if version in range(2, VERSION):
+            _add_columns(connection, version)
         elif version != VERSION:
             raise HarnessError(
                 f"the votes database has the version {version}, and this harness knows {VERSION}: "
@@ -52,9 +52,10 @@ def _create_view(connection: Any) -> None:
         connection.exec_driver_sql(VIEW)
 
 
-def _add_columns(connection: Any) -> None:
-    """Bring version 2 up to date: its ballots were of named variants, and what it did not keep is unknown."""
-    for table, columns in ADDED.items():
+def _add_columns(connection: Any, version: int) -> None:
+    """Bring a version from 2 on up to date. What it did not keep is unknown; ballots of version 2 showed the names."""
+    added = [of_table for since, tables in ADDED.items() if since > version for of_table in tables.items()]
+    for table, columns in added:
         for name in columns:
             column = sqlalchemy.schema.CreateColumn(metadata.tables[table].c[name]).compile(dialect=connection.dialect)
             connection.exec_driver_sql(f"ALTER TABLE {table} ADD COLUMN {column}")

@@ -13,7 +13,7 @@ from harness.nouns import Side, Verdict
 sqlalchemy = require("sqlalchemy", "serving")
 
 MIN_SIDES, MAX_SIDES = 2, 4  # of a ballot
-VERSION = 3  # 1 was a table `votes` with a row for each pair of sides; 2 had fewer columns
+VERSION = 4  # 1 was a table `votes` with a row for each pair of sides; 2 and 3 had fewer columns
 UNSTORABLE = re.compile(r"[\x00\ud800-\udfff]")
 Column, Text, Integer, JSON = sqlalchemy.Column, sqlalchemy.Text, sqlalchemy.Integer, sqlalchemy.JSON
 
@@ -42,6 +42,11 @@ ballots = sqlalchemy.Table(
     Column("prompt_id", Text, nullable=False, server_default=""),
     Column("reasons", JSON),
     Column("latency_s", sqlalchemy.Float),
+    Column("category", Text, nullable=False, server_default=""),
+    Column("consent", Text, nullable=False, server_default=""),
+    Column("replaces", Key),
+    Column("repeat_of", Key),
+    Column("note", Text, nullable=False, server_default=""),
     sqlalchemy.CheckConstraint(
         "(verdict = 'best') = (best IS NOT NULL) OR verdict IS NULL", name="best_goes_with_best"
     ),
@@ -61,10 +66,17 @@ sides = sqlalchemy.Table(
     Column("identity", JSON),
     Column("first_token_s", sqlalchemy.Float),
     Column("seconds", sqlalchemy.Float),
+    Column("reveals", Text, nullable=False, server_default=""),
 )
-ADDED = {  # in version 3
-    ballots.name: ("blind", "turn", "prompt_set", "prompt_id", "reasons", "latency_s"),
-    sides.name: ("identity", "first_token_s", "seconds"),
+ADDED = {  # by the version that has them: its columns that the one before lacks
+    3: {
+        ballots.name: ("blind", "turn", "prompt_set", "prompt_id", "reasons", "latency_s"),
+        sides.name: ("identity", "first_token_s", "seconds"),
+    },
+    4: {
+        ballots.name: ("category", "consent", "replaces", "repeat_of", "note"),
+        sides.name: ("reveals",),
+    },
 }
 
 # `dataset: votes` reads this view of a SQLite file: a row for each ballot, its sides as JSON in their order.
@@ -76,7 +88,7 @@ SELECT id, created_at, system_prompt, sampling, state, verdict, best, blind, ann
         'finish', finish, 'tokens', tokens
     )) FROM (SELECT * FROM sides WHERE ballot = ballots.id ORDER BY position)
 ) AS sides
-FROM ballots WHERE verdict IS NOT NULL AND state <> 'void' ORDER BY id
+FROM ballots WHERE verdict IS NOT NULL AND state <> 'void' AND repeat_of IS NULL ORDER BY id
 """
 
 
@@ -92,6 +104,10 @@ def insert_ballot(
     turn: int = 0,
     prompt_set: str = "",
     prompt_id: str = "",
+    category: str = "",
+    consent: str = "",
+    replaces: int | None = None,
+    repeat_of: int | None = None,
     created_at: datetime.datetime | None = None,
     verdict: Verdict | None = None,
 ) -> int:
@@ -110,6 +126,10 @@ def insert_ballot(
         "turn": turn,
         "prompt_set": storable(prompt_set),
         "prompt_id": storable(prompt_id),
+        "category": storable(category),
+        "consent": consent,
+        "replaces": replaces,
+        "repeat_of": repeat_of,
         "reasons": [],
     }
     id = int(connection.execute(ballots.insert().values(**values)).inserted_primary_key[0])

@@ -41,17 +41,14 @@ class Ballots:
         seed: int,
         system_prompt: str = "",
         sampling: Mapping[str, Any],
-        annotator: str = "",
-        blind: bool = False,
-        turn: int = 0,
-        prompt_set: str = "",
-        prompt_id: str = "",
+        **about: Any,
     ) -> int:
         """Store a comparison that is about to be shown; return its id.
 
         Args:
             sides: two to four different variants, in the order in which `seed` drew them.
-            others: as the fields of a Ballot.
+            about: other fields of a Ballot: annotator, blind, turn, prompt_set, prompt_id, category, consent, replaces,
+                repeat_of.
 
         Raises:
             ValueError: for fewer or more sides, a variant on two of them, or a seed of more than 64 bits.
@@ -65,18 +62,7 @@ class Ballots:
         if not isinstance(seed, int) or seed not in INTEGERS:
             raise ValueError(f"the seed of a ballot is an integer of 64 bits, found {seed!r}")
         with _transaction(self._engine) as connection:
-            return insert_ballot(
-                connection,
-                sides,
-                seed=seed,
-                system_prompt=system_prompt,
-                sampling=sampling,
-                annotator=annotator,
-                blind=blind,
-                turn=turn,
-                prompt_set=prompt_set,
-                prompt_id=prompt_id,
-            )
+            return insert_ballot(connection, sides, seed=seed, system_prompt=system_prompt, sampling=sampling, **about)
 
     def record(
         self,
@@ -88,6 +74,7 @@ class Ballots:
         *,
         first_token_s: float | None = None,
         seconds: float | None = None,
+        reveals: str = "",
     ) -> None:
         """Store the complete answer of one side; recorded again before the vote, it takes the earlier one's place.
 
@@ -104,7 +91,7 @@ class Ballots:
         with _transaction(self._engine) as connection:
             self._require_state(connection, ballot, "open")
             values = {"answer": storable(answer), "finish": finish, "tokens": tokens}
-            values |= {"first_token_s": first_token_s, "seconds": seconds}
+            values |= {"first_token_s": first_token_s, "seconds": seconds, "reveals": storable(reveals)}
             known = position in range(MAX_SIDES)
             if not known or connection.execute(sides.update().where(here).values(**values)).rowcount != 1:
                 raise ValueError(f"ballot {ballot} has no side at position {position}")
@@ -159,11 +146,11 @@ class Ballots:
             self._require_state(connection, ballot, "open", "voted", "revealed")
             connection.execute(ballots.update().where(ballots.c.id == ballot).values(state="revealed"))
 
-    def void(self, ballot: int) -> None:
-        """Close a ballot that cannot be judged, such as one with an answer that failed."""
+    def void(self, ballot: int, note: str = "") -> None:
+        """Close a ballot that cannot be judged, such as one with an answer that failed; `note` says why."""
         with _transaction(self._engine) as connection:
             self._require_state(connection, ballot, "open", "void")
-            connection.execute(ballots.update().where(ballots.c.id == ballot).values(state="void"))
+            connection.execute(ballots.update().where(ballots.c.id == ballot).values(state="void", note=note))
 
     def forget(self, annotator: str) -> int:
         """Delete every ballot of a person, with what was asked and answered; return their number."""
@@ -182,9 +169,13 @@ class Ballots:
 
     def __iter__(self) -> Iterator[Ballot]:
         """Return every ballot, oldest first."""
+        return iter(self.matching())
+
+    def matching(self, **values: Any) -> list[Ballot]:
+        """Return the ballots whose fields have these values, as in `matching(annotator="ada")`, oldest first."""
+        conditions = [ballots.c[name] == storable(value) for name, value in values.items()]
         with _transaction(self._engine) as connection:
-            everything = list(_read(connection, sqlalchemy.true()))
-        return iter(everything)
+            return list(_read(connection, sqlalchemy.and_(sqlalchemy.true(), *conditions)))
 
     def __len__(self) -> int:
         with _transaction(self._engine) as connection:
@@ -204,7 +195,8 @@ class Ballots:
 def require_usable(database: str) -> None:
     """Raise HarnessError if ballots could not be kept in a database. Creates no file, and migrates nothing."""
     engine = _engine(database)
-    if engine.dialect.name == "sqlite" and not (path := Path(engine.url.database)).exists():
+    is_file = engine.dialect.name == "sqlite" and not engine.url.database.startswith("file:")  # a URI of SQLite
+    if is_file and not (path := Path(engine.url.database)).exists():
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise HarnessError(
                 f"the votes database {path} cannot be created: {path.parent} is not a folder that you can write to"
@@ -251,7 +243,31 @@ def _engine(database: str) -> Any:
     if engine.dialect.name == "sqlite":
         sqlalchemy.event.listen(engine, "connect", _make_durable)
         sqlalchemy.event.listen(engine, "begin", _begin_immediately)
+        sqlalchemy.event.listen(engine, "begin", _Place(engine.url.database).check)
     return engine
+
+
+class _Place:
+    """The place of a SQLite file: what is written to one that was moved away meanwhile is found by nobody."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.file: tuple[int, int] | None = None
+
+    def check(self, _: Any) -> None:
+        """Raise HarnessError if the path has another file than at the first transaction, or none."""
+        try:
+            status = Path(self.path).stat()
+        except OSError:
+            status = None
+        here = None if status is None else (status.st_dev, status.st_ino)
+        if self.file is None:
+            self.file = here
+        elif here != self.file:
+            raise HarnessError(
+                f"the votes database {self.path} was moved away or replaced while it was in use: put it back, or start "
+                f"the server again"
+            )
 
 
 @contextmanager
@@ -273,19 +289,18 @@ def _read(connection: Any, condition: Any) -> Iterator[Ballot]:
         sides.select().where(sides.c.ballot.in_(wanted)).order_by(sides.c.ballot, sides.c.position)
     )
     for row in rows.mappings():
-        fields = ("variant", "recipe_sha256", "messages", "answer", "finish", "tokens", "first_token_s", "seconds")
-        side = Side(**{field: row[field] for field in fields}, identity=row["identity"] or {})
-        sides_of.setdefault(row["ballot"], []).append(side)
+        values = {name: row[name] for name in Side.__dataclass_fields__}
+        sides_of.setdefault(row["ballot"], []).append(Side(**values | {"identity": row["identity"] or {}}))
     for row in ballot_rows:
         verdict = None if row["verdict"] is None else Verdict(row["verdict"], row["best"])
         created_at = row["created_at"]
         if created_at.tzinfo is None:  # SQLite keeps no time zone; what was written is UTC
             created_at = created_at.replace(tzinfo=datetime.UTC)
-        yield Ballot(
-            row["id"], created_at, tuple(sides_of[row["id"]]), row["seed"], row["system_prompt"], row["sampling"],
-            row["annotator"], row["state"], verdict, bool(row["blind"]), row["turn"], row["prompt_set"],
-            row["prompt_id"], tuple(row["reasons"] or ()), row["latency_s"],
-        )  # fmt: skip
+        kept = {
+            name: row[name] for name in Ballot.__dataclass_fields__ if name not in ("sides", "verdict", "created_at")
+        }
+        kept |= {"blind": bool(row["blind"]), "reasons": tuple(row["reasons"] or ())}
+        yield Ballot(**kept, created_at=created_at, sides=tuple(sides_of[row["id"]]), verdict=verdict)
 
 
 def _with_driver(url: str) -> str:

@@ -9,6 +9,7 @@ import click
 
 import harness
 from harness.cli.context import Context
+from harness.cli.steps import run_step
 from harness.errors import HarnessError
 
 RECIPE = Path("recipes", "seedling", "demo.yaml")
@@ -29,26 +30,13 @@ def command(ctx: click.Context, no_serve: bool, port: int, ui_port: int) -> None
     recipe = _find_recipe()
     began = time.perf_counter()
     base, examples = f"{RUN}@base", recipe.with_name("examples.json")
-    _run(ctx, "tune", str(recipe), "--run", RUN, "--overwrite")
-    _run(ctx, "evaluate", base, RUN, "--backend", "local")  # of a toy, an engine is started by serving alone
-    _run(ctx, "compare", base, RUN)
-    _run(ctx, "report", RUN, "--out", str(context.runs_folder / RUN / "report.html"))
+    run_step(ctx, "tune", str(recipe), "--run", RUN, "--overwrite")
+    run_step(ctx, "evaluate", base, RUN, "--backend", "local")  # of a toy, an engine is started by serving alone
+    run_step(ctx, "compare", base, RUN)
+    run_step(ctx, "report", RUN, "--out", str(context.runs_folder / RUN / "report.html"))
     context.console.print(f"\n[dim]{time.perf_counter() - began:.0f} s so far[/dim]")
     if not no_serve:
-        _run(ctx, "serve", base, RUN, "--port", str(port), "--ui-port", str(ui_port), "--examples", str(examples))
-
-
-def _run(ctx: click.Context, name: str, *arguments: str) -> None:
-    """Run another command of `harness` in this process (importing torch once is enough), showing it first."""
-    context: Context = ctx.obj
-    context.console.print(f"\n[bold cyan]$ harness {name} {' '.join(arguments)}[/bold cyan]", soft_wrap=True)
-    root = ctx.find_root().command
-    assert isinstance(root, click.Group)
-    step = root.get_command(ctx, name)
-    if step is None:
-        raise HarnessError(f"the demo needs `harness {name}`, which no plugin brings; see `harness plugins list`")
-    names = ctx.help_option_names  # a command keeps those that it is first asked with
-    step.main(list(arguments), f"harness {name}", standalone_mode=False, obj=context, help_option_names=names)
+        run_step(ctx, "serve", base, RUN, "--port", str(port), "--ui-port", str(ui_port), "--examples", str(examples))
 
 
 def _find_recipe() -> Path:

@@ -100,7 +100,7 @@ def _why(left_out: Mapping[str, int]) -> str:
 def _samples(name: str, ballot: Ballot, outcomes: Sequence[Outcome]) -> Iterator[Sample]:
     """Yield the record of each pair that a vote on a variant decided, with the other side's answer as its target."""
     sides = {side.variant: side for side in ballot.sides}
-    for first, second, score, cluster, weight in outcomes:
+    for first, second, score, cluster, weight, _ in outcomes:
         if name in (first, second):
             other = second if first == name else first
             messages = [message["content"] for message in sides[name].messages if message["role"] == "user"]

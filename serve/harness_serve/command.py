@@ -21,6 +21,7 @@ import harness
 from harness.cli.context import Context
 from harness.extras import require
 from harness_serve.choices import engine_and_options, named_keys, with_remotes
+from harness_serve.study import read_study, study_options
 
 if TYPE_CHECKING:
     from harness.checks.agreement import Agreement
@@ -79,6 +80,7 @@ MOST_EXAMPLES = 4  # prompts on the page
     metavar="FILE",
     help="Example prompts for the page: a JSON list of strings, or data, whose first questions are taken.",
 )
+@study_options
 @click.option(
     "--template",
     metavar="NAME",
@@ -152,7 +154,7 @@ def _serve(
             f"endpoint and page cannot both have port {options.port}: "
             f"choose another with --port or --ui-port, or --no-ui"
         )
-    examples = None
+    examples = study = None
     if settings["ui"]:  # refused now, not after a minute of waiting
         from harness.votes.store import Ballots, require_usable
         from harness_serve.stand_in import require_free_port
@@ -163,6 +165,7 @@ def _serve(
             raise harness.HarnessError(f"the page: {error}, or choose another with --ui-port, or --no-ui") from None
         require_usable(settings["votes"])
         examples = read_examples(settings["examples"], context.plugins.datasets)
+        study = read_study(settings, context.plugins.datasets)
     with contextlib.ExitStack() as stack:
         needed_later = ("transformers", "gradio") if settings["ui"] else ("transformers",)
         began = time.monotonic()
@@ -184,7 +187,14 @@ def _serve(
             ballots = Ballots(settings["votes"])
             page_url = stack.enter_context(
                 serve_page(
-                    endpoint, supervisor.variants, ballots, examples, names=names, port=settings["ui_port"], keys=named
+                    endpoint,
+                    supervisor.variants,
+                    ballots,
+                    examples,
+                    names=names,
+                    port=settings["ui_port"],
+                    keys=named,
+                    study=study,
                 )
             )
         _show_endpoint(context, endpoint, page_url, settings["votes"], named)

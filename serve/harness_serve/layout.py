@@ -1,99 +1,161 @@
-"""The components of the page and where they stand; `page.py` says what they do."""
+"""The components of the page and where they stand; `drawing.py` says how they look, `handlers.py` what they do."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any
 
 from harness.extras import require
 from harness.files import read_json
-from harness_serve.session import Sampling, Session
+from harness_serve.answering import Sampling
+from harness_serve.session import Session
 
 if TYPE_CHECKING:
     from harness.variants import Variant
 
 MOST_COLUMNS = 4
-COMPARE, ARENA, LEADERBOARD = MODES = ("Compare", "Arena", "Leaderboard")
+CHAT, COMPARE, ARENA, LEADERBOARD, VOTES = MODES = ("Chat", "Compare", "Arena", "Leaderboard", "Votes")
+REASONS = ("more accurate", "more helpful", "clearer", "better format", "better length", "safer")
+ANY = ""  # of a filter
 
 
-class Components(NamedTuple):
-    """The components of the page that handlers read or draw."""
+@dataclass(frozen=True)
+class Drawn:
+    """The components that `drawing.draw` returns new values of, in their order."""
 
     session: Any
-    mode: Any
     title: Any
-    picked: Any
-    clear: Any
     columns_row: Any
     columns: list[Any]
     standings: Any
+    kept: Any  # the pane of the votes
     dock: Any
-    examples: Any  # the row of `chips`
-    chips: list[Any]
-    verdicts: Any  # the row of `best`, `tie` and `bad`
+    examples: Any  # the row of chips
+    verdicts: Any  # the row of `best`, `tie`, `bad` and `skip`
     best: list[Any]
     tie: Any
     bad: Any
     skip: Any
     confirmed: Any
-    prompt: Any
+    after: Any  # the row of `reasons` and `reveal`
+    reasons: Any
+    reveal: Any
+    composer: Any
+    edit: Any
     again: Any
     stop: Any
     send: Any
-    settings: list[Any]  # system prompt, temperature, top p, most tokens
+    following: Any
+    one: Any
+    picked: Any
+    clear: Any
 
     @property
-    def drawn(self) -> list[Any]:
-        """The components in the order in which `_draw` returns them."""
-        frame = [self.title, self.columns_row, self.standings, self.dock]
-        buttons = [*self.best, self.tie, self.bad, self.skip, self.confirmed, self.again, self.stop, self.send]
-        return [self.session, *frame, *self.columns, self.examples, self.verdicts, *buttons, self.picked, self.clear]
+    def flat(self) -> list[Any]:
+        """The components one after another."""
+        values = [getattr(self, each.name) for each in fields(self)]
+        return [part for value in values for part in (value if isinstance(value, list) else [value])]
+
+
+@dataclass(frozen=True)
+class Components:
+    """The components of the page that handlers read or draw."""
+
+    mode: Any
+    drawn: Drawn
+    chips: list[Any]
+    prompt: Any
+    settings: list[Any]  # system prompt, temperature, top p, most tokens, seed, tools
+    filters: list[Any]  # of the votes: person, variant, verdict, text, page
+    table: Any
+    turning: list[Any]  # the buttons to newer and older votes
 
 
 def lay_out(
-    models: Sequence[str], picked_first: Sequence[str], examples: Sequence[str], variants: Sequence[Variant]
+    models: Sequence[str],
+    picked_first: Sequence[str],
+    examples: Sequence[str],
+    variants: Sequence[Variant],
+    *,
+    has_set: bool = False,
 ) -> Components:
-    """Create the components inside the Blocks that are being built."""
+    """Create the components inside the Blocks that are being built.
+
+    Args:
+        has_set: there is a set of prompts to work through, and the page begins with it.
+    """
     gr = require("gradio", "serving")
-    session = gr.State(Session())  # begun when the page is loaded
+    state: dict[str, Any] = {"session": gr.State(Session())}  # begun when the page is loaded
+    several = len(models) > 1
+    first = ARENA if has_set and several else COMPARE if several else CHAT
     with gr.Row(elem_id="bar"):
         mode = gr.Radio(
-            MODES if len(models) > 1 else MODES[:1], value=COMPARE, show_label=False, container=False, elem_id="mode",
+            MODES if several else (CHAT,), value=first, show_label=False, container=False, elem_id="mode"
         )  # fmt: skip
-        title = gr.HTML(elem_id="title")
-        picked = gr.Dropdown(
+        state["title"] = gr.HTML(elem_id="title")
+        bare = {"show_label": False, "container": False, "filterable": len(models) > 6, "interactive": True}
+        state["one"] = gr.Dropdown(
+            list(models), value=picked_first[-1], label="Variant", visible=not several, elem_id="one", **bare
+        )
+        state["picked"] = gr.Dropdown(
             list(models), value=list(picked_first), multiselect=True, max_choices=MOST_COLUMNS, label="Variants",
-            show_label=False, container=False, filterable=len(models) > 6, elem_id="picked", interactive=True,
+            visible=first == COMPARE, elem_id="picked", **bare,
         )  # fmt: skip
-        clear = gr.Button("New conversation", size="sm", elem_id="clear", elem_classes="quiet")
-    with gr.Row(elem_id="columns") as columns_row:
-        columns = [gr.HTML(elem_classes="pane", visible=False) for _ in range(MOST_COLUMNS)]
-    standings = gr.HTML(visible=False, elem_id="standings")
-    with gr.Column(elem_id="dock") as dock:
-        with gr.Row(elem_id="examples") as examples_row:
+        state["clear"] = gr.Button("New conversation", size="sm", elem_id="clear", elem_classes="quiet")
+    with gr.Row(elem_id="columns") as state["columns_row"]:
+        state["columns"] = [gr.HTML(elem_classes="pane", visible=False) for _ in range(MOST_COLUMNS)]
+    state["standings"] = gr.HTML(visible=False, elem_id="standings")
+    filters, table, turning = _lay_out_votes(models, state)
+    with gr.Column(elem_id="dock") as state["dock"]:
+        with gr.Row(elem_id="examples") as state["examples"]:
             chips = [gr.Button(example, size="sm", elem_classes="chip") for example in examples[:4]]
-        with gr.Row(elem_id="verdicts", visible=False) as verdict_row:
-            best = [
-                gr.Button(elem_id=f"best-{number}", elem_classes="verdict", size="sm", visible=False)
-                for number in range(MOST_COLUMNS)
-            ]
-            tie = gr.Button("Tie", elem_id="tie", elem_classes="verdict", size="sm")
-            bad = gr.Button("Both bad", elem_id="bad", elem_classes="verdict", size="sm")
-            skip = gr.Button("Skip", elem_id="skip", elem_classes="verdict", size="sm", visible=False)
-        confirmed = gr.HTML(elem_id="confirmed", visible=False)
-        with gr.Row(elem_id="composer"):
+        _lay_out_verdicts(state)
+        with gr.Row(elem_id="composer") as state["composer"]:
             prompt = gr.Textbox(
-                value="", placeholder="Ask every variant…", show_label=False, container=False, lines=1, max_lines=8,
+                value="", placeholder="Ask…", show_label=False, container=False, lines=1, max_lines=8,
                 autofocus=True, elem_id="prompt", scale=8,
             )  # fmt: skip
-            again = gr.Button("Regenerate", size="sm", elem_id="again", elem_classes="quiet", visible=False)
-            stop = gr.Button("Stop", size="sm", elem_id="stop", visible=False)
-            send = gr.Button("Ask", variant="primary", size="sm", elem_id="send")
+            quiet = {"size": "sm", "elem_classes": "quiet", "visible": False}
+            state["edit"] = gr.Button("Edit", elem_id="edit", **quiet)
+            state["again"] = gr.Button("Regenerate", elem_id="again", **quiet)
+            state["stop"] = gr.Button("Stop", size="sm", elem_id="stop", visible=False)
+            state["following"] = gr.Button("Next prompt", size="sm", elem_id="following", visible=False)
+            state["send"] = gr.Button("Ask", variant="primary", size="sm", elem_id="send")
         settings = _lay_out_settings(_sampling_defaults(variants))
-    return Components(
-        session, mode, title, picked, clear, columns_row, columns, standings, dock, examples_row, chips, verdict_row,
-        best, tie, bad, skip, confirmed, prompt, again, stop, send, settings,
-    )  # fmt: skip
+    return Components(mode, Drawn(**state), chips, prompt, settings, filters, table, turning)
+
+
+def _lay_out_verdicts(state: dict[str, Any]) -> None:
+    gr = require("gradio", "serving")
+    looks = {"elem_classes": "verdict", "size": "sm"}
+    with gr.Row(elem_id="verdicts", visible=False) as state["verdicts"]:
+        state["best"] = [gr.Button(elem_id=f"best-{number}", visible=False, **looks) for number in range(MOST_COLUMNS)]
+        state["tie"] = gr.Button("Tie", elem_id="tie", **looks)
+        state["bad"] = gr.Button("Both bad", elem_id="bad", **looks)
+        state["skip"] = gr.Button("Skip", elem_id="skip", visible=False, **looks)
+    state["confirmed"] = gr.HTML(elem_id="confirmed", visible=False)
+    with gr.Row(elem_id="after", visible=False) as state["after"]:
+        state["reasons"] = gr.CheckboxGroup(REASONS, show_label=False, container=False, elem_id="reasons")
+        state["reveal"] = gr.Button("Show the names", size="sm", elem_id="reveal", visible=False)
+
+
+def _lay_out_votes(models: Sequence[str], state: dict[str, Any]) -> tuple[list[Any], Any, list[Any]]:
+    """Return the filters of the votes, their table, and the buttons that turn its pages."""
+    gr = require("gradio", "serving")
+    verdicts = [("any verdict", ANY), ("one is best", "best"), ("tie", "tie"), ("all bad", "bad")]
+    plain = {"show_label": False, "container": False, "interactive": True}
+    with gr.Column(visible=False, elem_id="kept") as state["kept"]:
+        with gr.Row(elem_id="filters"):
+            person = gr.Textbox(placeholder="person", elem_id="by_person", **plain)
+            variant = gr.Dropdown([("any variant", ANY), *((name, name) for name in models)], value=ANY, **plain)
+            verdict = gr.Dropdown(verdicts, value=ANY, **plain)
+            text = gr.Textbox(placeholder="words in question or answers", elem_id="by_text", **plain)
+            number = gr.State(0)
+            newer = gr.Button("Newer", size="sm", elem_id="newer", elem_classes="quiet")
+            older = gr.Button("Older", size="sm", elem_id="older", elem_classes="quiet")
+        table = gr.HTML(elem_id="ballots")
+    return [person, variant, verdict, text, number], table, [newer, older]
 
 
 def _lay_out_settings(defaults: Sampling) -> list[Any]:
@@ -114,6 +176,11 @@ def _lay_out_settings(defaults: Sampling) -> list[Any]:
             gr.Slider(
                 16, 2048, value=defaults.max_tokens, step=16, label="Most tokens",
                 info="of one answer", elem_id="max_tokens",
+            ),
+            gr.Textbox(value="", label="Seed", placeholder="none", info="of the sampling", elem_id="seed"),
+            gr.Textbox(
+                value="", label="Tools", placeholder='[{"type": "function", "function": {"name": …}}]', lines=2,
+                max_lines=6, scale=3, elem_id="tools",
             ),
         ]  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The guard in front of the page: a login wherever there is a key, and nothing of Gradio but what the page needs.
+"""The guard in front of the page: a login by key or name, and nothing of Gradio but what the page needs.
 
 Gradio's server has some eighty routes: it takes uploads, serves files, proxies, describes its interface. Those that the
 page asks for are listed here, and no other answers, so that a new one of a new Gradio is closed. The login is ours too:
@@ -12,7 +12,8 @@ import html
 import re
 import secrets
 from pathlib import Path
-from urllib.parse import parse_qs
+from typing import NamedTuple
+from urllib.parse import parse_qs, quote
 
 from harness_serve.guard import App, Guard, Names, Receive, Scope, Send, header, read_body, respond
 from harness_serve.keys import KeyFile
@@ -23,10 +24,11 @@ PAUSE_S = 1.0  # what a wrong key costs, one after another
 MOST_WAITING = 16  # logins that wait for their turn; more are told to come again
 LONGEST_LOGIN = 4096  # bytes
 MOST_SESSIONS = 10_000  # the oldest ends where there are more
-PERSON = b"x-harness-person"  # the header with the name of the key, for what is behind the guard
+LONGEST_NAME = 64
+PERSON = b"x-harness-person"  # the header with the person's name, quoted, for what is behind the guard
 
 # What the page in a browser asks for: paths, and folders that are only read.
-READ = ("/", "/favicon.ico", "/theme.css", "/gradio_api/app_id", "/gradio_api/queue/data")
+READ = ("/", "/favicon.ico", "/theme.css", "/votes.jsonl", "/gradio_api/app_id", "/gradio_api/queue/data")
 READ_BELOW = ("/assets/", "/static/", "/gradio_api/heartbeat/")
 SENT = ("/gradio_api/queue/join", "/gradio_api/cancel")
 
@@ -59,20 +61,44 @@ OWN_HEADERS = (
 FRAME = (Path(__file__).parent / "door.html").read_text(encoding="utf-8")
 
 
+class Login(NamedTuple):
+    """A browser's login: the key that opened it, and the name that the person gave."""
+
+    key: str
+    name: str
+
+
+class Admission(NamedTuple):
+    """The conditions, beside a key, on which people get the page: a name, and that they agree to the text `consent`."""
+
+    by_name: bool = False
+    consent: str = ""
+
+
 class PageGuard(Guard):
     """The page's guard. With a `key`, a browser gets the page after it has sent it, or one of the named `keys`.
 
-    What is behind the guard hears the name of the key in a header, `PERSON`, which nobody else can send. A session ends
+    What is behind the guard hears the name of the key, or the name that the person gave where the `admission` asks for
+    one, in a header, `PERSON`, which nobody else can send. A session ends
     with the server, or when its key is revoked. Cookies are shared by all servers of a host, whatever their port: with
     the `port` in its name, two pages do not log each other out.
     """
 
-    def __init__(self, app: App, names: Names, key: str | None, port: int, keys: KeyFile | None = None) -> None:
+    def __init__(
+        self,
+        app: App,
+        names: Names,
+        key: str | None,
+        port: int,
+        keys: KeyFile | None = None,
+        admission: Admission = Admission(),  # noqa: B008
+    ) -> None:
         super().__init__(app, names)
+        self.admission = admission
         self.key = key
         self.keys = keys
         self.cookie = f"harness-{port}".encode()
-        self.sessions: dict[bytes, str] = {}  # by cookie: the key that opened it
+        self.sessions: dict[bytes, Login] = {}  # by cookie
         self.turn = asyncio.Lock()
         self.waiting = 0
 
@@ -85,14 +111,14 @@ class PageGuard(Guard):
             if scope["method"] == "POST" and path == "/login":
                 await self._log_in(scope, receive, send)
             else:
-                await self._ask_for_the_key(scope, send, 401)
+                await self._ask_at_the_door(scope, send, 401)
         elif path == "/login":  # asked for again, or told by a bookmark
             await respond(_adding(send, OWN_HEADERS), 303, b"", (b"location", b"/"))
         elif not _is_needed(scope["method"], path):
             await self.refuse(scope, send, 404, f"the page has no `{path[:100]}`")
         else:
             others = [pair for pair in scope["headers"] if pair[0].lower() != PERSON]
-            behind = {**scope, "headers": [*others, (PERSON, person.encode())]}
+            behind = {**scope, "headers": [*others, (PERSON, quote(person).encode())]}
             await self.app(behind, receive, _adding(send, PAGE_HEADERS))
 
     async def refuse(self, scope: Scope, send: Send, status: int, reason: str, *headers: tuple[bytes, bytes]) -> None:
@@ -104,60 +130,94 @@ class PageGuard(Guard):
             await super().refuse(scope, _adding(send, OWN_HEADERS), status, reason, *headers)
 
     def _person(self, scope: Scope) -> str | None:
-        """Return the name of the key that this browser logged in with, "" for that of the server; None for nobody."""
-        if self.key is None and self.keys is None:
+        """Return the name of this browser's key, or else the name that was given, "" without one; None for nobody."""
+        if not (self._wants_key or any(self.admission)):
             return ""
         cookies = b";".join(header(scope, b"cookie")).split(b";")
         for name, _, value in (cookie.strip().partition(b"=") for cookie in cookies):
-            if name == self.cookie and (key := self.sessions.get(value)) is not None:
-                return self._opened_by(key)
+            if name == self.cookie and (login := self.sessions.get(value)) is not None:
+                opened = self._opened_by(login.key)
+                return None if opened is None else opened or login.name
         return None
+
+    @property
+    def _wants_key(self) -> bool:
+        return self.key is not None or self.keys is not None
 
     def _opened_by(self, given: str) -> str | None:
         """Return the name of a key that opens the page now, "" for that of the server; None for any other text."""
+        if not self._wants_key:
+            return ""
         if self.key is not None and secrets.compare_digest(given.encode(), self.key.encode()):
             return ""
         key = self.keys.of(given) if self.keys is not None else None
         return None if key is None else key.name
 
-    async def _ask_for_the_key(self, scope: Scope, send: Send, status: int, problem: str = "") -> None:
+    async def _ask_at_the_door(self, scope: Scope, send: Send, status: int, problem: str = "") -> None:
         if not (_is_for_people(scope) or problem):
             await self.refuse(scope, send, status, "log in on the page first")
             return
-        asked_for = "the key that the server was started with (<code>HARNESS_API_KEY</code>)"
-        if self.keys is not None:
-            asked_for = "your key, which whoever started the server made for you"
+        by_name, consent = self.admission
+        lead = "This page asks for your name, which is kept with what you judge."
+        if self._wants_key:
+            lead = "This page asks for the key that the server was started with (<code>HARNESS_API_KEY</code>)."
+            if self.keys is not None:
+                lead = "This page asks for your key, which whoever started the server made for you."
+        fields = (
+            '<input name="user" autocomplete="username" value="harness" hidden readonly>' if self._wants_key else ""
+        )
+        if self._wants_key:
+            fields += (
+                '<label for="key">Key</label><input id="key" name="key" type="password" '
+                'autocomplete="current-password" required autofocus>'
+            )
+        if by_name:
+            needed = "" if self.keys is not None else "required"
+            fields += (
+                f'<label for="name">Your name</label><input id="name" name="name" maxlength="{LONGEST_NAME}" '
+                f'autocomplete="nickname" {needed}>'
+            )
+        if consent:
+            fields += (
+                f'<div class="consent">{html.escape(consent)}</div><label class="agreed"><input type="checkbox" '
+                'name="agreed" value="yes" required> I have read this and agree</label>'
+            )
         alert = f'<p class="problem" role="alert">{html.escape(problem)}</p>' if problem else ""
-        body = (
-            f'<h1>Compare</h1><p>This page asks for {asked_for}.</p><form method="post" action="/login">'
-            '<input name="user" autocomplete="username" value="harness" hidden readonly>'
-            '<label for="key">Key</label><input id="key" name="key" type="password" autocomplete="current-password" '
-            f'required autofocus>{alert}<button>Log in</button></form>'
-        )  # fmt: skip
-        await _respond_with_page(send, status, body)
+        button = "Log in" if self._wants_key else "Begin"
+        form = f'<form method="post" action="/login">{fields}{alert}<button>{button}</button></form>'
+        await _respond_with_page(send, status, f"<h1>Compare</h1><p>{lead}</p>{form}")
 
     async def _log_in(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Compare one key at a time, pausing after a wrong one: guessing at once on many connections gains nothing."""
-        given = await _form_value(receive, "key")
+        given = await _form_values(receive)
         if self.waiting >= MOST_WAITING:
-            await self._ask_for_the_key(scope, send, 429, "Too many are trying to log in. Try again in a moment.")
+            await self._ask_at_the_door(scope, send, 429, "Too many are trying to log in. Try again in a moment.")
             return
         self.waiting += 1
         try:
             async with self.turn:
-                is_right = self._opened_by(given) is not None
-                if not is_right:
+                opened = self._opened_by(given.get("key", ""))
+                if opened is None:
                     await asyncio.sleep(PAUSE_S)
         finally:
             self.waiting -= 1
-        if not is_right:
-            await self._ask_for_the_key(scope, send, 401, "That is not the key.")
+        name = " ".join("".join(letter for letter in given.get("name", "") if letter.isprintable()).split())
+        name = name[:LONGEST_NAME] if self.admission.by_name else ""
+        problem = ""
+        if opened is None:
+            problem = "That is not the key."
+        elif self.admission.by_name and not (opened or name):
+            problem = "Please give a name."
+        elif self.admission.consent and given.get("agreed") != "yes":
+            problem = "The page is open to those who agree."
+        if problem:
+            await self._ask_at_the_door(scope, send, 401, problem)
             return
         secure = b"; Secure" if scope.get("scheme") == "https" else b""
         session = secrets.token_urlsafe(32).encode()
         while len(self.sessions) >= MOST_SESSIONS:
             del self.sessions[next(iter(self.sessions))]
-        self.sessions[session] = given
+        self.sessions[session] = Login(given.get("key", ""), name)
         cookie = self.cookie + b"=" + session + b"; Path=/; HttpOnly; SameSite=Lax" + secure
         await respond(_adding(send, OWN_HEADERS), 303, b"", (b"location", b"/"), (b"set-cookie", cookie))
 
@@ -172,10 +232,10 @@ def _is_for_people(scope: Scope) -> bool:
     return any(b"text/html" in value for value in header(scope, b"accept"))
 
 
-async def _form_value(receive: Receive, name: str) -> str:
-    """Read a form's field, or "" where the form is too long or has none."""
+async def _form_values(receive: Receive) -> dict[str, str]:
+    """Read a form's fields; none where the form is too long."""
     body = await read_body(receive, LONGEST_LOGIN) or b""
-    return str(parse_qs(body.decode("latin-1"), errors="replace").get(name, [""])[0])
+    return {name: values[0] for name, values in parse_qs(body.decode("latin-1"), errors="replace").items()}
 
 
 def _adding(send: Send, ours: Headers) -> Send:

@@ -5,15 +5,32 @@ document.addEventListener("click", (event) => {
   else if (row) row.inert = true;
 }, true);
 
-// Verdicts by key, where nobody is typing: left, right, = tie, b both bad, s skip.
-const VERDICT_OF = { ArrowLeft: "best-0", ArrowRight: "best-1", "=": "tie", b: "bad", s: "skip" };
+// By key, where nobody is typing: left, right, = tie, b both bad, s skip; then r for the names, n for the next prompt.
+const BUTTON_OF = { ArrowLeft: "best-0", ArrowRight: "best-1", "=": "tie", b: "bad", s: "skip", r: "reveal", n: "following" };
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input, textarea, [contenteditable]")) return;
-  const button = document.getElementById(VERDICT_OF[event.key]);
-  const row = button?.closest("#verdicts");
-  if (!row || row.inert || !button.offsetParent) return;
+  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input:not([type=checkbox]), textarea, [contenteditable]")) return;
+  const button = document.getElementById(BUTTON_OF[event.key]);
+  if (!button || button.closest("[inert]") || !button.offsetParent) return;
   event.preventDefault();
   button.click();
+});
+
+// Copies an answer as it was written, or a block of code. Browsers give the clipboard to encrypted pages and this machine only.
+const copied = async (text) => {
+  try { return await navigator.clipboard.writeText(text); } catch { /* the old way below */ }
+  const box = Object.assign(document.createElement("textarea"), { value: text });
+  document.body.append(box);
+  box.select();
+  document.execCommand("copy");
+  box.remove();
+};
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest?.("button.copy");
+  if (!button) return;
+  const source = button.dataset.of === "answer" ? button.closest("article").querySelector(".source") : button.parentElement.querySelector("code");
+  await copied(source.textContent);
+  button.textContent = "Copied";
+  setTimeout(() => { button.textContent = "Copy"; }, 1500);
 });
 
 // Keeps a column at its end while an answer streams in, unless the reader has scrolled up. A column that becomes smaller

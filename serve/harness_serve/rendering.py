@@ -1,22 +1,21 @@
 """A conversation drawn as HTML: the turns, the answers, their figures and the verdict.
 
-The text of the answers is rendered here, with no HTML, images or scripts of theirs, so that nothing a model or a person
-writes leaves the page.
+The text of the answers is rendered by `markup`, with no HTML, images or scripts of theirs, so that nothing a model or a
+person writes leaves the page.
 """
 
 from __future__ import annotations
 
-import functools
 import html
-import re
 from collections.abc import Sequence
-from typing import Any
 
 from harness.nouns import Verdict
-from harness_serve.session import Answer, Session, Turn
+from harness_serve.answering import Answer, Turn
+from harness_serve.markup import markdown
+from harness_serve.session import Session
 
 CUT = "cut at the most tokens allowed"
-LINK = re.compile(r"(https?://|mailto:)", re.IGNORECASE)
+COPY = '<button class="copy" type="button" data-of="answer">Copy</button>'
 
 
 def column_html(state: Session, column: int) -> str:
@@ -43,12 +42,16 @@ def turn_html(turn: Turn, answer: Answer, *, hidden: bool = False) -> str:
     elif not text:
         body = '<div class="answer none">An empty answer: the model stopped at once.</div>'
     else:
-        body = f'<div class="answer{" streaming" if streaming else ""}">{markdown(text)}</div>'
+        source = "" if streaming else f'<div class="source" hidden>{html.escape(text)}</div>'
+        body = f'<div class="answer{" streaming" if streaming else ""}">{markdown(text)}</div>{source}'
     asked = f'<div class="said">{html.escape(turn.prompt)}</div>'
     if hidden:
         is_cut = answer.finish == "length" and not streaming
-        return f'{asked}{body}<div class="stats">{CUT if is_cut else "&nbsp;"}</div>'
-    return f'{asked}{_thoughts_html(answer)}{body}<div class="stats">{_stats(answer)}</div>'
+        thoughts, stats = "", CUT if is_cut else "&nbsp;"
+    else:
+        thoughts, stats = _thoughts_html(answer), _stats(answer)
+    copy = COPY if text and not streaming else ""
+    return f'<article>{asked}{thoughts}{body}<div class="stats">{copy}<span>{stats}</span></div></article>'
 
 
 def _thoughts_html(answer: Answer) -> str:
@@ -75,44 +78,22 @@ def _stats(answer: Answer) -> str:
 
 def confirmation_html(state: Session) -> str:
     """Return the verdict on the last turn, or the failure to keep it, or nothing."""
-    turn = state.turns[-1] if state.turns else None
-    if turn is not None and turn.verdict is not None:
-        kept = html.escape(_in_words(turn.verdict, state.variants))
-        kept += f"; A is {html.escape(state.variants[0])}, B is {html.escape(state.variants[1])}" if state.blind else ""
-        return f'<p role="status"><b>✓</b> Kept: {kept} <span>ballot {turn.ballot}</span></p>'
-    if turn is not None and turn.note and not turn.problem:
-        return f'<p role="status"><span>Nothing to judge: {turn.note}.</span></p>'
-    if turn is None or not turn.problem:
+    turn = state.last
+    if turn is None or not (turn.problem or turn.verdict is not None or turn.note):
         return ""
-    where = "The terminal of <code>harness serve</code> says why."
-    return f'<p role="alert" class="problem">The {turn.problem} was not kept. {where}</p>'
+    if turn.problem:
+        where = "The terminal of <code>harness serve</code> says why."
+        return f'<p role="alert" class="problem">The {turn.problem} was not kept. {where}</p>'
+    if turn.verdict is None:
+        return f'<p role="status"><span>Nothing to judge: {turn.note}.</span></p>'
+    kept = html.escape(_in_words(turn.verdict, state.names))
+    if state.blind and not state.is_hidden:
+        kept += f"; A is {html.escape(state.variants[0])}, B is {html.escape(state.variants[1])}"
+    more = "" if turn.closed else " · can be changed until you go on"
+    return f'<p role="status"><b>✓</b> Kept: {kept} <span>ballot {turn.ballot}{more}</span></p>'
 
 
 def _in_words(verdict: Verdict, variants: Sequence[str]) -> str:
     if verdict.best is not None:
         return f"{variants[verdict.best]} is better"
     return "a tie" if verdict.kind == "tie" else "both bad" if len(variants) == 2 else "all bad"
-
-
-@functools.cache
-def _renderer() -> Any:
-    """Return a Markdown renderer without HTML and images, whose links open in a tab of their own and send no referrer.
-
-    Line breaks and indentation stay as they are in the text (the style sheet shows them), for JSON without a fence.
-    """
-    from markdown_it import MarkdownIt
-
-    renderer = MarkdownIt("commonmark", {"html": False}).enable("table").disable(["image", "newline"])
-    renderer.validateLink = lambda url: LINK.match(url.strip()) is not None  # type: ignore[method-assign]
-
-    def link_open(self: Any, tokens: Any, index: int, options: Any, environment: Any) -> str:
-        tokens[index].attrs |= {"target": "_blank", "rel": "noopener noreferrer nofollow"}
-        return str(self.renderToken(tokens, index, options, environment))
-
-    renderer.add_render_rule("link_open", link_open)
-    return renderer
-
-
-def markdown(text: str) -> str:
-    """Return Markdown as HTML. HTML in the text is shown as text."""
-    return str(_renderer().render(text))

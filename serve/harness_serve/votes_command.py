@@ -17,13 +17,14 @@ from harness.errors import HarnessError
 if TYPE_CHECKING:
     from harness.contract import Dataset
     from harness.measure.leaderboard import Leaderboard
-    from harness.nouns import Ballot, DataItem
+    from harness.nouns import DataItem, Preference, Side
     from harness.votes.store import Ballots
 
 DATABASE = click.option(
     "--votes", default="votes.db", show_default=True, metavar="DATABASE",
     help="The database: a SQLite file or a SQLAlchemy URL.",
 )  # fmt: skip
+CATEGORY = click.option("--category", metavar="NAME", help="Only votes on prompts of this category.")
 JSON = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 
@@ -36,14 +37,18 @@ def votes() -> None:
 @DATABASE
 @click.option("--annotator", metavar="NAME", help="Only those of this person.")
 @click.option("--variant", metavar="NAME", help="Only those that this variant is on.")
+@CATEGORY
 @JSON
 @click.pass_obj
-def list_command(context: Context, votes: str, annotator: str | None, variant: str | None, as_json: bool) -> None:
+def list_command(
+    context: Context, votes: str, annotator: str | None, variant: str | None, category: str | None, as_json: bool
+) -> None:
     """List the ballots: when, whose, which variants in which order, and the verdict; what is void is counted."""
     its = [
         ballot
         for ballot in _opened(votes)
         if annotator in (None, ballot.annotator)
+        and category in (None, ballot.category)
         and (variant is None or variant in [side.variant for side in ballot.sides])
     ]
     if as_json:
@@ -51,14 +56,16 @@ def list_command(context: Context, votes: str, annotator: str | None, variant: s
         return
     from rich.markup import escape
 
+    from harness_serve.browsing import question_of
+
     table = context.table("ballot", "when", "who", "sides", "verdict", "question")
     for ballot in its:
         if ballot.verdict is None:
             continue
         best = ballot.verdict.best
         verdict = ballot.verdict.kind if best is None else ballot.sides[best].variant
-        sides = " | ".join(side.variant + (" (cut)" if side.finish == "length" else "") for side in ballot.sides)
-        question = str(ballot.sides[0].messages[-1].get("content", "")) if ballot.sides[0].messages else ""
+        sides = " | ".join(side.variant + _marks(side) for side in ballot.sides)
+        question = question_of(ballot)
         table.add_row(
             str(ballot.id), f"{ballot.created_at:%Y-%m-%d %H:%M}", escape(ballot.annotator or "–"),
             escape(sides) + ("" if ballot.blind else " [dim](named)[/dim]"), escape(verdict), escape(question[:60]),
@@ -72,16 +79,30 @@ def list_command(context: Context, votes: str, annotator: str | None, variant: s
 @votes.command()
 @DATABASE
 @click.option("--out", type=click.Path(path_type=Path), metavar="FILE", help="Also as one HTML file.")
+@click.option(
+    "--control",
+    default="",
+    metavar="LOOKS",
+    help="Compare at equal looks: `length`, `format` or `length,format` of the answers as covariates.",
+)
+@CATEGORY
 @JSON
 @click.pass_obj
-def leaderboard(context: Context, votes: str, out: Path | None, as_json: bool) -> None:
+def leaderboard(
+    context: Context, votes: str, out: Path | None, control: str, category: str | None, as_json: bool
+) -> None:
     """Rank the variants by blind votes: strengths with intervals by person, and what speaks against the order.
 
     Ranks are shared while intervals overlap. The last line says how few votes change the order when they are dropped.
     """
     from harness.measure.leaderboard import leaderboard as ranked
+    from harness.measure.styled import COVARIATES
 
-    board = ranked(_opened(votes))
+    controlled = [name.strip() for name in control.split(",") if name.strip()]
+    if unknown := [name for name in controlled if name not in COVARIATES]:
+        raise HarnessError(f"--control {unknown[0]}: expected {' or '.join(COVARIATES)}, or both as length,format")
+    chosen = _opened(votes)
+    board = ranked(chosen if category is None else chosen.matching(category=category), controlled)
     if out is not None:
         from harness.files import write_text
         from harness.pages import page
@@ -103,6 +124,10 @@ def leaderboard(context: Context, votes: str, out: Path | None, as_json: bool) -
             figures = (f"{place.strength:+.2f}", interval, f"{place.win_rate.value:.0%}", str(place.votes))
             table.add_row(str(place.rank), escape(place.variant), *figures)
         context.console.print(table)
+    for name, effect in board.effects.items():
+        error = "" if effect.stderr is None else f" (standard error {effect.stderr:.2f})"
+        where = "log odds for an answer that differs in it by its standard deviation"
+        context.console.print(f"[dim]{name}: {effect.value:+.2f}{error} {where}[/dim]", soft_wrap=True)
     left_out = "".join(f", {count} left out where {reason}" for reason, count in board.left_out.items())
     context.console.print(f"[dim]{board.votes} blind votes of {board.people} people{left_out}[/dim]")
     for line in board.warnings:
@@ -113,9 +138,16 @@ def leaderboard(context: Context, votes: str, out: Path | None, as_json: bool) -
 @click.argument("out", type=click.Path(path_type=Path), metavar="FILE")
 @DATABASE
 @click.option("--both-bad", is_flag=True, help="Take answers that were all bad as rejected ones, alone.")
+@click.option(
+    "--form",
+    type=click.Choice(["preferences", "feedback", "messages"]),
+    default="preferences",
+    show_default=True,
+    help="Pairs of a chosen and a rejected answer; single answers that are good or bad; or the chosen answers alone.",
+)
 @click.pass_obj
-def export(context: Context, out: Path, votes: str, both_bad: bool) -> None:
-    """Write the votes as preferences (.jsonl or .parquet), for `dataset: preferences` and other tools.
+def export(context: Context, out: Path, votes: str, both_bad: bool, form: str) -> None:
+    """Write the votes as tuning data (.jsonl or .parquet), for `dataset: preferences` and other tools.
 
     Ties, equal and empty answers and a better answer that was cut are left out, and counted. A SQLite file can also be
     tuned on as it is, with `dataset: votes`.
@@ -127,7 +159,8 @@ def export(context: Context, out: Path, votes: str, both_bad: bool) -> None:
     lengths: list[tuple[int, int]] = []
     left_out: Counter[str] = Counter()
     options = {"both_bad": "reject" if both_bad else "leave_out"}
-    written = write_items(_preferences(_opened(votes), dataset, options, left_out, lengths), out)
+    preferences = _preferences(_opened(votes), dataset, options, left_out, lengths)
+    written = write_items((item for preference in preferences for item in _in_form(preference, form)), out)
     click.echo(f"{out}: {written.rows} rows for `dataset: {written.form}`, sha256 {written.sha256[:12]}")
     for reason, count in left_out.items():
         click.echo(f"left out: {count}, {reason}")
@@ -138,6 +171,46 @@ def export(context: Context, out: Path, votes: str, both_bad: bool) -> None:
             f"length: the better answer is the longer one in {longer} of {len(lengths)} "
             f"({means[0]:.0f} characters on average, the other {means[1]:.0f})"
         )
+
+
+@votes.command(name="tune")
+@click.argument("recipe", type=click.Path(path_type=Path))
+@DATABASE
+@click.option("--run", "name", required=True, metavar="NAME", help="Name of the new run.")
+@click.option("--no-serve", is_flag=True, help="Stop after the comparison.")
+@click.option("--port", default=8000, show_default=True, help="Port of the endpoint.")
+@click.option("--ui-port", default=7860, show_default=True, help="Port of the page.")
+@click.pass_context
+def tune_command(
+    ctx: click.Context, recipe: Path, votes: str, name: str, no_serve: bool, port: int, ui_port: int
+) -> None:
+    """Tune on the votes, compare the new variant with its parent, and serve both for the next round.
+
+    RECIPE reads `dataset: votes`, as recipes/from-votes.yaml does; its votes are those of --votes. The parent is the
+    run that the recipe goes on from (`method: from_run`), or else the base model. Each step is the command that is
+    printed above it.
+    """
+    from harness.cli.steps import run_step
+    from harness.run import Run
+    from harness.run.facts import recipe_of
+
+    context: Context = ctx.obj
+    ballots = _opened(votes)
+    if "://" in votes:
+        raise HarnessError(
+            f"--votes {votes}: `dataset: votes` reads SQLite files; `harness votes export` writes a file"
+        )
+    judged = sum(ballot.verdict is not None and ballot.state != "void" for ballot in ballots)
+    context.console.print(f"{votes}: {judged} votes")
+    source = f"data.train=[{{dataset: votes, path: {Path(votes).resolve()}}}]"
+    run_step(ctx, "tune", str(recipe), "--run", name, "--overwrite", "--set", source)
+    method = recipe_of(Run(context.runs_folder / name))["tune"]["method"]
+    began_at = method.get("path") if isinstance(method, dict) else None
+    parent = Path(began_at).name if began_at else f"{name}@base"
+    run_step(ctx, "evaluate", parent, name, "--backend", "local")
+    run_step(ctx, "compare", parent, name)
+    if not no_serve:
+        run_step(ctx, "serve", parent, name, "--votes", votes, "--port", str(port), "--ui-port", str(ui_port))
 
 
 @votes.command()
@@ -163,15 +236,19 @@ def _opened(database: str) -> Ballots:
 
 def _preferences(
     ballots: Ballots, dataset: Dataset, options: dict[str, Any], left_out: Counter[str], lengths: list[tuple[int, int]]
-) -> Iterator[DataItem]:
+) -> Iterator[Preference]:
     """Yield the preferences that the dataset makes of each judged ballot; what it leaves out is counted."""
     from harness.data import LeftOut
+    from harness_serve.browsing import row_of
 
     settings = dataset.options.model_validate(options)
     for ballot in ballots:
         if ballot.verdict is None or ballot.state == "void":
             continue
-        converted = dataset.convert(_row(ballot), settings)
+        if ballot.repeat_of is not None:
+            left_out["earlier answers were shown again"] += 1
+            continue
+        converted = dataset.convert(row_of(ballot), settings)
         if isinstance(converted, LeftOut):
             left_out[converted.reason] += 1
             continue
@@ -183,20 +260,25 @@ def _preferences(
             yield preference
 
 
-def _row(ballot: Ballot) -> dict[str, Any]:
-    """Return a ballot as the row that `dataset: votes` reads."""
-    assert ballot.verdict is not None
-    sides = [
-        {"variant": side.variant, "messages": side.messages, "answer": side.answer, "finish": side.finish}
-        for side in ballot.sides
-    ]
-    return {
-        "id": ballot.id,
-        "system_prompt": ballot.system_prompt,
-        "verdict": ballot.verdict.kind,
-        "best": ballot.verdict.best,
-        "sides": sides,
-    }
+def _in_form(preference: Preference, form: str) -> Iterator[DataItem]:
+    """Yield a preference as it is, as single answers, or as the conversation with the chosen answer."""
+    from harness.nouns import Conversation
+
+    if form == "preferences":
+        yield preference
+    elif form == "feedback":
+        id, both = preference.id, preference.chosen and preference.rejected
+        if preference.chosen:
+            yield dataclasses.replace(preference, rejected=(), id=f"{id}+" if both else id)
+        if preference.rejected:
+            yield dataclasses.replace(preference, chosen=(), id=f"{id}-" if both else id)
+    elif preference.chosen:
+        yield Conversation((*preference.prompt, *preference.chosen), id=preference.id)
+
+
+def _marks(side: Side) -> str:
+    """Return what a reader of the list should know of a side's answer."""
+    return (" (cut)" if side.finish == "length" else "") + (" (says who it is)" if side.reveals else "")
 
 
 def _as_dict(board: Leaderboard) -> dict[str, Any]:
@@ -212,6 +294,8 @@ def _as_dict(board: Leaderboard) -> dict[str, Any]:
         **{name: [[*names, count] for names, count in counts.items()] for name, counts in pairs.items()},
         "never_compared": board.apart,
         "first_side": board.side._asdict(),
+        "first_to_finish": board.finish._asdict(),
+        "effects": {name: effect._asdict() for name, effect in board.effects.items()},
         "agreement": board.agreement,
         "fragility": None if board.fragility is None else board.fragility._asdict(),
         "warnings": board.warnings,

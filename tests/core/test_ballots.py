@@ -6,10 +6,12 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 import tempfile
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
@@ -214,8 +216,9 @@ def test_a_person_is_forgotten_and_nobody_else(ballots):
     assert ballots.forget("ada") == 0
 
 
-def test_version_2_is_brought_up_to_date(database):
-    """Its ballots were of named variants; what it did not keep is unknown."""
+@pytest.mark.parametrize("version", [2, 3])
+def test_older_versions_are_brought_up_to_date(database, version):
+    """Ballots of version 2 were of named variants; what a version did not keep is unknown."""
     id = opened(Ballots(database))
     Ballots(database).vote(id, ALPHA)
     url = database if "://" in database else f"sqlite:///{database}"
@@ -223,15 +226,17 @@ def test_version_2_is_brought_up_to_date(database):
     with engine.begin() as connection:
         if engine.dialect.name == "sqlite":
             connection.exec_driver_sql("DROP VIEW judged_ballots")
-        for table, columns in ADDED.items():
+        added = [pair for since, tables in ADDED.items() if since > version for pair in tables.items()]
+        for table, columns in added:
             for column in columns:
                 connection.exec_driver_sql(f"ALTER TABLE {table} DROP COLUMN {column}")
-        connection.exec_driver_sql("UPDATE schema_version SET version = 2")
+        connection.exec_driver_sql(f"UPDATE schema_version SET version = {version}")
     for _ in range(2):
         (kept,) = Ballots(database)
         assert (kept.verdict, kept.blind, kept.turn, list(kept.reasons), kept.latency_s) == (ALPHA, False, 0, [], None)
         assert kept.sides[1] == Side("alpha", "f" * 64, ASKED, "answer 1", "stop", 3)
-    Ballots(database).open(SIDES, seed=0, sampling={}, blind=True)
+    new = Ballots(database).open(SIDES, seed=0, sampling={}, blind=True, category="law", replaces=id)
+    assert (Ballots(database)[new].category, Ballots(database)[new].replaces) == ("law", id)
 
 
 @pytest.mark.parametrize("finish", ["", "error", "stopped", None])
@@ -439,3 +444,164 @@ def put_version_1(database):
         table.metadata.create_all(target)
         target.execute(table.insert(), rows)
     new.dispose()
+
+
+def test_a_file_that_was_moved_away_is_noticed_at_the_next_vote(tmp_path):
+    path = tmp_path / "votes.db"
+    ballots = Ballots(str(path))
+    id = opened(ballots)
+    path.rename(tmp_path / "elsewhere.db")
+    with pytest.raises(HarnessError, match=r"votes.db was moved away or replaced while it was in use"):
+        ballots.vote(id, ALPHA)
+    (tmp_path / "elsewhere.db").rename(path)
+    ballots.vote(id, ALPHA)
+    assert Ballots(str(path))[id].verdict == ALPHA
+
+
+def test_a_full_database_says_so_and_keeps_what_it_has(tmp_path):
+    """The vote after the last that fits is an error, and goes in once there is room."""
+    ballots = Ballots(str(tmp_path / "votes.db"))
+    pages = 60
+    sqlalchemy.event.listen(
+        ballots._engine, "begin", lambda connection: connection.exec_driver_sql(f"PRAGMA max_page_count={pages}")
+    )
+    kept = []
+    with pytest.raises(HarnessError, match=r"votes.db cannot be used: database or disk is full"):
+        for _ in range(1000):
+            id = opened(ballots, [*SIDES[:2]])
+            ballots.record(id, 0, "words " * 200, "stop")
+            ballots.vote(id, Verdict("tie"))
+            kept.append(id)
+    assert kept and all(ballots[id].verdict == Verdict("tie") for id in kept)
+    pages = 6000
+    later = opened(ballots)
+    ballots.vote(later, ALPHA)
+    assert ballots[later].verdict == ALPHA
+
+
+def test_a_database_that_cannot_be_written_says_so_at_the_start(tmp_path):
+    path = tmp_path / "votes.db"
+    id = opened(Ballots(str(path)))
+    with pytest.raises(HarnessError, match=r"cannot be used: attempt to write a readonly database"):
+        require_usable(f"sqlite:///file:{path}?mode=ro&uri=true")
+    assert Ballots(str(path))[id].state == "open"
+
+
+def test_a_locked_database_says_so_and_the_vote_goes_in_later(tmp_path, monkeypatch):
+    monkeypatch.setattr("harness.votes.store.BUSY_TIMEOUT_MS", 20)
+    path = tmp_path / "votes.db"
+    ballots = Ballots(str(path))
+    id = opened(ballots)
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with pytest.raises(HarnessError, match=r"votes.db cannot be used: database is locked"):
+            ballots.vote(id, ALPHA)
+        other.rollback()
+    ballots.vote(id, ALPHA)
+    assert ballots[id].verdict == ALPHA
+
+
+def test_two_servers_on_one_database_see_each_others_votes(database):
+    one, other = Ballots(database), Ballots(database)
+    ids = [opened(one), opened(other)]
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda pair: pair[0].vote(pair[1], ALPHA, reveal=True), [(one, ids[1]), (other, ids[0])]))
+    assert [ballot.verdict for ballot in one] == [ballot.verdict for ballot in other] == [ALPHA, ALPHA]
+    with pytest.raises(ClosedBallotError):
+        other.vote(ids[1], Verdict("tie"))
+
+
+def test_a_clock_that_is_set_back_loses_no_order(ballots, monkeypatch):
+    early = datetime.datetime(2001, 1, 1, tzinfo=datetime.UTC)
+    first = opened(ballots)
+    monkeypatch.setattr("harness.votes.schema.now", lambda: early)
+    monkeypatch.setattr("harness.votes.store.now", lambda: early)
+    second = opened(ballots)
+    ballots.vote(first, ALPHA, reveal=True)
+    assert [ballot.id for ballot in ballots] == [first, second] and ballots[second].created_at == early
+
+
+SERVER = """
+import json, socketserver, sys
+from harness.nouns import Side, Verdict
+from harness.votes.store import Ballots
+
+ballots = Ballots(sys.argv[1])
+
+class Handler(socketserver.StreamRequestHandler):
+    def handle(self):
+        for line in self.rfile:
+            asked = json.loads(line)
+            if "ballot" not in asked:
+                sides = [Side(name, None, [], "x", "stop") for name in "ab"]
+                answer = ballots.open(sides, seed=0, sampling={}, annotator=asked["client"], prompt_id=asked["token"])
+            else:
+                answer = ballots.vote(asked["ballot"], Verdict("best", asked["best"]))
+            self.wfile.write(json.dumps(answer).encode() + b"\\n")
+
+class Server(socketserver.ThreadingTCPServer):
+    daemon_threads = allow_reuse_address = True
+    request_queue_size = 64
+
+with Server(("127.0.0.1", int(sys.argv[2])), Handler) as server:
+    print("up", flush=True)
+    server.serve_forever()
+"""
+CLIENTS, VOTES, KILLS = 16, 500, 20
+
+
+@pytest.mark.soak
+def test_500_votes_of_16_clients_survive_20_kills(database, free_tcp_port_factory, tmp_path):
+    """Every acknowledged vote is there as it was acknowledged, and none twice."""
+    port, lock, acknowledged = free_tcp_port_factory(), threading.Lock(), {}
+    (tmp_path / "server.py").write_text(SERVER)
+    due = [VOTES * (number + 1) // (KILLS + 1) for number in range(KILLS)]
+    done, tokens = threading.Event(), iter([f"t{number}" for number in range(VOTES)])
+
+    def asked(**request):
+        """Ask until there is an answer, as a browser's person would."""
+        while True:
+            try:
+                with socket.create_connection(("127.0.0.1", port), timeout=30) as connection:
+                    connection.sendall(json.dumps(request).encode() + b"\n")
+                    if line := connection.makefile().readline():
+                        return json.loads(line)
+            except OSError:
+                done.wait(0.01)
+
+    def client(name):
+        while True:
+            with lock:
+                token = next(tokens, None)
+            if token is None:
+                return
+            ballot, best = asked(client=name, token=token), int(token[1:]) % 2
+            asked(ballot=ballot, best=best)
+            with lock:
+                acknowledged[token] = (ballot, best)
+
+    def server():
+        process = subprocess.Popen(
+            [sys.executable, str(tmp_path / "server.py"), database, str(port)], stdout=subprocess.PIPE, text=True
+        )
+        assert process.stdout.readline() == "up\n"
+        return process
+
+    process, kills = server(), 0
+    with ThreadPoolExecutor(CLIENTS) as pool:
+        voting = [pool.submit(client, f"client-{number}") for number in range(CLIENTS)]
+        while not all(one.done() for one in voting):
+            if kills < KILLS and len(acknowledged) >= due[kills]:
+                process.kill()
+                process.wait()
+                process, kills = server(), kills + 1
+            done.wait(0.002)
+        for one in voting:
+            one.result()
+    process.kill()
+    process.wait()
+    kept = {ballot.id: ballot for ballot in Ballots(database)}
+    assert (len(acknowledged), kills) == (VOTES, KILLS)
+    assert all(kept[ballot].verdict == Verdict("best", best) for ballot, best in acknowledged.values())
+    voted = [ballot.prompt_id for ballot in kept.values() if ballot.verdict is not None]
+    assert sorted(voted) == sorted(acknowledged)

@@ -137,8 +137,8 @@ def test_a_verdict_decides_pairs() -> None:
         ballot(5, "ab", Verdict("best", 0), state="void"),
     ]
     assert outcomes_of(ballots) == [
-        Outcome("b", "a", 1.0, "person ann", 0.5), Outcome("b", "c", 1.0, "person ann", 0.5),
-        Outcome("a", "b", 0.5, "ballot 2"), Outcome("a", "b", 0.5, "person ann"),
+        Outcome("b", "a", 1.0, "person ann", 0.5, "1"), Outcome("b", "c", 1.0, "person ann", 0.5, "1"),
+        Outcome("a", "b", 0.5, "ballot 2", ballot="2"), Outcome("a", "b", 0.5, "person ann", ballot="3"),
     ]  # fmt: skip
 
 

@@ -138,7 +138,7 @@ BOTH = "() => { const [left, right] = document.querySelectorAll('#verdicts butto
 def test_two_verdicts_at_once_are_one(  # type: ignore[no-untyped-def]
     opened, scripted, tmp_path: Path, free_port, between: str
 ) -> None:
-    """Buttons close at the click; where the browser is made to send both, the database keeps the first."""
+    """Buttons close at the click; where the browser is made to send both, they are one vote, and the page shows it."""
     ballots = _Waiting(str(tmp_path / "votes.db"))
     with _page(scripted, tmp_path, free_port(), ballots) as url:
         page = opened(url)
@@ -158,7 +158,7 @@ def test_two_verdicts_at_once_are_one(  # type: ignore[no-untyped-def]
         page.locator("#confirmed [role=status]").wait_for()
         assert len(sent) - before == (2 if between else 1)
         (ballot,) = ballots
-        assert ballot.state == "revealed" and ballot.verdict is not None
+        assert ballot.state == "voted" and ballot.verdict is not None
         assert ballot.verdict == Verdict("best", 0) or between  # two requests may overtake each other
         best = ballot.sides[ballot.verdict.best or 0].variant
         assert f"Kept: {best} is better" in page.locator("#confirmed").inner_text()
@@ -360,8 +360,12 @@ def test_in_the_arena_names_are_hidden_until_the_vote_and_keys_judge(  # type: i
         page.evaluate("document.activeElement.blur()")
         page.keyboard.press("ArrowRight")
         page.locator("#confirmed p").wait_for()
+        assert not any(name in page.inner_text("body") for name in scripted.models)
+        page.locator("#reveal").wait_for()
+        page.keyboard.press("r")
+        page.locator("#reveal").wait_for(state="hidden")
         (ballot,) = ballots
-        assert (ballot.blind, ballot.verdict) == (True, Verdict("best", 1))
+        assert (ballot.blind, ballot.verdict, ballot.state) == (True, Verdict("best", 1), "revealed")
         assert all(side.variant in page.inner_text("#confirmed") for side in ballot.sides)
         page.locator("#mode label", has_text="Leaderboard").click()
         page.locator(".standings").wait_for()

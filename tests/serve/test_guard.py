@@ -361,7 +361,8 @@ def gradio_app(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-unt
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         ballots = Ballots(str(tmp_path_factory.mktemp("votes") / "votes.db"))
-        yield page_app(build_page(Endpoint("http://127.0.0.1:9/v1", ("base", "alpha")), [], ballots, ["Hi"])), folder
+        page = build_page(Endpoint("http://127.0.0.1:9/v1", ("base", "alpha")), [], ballots, ["Hi"])
+        yield page_app(page, ballots), folder
 
 
 def test_an_upload_is_refused_and_nothing_stored(gradio_app) -> None:  # type: ignore[no-untyped-def]
@@ -396,7 +397,7 @@ def test_of_gradios_routes_only_those_the_page_needs_answer(gradio_app) -> None:
 )  # fmt: skip
 def test_an_answer_links_to_web_pages_and_mail_only(text: str) -> None:
     pytest.importorskip("markdown_it")
-    from harness_serve.rendering import markdown
+    from harness_serve.markup import markdown
 
     shown = markdown(text)
     assert "href" not in shown and "<img" not in shown
@@ -406,7 +407,7 @@ def test_an_answer_links_to_web_pages_and_mail_only(text: str) -> None:
 @pytest.mark.parametrize("form", ["[x]({})", "<{}>", "[x][y]\n\n[y]: {}", '[x]({} "title")'])
 def test_a_link_opens_in_a_tab_of_its_own(target: str, form: str) -> None:
     pytest.importorskip("markdown_it")
-    from harness_serve.rendering import markdown
+    from harness_serve.markup import markdown
 
     shown = markdown(form.format(target))
     assert shown.count("<a ") == shown.count('target="_blank" rel="noopener noreferrer nofollow"') == 1

@@ -14,11 +14,17 @@ from scipy import stats
 pytest.importorskip("sqlalchemy")
 pytest.importorskip("openai")
 
+from harness_serve.answering import Sampling, Shared
+from harness_serve.handlers import Handlers
+from harness_serve.lot import Lot
+from harness_serve.prompt_sets import Prompt, PromptSet
 from harness_serve.rendering import column_html, confirmation_html
-from harness_serve.session import Sampling, Session, Shared
+from harness_serve.revealing import revealing_words
+from harness_serve.session import Session
 
 from harness import HarnessError
 from harness.client.asking import Client
+from harness.measure.leaderboard import usable
 from harness.nouns import Ballot, Verdict
 from harness.testing import FakeEndpoint, Reply, Request
 from harness.votes.store import Ballots
@@ -79,6 +85,8 @@ def test_a_verdict_on_four_columns_is_one_vote_on_one_ballot(
     async def judged() -> None:
         await ask(session, shared)
         await drained(session.judge(shared, verdict))
+        assert [(ballot.state, ballot.verdict) for ballot in ballots] == [("voted", verdict)]
+        await session.close(shared, "")
 
     asyncio.run(judged())
     (ballot,) = ballots
@@ -117,17 +125,110 @@ def test_each_conversation_draws_a_seed_of_its_own() -> None:
     assert len(seeds) == 20 and all(0 <= seed < 2**63 for seed in seeds)
 
 
-def test_of_two_verdicts_the_first_is_kept_and_both_show_it(shared: Shared, ballots: Ballots) -> None:
-    session = begun("base", "alpha")
+def test_a_verdict_may_be_changed_until_the_names_are_shown(shared: Shared, ballots: Ballots) -> None:
+    session = Session()
+    session.begin_anew(NAMES, blind=True)
 
-    async def judged_twice() -> None:
+    async def judged() -> None:
         await ask(session, shared)
         await drained(session.judge(shared, Verdict("tie")))
         await drained(session.judge(shared, Verdict("best", 0)))
+        await drained(session.judge(shared, None, ["clearer"]))
+        assert session.is_hidden and session.turns[-1].is_open
+        await session.close(shared, "")
+        await drained(session.judge(shared, Verdict("bad")))
 
-    asyncio.run(judged_twice())
-    assert [ballot.verdict for ballot in ballots] == [Verdict("tie")]
-    assert session.turns[-1].verdict == Verdict("tie") and not session.turns[-1].problem
+    asyncio.run(judged())
+    (ballot,) = ballots
+    assert (ballot.verdict, ballot.state, ballot.reasons) == (Verdict("best", 0), "revealed", ("clearer",))
+    assert session.turns[-1].verdict == Verdict("best", 0) and not session.turns[-1].problem
+
+
+SETTINGS = (0.0, 1.0, 64, "", "")  # of the pane
+
+
+def test_a_question_that_is_asked_again_closes_the_ballot_before(shared: Shared, ballots: Ballots) -> None:
+    """Nobody can judge the earlier one any more; going on without a verdict closes a ballot, too."""
+    session, handlers = begun("base", "alpha"), Handlers(shared, NAMES, Lot(ballots, NAMES))
+
+    async def asked() -> None:
+        await drained(handlers.ask(session, "Compare", "Who?", "", *SETTINGS))
+        await drained(handlers.ask_again(session, "Compare", "", *SETTINGS))
+        await drained(handlers.ask(session, "Compare", "Where?", "", *SETTINGS))
+        await handlers.edit(session, "Compare")
+        await drained(handlers.ask(session, "Compare", "Where else?", "", *SETTINGS))
+
+    asyncio.run(asked())
+    assert [(ballot.state, ballot.note, ballot.replaces) for ballot in ballots] == [
+        ("void", "asked again before a verdict", None),
+        ("void", "not judged before the next question", 1),
+        ("void", "the question was edited", None),
+        ("open", "", 3),
+    ]
+    assert [turn.prompt for turn in session.turns] == ["Who?", "Where else?"]
+
+
+def test_a_set_is_worked_through_with_repeats(
+    shared: Shared, ballots: Ballots, fake_endpoint: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each prompt once, and earlier answers again, which ask nobody and count for the agreement only."""
+    monkeypatch.setattr("harness_serve.session.REDRAW_S", 0.0)
+    prompts = PromptSet(tuple(Prompt(f"p{n}", f"Question {n}?", "law") for n in range(4)), repeats=1.0)
+    session, handlers = Session(person="ada"), Handlers(shared, NAMES, Lot(ballots, NAMES), prompts)
+
+    async def worked() -> None:
+        for _ in range(8):
+            await drained(handlers.follow(session, "Arena", "", *SETTINGS))
+            if session.turns:
+                await drained(session.judge(shared, Verdict("tie")))
+        await session.close(shared, "")
+
+    asyncio.run(worked())
+    kept = list(ballots)
+    first = [ballot for ballot in kept if ballot.repeat_of is None]
+    again = [ballot for ballot in kept if ballot.repeat_of is not None]
+    assert sorted(ballot.prompt_id for ballot in first) == ["p0", "p1", "p2", "p3"] and len(again) == 4
+    assert {(ballot.annotator, ballot.prompt_set, ballot.category) for ballot in kept} == {("ada", prompts.id, "law")}
+    for ballot in again:
+        assert ballot.repeat_of is not None
+        assert {side.answer for side in ballot.sides} == {side.answer for side in ballots[ballot.repeat_of].sides}
+    assert len(fake_endpoint.requests) == 8
+    assert usable(kept)[1] == {"earlier answers were shown again": 4}
+
+
+def test_an_answer_that_says_who_it_is_is_flagged_and_not_ranked(
+    shared: Shared, ballots: Ballots, fake_endpoint: FakeEndpoint
+) -> None:
+    fake_endpoint.answer = lambda request: f"I am Qwen, says {request.body['model']}."
+    session = Session()
+    session.begin_anew(NAMES, blind=True)
+
+    async def judged() -> None:
+        await ask(session, shared)
+        await drained(session.judge(shared, Verdict("tie")))
+
+    asyncio.run(judged())
+    assert {side.reveals for ballot in ballots for side in ballot.sides} == {"I am Qwen"}
+    assert usable(ballots)[1] == {"an answer says who it is": 1}
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [("I'm Claude.", "I'm Claude."), ("I am a model trained by Acme!", "I am a model trained by Acme"),
+     ("As house-style-dpo, I think", "house-style-dpo"), ("Hi, I am demo.", "I am demo"), ("This is a demo.", ""),
+     ("I am Sorry", ""), ("I am not sure. It is Paris.", ""), ("My dear Emma, I'm glad.", ""), ("I'm Emma", "")],
+)  # fmt: skip
+def test_words_that_give_an_answer_away(answer: str, words: str) -> None:
+    assert revealing_words(answer, ["demo", "house-style-dpo"], "You are Emma. Greet me.") == words
+
+
+def test_tools_and_seed_are_sent_and_kept(shared: Shared, ballots: Ballots, fake_endpoint: FakeEndpoint) -> None:
+    tools = ({"type": "function", "function": {"name": "look_up"}},)
+    session = begun("base", "alpha")
+    asyncio.run(drained(session.ask(shared, "Who?", "", Sampling(seed=7, tools=tools))))
+    assert all(asked.body["seed"] == 7 and asked.body["tools"] == list(tools) for asked in fake_endpoint.requests)
+    (ballot,) = ballots
+    assert ballot.sampling["seed"] == 7 and ballot.sampling["tools"] == list(tools)
 
 
 def test_a_failed_answer_makes_the_ballot_void(shared: Shared, ballots: Ballots, fake_endpoint: FakeEndpoint) -> None:
@@ -181,6 +282,8 @@ def test_a_blind_conversation_shows_nothing_before_the_verdict(shared: Shared, b
             assert turn.share == 0 or all(answer.finish for answer in turn.answers)
         assert session.is_hidden and session.names == ["A", "B"]
         await drained(session.judge(shared, Verdict("best", 1)))
+        assert session.is_hidden
+        await session.close(shared, "")
 
     asyncio.run(judged())
     pages = "".join(page for pair in drawn for page in pair)
@@ -210,11 +313,11 @@ def test_a_skipped_round_is_void(shared: Shared, ballots: Ballots) -> None:
 
     async def skipped() -> None:
         await ask(session, shared)
-        await session.skip(shared)
+        await session.close(shared, "skipped")
         await drained(session.judge(shared, Verdict("tie")))
 
     asyncio.run(skipped())
-    assert [(ballot.state, ballot.verdict) for ballot in ballots] == [("void", None)]
+    assert [(ballot.state, ballot.verdict, ballot.note) for ballot in ballots] == [("void", None, "skipped")]
 
 
 @pytest.mark.parametrize(("answer", "note"), [("", "an answer is empty"), ("the same", "the answers are the same")])

@@ -1,0 +1,276 @@
+"""Responses to a person's clicks: each returns or yields the page as it is then."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
+
+from harness.extras import require
+from harness.nouns import Verdict
+from harness_serve.answering import Sampling, Shared
+from harness_serve.browsing import Filter, ballots_html, seen_by
+from harness_serve.drawing import draw
+from harness_serve.layout import ARENA, CHAT, LEADERBOARD, MOST_COLUMNS, VOTES, Components
+from harness_serve.login import PERSON
+from harness_serve.prompt_sets import PromptSet
+from harness_serve.session import Session
+from harness_serve.standings import standings_html
+
+if TYPE_CHECKING:
+    from harness_serve.lot import Lot
+
+
+class Handlers:
+    """The handlers of one page, whose sessions share the endpoint and the ballots."""
+
+    def __init__(self, shared: Shared, models: Sequence[str], lot: Lot, prompts: PromptSet | None = None) -> None:
+        self.shared = shared
+        self.models = models
+        self.lot = lot
+        self.prompts = prompts
+        self.gr = require("gradio", "serving")
+
+    async def ask(
+        self, state: Session, mode: str, prompt: str, system: str, *settings: Any
+    ) -> AsyncIterator[list[Any]]:
+        """Ask the prompt, in place of the last one where that is being edited."""
+        prompt, sampling = prompt.strip(), self._sampling(*settings)
+        if not prompt or state.streaming or sampling is None:
+            yield [*await self._drawn(state, mode), self.gr.skip()]
+            return
+        if not state.variants:
+            self.gr.Warning("Pick at least one variant first.")
+            yield [*await self._drawn(state, mode), self.gr.skip()]
+            return
+        about: dict[str, Any] = {}
+        if state.editing is not None:
+            about = await self._withdraw(state, "the question was edited")
+        else:
+            await state.close(self.shared, "not judged before the next question")
+            if state.blind and not state.is_hidden:  # judged: the names are known, and the next round has another pair
+                await self._begin(state, [], ARENA)
+        async for drawing in self._answered(state, mode, prompt, system.strip(), sampling, about):
+            yield [*drawing, ""]
+
+    async def ask_again(self, state: Session, mode: str, system: str, *settings: Any) -> AsyncIterator[list[Any]]:
+        """Ask the last prompt again."""
+        sampling = self._sampling(*settings)
+        if state.last is None or state.streaming or sampling is None:
+            yield await self._drawn(state, mode)
+            return
+        prompt = state.last.prompt
+        about = await self._withdraw(state, "asked again before a verdict")
+        async for drawing in self._answered(state, mode, prompt, system.strip(), sampling, about):
+            yield drawing
+
+    async def edit(self, state: Session, mode: str) -> list[Any]:
+        """Take the last prompt back into the box; what is sent next takes its place. A second time: let it be."""
+        if state.last is None or state.streaming:
+            return [*await self._drawn(state, mode), self.gr.skip()]
+        state.editing = None if state.editing is not None else len(state.turns) - 1
+        return [*await self._drawn(state, mode), state.last.prompt if state.editing is not None else ""]
+
+    async def follow(self, state: Session, mode: str, system: str, *settings: Any) -> AsyncIterator[list[Any]]:
+        """Show the next prompt of the set to a pair drawn by lot, or earlier answers again."""
+        sampling = self._sampling(*settings)
+        if self.prompts is None or state.streaming or sampling is None:
+            yield await self._drawn(state, mode)
+            return
+        await state.close(self.shared, "skipped")
+        judged = await self._judged(state)
+        again = self.prompts.to_repeat(judged, random.Random())
+        left = self.prompts.left(state.person, judged)
+        if again is not None:
+            async with aclosing(state.repeat(self.shared, again)) as news:
+                async for _ in news:
+                    yield await self._drawn(state, mode)
+            return
+        await self._begin(state, [], ARENA)
+        if not left:
+            self.gr.Info("Every prompt of the set is judged. Thank you.")
+            yield await self._drawn(state, mode)
+            return
+        prompt = left[0]
+        about = {"prompt_set": self.prompts.id, "prompt_id": prompt.id, "category": prompt.category}
+        chosen = prompt.system or system.strip()
+        async for drawing in self._answered(state, mode, prompt.text, chosen, sampling, about):
+            yield drawing
+
+    async def stop(self, state: Session) -> None:
+        state.stop()
+
+    async def begin_anew(self, state: Session, one: str, names: list[str], mode: str) -> list[Any]:
+        """Begin a conversation of the mode that is chosen."""
+        await state.close(self.shared, "left before a verdict")
+        await self._begin(state, [one] if mode == CHAT else names, mode)
+        standings = await asyncio.to_thread(self._standings) if mode == LEADERBOARD else ""
+        return await self._drawn(state, mode, standings)
+
+    async def skip(self, state: Session, one: str, names: list[str], mode: str) -> list[Any]:
+        """Leave the round without a verdict."""
+        await state.close(self.shared, "skipped")
+        return await self.begin_anew(state, one, names, mode)
+
+    def judge(self, verdict: Verdict) -> Callable[[Session, str], AsyncIterator[list[Any]]]:
+        """Return the handler of one verdict's button."""
+
+        async def judge(state: Session, mode: str) -> AsyncIterator[list[Any]]:
+            async with aclosing(state.judge(self.shared, verdict)) as news:
+                async for _ in news:  # first without the buttons; then with the one that was chosen
+                    yield await self._drawn(state, mode)
+
+        return judge
+
+    async def give_reasons(self, state: Session, reasons: list[str]) -> None:
+        """Keep what was ticked beside the verdict."""
+        async with aclosing(state.judge(self.shared, None, reasons)) as news:
+            async for _ in news:
+                pass
+
+    async def reveal(self, state: Session, mode: str) -> list[Any]:
+        """Close the ballot and show the names."""
+        await state.close(self.shared, "left before a verdict")
+        return await self._drawn(state, mode)
+
+    async def greet(self, state: Session, one: str, names: list[str], mode: str, request: Any) -> list[Any]:
+        """Begin for whoever loaded the page, by the name that the guard in front gives."""
+        state.person = unquote(request.headers.get(PERSON.decode(), ""))
+        return await self.begin_anew(state, one, names, mode)
+
+    async def browse(self, state: Session, mode: str, turned: int, *filters: Any) -> list[Any]:
+        """Show the kept ballots that fit the filters, and the number of the page that is shown."""
+        if mode != VOTES:
+            return ["", 0]
+        person, variant, verdict, text, number = filters
+        wanted = Filter(person.strip(), variant or "", verdict or "", text.strip())
+        number = max(0, int(number) + turned) if turned else 0
+
+        def drawn() -> str:
+            return ballots_html(wanted.of(seen_by(self.shared.ballots, state.person)), wanted, number)
+
+        return [await asyncio.to_thread(drawn), number]
+
+    async def _answered(
+        self, state: Session, mode: str, prompt: str, system: str, sampling: Sampling, about: dict[str, Any]
+    ) -> AsyncIterator[list[Any]]:
+        async with aclosing(state.ask(self.shared, prompt, system, sampling, **about)) as news:
+            async for _ in news:
+                yield await self._drawn(state, mode)
+
+    async def _withdraw(self, state: Session, why: str) -> dict[str, Any]:
+        """Take the last turn away and close its ballot; return what the next ballot keeps of it."""
+        turn = state.last
+        assert turn is not None
+        await state.close(self.shared, why)
+        state.turns.pop()
+        state.editing = None
+        kept = {name: value for name, value in turn.about.items() if name != "repeat_of"}
+        return kept | ({} if turn.ballot is None else {"replaces": turn.ballot})
+
+    async def _begin(self, state: Session, names: Sequence[str], mode: str) -> None:
+        """Begin a conversation: of a pair by lot in the arena, else of the variants that were picked."""
+        if mode == ARENA:
+            weights = await asyncio.to_thread(self.lot.weights)
+            state.begin_anew(self.models, blind=True, weights=weights)
+        else:
+            state.begin_anew([name for name in self.models if name in names])
+
+    async def _judged(self, state: Session) -> list[Any]:
+        """Return this person's judged ballots on the set of prompts."""
+        assert self.prompts is not None
+        number, ballots = self.prompts.id, self.shared.ballots
+        theirs = await asyncio.to_thread(ballots.matching, annotator=state.person, prompt_set=number)
+        return [ballot for ballot in theirs if ballot.verdict is not None and ballot.state != "void"]
+
+    async def _drawn(self, state: Session, mode: str, standings: str = "") -> list[Any]:
+        """Return the page, drawn in a thread: the text of answers can take a while to read."""
+        progress = ""
+        if self.prompts is not None and mode == ARENA:
+            if not state.streaming:
+                left = len(self.prompts.left(state.person, await self._judged(state)))
+                state.done = len(self.prompts.prompts) - left
+            progress = f"{state.done} of {len(self.prompts.prompts)} judged"
+        return await asyncio.to_thread(draw, state, mode, standings, progress)
+
+    def _standings(self) -> str:
+        from harness.measure.leaderboard import leaderboard
+
+        return standings_html(leaderboard(self.shared.ballots))
+
+    def _sampling(self, temperature: float, top_p: float, max_tokens: float, seed: str, tools: str) -> Sampling | None:
+        """Return the settings of a turn from the pane, or None, with a warning, where seed or tools cannot be read."""
+        try:
+            number = int(seed) if seed.strip() else None
+        except ValueError:
+            self.gr.Warning(f"The seed is a whole number, not {seed.strip()!r}.")
+            return None
+        try:
+            offered = json.loads(tools) if tools.strip() else []
+        except ValueError as error:
+            self.gr.Warning(f"The tools are no JSON: {error}.")
+            return None
+        if not isinstance(offered, list) or not all(isinstance(tool, dict) for tool in offered):
+            self.gr.Warning("The tools are a JSON list of OpenAI's descriptions of functions.")
+            return None
+        return Sampling(temperature, top_p, int(max_tokens), number, tuple(offered))
+
+
+def connect(page: Any, components: Components, handlers: Handlers, examples: Sequence[str]) -> None:
+    """Attach the handlers to the components' events."""
+    gr = require("gradio", "serving")
+    parts, prompt, mode, settings = components.drawn, components.prompt, components.mode, components.settings
+    session, drawn = parts.session, parts.flat
+    begun = [session, parts.one, parts.picked, mode]
+    quiet = {"show_progress": "hidden", "api_visibility": "private"}
+    at_once = quiet | {"concurrency_limit": None}
+    asked = [session, mode, prompt, *settings]
+    asks = [trigger(handlers.ask, asked, [*drawn, prompt], **at_once) for trigger in (prompt.submit, parts.send.click)]
+    for chip, example in zip(components.chips, examples, strict=False):
+        asked = [session, mode, gr.State(example), *settings]
+        asks.append(chip.click(handlers.ask, asked, [*drawn, prompt], **at_once))
+    asks.append(parts.again.click(handlers.ask_again, [session, mode, *settings], drawn, **at_once))
+    asks.append(parts.following.click(handlers.follow, [session, mode, *settings], drawn, **at_once))
+    parts.edit.click(handlers.edit, [session, mode], [*drawn, prompt], **quiet)
+    parts.stop.click(handlers.stop, session, None, **at_once)
+    # Cancelled: so that the browser draws nothing any more that an old stream still sends.
+    for trigger in (parts.picked.change, parts.one.change, parts.clear.click):
+        trigger(handlers.begin_anew, begun, drawn, cancels=asks, **quiet)
+    changed = mode.change(handlers.begin_anew, begun, drawn, cancels=asks, **quiet)
+    parts.skip.click(handlers.skip, begun, drawn, **quiet)
+    verdicts = [Verdict("best", position) for position in range(MOST_COLUMNS)] + [Verdict("tie"), Verdict("bad")]
+    for button, verdict in zip([*parts.best, parts.tie, parts.bad], verdicts, strict=True):
+        button.click(handlers.judge(verdict), [session, mode], drawn, **at_once)
+    parts.reasons.input(handlers.give_reasons, [session, parts.reasons], None, **at_once)
+    parts.reveal.click(handlers.reveal, [session, mode], drawn, **quiet)
+    page.load(_knowing_who(handlers), begun, drawn, **quiet)
+    _connect_votes(components, handlers, changed, quiet)
+
+
+def _connect_votes(components: Components, handlers: Handlers, changed: Any, quiet: dict[str, Any]) -> None:
+    gr = require("gradio", "serving")
+    person, variant, verdict, text, number = components.filters
+    shown = [components.table, number]
+
+    def attach(trigger: Any, turned: int) -> None:
+        given = [components.drawn.session, components.mode, gr.State(turned), *components.filters]
+        trigger(handlers.browse, given, shown, **quiet)
+
+    for trigger in (changed.then, person.submit, variant.change, verdict.change, text.submit):
+        attach(trigger, 0)
+    for button, turned in zip(components.turning, (-1, 1), strict=True):
+        attach(button.click, turned)
+
+
+def _knowing_who(handlers: Handlers) -> Callable[..., Any]:
+    """Return the handler of a page that was loaded, with the request, by which it knows who loaded it."""
+
+    async def greet(state: Session, one: str, names: list[str], mode: str, request: Any) -> list[Any]:
+        return await handlers.greet(state, one, names, mode, request)
+
+    greet.__annotations__["request"] = handlers.gr.Request  # by which Gradio knows what to pass
+    return greet
