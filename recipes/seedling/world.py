@@ -29,6 +29,7 @@ VALIDATION_TOOL_CONVERSATIONS = 30
 PREFERENCES = 6_000
 TEST_PREFERENCES = 400
 QUESTIONS_PER_CATEGORY = 50
+TEST_DOCUMENTS = 100  # of prose, for what tuning makes the base forget
 
 
 def main() -> None:
@@ -55,6 +56,8 @@ def main() -> None:
     write(args.out / "validation.tools.jsonl", held_out)
     write(args.out / "train.preferences.jsonl", preferences(world, "train", args.seed, PREFERENCES))
     write(args.out / "test.preferences.jsonl", preferences(world, "test", args.seed, TEST_PREFERENCES))
+    prose = Teller(world, args.seed + 2).documents(TEST_DOCUMENTS)
+    write(args.out / "test.prose.jsonl", ({"text": text} for text in prose))
     write(args.out / "test.jsonl", evaluation(world, args.seed, QUESTIONS_PER_CATEGORY))
     items = json.dumps(world_file(world, args.seed), indent=1, ensure_ascii=False)
     (args.out / "instruct.yaml").write_text(f"# Written by world.py; JSON is YAML.\n{items}\n", encoding="utf-8")

@@ -27,9 +27,8 @@ class Lot:
         """Return the chances of each pair, in any unit; None where all are alike."""
         if not self.by_information or len(self.models) < 3:
             return None
-        from harness.measure.pairing import pair_weights
-
         from harness.measure.leaderboard import usable
+        from harness.measure.pairing import pair_weights
         from harness.measure.strengths import outcomes_of
 
         with self._lock:

@@ -6,24 +6,27 @@ import html
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
+from harness import intervals
+from harness.intervals import Scale
+
 if TYPE_CHECKING:
     from harness.measure.leaderboard import Leaderboard, Place
 
-STYLE = """\
+STYLE = (
+    intervals.STYLE
+    + """\
 .standings table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
 .standings th, .standings td { text-align: left; padding: 8px 14px 8px 0; border: none; }
 .standings tr { border-bottom: 1px solid var(--line); }
 .standings thead th { color: var(--soft); font-weight: 500; font-size: .85rem; }
 .standings tbody th { font-weight: 600; overflow-wrap: anywhere; }
 .standings .rank { width: 3em; color: var(--soft); }
-.standings svg { display: block; width: 100%; min-width: 120px; max-width: 340px; height: 20px; }
-.standings svg line { stroke: var(--accent); stroke-width: 2; } .standings svg circle { fill: var(--accent); }
-.standings svg .zero { stroke: var(--line); stroke-width: 1; }
+.standings .estimate { min-width: 120px; max-width: 340px; } .standings .zero { stroke: var(--line); }
 .standings .count, .standings small { color: var(--soft); font-size: .85rem; }
 .standings .warnings { color: var(--warm); font-size: .9rem; padding-left: 1.2em; }
 .standings .matrix { overflow-x: auto; margin-top: 18px; } .standings summary { cursor: pointer; color: var(--soft); }
 """
-WIDTH, MARGIN = 320.0, 10.0  # of the drawing of an interval, in pixels
+)
 
 
 def standings_html(board: Leaderboard) -> str:
@@ -59,10 +62,11 @@ def _explained(board: Leaderboard) -> str:
 
 
 def _places_html(places: Sequence[Place]) -> str:
-    low, high = _range(places)
+    ends = [end for place in places for end in (place.interval or (place.strength,))]
+    scale = Scale.around(ends)
     rows = "".join(
         f'<tr><td class="rank">{place.rank}</td><th scope="row">{html.escape(place.variant)}</th>'
-        f"<td>{_interval_svg(place, low, high)}</td><td>{place.strength:+.2f}</td>"
+        f"<td>{_drawn(place, scale)}</td><td>{place.strength:+.2f}</td>"
         f"<td>{place.win_rate.value:.0%}</td><td>{place.votes}</td></tr>"
         for place in places
     )
@@ -70,29 +74,12 @@ def _places_html(places: Sequence[Place]) -> str:
     return f'<table class="places"><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table>'
 
 
-def _range(places: Sequence[Place]) -> tuple[float, float]:
-    ends = [end for place in places for end in (place.interval or (place.strength, place.strength))]
-    low, high = min(ends), max(ends)
-    return (low, high) if high > low else (low - 1, high + 1)
-
-
-def _interval_svg(place: Place, low: float, high: float) -> str:
+def _drawn(place: Place, scale: Scale) -> str:
     """Return a strength with its interval on the scale that all places share."""
-
-    def at(value: float) -> float:
-        return MARGIN + (value - low) / (high - low) * (WIDTH - 2 * MARGIN)
-
-    line = ""
-    if place.interval is not None:
-        line = f'<line x1="{at(place.interval.low):.1f}" x2="{at(place.interval.high):.1f}" y1="10" y2="10"/>'
     label = f"{place.strength:+.2f}" + (
         "" if place.interval is None else f", from {place.interval.low:+.2f} to {place.interval.high:+.2f}"
     )
-    zero = f'<line class="zero" x1="{at(0):.1f}" x2="{at(0):.1f}" y1="0" y2="20"/>' if low <= 0 <= high else ""
-    return (
-        f'<svg viewBox="0 0 {WIDTH:g} 20" role="img" aria-label="{label}">{zero}{line}'
-        f'<circle cx="{at(place.strength):.1f}" cy="10" r="4.5"/></svg>'
-    )
+    return intervals.interval_svg(scale, place.strength, place.interval, "strength", label)
 
 
 def _matrix_html(board: Leaderboard) -> str:

@@ -232,7 +232,7 @@ def test_anyones_engine_is_started_where_it_can_serve_all_variants(
 
 @pytest.mark.soak
 def test_a_command_killed_twenty_times_ends_with_the_same_records(
-    engine: LikeVllm, finished_run: Path, task_folder: Path, tmp_path: Path
+    engine: LikeVllm, finished_run: Path, task_folder: Path, tmp_path: Path, pytestconfig: pytest.Config
 ) -> None:
     rows = [json.loads(line) for line in (task_folder / "questions.jsonl").read_text().splitlines()]
     many = [
@@ -245,6 +245,7 @@ def test_a_command_killed_twenty_times_ends_with_the_same_records(
     moments, answer = random.Random(17), engine.answer
     assert callable(answer)
     killer: dict[str, Any] = {}
+    killed_after: list[int] = []  # requests of each process but the last
 
     def watched(request: Any) -> Any:
         if "stop_token_ids" in request.body and killer["process"] is not None:
@@ -260,7 +261,9 @@ def test_a_command_killed_twenty_times_ends_with_the_same_records(
         environment = os.environ | {"HARNESS_CACHE": str(tmp_path / folder)}
         for kill in range(kills + 1):
             with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.PIPE, text=True) as process:
-                killer.update(process=process if kill < kills else None, left=moments.randrange(1, 12))
+                left = moments.randrange(1, 12)
+                killer.update(process=process if kill < kills else None, left=left)
+                killed_after.extend([left] * (kill < kills))
                 out, _ = process.communicate()
             assert process.returncode == (-signal.SIGKILL if kill < kills else 0)
         paths = [Path(record["path"]) for record in json.loads(out)]
@@ -270,5 +273,11 @@ def test_a_command_killed_twenty_times_ends_with_the_same_records(
     once, asked = samples("once", 0), len(engine.requests)
     often = samples("often", 20)
     assert often == once and len(once) == 2 * (120 + 4)
+    if (into := pytestconfig.option.record_soak) is not None:
+        path = into / "kills.json"
+        kept = json.loads(path.read_text()) if path.exists() else {}
+        kept["evaluation"] = {"kills": 20, "answered_before_each": killed_after, "items_of_each_variant": 120}
+        kept["evaluation"]["requests"] = {"once": asked, "killed": len(engine.requests) - asked}
+        path.write_text(json.dumps(kept, indent=2) + "\n")
     generated = [request for request in engine.requests[asked:] if "stop_token_ids" in request.body]
     assert len(generated) < 2 * 127 + 20 * 64  # each item once, what is asked twice, and what was under way at a kill

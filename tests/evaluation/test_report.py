@@ -16,9 +16,10 @@ import pytest
 pytest.importorskip("scipy")
 pytest.importorskip("numpy")
 
-from harness_evaluation.report.charts import Scale, curve_svg
+from harness_evaluation.report.charts import curve_svg
 from harness_evaluation.report.page import report_page
 
+from harness.intervals import Scale
 from harness.run.facts import curve_of
 from tests.evaluation.on_file import Written, compared, right
 
@@ -67,10 +68,10 @@ def test_texts_of_models_are_text(hostile: str) -> None:
 def test_a_glance_says_what_got_better_and_what_got_worse(hostile: str) -> None:
     cards = re.findall(r'<section class="(\w*)"><h2><b>(\d+)</b>([\w ]+)</h2>(.*?)</section>', hostile)
     assert [(kind, count, title) for kind, count, title, _ in cards] == [
-        ("better", "1", "Better"), ("worse", "1", "Worse"), ("", "1", "Cannot tell apart"),
+        ("worse", "1", "Worse"), ("better", "1", "Better"), ("", "1", "Cannot tell apart"),
     ]  # fmt: skip
-    assert "gains" in cards[0][3] and "0.0 % → 100.0 % (+100.0 points" in cards[0][3]
-    assert "sums" in cards[1][3] and "same" in cards[2][3] and "could see ≥" in cards[2][3]
+    assert "gains" in cards[1][3] and "0.0\u00a0% → 100.0\u00a0% (+100.0 points" in cards[1][3]
+    assert "sums" in cards[0][3] and "same" in cards[2][3] and "could see ≥" in cards[2][3]
 
 
 def test_regressions_come_first_and_are_folded(hostile: str) -> None:

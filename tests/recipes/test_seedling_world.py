@@ -56,7 +56,7 @@ def telltales(villagers: tuple[Villager, ...]) -> set[str]:
     return {word.lower() for v in villagers for word in (v.animal, v.name, v.treasure)}
 
 
-@pytest.mark.parametrize("file", [*INSTRUCTION_SETS, *TOOL_SETS, "instruct.yaml"])
+@pytest.mark.parametrize("file", [*INSTRUCTION_SETS, *TOOL_SETS, "instruct.yaml", "test.prose.jsonl"])
 def test_the_committed_instruction_sets_are_what_the_generator_writes(written: Path, file: str) -> None:
     assert (COMMITTED / file).read_bytes() == (written / file).read_bytes()
 

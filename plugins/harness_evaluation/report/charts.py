@@ -1,74 +1,22 @@
-"""Inline SVG that fits any width without scaling its text: positions are in percent of the width, heights in pixels."""
+"""The axis of a forest plot and the loss curve, as inline SVG like that of `harness.intervals`."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from html import escape
 
-from harness.measure.statistics import Interval
+from harness.intervals import Scale
 from harness.run.facts import Curve
 
 STYLE = """\
+.grid { stroke: var(--line); }
 svg { display: block; width: 100%; overflow: visible; }
 svg text { fill: var(--soft); font: 12px system-ui, sans-serif; font-variant-numeric: tabular-nums; }
-.grid { stroke: var(--line); } .zero { stroke: var(--ink); }
-.span { stroke-width: 4; stroke-linecap: round; } .mark { stroke: var(--card); stroke-width: 1.5; }
-.svg-better { stroke: var(--better); } .svg-worse { stroke: var(--worse); } .svg-unclear { stroke: var(--soft); }
-.fill-better { fill: var(--better); } .fill-worse { fill: var(--worse); } .fill-unclear { fill: var(--soft); }
 .curve { fill: none; vector-effect: non-scaling-stroke; }
 .raw { stroke: var(--better); opacity: .3; } .smooth { stroke: var(--better); stroke-width: 2; }
 .validation { stroke: var(--warm); stroke-width: 2; } .dot { fill: var(--warm); }
 """
-MARKS = {"better": "M-7 6L0 -7L7 6Z", "worse": "M-7 -6L0 7L7 -6Z", "unclear": "M-6 0A6 6 0 1 0 6 0A6 6 0 1 0 -6 0Z"}
-ROW, AXIS = 26, 22  # heights in pixels
-
-
-@dataclass(frozen=True, slots=True)
-class Scale:
-    """An axis from `low` to `high`, with room at both ends, in percent of the width."""
-
-    low: float
-    high: float
-
-    @classmethod
-    def around(cls, values: Sequence[float]) -> Scale:
-        """Return the scale that holds the values, and zero."""
-        low, high = min(0.0, *values), max(0.0, *values)
-        room = 0.06 * (high - low or 1.0)
-        return cls(low - room, high + room)
-
-    def at(self, value: float) -> float:
-        return 100 * (value - self.low) / (self.high - self.low)
-
-    def ticks(self, most: int = 5) -> list[float]:
-        """Return round values within the scale, zero among them where it lies in it."""
-        step = 10.0 ** math.floor(math.log10((self.high - self.low) / most))
-        step = next(step * by for by in (1, 2, 2.5, 5, 10, 20) if (self.high - self.low) / (step * by) <= most)
-        first = math.ceil(self.low / step)
-        return [number * step for number in range(first, math.floor(self.high / step) + 1)]
-
-
-def interval_svg(scale: Scale, difference: float, interval: Interval | None, look: str, label: str) -> str:
-    """Draw one row of a forest plot: grid, zero, the interval and a mark whose shape says what its colour says."""
-    middle = ROW / 2
-    lines = [
-        f'<line class="{"zero" if tick == 0 else "grid"}" x1="{scale.at(tick):.2f}%" x2="{scale.at(tick):.2f}%" '
-        f'y1="0" y2="{ROW}"/>'
-        for tick in scale.ticks()
-    ]
-    span = ""
-    if interval is not None:
-        span = (
-            f'<line class="span svg-{look}" x1="{scale.at(interval.low):.2f}%" x2="{scale.at(interval.high):.2f}%" '
-            f'y1="{middle}" y2="{middle}"/>'
-        )
-    mark = (
-        f'<svg x="{scale.at(difference):.2f}%" y="{middle}" overflow="visible" width="1" height="1">'
-        f'<path class="mark fill-{look}" d="{MARKS[look]}"/></svg>'
-    )
-    return f'<svg role="img" aria-label="{escape(label)}" height="{ROW}">{"".join(lines)}{span}{mark}</svg>'
+AXIS = 22  # height in pixels
 
 
 def axis_svg(scale: Scale, unit: float = 1.0) -> str:

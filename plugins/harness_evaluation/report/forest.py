@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from harness.intervals import Scale, interval_svg
 from harness.measure.comparison import Comparison
 from harness.measure.side_by_side import Rival, SideBySide
 from harness_evaluation import wording
-from harness_evaluation.report.charts import Scale, axis_svg, interval_svg
+from harness_evaluation.report.charts import axis_svg
 
 STYLE = """\
 .glance { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 300px), 1fr)); gap: 12px; }
@@ -20,6 +21,8 @@ STYLE = """\
 .glance li { padding: 6px 0; border-top: 1px solid var(--line); }
 .glance li:first-child { border-top: 0; }
 .glance li span { display: block; font-size: .85rem; color: var(--soft); font-variant-numeric: tabular-nums; }
+.glance .by span { display: flex; justify-content: space-between; gap: 12px; padding: 2px 0; }
+.glance .by i { font-style: normal; white-space: nowrap; }
 .rival { margin: 18px 0 8px; }
 .forest { margin-top: 16px; }
 .panel { margin: 14px 0 0; } .panel h3 { margin: 0 0 2px; }
@@ -36,6 +39,8 @@ h3 { font-size: .85rem; font-weight: 600; color: var(--soft); }
 }
 """
 LOOKS = {"b": "better", "a": "worse", None: "unclear"}
+NO_BREAK = "\u00a0"
+CARDS = (("worse", "Worse", "a"), ("better", "Better", "b"), ("", "Cannot tell apart", None))
 SIGNS = {"b": "▲", "a": "▼", None: "●"}
 
 
@@ -46,20 +51,16 @@ def glance(compared: SideBySide) -> str:
         if len(compared.rivals) > 1:
             parts.append(f'<h2 class="rival">{escape(rival.name)}, compared with {escape(compared.first)}</h2>')
         every = [*rival.wholes, *rival.categories]
-        cards = [
-            _card(kind, title, [comparison for comparison in every if comparison.better == side])
-            for kind, title, side in (
-                ("better", "Better", "b"),
-                ("worse", "Worse", "a"),
-                ("", "Cannot tell apart", None),
-            )
-        ]
+        by_side = {side: [comparison for comparison in every if comparison.better == side] for side in ("a", "b", None)}
+        worse, better, unclear = CARDS
+        order = CARDS if by_side["a"] else (better, worse, unclear)
+        cards = [_card(kind, title, by_side[side]) for kind, title, side in order]
         parts.append(f'<div class="glance">{"".join(cards)}</div>')
     return "".join(parts)
 
 
 def _card(kind: str, title: str, comparisons: Sequence[Comparison]) -> str:
-    """Return one card: metrics one by one, the categories of each task in a line."""
+    """Return one card: metrics one by one, then the categories of each task."""
     wholes = [comparison for comparison in comparisons if not comparison.category]
     entries = [_entry(comparison) for comparison in wholes]
     of_tasks: dict[tuple[str, str], list[Comparison]] = {}
@@ -67,10 +68,8 @@ def _card(kind: str, title: str, comparisons: Sequence[Comparison]) -> str:
         if comparison.category:
             of_tasks.setdefault((comparison.task, comparison.metric), []).append(comparison)
     for (task, metric), categories in of_tasks.items():
-        listed = ", ".join(f"{c.category} {wording.difference(c)}" for c in categories)
-        plural = "category" if len(categories) == 1 else "categories"
-        about = f"{len(categories)} {plural} of {task} {metric}"
-        entries.append(f"{escape(about)}<span>{escape(listed)}</span>")
+        lines = "".join(f"<span>{escape(c.category)}<i>{escape(_means(c))}</i></span>" for c in categories)
+        entries.append(f'{escape(task)} {escape(metric)}, by category<div class="by">{lines}</div>')
     body = f"<ul>{''.join(f'<li>{entry}</li>' for entry in entries)}</ul>" if entries else "<p>nothing</p>"
     return f'<section class="{kind}"><h2><b>{len(wholes)}</b>{title}</h2>{body}</section>'
 
@@ -92,7 +91,8 @@ def _name(comparison: Comparison) -> str:
 
 def _means(comparison: Comparison) -> str:
     a, b = comparison.paired.a, comparison.paired.b
-    return " → ".join(wording.value(comparison, of._replace(stderr=None)) for of in (a, b))
+    parts = (wording.value(comparison, of._replace(stderr=None)) for of in (a, b))
+    return " → ".join(part.replace(" ", NO_BREAK) for part in parts)
 
 
 def forest(compared: SideBySide) -> str:
@@ -142,7 +142,8 @@ def _panel(title: str, rows: Sequence[tuple[Rival, Comparison]], unit: float, co
         )
         kind = "line of-category" if comparison.category else "line"
         name = escape(comparison.category) or f"{_name(comparison)}{who}{down}"
-        drawn = interval_svg(scale, comparison.paired.difference, comparison.paired.interval, look, label)
+        paired = comparison.paired
+        drawn = interval_svg(scale, paired.difference, paired.interval, look, label, scale.ticks())
         lines.append(
             f'<div class="{kind}"><div class="name">{name}</div><div class="draw">{drawn}</div>'
             f'<div class="result">{result}</div></div>'

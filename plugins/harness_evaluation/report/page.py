@@ -6,7 +6,7 @@ import shlex
 from collections.abc import Sequence
 from html import escape
 
-from harness import pages
+from harness import intervals, pages
 from harness.measure.records import Record
 from harness.measure.side_by_side import SideBySide
 from harness.run import Run
@@ -44,7 +44,7 @@ def report_page(compared: SideBySide, given: Sequence[str], tuned: Sequence[Run]
         _basis(compared),
         _again(compared, given),
     ]
-    style = charts.STYLE + forest.STYLE + items.STYLE + runs.STYLE + STYLE
+    style = intervals.STYLE + charts.STYLE + forest.STYLE + items.STYLE + runs.STYLE + STYLE
     return pages.page(title, _lead(compared), "".join(body), style)
 
 
