@@ -102,7 +102,9 @@ def loaded(source: str | Path) -> tuple[Plugins, str]:
         return Plugins([file]), file.stem
     kit = Plugins()
     known = {**kit.loaded, **kit.failed}
-    named = [name for name, info in known.items() if source in (name, info.distribution)]
+    named = [name for name, info in known.items() if source in (name, name.rpartition("/")[2], info.distribution)]
+    if len(named) > 1:
+        raise PluginError(f"{str(source)!r} may be {' or '.join(named)}: write the whole name")
     if not named:
         raise PluginError(
             f"no plugin is named {str(source)!r}.{nearest(str(source), known)} Loaded: {known_names(known)}. A "

@@ -9,14 +9,14 @@ from harness.errors import HarnessError, shown
 from harness.nouns import Conversation, DataItem, Preference
 from harness.plugins.registry import Entry
 from harness.testing.laws.items import conversations, preferences
-from harness.testing.laws.law import Doubtful, Kit
+from harness.testing.laws.law import Doubtful, Kit, NotTried
 
 LONGEST_REASON = 80  # characters
 
 
 def judges_any_item(kit: Kit, kind: Kind, entry: Entry[Any]) -> None:
     """Require None or a short reason for conversations and preferences."""
-    judge = entry.item.create(kit.options(kind, entry))
+    judge = _created(kit, kind, entry)
     if not callable(judge):
         raise HarnessError(f"create returned {judge!r:.80}, expected a function that takes an item")
     for item in _items():
@@ -31,14 +31,21 @@ def judges_any_item(kit: Kit, kind: Kind, entry: Entry[Any]) -> None:
 
 def judges_the_same_in_every_pass(kit: Kit, kind: Kind, entry: Entry[Any]) -> None:
     """Require equal verdicts of two passes: `create` makes a function with a state of its own."""
-    options = kit.options(kind, entry)
-    first, second = (list(map(entry.item.create(options), _items())) for _ in range(2))
+    first, second = (list(map(_created(kit, kind, entry), _items())) for _ in range(2))
     for item, one, other in zip(_items(), first, second, strict=True):
         if one != other:
             raise HarnessError(f"the second pass judges {_name(item)} otherwise: {one!r}, then {other!r}")
 
 
 LAWS = {"any item gets a verdict": judges_any_item, "passes agree": judges_the_same_in_every_pass}
+
+
+def _created(kit: Kit, kind: Kind, entry: Entry[Any]) -> Any:
+    """Return the function that judges. Raises NotTried where the filter refuses its own defaults."""
+    try:
+        return entry.item.create(kit.options(kind, entry))
+    except HarnessError as error:
+        raise NotTried(f"{error} (--set {entry.name}.KEY=VALUE)") from error
 
 
 def _items() -> list[Conversation | Preference]:
