@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,15 +62,16 @@ def checked(
 ) -> Checked:
     """Return a running engine with its checks: parity of prompts, and of the answers of every run's adapter.
 
+    Where the engine has several copies of the model, each is asked, and the last one's figures are returned.
+
     Raises:
         HarnessError: at the first difference.
     """
-    return Checked(
-        endpoint,
-        variants,
-        require_parity(endpoint, variants, report),
-        verify(endpoint, variants, dtype, report),
-    )
+    for headers in endpoint.replicas or ({},):
+        asked = replace(endpoint, headers={**endpoint.headers, **headers})
+        parity = require_parity(asked, variants, report)
+        agreements = verify(asked, variants, dtype, report)
+    return Checked(endpoint, variants, parity, agreements)
 
 
 def engine_of(

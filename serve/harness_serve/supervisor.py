@@ -210,13 +210,10 @@ class Supervisor:
         return replace(variant, name=unused, adapter=copy, chat_folder=variant.chat_folder or first.chat_folder)
 
     def _checked(self, staged: Variant, control: Control, report: Report) -> Checked:
-        """Check a loaded adapter on every replica as a start does. Raises HarnessError."""
+        """Check a loaded adapter as a start does. Raises HarnessError."""
         models = (self.endpoint.models[0], staged.name)
         asked = replace(self.endpoint, models=models, api_key=control.key)
-        dtype = getattr(self.options, "dtype", None)
-        for headers in self.endpoint.replicas or ({},):
-            ready = checked(replace(asked, headers=headers, replicas=()), (staged,), dtype, report)
-        return ready
+        return checked(asked, (staged,), getattr(self.options, "dtype", None), report)
 
     def remove(self, name: str) -> dict[str, Any]:
         """Serve an adapter no more. Raises HarnessError for what is none."""

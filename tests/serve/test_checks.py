@@ -10,13 +10,16 @@ from pathlib import Path
 import pytest
 
 from harness import HarnessError
-from harness.checks import agreement
+from harness.checks import agreement, serving
 from harness.checks.agreement import Agreement, judge_base, judge_tuned, verify
+from harness.checks.parity import Parity
+from harness.client.asking import post
 from harness.contract import Endpoint
 from harness.files import write_json
 from harness.plugins import Plugins
 from harness.recipe import ModelSpec
 from harness.run import Run
+from harness.testing import FakeEndpoint
 from harness.variants import Variant, resolve_variants
 
 
@@ -130,3 +133,24 @@ def test_a_variant_is_told_apart_where_its_base_in_its_place_is_refused(
 def test_a_base_that_changed_is_refused() -> None:
     with pytest.raises(HarnessError, match="model folder been changed"):
         judge_base(Agreement("base", 100, 0.4, 2.0), bound=0.1)
+
+
+def test_each_copy_of_the_model_is_checked(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, object]] = []
+    parity = Parity(("base",), ())
+    monkeypatch.setattr(serving, "require_parity", lambda to, *_: asked.append(("parity", to.headers)) or parity)
+    monkeypatch.setattr(serving, "verify", lambda to, *_: asked.append(("answers", to.headers)) or [])
+    one, two = {"X-data-parallel-rank": "0"}, {"X-data-parallel-rank": "1"}
+    endpoint = Endpoint("http://nowhere/v1", ("base",))
+    serving.checked(dataclasses.replace(endpoint, replicas=(one, two)), ())
+    assert asked == [("parity", one), ("answers", one), ("parity", two), ("answers", two)]
+    asked.clear()
+    serving.checked(endpoint, ())
+    assert asked == [("parity", {}), ("answers", {})]
+
+
+def test_the_headers_of_an_endpoint_are_sent(fake_endpoint: FakeEndpoint) -> None:
+    fake_endpoint.answer = lambda asked: "Hello"
+    headers = {"X-data-parallel-rank": "1"}
+    post(Endpoint(fake_endpoint.url, ("m",), headers=headers), "/completions", {"model": "m", "prompt": "x"})
+    assert headers.items() <= fake_endpoint.requests[0].headers.items()

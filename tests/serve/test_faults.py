@@ -46,7 +46,7 @@ class Asking:
 
     def stream(self, model: str, first: Callable[[], Any]) -> list[str]:
         """Return the events of a stream of 16 long answers; `first` is called after the first pieces."""
-        body = ASK | {"model": model, "max_tokens": 450, "stream": True, "n": 16}
+        body = ASK | {"model": model, "max_tokens": 450, "stream": True, "n": 16, "temperature": 1.0}
         events = []
         with self.client.stream("POST", "/chat/completions", json=body) as answer:
             for line in filter(None, answer.iter_lines()):
