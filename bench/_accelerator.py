@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import gc
 import json
-import os
 import platform
 import resource
 import sys
@@ -90,8 +89,6 @@ def measure(small: bool, chosen: Sequence[str] = ()) -> None:
         for length in (64, 128) if small else LENGTHS:
             for side, prepare in sides.items():
                 row = {"shape": name, "length": length, "side": side}
-                if os.environ.get("SKIP") == f"{name}/{length}":
-                    continue
                 row |= _measured(_model(family, sizes, others, device), prepare, length, 256 if small else STEP_TOKENS)
                 row["share_of_peak"] = row["flops_per_s"] / large if "flops_per_s" in row else None
                 rows.append(row)
