@@ -271,7 +271,7 @@ const tries = {
     const image = new Image();
     Object.assign(image, {onload: done, onerror: () => fail("refused"), src: at("/static/x.png")}); }),
   events: () => new Promise((done, fail) => {
-    const stream = new EventSource(at("/gradio_api/heartbeat/x"));
+    const stream = new EventSource(at("/gradio_api/queue/data?session_hash=x"));
     stream.onopen = done; stream.onerror = () => { stream.close(); fail("refused"); }; }),
   socket: () => new Promise((done, fail) => {
     const socket = new WebSocket(at("/v1/realtime").replace("http", "ws"));
