@@ -100,11 +100,20 @@ class Fit:
     def inverse(self) -> Any:
         """The inverse of the information among strengths that sum to zero, [k, k]."""
         size = len(self.strengths)
-        filled = self.information.copy()
-        filled[:size, :size] += 1 / size
-        inverse = numpy.linalg.inv(filled)
+        inverse = numpy.linalg.inv(self._filled)
         inverse[:size, :size] -= 1 / size
         return inverse
+
+    def solved(self, gradient: Any) -> Any:
+        """Return `inverse @ gradient` for a gradient that sums to zero over the strengths, as that of outcomes does."""
+        return numpy.linalg.solve(self._filled, gradient)
+
+    @property
+    def _filled(self) -> Any:
+        size = len(self.strengths)
+        filled = self.information.copy()
+        filled[:size, :size] += 1 / size
+        return filled
 
 
 def fit(pairs: Pairs, start: Fit | None = None, tolerance: float = TOLERANCE) -> Fit:
@@ -129,7 +138,7 @@ def fit(pairs: Pairs, start: Fit | None = None, tolerance: float = TOLERANCE) ->
         gradient, information = _derivatives(pairs, point)
         current = Fit(point[: pairs.size], None, information)
         try:
-            step = current.inverse @ gradient
+            step = current.solved(gradient)
         except numpy.linalg.LinAlgError:
             break
         shortened = 1.0
