@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from harness.extras import require
@@ -58,12 +59,19 @@ class Counts:
 
     def pairs(self, times: Any = None) -> Pairs:
         """Return the counts of each pair over all clusters, each cluster counted `times` [clusters] (None: once)."""
-        cell = self.first * self.size + self.second
-        factor = None if times is None else times[self.cluster]
-        columns = [column if factor is None else column * factor for column in self.weights.T]
-        summed = numpy.stack([numpy.bincount(cell, column, self.size**2) for column in columns], axis=1)
+        factors = numpy.ones(self.clusters) if times is None else times
+        summed = (self._by_cluster @ factors).reshape(self.size**2, 3)
         cells = numpy.flatnonzero(summed.any(axis=1))
         return Pairs(self.size, cells // self.size, cells % self.size, summed[cells])
+
+    @cached_property
+    def _by_cluster(self) -> Any:
+        """The weights, [size^2 * 3, clusters], sparse: most clusters saw few pairs, each with few outcomes."""
+        sparse = require("scipy.sparse", "evaluation")
+        row, outcome = numpy.nonzero(self.weights)
+        of_pair = (self.first * self.size + self.second)[row] * 3 + outcome
+        shape = (self.size**2 * 3, self.clusters)
+        return sparse.csr_array((self.weights[row, outcome], (of_pair, self.cluster[row])), shape)
 
 
 @dataclass(frozen=True)

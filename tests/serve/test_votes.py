@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
 import threading
 from collections import Counter
@@ -18,7 +19,7 @@ pytest.importorskip("openai")
 from harness_serve import markup
 from harness_serve.answering import Answer, Sampling, Shared, Turn
 from harness_serve.handlers import Handlers
-from harness_serve.lot import Lot
+from harness_serve.lot import EVERY, Lot
 from harness_serve.prompt_sets import Prompt, PromptSet
 from harness_serve.rendering import column_html, confirmation_html
 from harness_serve.revealing import revealing_words
@@ -27,7 +28,7 @@ from harness_serve.session import Session, pause_s
 from harness import HarnessError
 from harness.client.asking import Client
 from harness.measure.leaderboard import usable
-from harness.nouns import Ballot, Verdict
+from harness.nouns import Ballot, Side, Verdict
 from harness.testing import FakeEndpoint, Reply, Request
 from harness.votes.store import Ballots
 
@@ -125,6 +126,32 @@ def test_each_conversation_draws_a_seed_of_its_own() -> None:
         session.begin_anew(NAMES)
         seeds.add(session.seed)
     assert len(seeds) == 20 and all(0 <= seed < 2**63 for seed in seeds)
+
+
+def test_informative_pairs_follow_the_votes(ballots: Ballots) -> None:
+    """The pair with the most votes is drawn least; chances are computed again after some more votes."""
+    models, lot = NAMES[:3], Lot(ballots, NAMES[:3], by_information=True)
+    assert Lot(ballots, models).weights() is None
+
+    def vote(count: int, *names: str) -> None:
+        for number in range(count):
+            sides = [Side(name, None, [], f"by {name}", "stop") for name in names]
+            ballots.vote(ballots.open(sides, seed=0, sampling={}, blind=True), Verdict("best", number % 2), reveal=True)
+
+    assert lot.weights() == pytest.approx({frozenset(pair): 1 / 3 for pair in itertools.combinations(models, 2)})
+    vote(EVERY, "base", "alpha")
+    weights = lot.weights()
+    assert weights is not None and min(weights, key=lambda pair: weights[pair]) == {"base", "alpha"}
+    vote(EVERY - 1, "alpha", "beta")
+    assert lot.weights() is weights
+    vote(1, "alpha", "beta")
+    assert lot.weights() != weights
+    session, drawn = Session(), Counter[frozenset[str]]()
+    for _ in range(600):
+        session.begin_anew(models, blind=True, weights=weights)
+        drawn[frozenset(session.variants)] += 1
+    expected = [600 * chance for chance in weights.values()]
+    assert stats.chisquare([drawn[pair] for pair in weights], expected).pvalue > 1e-4
 
 
 def test_a_verdict_may_be_changed_until_the_names_are_shown(shared: Shared, ballots: Ballots) -> None:
