@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shlex
+
 import click
 
 from harness.cli.context import Context
@@ -14,8 +16,10 @@ def run_step(ctx: click.Context, name: str, *arguments: str) -> None:
     Raises:
         HarnessError: if no plugin brings the command.
     """
+    from rich.markup import escape
+
     context: Context = ctx.obj
-    context.console.print(f"\n[bold cyan]$ harness {name} {' '.join(arguments)}[/bold cyan]", soft_wrap=True)
+    context.console.print(f"\n[bold cyan]$ {escape(shown(name, *arguments))}[/bold cyan]", soft_wrap=True)
     root = ctx.find_root().command
     assert isinstance(root, click.Group)
     step = root.get_command(ctx, name)
@@ -23,3 +27,8 @@ def run_step(ctx: click.Context, name: str, *arguments: str) -> None:
         raise HarnessError(f"this needs `harness {name}`, which no plugin brings; see `harness plugins list`")
     names = ctx.help_option_names  # a command keeps those that it is first asked with
     step.main(list(arguments), f"harness {name}", standalone_mode=False, obj=context, help_option_names=names)
+
+
+def shown(name: str, *arguments: str) -> str:
+    """Return a command of `harness` as one types it."""
+    return shlex.join(("harness", name, *arguments))

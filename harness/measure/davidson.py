@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from harness.extras import require
@@ -58,12 +59,19 @@ class Counts:
 
     def pairs(self, times: Any = None) -> Pairs:
         """Return the counts of each pair over all clusters, each cluster counted `times` [clusters] (None: once)."""
-        cell = self.first * self.size + self.second
-        factor = None if times is None else times[self.cluster]
-        columns = [column if factor is None else column * factor for column in self.weights.T]
-        summed = numpy.stack([numpy.bincount(cell, column, self.size**2) for column in columns], axis=1)
+        factors = numpy.ones(self.clusters) if times is None else times
+        summed = (self._by_cluster @ factors).reshape(self.size**2, 3)
         cells = numpy.flatnonzero(summed.any(axis=1))
         return Pairs(self.size, cells // self.size, cells % self.size, summed[cells])
+
+    @cached_property
+    def _by_cluster(self) -> Any:
+        """The weights, [size^2 * 3, clusters], sparse: most clusters saw few pairs, each with few outcomes."""
+        sparse = require("scipy.sparse", "evaluation")
+        row, outcome = numpy.nonzero(self.weights)
+        of_pair = (self.first * self.size + self.second)[row] * 3 + outcome
+        shape = (self.size**2 * 3, self.clusters)
+        return sparse.csr_array((self.weights[row, outcome], (of_pair, self.cluster[row])), shape)
 
 
 @dataclass(frozen=True)
@@ -92,11 +100,20 @@ class Fit:
     def inverse(self) -> Any:
         """The inverse of the information among strengths that sum to zero, [k, k]."""
         size = len(self.strengths)
-        filled = self.information.copy()
-        filled[:size, :size] += 1 / size
-        inverse = numpy.linalg.inv(filled)
+        inverse = numpy.linalg.inv(self._filled)
         inverse[:size, :size] -= 1 / size
         return inverse
+
+    def solved(self, gradient: Any) -> Any:
+        """Return `inverse @ gradient` for a gradient that sums to zero over the strengths, as that of outcomes does."""
+        return numpy.linalg.solve(self._filled, gradient)
+
+    @property
+    def _filled(self) -> Any:
+        size = len(self.strengths)
+        filled = self.information.copy()
+        filled[:size, :size] += 1 / size
+        return filled
 
 
 def fit(pairs: Pairs, start: Fit | None = None, tolerance: float = TOLERANCE) -> Fit:
@@ -121,7 +138,7 @@ def fit(pairs: Pairs, start: Fit | None = None, tolerance: float = TOLERANCE) ->
         gradient, information = _derivatives(pairs, point)
         current = Fit(point[: pairs.size], None, information)
         try:
-            step = current.inverse @ gradient
+            step = current.solved(gradient)
         except numpy.linalg.LinAlgError:
             break
         shortened = 1.0

@@ -77,7 +77,7 @@ class Leaderboard:
     """The places, the strongest first, and what to know beside them. `apart`: groups never compared with the largest.
 
     `places` are empty where no finite strengths fit; `problem` says why. `left_out` counts ballots by reason. `effects`
-    are what the controlled covariates add in log odds, by their standard deviation.
+    are what the controlled covariates add in log odds, where they differ as much as they usually do.
     """
 
     places: tuple[Place, ...]

@@ -22,7 +22,7 @@ COVARIATES: dict[str, Callable[[str], int]] = {
 
 
 class Styled(NamedTuple):
-    """Strengths at equal looks, and what a covariate adds in log odds where it differs by its standard deviation."""
+    """Strengths at equal looks, and what a covariate adds in log odds where it differs as much as it usually does."""
 
     strengths: Strengths
     effects: dict[str, Estimate]
@@ -31,9 +31,9 @@ class Styled(NamedTuple):
 def styled(ballots: Sequence[Ballot], outcomes: Sequence[Outcome], control: Sequence[str]) -> Styled:
     """Return Davidson's fit with the difference of each covariate of two answers beside the difference of strengths.
 
-    A difference is (a - b) / (a + b), divided by its standard deviation, as in the style control of Chatbot Arena (Li
-    et al. (2024), Does style matter?, lmsys.org/blog/2024-08-28-style-control). Errors are clustered as the outcomes
-    are.
+    A difference is (a - b) / (a + b), divided by its root mean square, as in the style control of Chatbot Arena (Li et
+    al. (2024), Does style matter?, lmsys.org/blog/2024-08-28-style-control) but for the mean, which would depend on
+    which answer is called the first. Errors are clustered as the outcomes are.
 
     Args:
         ballots: those that the `outcomes` are of.
@@ -83,6 +83,7 @@ def _differences(texts: dict[str, dict[str, str]], outcomes: Sequence[Outcome], 
     ]
     one, other = numpy.array(pairs, dtype=float).T
     differences = (one - other) / numpy.maximum(one + other, 1)
-    if not (deviation := float(differences.std())):
+    usual = float(numpy.sqrt((differences**2).mean()))
+    if not usual:
         raise NoFiniteFitError(f"the answers never differ in {name}, so that nothing tells what it does")
-    return differences / deviation
+    return differences / usual

@@ -15,7 +15,17 @@ from typing import Any
 from harness.errors import HarnessError
 from harness.nouns import FINISHES, Ballot, Side, Verdict
 from harness.votes import migration
-from harness.votes.schema import MAX_SIDES, MIN_SIDES, ballots, insert_ballot, now, sides, sqlalchemy, storable
+from harness.votes.schema import (
+    MAX_SIDES,
+    MIN_SIDES,
+    ballots,
+    insert_ballot,
+    now,
+    sides,
+    sqlalchemy,
+    storable,
+    versions,
+)
 
 INTEGERS = range(-(2**63), 2**63)  # that a database keeps
 BUSY_TIMEOUT_MS = 10_000  # how long one writer waits for another
@@ -193,7 +203,7 @@ class Ballots:
 
 
 def require_usable(database: str) -> None:
-    """Raise HarnessError if ballots could not be kept in a database. Creates no file, and migrates nothing."""
+    """Raise HarnessError if ballots could not be kept in a database. Creates no file, and changes nothing."""
     engine = _engine(database)
     is_file = engine.dialect.name == "sqlite" and not engine.url.database.startswith("file:")  # a URI of SQLite
     if is_file and not (path := Path(engine.url.database)).exists():
@@ -204,6 +214,7 @@ def require_usable(database: str) -> None:
         return
     with _transaction(engine) as connection:
         migration.bring_up_to_date(connection)
+        connection.execute(versions.update().values(version=versions.c.version))  # a read-only one refuses it
         connection.rollback()
     engine.dispose()
 

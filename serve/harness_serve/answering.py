@@ -1,12 +1,15 @@
 """One variant's answer: streamed from the endpoint, or shown again, and recorded on its ballot.
 
-Imports nothing of Gradio. Ballots are kept in threads, since each operation waits for the disk.
+Imports nothing of Gradio. Ballots are kept in threads, since each operation waits for the disk; tokens are received in
+a thread, too, where nothing keeps them waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import json
+import threading
 import time
 import traceback
 from collections.abc import Callable, Mapping, Sequence
@@ -137,7 +140,8 @@ async def answered(
     """
     answer = turn.answers[position]
     if stored is None:
-        finish = await _stream(shared.client, side, turn.sampling, answer)
+        streamed = asyncio.run_coroutine_threadsafe(_stream(shared.client, side, turn.sampling, answer), _receiving())
+        finish = await asyncio.wrap_future(streamed)
     else:
         answer.text, answer.tokens, finish = stored.answer, stored.tokens or 0, stored.finish or "stop"
         answer.first_token_s, answer.total_s = stored.first_token_s, stored.seconds or 0.0
@@ -180,6 +184,17 @@ def fail(turn: Turn, what: str, error: Exception) -> None:
     turn.problem = what
     reason = str(error) if isinstance(error, HarnessError) else "".join(traceback.format_exception(error))
     click.echo(f"a {what} was not kept: {reason}", err=True)
+
+
+@functools.cache
+def _receiving() -> asyncio.AbstractEventLoop:
+    """Return the event loop, in a thread of its own, on which answers are received and timed.
+
+    On the page's loop tokens would wait for the drawings of everybody else, and variants look as slow as the page.
+    """
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="answers", daemon=True).start()
+    return loop
 
 
 async def _stream(client: Client, side: Side, sampling: Sampling, answer: Answer) -> str:

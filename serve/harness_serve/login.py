@@ -29,7 +29,7 @@ PERSON = b"x-harness-person"  # the header with the person's name, quoted, for w
 
 # What the page in a browser asks for: paths, and folders that are only read.
 READ = ("/", "/favicon.ico", "/theme.css", "/votes.jsonl", "/gradio_api/app_id", "/gradio_api/queue/data")
-READ_BELOW = ("/assets/", "/static/", "/gradio_api/heartbeat/")
+READ_BELOW = ("/assets/", "/static/")
 SENT = ("/gradio_api/queue/join", "/gradio_api/cancel")
 
 COMMON = (

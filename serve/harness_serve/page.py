@@ -43,14 +43,20 @@ EXAMPLES = (
     "Write a haiku about autumn rain.",
     "Give me three names for a bakery.",
 )
+MOST_TABS = 1_000  # whose sessions are kept; then the one that was used longest ago is forgotten
 FONT = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 MONO = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
 
 def quieten() -> None:
-    """Keep Gradio from reporting its use and from looking for newer versions. Takes effect before it is imported."""
+    """Keep Gradio from reporting its use, from looking for newer versions, and from adding up figures of every click.
+
+    Takes effect before it is imported.
+    """
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"
     os.environ["DO_NOT_TRACK"] = "1"
+    os.environ["GRADIO_ANALYTICS_MAX_EVENTS"] = "1"  # by itself a table of the last 10,000, made anew
+    os.environ["GRADIO_ANALYTICS_CACHE_FREQUENCY"] = str(10**9)  # at every click
 
 
 @contextmanager
@@ -106,7 +112,8 @@ def page_app(page: Any, ballots: Ballots) -> Any:
 
     votes.__annotations__["request"] = fastapi.Request  # by which FastAPI knows what to pass
     app.get("/votes.jsonl", response_model=None)(votes)
-    return gr.mount_gradio_app(
+    page.state_session_capacity = MOST_TABS
+    mounted = gr.mount_gradio_app(
         app,
         page,
         path="/",
@@ -121,6 +128,9 @@ def page_app(page: Any, ballots: Ballots) -> Any:
         run_history=False,
         enable_monitoring=False,
     )
+    # Gradio would hold a connection of every open tab. A browser has six for a host: with seven tabs nothing loads.
+    page.config["connect_heartbeat"] = False
+    return mounted
 
 
 def build_page(

@@ -18,10 +18,10 @@ from harness.nouns import Ballot, Side, Verdict
 from harness.votes.store import ClosedBallotError
 from harness_serve.answering import Answer, Sampling, Shared, Turn, answered, fail, kept, open_ballot, settle
 
-REDRAW_S = 0.06  # how often a page that streams is drawn again
-UNHURRIED = 4  # turns at once, and
+REDRAW_S = 0.06  # how often a page that streams is drawn again, and
+REDRAW_OF_EACH_S = 0.04  # times the turns that stream: Gradio needs a good third of it on the one event loop of all
 UNHURRIED_CHARACTERS = 8_000  # of an answer, above which it is drawn less often
-BLIND_STEPS = 30  # in which two blind answers are written out, side by side
+BLIND_S = 1.8  # in which two blind answers are written out, side by side
 PairWeights = Mapping[frozenset[str], float]
 
 
@@ -159,11 +159,12 @@ class Session:
         try:
             while not all(task.done() for task in asked):
                 yield
-                await asyncio.wait(asked, timeout=_pause_s(shared, turn))
-            for step in range(BLIND_STEPS if turn.share < 1 and turn.is_ready else 0):
-                turn.share = (step + 1) / BLIND_STEPS
+                await asyncio.wait(asked, timeout=pause_s(shared, turn))
+            ready = time.monotonic()
+            while turn.share < 1 and turn.is_ready:
+                await asyncio.sleep(pause_s(shared, turn))
+                turn.share = min(1.0, (time.monotonic() - ready) / BLIND_S)
                 yield
-                await asyncio.sleep(_pause_s(shared, turn))
         finally:
             shared.streaming.discard(id(turn))
             turn.share = 1.0
@@ -228,7 +229,8 @@ class Session:
             await kept(turn, "verdict" if turn.verdict else "comparison", lambda: close(number))
 
 
-def _pause_s(shared: Shared, turn: Turn) -> float:
+def pause_s(shared: Shared, turn: Turn) -> float:
     """Return the time until the next drawing: longer with many turns at once, and with long answers."""
     longest = max(len(answer.text) for answer in turn.answers)
-    return REDRAW_S * max(1.0, len(shared.streaming) / UNHURRIED, longest / UNHURRIED_CHARACTERS)
+    hurry = REDRAW_S * max(1.0, longest / UNHURRIED_CHARACTERS)
+    return max(hurry, REDRAW_OF_EACH_S * len(shared.streaming))

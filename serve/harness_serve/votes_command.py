@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from harness.contract import Dataset
     from harness.measure.leaderboard import Leaderboard
     from harness.nouns import DataItem, Preference, Side
+    from harness.plugins import Plugins
+    from harness.run import Run
     from harness.votes.store import Ballots
 
 DATABASE = click.option(
@@ -126,7 +128,7 @@ def leaderboard(
         context.console.print(table)
     for name, effect in board.effects.items():
         error = "" if effect.stderr is None else f" (standard error {effect.stderr:.2f})"
-        where = "log odds for an answer that differs in it by its standard deviation"
+        where = "log odds for an answer that differs in it as much as answers usually do"
         context.console.print(f"[dim]{name}: {effect.value:+.2f}{error} {where}[/dim]", soft_wrap=True)
     left_out = "".join(f", {count} left out where {reason}" for reason, count in board.left_out.items())
     context.console.print(f"[dim]{board.votes} blind votes of {board.people} people{left_out}[/dim]")
@@ -165,34 +167,31 @@ def export(context: Context, out: Path, votes: str, both_bad: bool, form: str) -
     for reason, count in left_out.items():
         click.echo(f"left out: {count}, {reason}")
     if lengths:
-        longer = sum(chosen > rejected for chosen, rejected in lengths)
-        means = [sum(side) / len(lengths) for side in zip(*lengths, strict=True)]
-        click.echo(
-            f"length: the better answer is the longer one in {longer} of {len(lengths)} "
-            f"({means[0]:.0f} characters on average, the other {means[1]:.0f})"
-        )
+        click.echo(_length_bias(lengths))
 
 
 @votes.command(name="tune")
 @click.argument("recipe", type=click.Path(path_type=Path))
 @DATABASE
 @click.option("--run", "name", required=True, metavar="NAME", help="Name of the new run.")
-@click.option("--no-serve", is_flag=True, help="Stop after the comparison.")
+@click.option("--set", "sets", multiple=True, metavar="KEY=VALUE", help="Override a key of the recipe.")
+@click.option("--overwrite", is_flag=True, help="Remove a run of that name first.")
+@click.option("--no-serve", is_flag=True, help="Stop after the comparison, and print the command that serves both.")
 @click.option("--port", default=8000, show_default=True, help="Port of the endpoint.")
 @click.option("--ui-port", default=7860, show_default=True, help="Port of the page.")
 @click.pass_context
 def tune_command(
-    ctx: click.Context, recipe: Path, votes: str, name: str, no_serve: bool, port: int, ui_port: int
-) -> None:
+    ctx: click.Context, recipe: Path, votes: str, name: str, sets: tuple[str, ...], overwrite: bool, no_serve: bool,
+    port: int, ui_port: int,
+) -> None:  # fmt: skip
     """Tune on the votes, compare the new variant with its parent, and serve both for the next round.
 
     RECIPE reads `dataset: votes`, as recipes/from-votes.yaml does; its votes are those of --votes. The parent is the
     run that the recipe goes on from (`method: from_run`), or else the base model. Each step is the command that is
     printed above it.
     """
-    from harness.cli.steps import run_step
+    from harness.cli.steps import run_step, shown
     from harness.run import Run
-    from harness.run.facts import recipe_of
 
     context: Context = ctx.obj
     ballots = _opened(votes)
@@ -200,17 +199,26 @@ def tune_command(
         raise HarnessError(
             f"--votes {votes}: `dataset: votes` reads SQLite files; `harness votes export` writes a file"
         )
-    judged = sum(ballot.verdict is not None and ballot.state != "void" for ballot in ballots)
-    context.console.print(f"{votes}: {judged} votes")
-    source = f"data.train=[{{dataset: votes, path: {Path(votes).resolve()}}}]"
-    run_step(ctx, "tune", str(recipe), "--run", name, "--overwrite", "--set", source)
-    method = recipe_of(Run(context.runs_folder / name))["tune"]["method"]
-    began_at = method.get("path") if isinstance(method, dict) else None
-    parent = Path(began_at).name if began_at else f"{name}@base"
-    run_step(ctx, "evaluate", parent, name, "--backend", "local")
+    overrides = [f"--set={one}" for one in (*_sets_of_votes(recipe, votes, context.plugins), *sets)]
+    lengths: list[tuple[int, int]] = []
+    left_out: Counter[str] = Counter()
+    pairs = sum(1 for _ in _preferences(ballots, context.plugins.datasets["votes"], {}, left_out, lengths))
+    click.echo(f"{votes}: {pairs} pairs" + "".join(f"; {count} left out, {why}" for why, count in left_out.items()))
+    if not lengths:
+        raise HarnessError(
+            f"{votes} has no vote to tune on: people vote on the page of `harness serve --votes {votes}`"
+        )
+    click.echo(_length_bias(lengths))
+    run_step(ctx, "tune", str(recipe), "--run", name, *["--overwrite"] * overwrite, *overrides)
+    run = Run.open(context.runs_folder / name, context.plugins)
+    parent = _parent_of(run, context.plugins)
+    run_step(ctx, "evaluate", parent, name, "--recipe", str(run.folder / "recipe.yaml"), "--backend", "local")
     run_step(ctx, "compare", parent, name)
-    if not no_serve:
-        run_step(ctx, "serve", parent, name, "--votes", votes, "--port", str(port), "--ui-port", str(ui_port))
+    serve = ("serve", parent, name, "--votes", votes, "--port", str(port), "--ui-port", str(ui_port))
+    if no_serve:
+        click.echo(f"\nfor the next round: {shown(*serve)}")
+    else:
+        run_step(ctx, *serve)
 
 
 @votes.command()
@@ -232,6 +240,41 @@ def _opened(database: str) -> Ballots:
     if not is_there(database):
         raise HarnessError(f"{database}: no such votes database; `harness serve --votes {database}` keeps one")
     return Ballots(database)
+
+
+def _length_bias(lengths: Sequence[tuple[int, int]]) -> str:
+    """Return a line on the characters of better and worse answers: what is tuned on learns to write as long."""
+    longer = sum(chosen > rejected for chosen, rejected in lengths)
+    means = [sum(side) / len(lengths) for side in zip(*lengths, strict=True)]
+    return (
+        f"length: the better answer is the longer one in {longer} of {len(lengths)} "
+        f"({means[0]:.0f} characters on average, the other {means[1]:.0f})"
+    )
+
+
+def _sets_of_votes(recipe: Path, votes: str, plugins: Plugins) -> list[str]:
+    """Return overrides by which each `dataset: votes` of a recipe reads this database. Raises HarnessError for none."""
+    from harness.recipe.document import plain, read_document
+
+    data = plain(read_document(recipe).tree).get("data")
+    train = data.get("train") if isinstance(data, dict) else None
+    sources = train if isinstance(train, list) else []
+    known = plugins.datasets
+    names = [str(one.get("dataset")) if isinstance(one, dict) else "" for one in sources]
+    at = [place for place, one in enumerate(names) if one in known and known[one] is known["votes"]]
+    if not at:
+        raise HarnessError(f"{recipe}: data.train has no `dataset: votes`, as {{dataset: votes, path: {votes}}}")
+    return [f"data.train.{place}.path={Path(votes).resolve()}" for place in at]
+
+
+def _parent_of(run: Run, plugins: Plugins) -> str:
+    """Return the variant that a run began as: the run whose adapter it goes on from, or its base model."""
+    method = run.recipe.tune.method
+    starts_from = plugins.methods[method.name].starts_from
+    if starts_from is None:
+        return f"{run.name}@base"
+    parent = starts_from(method).resolve().parent
+    return parent.name if parent.parent == run.folder.resolve().parent else str(parent)
 
 
 def _preferences(

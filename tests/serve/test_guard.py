@@ -382,8 +382,8 @@ def test_of_gradios_routes_only_those_the_page_needs_answer(gradio_app) -> None:
     assert len(everything) > 80
     assert {(method, path) for method, path in everything if login._is_needed(method, path)} == {
         ("GET", "/"), ("HEAD", "/"), ("GET", "/favicon.ico"), ("GET", "/theme.css"), ("GET", "/assets/{path:path}"),
-        ("GET", "/static/{path:path}"), ("GET", "/gradio_api/app_id"), ("GET", "/gradio_api/heartbeat/{session_hash}"),
-        ("GET", "/gradio_api/queue/data"), ("POST", "/gradio_api/queue/join"), ("POST", "/gradio_api/cancel"),
+        ("GET", "/static/{path:path}"), ("GET", "/gradio_api/app_id"), ("GET", "/gradio_api/queue/data"),
+        ("POST", "/gradio_api/queue/join"), ("POST", "/gradio_api/cancel"),
     }  # fmt: skip
 
 

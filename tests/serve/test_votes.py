@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import shutil
+import threading
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
 import pytest
@@ -14,18 +16,19 @@ from scipy import stats
 pytest.importorskip("sqlalchemy")
 pytest.importorskip("openai")
 
-from harness_serve.answering import Sampling, Shared
+from harness_serve import markup
+from harness_serve.answering import Answer, Sampling, Shared, Turn
 from harness_serve.handlers import Handlers
-from harness_serve.lot import Lot
+from harness_serve.lot import EVERY, Lot
 from harness_serve.prompt_sets import Prompt, PromptSet
 from harness_serve.rendering import column_html, confirmation_html
 from harness_serve.revealing import revealing_words
-from harness_serve.session import Session
+from harness_serve.session import Session, pause_s
 
 from harness import HarnessError
 from harness.client.asking import Client
 from harness.measure.leaderboard import usable
-from harness.nouns import Ballot, Verdict
+from harness.nouns import Ballot, Side, Verdict
 from harness.testing import FakeEndpoint, Reply, Request
 from harness.votes.store import Ballots
 
@@ -125,6 +128,32 @@ def test_each_conversation_draws_a_seed_of_its_own() -> None:
     assert len(seeds) == 20 and all(0 <= seed < 2**63 for seed in seeds)
 
 
+def test_informative_pairs_follow_the_votes(ballots: Ballots) -> None:
+    """The pair with the most votes is drawn least; chances are computed again after some more votes."""
+    models, lot = NAMES[:3], Lot(ballots, NAMES[:3], by_information=True)
+    assert Lot(ballots, models).weights() is None
+
+    def vote(count: int, *names: str) -> None:
+        for number in range(count):
+            sides = [Side(name, None, [], f"by {name}", "stop") for name in names]
+            ballots.vote(ballots.open(sides, seed=0, sampling={}, blind=True), Verdict("best", number % 2), reveal=True)
+
+    assert lot.weights() == pytest.approx({frozenset(pair): 1 / 3 for pair in itertools.combinations(models, 2)})
+    vote(EVERY, "base", "alpha")
+    weights = lot.weights()
+    assert weights is not None and min(weights, key=lambda pair: weights[pair]) == {"base", "alpha"}
+    vote(EVERY - 1, "alpha", "beta")
+    assert lot.weights() is weights
+    vote(1, "alpha", "beta")
+    assert lot.weights() != weights
+    session, drawn = Session(), Counter[frozenset[str]]()
+    for _ in range(600):
+        session.begin_anew(models, blind=True, weights=weights)
+        drawn[frozenset(session.variants)] += 1
+    expected = [600 * chance for chance in weights.values()]
+    assert stats.chisquare([drawn[pair] for pair in weights], expected).pvalue > 1e-4
+
+
 def test_a_verdict_may_be_changed_until_the_names_are_shown(shared: Shared, ballots: Ballots) -> None:
     session = Session()
     session.begin_anew(NAMES, blind=True)
@@ -172,7 +201,7 @@ def test_a_set_is_worked_through_with_repeats(
     shared: Shared, ballots: Ballots, fake_endpoint: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each prompt once, and earlier answers again, which ask nobody and count for the agreement only."""
-    monkeypatch.setattr("harness_serve.session.REDRAW_S", 0.0)
+    monkeypatch.setattr("harness_serve.session.BLIND_S", 0.01)
     prompts = PromptSet(tuple(Prompt(f"p{n}", f"Question {n}?", "law") for n in range(4)), repeats=1.0)
     session, handlers = Session(person="ada"), Handlers(shared, NAMES, Lot(ballots, NAMES), prompts)
 
@@ -242,6 +271,74 @@ def test_a_failed_answer_makes_the_ballot_void(shared: Shared, ballots: Ballots,
     assert ballot.state == "void" and not session.turns[-1].is_open
     assert {side.variant: side.finish for side in ballot.sides} == {"base": "stop", "alpha": None}
     assert {answer.error for answer in session.turns[-1].answers} == {"", "out of memory"}
+
+
+def test_answers_are_timed_where_they_arrive(
+    ballots: Ballots, fake_endpoint: FakeEndpoint, wait_until: Callable[[Callable[[], object]], None]
+) -> None:
+    """Nothing of the page, not even its event loop that is held, makes a variant look slow."""
+    session, shared = begun("base", "alpha"), Shared(client_of(fake_endpoint), ballots)
+
+    async def held() -> None:
+        news = session.ask(shared, "Who?", "", Sampling())
+        await anext(news)
+        requests = await asyncio.to_thread(fake_endpoint.next, 2, timeout_s=60)
+        for request in requests:
+            request.say("The heron.")
+            request.end()
+        answers = session.turns[-1].answers
+        wait_until(lambda: all(answer.tokens for answer in answers))  # on the page's loop: nothing else runs on it
+        assert all(answer.first_token_s is not None and answer.text == "The heron." for answer in answers)
+        arrived = [(answer.first_token_s, answer.total_s) for answer in answers]
+        await drained(news)
+        assert [(answer.first_token_s, answer.total_s) for answer in answers] == arrived
+
+    asyncio.run(held())
+
+
+def test_the_more_answers_stream_the_less_often_each_is_drawn(shared: Shared) -> None:
+    """All pages together are drawn no more often with fifty people than with five; a long answer less often, too."""
+    turn, long = (Turn("Who?", "", Sampling(), [Answer(), Answer("word " * times)]) for times in (1, 8_000))
+
+    def drawings_a_second(people: int) -> float:
+        shared.streaming.clear()
+        shared.streaming.update(range(people))
+        return people / pause_s(shared, turn)
+
+    assert drawings_a_second(5) == pytest.approx(drawings_a_second(50))
+    assert drawings_a_second(1) < drawings_a_second(5)
+    shared.streaming.clear()
+    assert pause_s(shared, long) == pytest.approx(5 * pause_s(shared, turn))
+
+
+@pytest.mark.parametrize(
+    "answer", ["word " * 20_000, "| a | b |\n|---|---|\n" + "| 1 | 2 |\n" * 5_000, "*" * 40_000, "[" * 100_000],
+    ids=["long", "table", "stars", "brackets"],
+)  # fmt: skip
+def test_long_answers_are_drawn_off_the_loop_and_not_read(
+    shared: Shared, ballots: Ballots, fake_endpoint: FakeEndpoint, monkeypatch: pytest.MonkeyPatch, answer: str
+) -> None:
+    """Markdown is read in other threads than the page's loop, up to a length; what is longer is shown as it is."""
+    read: list[tuple[int, bool]] = []
+    renderer = markup._renderer()
+
+    class Watched:
+        def render(self, text: str) -> str:
+            read.append((len(text), threading.current_thread() is threading.main_thread()))
+            return str(renderer.render(text))
+
+    monkeypatch.setattr(markup, "_renderer", Watched)
+    short = "short *answer* of "
+    fake_endpoint.answer = lambda request: answer if request.body["model"] == "base" else short + answer[:9_000]
+    session, handlers = begun("base", "alpha"), Handlers(shared, NAMES, Lot(ballots, NAMES))
+
+    async def asked() -> str:
+        drawings = [drawn async for drawn in handlers.ask(session, "Compare", "Who?", "", *SETTINGS)]
+        return "".join(str(getattr(part, "value", "")) for part in drawings[-1])
+
+    shown = asyncio.run(asked())
+    assert "short <em>answer</em>" in shown and '<div class="plain">' in shown
+    assert read and all(length <= markup.LONGEST and not on_loop for length, on_loop in read)
 
 
 def test_a_stopped_answer_makes_the_ballot_void(ballots: Ballots, fake_endpoint: FakeEndpoint) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,8 @@ import pytest
 from harness.nouns import Side, Verdict
 from harness.testing import run
 from harness.votes.store import Ballots
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -61,6 +64,17 @@ def test_votes_are_ranked(database: Path, tmp_path: Path) -> None:
     assert board["fragility"]["dropped"] >= 1 and sum(count for *_, count in board["wins"]) == 41
 
 
+def test_votes_are_ranked_at_equal_looks(database: Path) -> None:
+    done = run("votes leaderboard --control length", "--votes", database)
+    assert done.code == 0 and "length: " in done.out and "as much as answers usually do" in done.out
+    board = json.loads(run("votes leaderboard --json --control length", "--votes", database).out)
+    assert len(board["places"]) == 3 and board["effects"]["length"]["stderr"] > 0
+    alike = run("votes leaderboard --control length,format", "--votes", database)
+    assert alike.code == 0 and "no order yet: the answers never differ in format" in " ".join(alike.out.split())
+    unknown = run("votes leaderboard --control colour", "--votes", database)
+    assert unknown.code != 0 and "--control colour: expected length or format" in unknown.err
+
+
 def test_votes_become_preferences(database: Path, tmp_path: Path) -> None:
     out = tmp_path / "preferences.jsonl"
     done = run("votes export", out, "--votes", database)
@@ -92,3 +106,41 @@ def test_no_votes_are_no_error(tmp_path: Path) -> None:
     assert "no ballots" in run("votes list", "--votes", path).out
     done = run("votes leaderboard", "--votes", path)
     assert done.code == 0 and "0 blind votes" in done.out
+
+
+@pytest.mark.slow
+def test_votes_tune_the_next_variant(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The recipe of the repository but for three steps and four pairs, on a parent of 18 rows."""
+    recipes = tmp_path / "recipes"
+    recipes.mkdir()
+    (recipes / "seedling").symlink_to(ROOT / "recipes/seedling")
+    text = (ROOT / "recipes/from-votes.yaml").read_text()
+    short = text.replace("epochs: 3", "steps: 3").replace("limit: 200", "limit: 4")
+    assert short.count("steps: 3") == short.count("limit: 4") == 1
+    (recipes / "from-votes.yaml").write_text(short)
+    monkeypatch.chdir(tmp_path)
+    tuned = run(
+        "tune recipes/seedling/demo.yaml --run demo --set tune.epochs=1 "
+        "--set data.train.0.limit=9 --set data.train.1.limit=9 --set data.validation.0.limit=4"
+    )
+    assert tuned.code == 0, tuned.err
+    ballots = Ballots("votes.db")
+    for number in range(12):
+        asked = [{"role": "user", "content": f"Who keeps key {number}?"}]
+        sides = [Side("demo", None, asked, f"The hare keeps it {number}."), Side("demo@base", None, asked, "The owl.")]
+        id = ballots.open([replace(side, finish="stop") for side in sides], seed=0, sampling={}, blind=True)
+        ballots.vote(id, Verdict("best", 0) if number else Verdict("tie"), reveal=True)
+    done = run("votes tune recipes/from-votes.yaml --run voted --no-serve")
+    assert done.code == 0, done.err
+    assert "votes.db: 11 pairs; 1 left out, a tie" in done.out and "the longer one in 11 of 11" in done.out
+    for command in ("tune recipes/from-votes.yaml --run voted", "evaluate demo voted", "compare demo voted"):
+        assert f"$ harness {command}" in done.out
+    assert "for the next round: harness serve demo voted --votes votes.db --port 8000" in done.out
+    assert (tmp_path / "runs/voted/adapter/adapter_config.json").is_file()
+    again = run("votes tune recipes/from-votes.yaml --run voted --no-serve")
+    assert again.code != 0 and "runs/voted holds a run already" in again.err
+
+
+def test_a_recipe_that_reads_no_votes_is_not_tuned_on_them(database: Path) -> None:
+    done = run("votes tune --run voted", ROOT / "recipes/seedling/dpo.yaml", "--votes", database)
+    assert done.code != 0 and "data.train has no `dataset: votes`" in done.err
