@@ -80,7 +80,7 @@ def test_ask_judge_and_find_the_vote(  # type: ignore[no-untyped-def]
     _ask(page, "Who keeps the key?")
     page.locator(VERDICTS).first.wait_for(timeout=60_000)
     answers = [page.locator(".chat .answer").nth(column).inner_text() for column in range(2)]
-    assert page.locator(".chat .stats").first.inner_text().split()[1].startswith("token")
+    assert page.locator(".chat .stats > span").first.inner_text().split()[1].startswith("token")
     names = [page.locator(".chat").nth(column).get_attribute("data-variant") for column in range(2)]
     assert sorted(names) == ["alpha", "base"]
     page.get_by_role("button", name="Right is better").click()
