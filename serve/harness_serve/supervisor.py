@@ -195,10 +195,14 @@ class Supervisor:
         """Return the variant under a new name, with a copy of its files: what is served cannot change or go away."""
         assert variant.adapter is not None
         copy = self._folder / f"adapter-{len(self._used)}-{variant.name.replace('/', '-')}"
+        chat = first.chat_folder
         try:
             shutil.copytree(variant.adapter, copy, dirs_exist_ok=True)
+            if variant.chat_folder is not None:
+                chat = copy.with_name(f"{copy.name}-chat")
+                shutil.copytree(variant.chat_folder, chat, dirs_exist_ok=True)
         except OSError as error:
-            raise harness.HarnessError(f"{variant.name}: its adapter cannot be read: {error}") from None
+            raise harness.HarnessError(f"{variant.name}: its files cannot be read: {error}") from None
         name = unused = f"{variant.name}-{sha256_of_files(copy, 'adapter_*')[:HASH_DIGITS]}"
         if any(name == other.name for other in self.variants):
             raise harness.HarnessError(f"{variant.name} is served already, as {name}")
@@ -207,7 +211,7 @@ class Supervisor:
             number += 1
             unused = f"{name}-{number}"
         self._used.add(unused)
-        return replace(variant, name=unused, adapter=copy, chat_folder=variant.chat_folder or first.chat_folder)
+        return replace(variant, name=unused, adapter=copy, chat_folder=chat)
 
     def _checked(self, staged: Variant, control: Control, report: Report) -> Checked:
         """Check a loaded adapter as a start does. Raises HarnessError."""
