@@ -19,7 +19,8 @@ import harness
 from harness.checks.serving import Checked, checked, started
 from harness.hashing import sha256_of_files
 from harness.model.templates import with_chat_folders
-from harness.variants import require_words, resolve_variant
+from harness.run import Run
+from harness.variants import require_words, resolve_variant, tuned_of
 
 if TYPE_CHECKING:
     from harness.contract import Endpoint, Engine
@@ -192,18 +193,14 @@ class Supervisor:
             }
 
     def _staged(self, variant: Variant, first: Variant) -> Variant:
-        """Return the variant under a new name, with a copy of its files: what is served cannot change or go away."""
-        assert variant.adapter is not None
-        copy = self._folder / f"adapter-{len(self._used)}-{variant.name.replace('/', '-')}"
-        chat = first.chat_folder
+        """Return the variant under a new name, from a copy of its files: what is served cannot change or go away."""
+        copy = self._folder / f"added-{len(self._used)}"
         try:
-            shutil.copytree(variant.adapter, copy, dirs_exist_ok=True)
-            if variant.chat_folder is not None:
-                chat = copy.with_name(f"{copy.name}-chat")
-                shutil.copytree(variant.chat_folder, chat, dirs_exist_ok=True)
+            held = self._copied(variant, copy)
         except OSError as error:
             raise harness.HarnessError(f"{variant.name}: its files cannot be read: {error}") from None
-        name = unused = f"{variant.name}-{sha256_of_files(copy, 'adapter_*')[:HASH_DIGITS]}"
+        assert held.adapter is not None
+        name = unused = f"{variant.name}-{sha256_of_files(held.adapter, 'adapter_*')[:HASH_DIGITS]}"
         if any(name == other.name for other in self.variants):
             raise harness.HarnessError(f"{variant.name} is served already, as {name}")
         number = 1
@@ -211,7 +208,23 @@ class Supervisor:
             number += 1
             unused = f"{name}-{number}"
         self._used.add(unused)
-        return replace(variant, name=unused, adapter=copy, chat_folder=chat)
+        return replace(held, name=unused, chat_folder=held.chat_folder or first.chat_folder)
+
+    def _copied(self, variant: Variant, folder: Path) -> Variant:
+        """Return the variant from a copy of its adapter, and of what a run has beside it for engine and checks.
+
+        Raises OSError.
+        """
+        assert variant.adapter is not None
+        if (run := variant.run) is None:
+            return replace(variant, adapter=shutil.copytree(variant.adapter, folder, dirs_exist_ok=True))
+        copy = folder / run.name
+        for part in (run.adapter_folder, run.chat_folder):
+            shutil.copytree(part, copy / part.name, dirs_exist_ok=True)
+        for name in ("manifest.json", "recipe.yaml", "probes.json"):
+            if (run.folder / name).is_file():
+                shutil.copy2(run.folder / name, copy)
+        return tuned_of(Run.open(copy, self.plugins))
 
     def _checked(self, staged: Variant, control: Control, report: Report) -> Checked:
         """Check a loaded adapter as a start does. Raises HarnessError."""
