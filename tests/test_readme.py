@@ -9,13 +9,14 @@ import os
 import re
 import shlex
 import signal
-import socket
 import subprocess
 import sys
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
+
+from harness.client.ports import free_port
 
 ROOT = Path(__file__).resolve().parents[1]
 PORT, PAGE_PORT = 8000, 7860
@@ -105,10 +106,3 @@ def test_the_commands_do_what_the_section_says(tmp_path: Path, monkeypatch: pyte
         process.wait()
     (answer,) = re.findall(r"^json (.*)$", answers.getvalue(), re.MULTILINE)
     assert re.fullmatch(r'\{"name": "[^"]*", .*\}', answer), answers.getvalue()
-
-
-def free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

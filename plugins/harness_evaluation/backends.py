@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import os
-import socket
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from harness.client.ports import free_port
 from harness.contract.backends import Capability, Identity, Request, Scorer
 from harness.errors import HarnessError, known_names, listed
 
@@ -115,17 +115,11 @@ def _engine(variants: tuple[Variant, ...], plugins: Plugins) -> tuple[Engine, An
 
     engine, chosen = engine_of(plugins, variants)
     own = engine.measuring() if engine.measuring is not None else {}
-    chosen = {**own, **chosen, "host": "127.0.0.1", "port": _free_port(), "api_key": None, "allow_hosts": ()}
+    chosen = {**own, **chosen, "host": "127.0.0.1", "port": free_port(), "api_key": None, "allow_hosts": ()}
     options = validated(engine, chosen)
     if engine.unable is None:
         return engine, options, f"the engine {engine.name!r} does not say if it can run here"
     return engine, options, engine.unable(variants, options)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 @contextlib.contextmanager

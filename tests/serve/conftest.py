@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -19,6 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 from harness_serve.keys import KeyFile
 
+from harness.client import ports
 from harness.testing import FakeEndpoint, run
 
 CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
@@ -115,7 +115,7 @@ def endpoint(runs_folder: Path, key_file: KeyFile):  # type: ignore[no-untyped-d
 
     variants = resolve_variants(("alpha", "beta", "unapplied", "swapped"), runs_folder, Plugins())
     keys = {"api_key": "open sesame", "keys": key_file.path}
-    with start(variants, VllmOptions(port=_free_port(), max_model_len=512, **keys)) as endpoint:
+    with start(variants, VllmOptions(port=ports.free_port(), max_model_len=512, **keys)) as endpoint:
         yield endpoint
 
 
@@ -153,7 +153,7 @@ def real_endpoint(real_runs: Path):  # type: ignore[no-untyped-def]
     from harness.variants import resolve_variants
 
     variants = resolve_variants(("attention", "whole"), real_runs, Plugins())
-    with start(variants, VllmOptions(port=_free_port(), max_model_len=1024)) as endpoint:
+    with start(variants, VllmOptions(port=ports.free_port(), max_model_len=1024)) as endpoint:
         yield endpoint
 
 
@@ -192,7 +192,7 @@ def _serving(
     wait_until: Callable[..., None], runs: Path, folder: Path, *arguments: str, **environment: str
 ) -> Iterator[Serving]:
     """Run `harness serve ARGUMENTS`, from the moment it says that it is ready; killed at the end if it still runs."""
-    port, page_port = _free_port(), _free_port()
+    port, page_port = ports.free_port(), ports.free_port()
     output = folder / "serve.log"
     with output.open("w") as log:
         process = subprocess.Popen(
@@ -214,14 +214,7 @@ def _serving(
 
 @pytest.fixture(scope="session")
 def free_port():  # type: ignore[no-untyped-def]
-    return _free_port
-
-
-def _free_port() -> int:
-    """A port that nobody listens on now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return ports.free_port
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ import random
 import re
 import shlex
 import signal
-import socket
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +15,8 @@ from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
+
+from harness.client.ports import free_port
 
 torch = pytest.importorskip("torch")
 
@@ -171,13 +172,6 @@ def test_all_begin_again_in_smaller_batches_where_weights_are_shared_out(
     assert "process 1 of 2: step 1: out of memory with batches of 551 positions" in err
     assert "at most 275 positions at once" in out
     assert_same_curve(tmp_path / "runs", "alone", "shared")
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port: int = free.getsockname()[1]
-        return port
 
 
 def children(pid: int) -> list[int]:

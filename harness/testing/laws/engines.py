@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from harness.checks.parity import require_parity
+from harness.client.ports import free_port
 from harness.contract.engines import Endpoint
 from harness.contract.kinds import Kind
 from harness.errors import HarnessError, known_names
@@ -26,7 +27,7 @@ TIMEOUT_S = 60.0
 def answers_and_stops(kit: Kit, kind: Kind, entry: Entry[Any]) -> None:
     """Require models by the variants' names, an answer to a chat, training's prompts where it tells, and an end."""
     engine, variants = entry.item, (_variant(kit),)
-    options = kit.options(kind, entry).model_copy(update={"host": "127.0.0.1", "port": _free_port()})
+    options = kit.options(kind, entry).model_copy(update={"host": "127.0.0.1", "port": free_port()})
     if engine.unable is not None and (reason := engine.unable(variants, options)):
         raise NotTried(f"it cannot serve here: {reason}")
     if engine.refuses is not None and (reason := engine.refuses(variants[0])):
@@ -80,10 +81,3 @@ def _variant(kit: Kit) -> Variant:
     folder.mkdir(exist_ok=True)
     run = folder / "runs" / "demo"
     return tuned_of(Run.open(run if run.is_dir() else tiny_run(folder, plugins=kit.plugins), kit.plugins))
-
-
-def _free_port() -> int:
-    with closing(socket.socket()) as server:
-        server.bind(("127.0.0.1", 0))
-        port: int = server.getsockname()[1]
-        return port
