@@ -10,14 +10,11 @@ the difference of the medians of time to first token, with 95 % intervals over t
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
-import json
 import math
 import os
 import platform
-import socket
 import statistics
 import subprocess
 import sys
@@ -29,25 +26,20 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import torch
+from _serving import adapters, arguments, keep
 from harness_serve.arguments import environment, vllm_arguments, wheel
 from harness_serve.engine import VllmOptions, start
 from harness_serve.keys import KeyFile
 from harness_serve.plan import plan_engine
 from harness_serve.process import kept, wait_until_healthy
-from peft import LoraConfig, get_peft_model
 from scipy.stats import t
-from transformers import AutoModelForCausalLM
 
+from harness.client.ports import free_port
 from harness.contract import Endpoint
 from harness.extras import installed_versions
-from harness.model.templates import load_template
-from harness.plugins import Plugins
-from harness.recipe import ModelSpec
 from harness.variants import Variant
 
 ROOT = Path(__file__).parents[1]
-REAL_MODEL, RESULTS = ROOT / ".models/SmolLM2-135M-Instruct", ROOT / "bench/results/serving-cpu.json"
 LEVELS = {1: (4, 24), 8: (8, 32), 64: (64, 16)}  # at once: (requests, tokens of each)
 ADAPTERS = 3
 PAGE = """
@@ -74,18 +66,11 @@ class Side:
 
 def main() -> None:
     """Measure, print the figures and write them as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, nargs="?", default=REAL_MODEL, help="a model folder")
-    parser.add_argument("--template", help="a template, for a model that has none of its own")
-    parser.add_argument("--rounds", type=int, default=10)
-    parser.add_argument("--into", type=Path, default=RESULTS, help="where the figures go")
-    options = parser.parse_args()
-    if not (options.model / "config.json").is_file():
-        parser.exit(message=f"{options.model} is not there: `make real-model`\n")
+    options = arguments(__doc__, "serving-cpu.json", rounds=10)
     before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
         folder = Path(name)
-        variants = made(options.model, options.template, folder)
+        variants = adapters(options.model, options.template, folder, ADAPTERS)
         guarded = stack.enter_context(guarded_engine(variants, folder))
         bare = stack.enter_context(bare_engine(variants, folder))
         rows = measure({"guarded": guarded, "bare": bare}, options.rounds)
@@ -102,9 +87,7 @@ def main() -> None:
         "at_once": rows,
         "idle_memory": memory,
     }
-    text = json.dumps(figures, indent=1)
-    print(text)
-    options.into.write_text(text + "\n")
+    keep(figures, options.into)
 
 
 def measure(sides: dict[str, Side], rounds: int) -> dict[str, Any]:
@@ -204,7 +187,7 @@ def bare_engine(variants: tuple[Variant, ...], folder: Path) -> Iterator[Side]:
 
 def page_memory_mib(side: Side, folder: Path) -> float:
     """Return the memory of a process that serves the page and is asked nothing."""
-    arguments = [side.url, ",".join(side.models), side.key or "", str(folder / "votes.db"), str(_free_port())]
+    arguments = [side.url, ",".join(side.models), side.key or "", str(folder / "votes.db"), str(free_port())]
     with subprocess.Popen(
         [sys.executable, "-c", PAGE, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as page:
@@ -231,27 +214,7 @@ def _server_of(port: int) -> int:
 
 
 def _options(**more: Any) -> VllmOptions:
-    return VllmOptions(port=_free_port(), max_model_len=512, kv_cache_gib=0.5, adapter_slots=ADAPTERS, **more)
-
-
-def made(model: Path, template: str | None, folder: Path) -> tuple[Variant, ...]:
-    """Return random adapters on every linear layer of the model."""
-    spec = ModelSpec(path=str(model.resolve()))
-    load_template(Variant("base", spec, template=template), Plugins()).save(folder / "chat")
-    for number in range(ADAPTERS):
-        torch.manual_seed(number)
-        base = AutoModelForCausalLM.from_pretrained(spec.path, dtype=torch.bfloat16)
-        config = LoraConfig(
-            r=16, lora_alpha=16, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM"
-        )
-        get_peft_model(base, config, autocast_adapter_dtype=False).save_pretrained(str(folder / f"adapter-{number}"))
-    return tuple(Variant(f"adapter-{n}", spec, folder / f"adapter-{n}", folder / "chat") for n in range(ADAPTERS))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    return VllmOptions(port=free_port(), max_model_len=512, kv_cache_gib=0.5, adapter_slots=ADAPTERS, **more)
 
 
 if __name__ == "__main__":

@@ -10,12 +10,9 @@ Medians count. Run it on an idle machine: whatever else runs takes cores too.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
-import json
 import os
 import platform
-import socket
 import statistics
 import subprocess
 import sys
@@ -26,35 +23,23 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import torch
+from _serving import adapters, arguments, keep
 from harness_serve.arguments import cpu_threads
 from harness_serve.engine import VllmOptions, start
-from peft import LoraConfig, get_peft_model
-from transformers import AutoModelForCausalLM
 
 from harness.client.asking import post
+from harness.client.ports import free_port
 from harness.contract import Endpoint
-from harness.model.templates import load_template
-from harness.plugins import Plugins
-from harness.recipe import ModelSpec
 from harness.variants import Variant
 
 ROOT = Path(__file__).parents[1]
-REAL_MODEL, RESULTS = ROOT / ".models/SmolLM2-135M-Instruct", ROOT / "bench/results/serving-threads-cpu.json"
 REQUESTS, TOKENS = 8, 64
 SPIN = "GOMP_SPINCOUNT"
 
 
 def main() -> None:
     """Measure, print the figures and write them as JSON."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("model", type=Path, nargs="?", default=REAL_MODEL, help="a model folder")
-    parser.add_argument("--template", help="a template, for a model that has none of its own")
-    parser.add_argument("--rounds", type=int, default=7)
-    parser.add_argument("--into", type=Path, default=RESULTS, help="where the figures go")
-    options = parser.parse_args()
-    if not (options.model / "config.json").is_file():
-        parser.exit(message=f"{options.model} is not there: `make real-model`\n")
+    options = arguments(__doc__, "serving-threads-cpu.json", rounds=7)
     cores = len(os.sched_getaffinity(0))
     settings = {
         "as harness serve chooses": (cpu_threads(VllmOptions()), None),
@@ -64,7 +49,7 @@ def main() -> None:
     }
     began = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder, contextlib.ExitStack() as stack:
-        variants = _variants(options.model, options.template, Path(folder))
+        variants = adapters(options.model, options.template, Path(folder), 2)
         endpoints = {name: stack.enter_context(engine(variants, *chosen)) for name, chosen in settings.items()}
         figures = measure(endpoints, options.rounds)
     figures = {
@@ -74,9 +59,7 @@ def main() -> None:
         "load": {"before": round(began, 2), "after": round(os.getloadavg()[0], 2)},
         "tokens_per_s": {name: {"threads": settings[name][0]} | its for name, its in figures.items()},
     }
-    text = json.dumps(figures, indent=1)
-    print(text)
-    options.into.write_text(text + "\n")
+    keep(figures, options.into)
 
 
 @contextlib.contextmanager
@@ -85,7 +68,7 @@ def engine(variants: tuple[Variant, ...], threads: int, spin: str | None) -> Ite
     before = os.environ.get(SPIN)
     if spin is not None:
         os.environ[SPIN] = spin
-    options = VllmOptions(port=_free_port(), cpu_threads=threads, max_model_len=512, kv_cache_gib=0.25)
+    options = VllmOptions(port=free_port(), cpu_threads=threads, max_model_len=512, kv_cache_gib=0.25)
     with start(variants, options) as endpoint:
         os.environ.pop(SPIN, None)
         if before is not None:
@@ -141,26 +124,6 @@ def busy_core() -> Iterator[None]:
     finally:
         program.kill()
         program.wait()
-
-
-def _variants(model: Path, template: str | None, folder: Path) -> tuple[Variant, ...]:
-    """Two random adapters on every linear layer of the model."""
-    spec = ModelSpec(path=str(model.resolve()))
-    load_template(Variant("base", spec, template=template), Plugins()).save(folder / "chat")
-    for number in range(2):
-        torch.manual_seed(number)
-        base = AutoModelForCausalLM.from_pretrained(spec.path, dtype=torch.bfloat16)
-        config = LoraConfig(
-            r=16, lora_alpha=16, target_modules="all-linear", init_lora_weights=False, task_type="CAUSAL_LM"
-        )
-        get_peft_model(base, config, autocast_adapter_dtype=False).save_pretrained(str(folder / f"adapter-{number}"))
-    return tuple(Variant(f"adapter-{n}", spec, folder / f"adapter-{n}", folder / "chat") for n in range(2))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 if __name__ == "__main__":
