@@ -72,14 +72,11 @@ def _why_not_here() -> str | None:
     if shutil.which(_compiler()) is None:
         return f"there is no C compiler {_compiler()!r} here: install gcc"
     try:
-        with ThreadPoolExecutor(1) as apart:  # modes are of a thread: some change every function of torch
-            differences = apart.submit(_differences, torch.device("cpu")).result()
-        worst = max(differences.items(), key=lambda pair: pair[1])
+        return _why_not_same(torch.device("cpu"))
     except subprocess.CalledProcessError as error:
         return f"{_compiler()} cannot compile them: {_first_complaint(error)}"
     except (OSError, subprocess.SubprocessError, AttributeError) as error:
         return f"they cannot be compiled: {first_line(error)}"
-    return None if worst[1] <= LARGEST_DIFFERENCE else f"{worst[0]} differs from torch by {worst[1]:.2g}"
 
 
 @functools.cache
@@ -91,12 +88,17 @@ def _why_not_on_gpu() -> str | None:
         on_gpu = importlib.import_module("harness.model.triton_kernels")
         for name in ON_GPU:
             _operators.impl(name, getattr(on_gpu, name), "CUDA")
-        with ThreadPoolExecutor(1) as apart:
-            differences = apart.submit(_differences, torch.device("cuda")).result()
-        worst = max(differences.items(), key=lambda pair: pair[1])
+        return _why_not_same(torch.device("cuda"))
     except Exception as error:  # whatever Triton says where it has no compiler, or does not know the GPU
         return f"Triton cannot compile them: {first_line(error)}"
-    return None if worst[1] <= LARGEST_DIFFERENCE else f"{worst[0]} differs from torch by {worst[1]:.2g}"
+
+
+def _why_not_same(device: torch.device) -> str | None:
+    """Return which kernel of a device is another function than torch's; None where none is."""
+    with ThreadPoolExecutor(1) as apart:  # modes are of a thread: some change every function of torch
+        differences = apart.submit(_differences, device).result()
+    name, worst = max(differences.items(), key=lambda pair: pair[1])
+    return None if worst <= LARGEST_DIFFERENCE else f"{name} differs from torch by {worst:.2g}"
 
 
 def compiled(x: Tensor) -> bool:
