@@ -11,7 +11,6 @@ from __future__ import annotations
 import gc
 import json
 import platform
-import resource
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -21,8 +20,8 @@ from typing import Any, NamedTuple
 import peft
 import torch
 import transformers
-from _products import large_flops_per_s
-from harness_tuning.device import taken_bytes
+from _products import large_flops_per_s, wait_for
+from harness_tuning.device import peak_memory_bytes, taken_bytes
 from harness_tuning.fused import fuse_adapters
 from harness_tuning.fused_layers import FusedRotary, fuse_layers
 from harness_tuning.layout import choose_layout
@@ -59,7 +58,7 @@ def _profile(step: Callable[[int], Any], number: int, device: torch.device) -> d
     with torch.profiler.profile(activities=[kind.CPU, kind.CUDA] if device.type == "cuda" else [kind.CPU]) as profile:
         began = time.perf_counter()
         step(number)
-        _synchronise(device)
+        wait_for(device)
         seconds = time.perf_counter() - began
     events = [event for event in profile.key_averages() if event.device_type.name == device.type.upper()]
     times = {event.key[:80]: event.self_device_time_total * 1e-6 for event in events}
@@ -131,13 +130,13 @@ def _measured(model: Any, prepare: Callable[..., Side], length: int, step_tokens
         side = prepare(model, lengths, device)
         for number in range(1, WARM_UP + 1):
             side.step(number)
-        _synchronise(device)
+        wait_for(device)
         began = time.perf_counter()
         for number in range(WARM_UP + 1, WARM_UP + STEPS + 1):
             loss = side.step(number)
-        _synchronise(device)
+        wait_for(device)
         seconds = time.perf_counter() - began
-        peak = _peak_bytes(device)
+        peak = peak_memory_bytes(device)
         profile = _profile(side.step, WARM_UP + STEPS + 1, device) if "fused" in side.about else {}
     except torch.OutOfMemoryError:
         return {"out_of_memory": True}
@@ -232,14 +231,3 @@ def _reset_peak(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats()
-
-
-def _peak_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated())
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-
-
-def _synchronise(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize()

@@ -50,12 +50,12 @@ class Products(TorchDispatchMode):
         before = torch.backends.mkldnn.matmul.fp32_precision
         with torch.no_grad():
             for _ in range(2):
-                _wait(device)
+                wait_for(device)
                 began = time.perf_counter()
                 for function, args, kwargs, precision in ready:
                     torch.backends.mkldnn.matmul.fp32_precision = precision
                     function(*args, **kwargs)
-                _wait(device)
+                wait_for(device)
                 best = min(best, time.perf_counter() - began)
         torch.backends.mkldnn.matmul.fp32_precision = before
         return best
@@ -66,10 +66,10 @@ def large_flops_per_s(device: Any, size: int = 4096) -> float:
     a, b = (torch.randn(size, size, device=device).to(torch.bfloat16) for _ in range(2))
     best = float("inf")
     for _ in range(4):
-        _wait(device)
+        wait_for(device)
         began = time.perf_counter()
         a @ b.t()
-        _wait(device)
+        wait_for(device)
         best = min(best, time.perf_counter() - began)
     return 2 * size**3 / best
 
@@ -80,6 +80,7 @@ def _meta(value: Any) -> Any:
     return torch.empty_strided(value.shape, value.stride(), dtype=value.dtype, device="meta")
 
 
-def _wait(device: Any) -> None:
+def wait_for(device: Any) -> None:
+    """Return when the device has done what it was given."""
     if torch.device(device).type == "cuda":
         torch.cuda.synchronize()
