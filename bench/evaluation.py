@@ -86,15 +86,19 @@ def main() -> None:
 def write_tasks(folder: Path, items: int, shots: int) -> Path:
     """Write three tasks of sums and sentences; what is right does not matter for the time."""
     folder.mkdir()
-    for name, numbers in {"rows": range(items), "examples": range(items, items + shots)}.items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in _rows(numbers)))
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in _rows(range(items))))
+    files, sampler = f"test: {folder}/rows.jsonl", ""
+    if shots:
+        rows = _rows(range(items, items + shots))
+        (folder / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        files += f", examples: {folder}/examples.jsonl"
+        sampler = "fewshot_split: examples\nfewshot_config: {sampler: first_n}\n"
     empty = "''"
     for kind, metrics in METRICS.items():
         is_text = kind == "loglikelihood_rolling"
         (folder / f"{kind}.yaml").write_text(
             f"task: fruit_{kind}\ndataset_path: json\n"
-            f"dataset_kwargs: {{data_files: {{test: {folder}/rows.jsonl, examples: {folder}/examples.jsonl}}}}\n"
-            f"test_split: test\nfewshot_split: examples\nfewshot_config: {{sampler: first_n}}\n"
+            f"dataset_kwargs: {{data_files: {{{files}}}}}\ntest_split: test\n{sampler}"
             f"num_fewshot: {0 if is_text else shots}\n"
             f"output_type: {kind}\ndoc_to_text: {empty if is_text else 'question'}\n{metrics}"
         )
@@ -145,6 +149,7 @@ def evaluate(model: Path, adapters: Sequence[Path], tasks: Path, folder: Path) -
     seconds = time.perf_counter() - began
     if done.returncode:
         raise SystemExit(done.stderr)
+    print(f"harness evaluate: {seconds:.1f} s", file=sys.stderr)
     records = json.loads(done.stdout)
     return {
         "seconds": round(seconds, 1),
@@ -224,7 +229,9 @@ def lm_eval_run(model: Path, adapter: Path | None, tasks: Path, folder: Path, ba
     )
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
-    return time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    print(f"lm-eval, {adapter.name if adapter else 'base'}, batches of {batch_size}: {seconds:.1f} s", file=sys.stderr)
+    return seconds
 
 
 if __name__ == "__main__":
