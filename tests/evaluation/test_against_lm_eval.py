@@ -151,6 +151,7 @@ def test_as_lm_eval_gives_lm_eval_s_figures(loaded: Any, folder: Path, theirs: A
     assert_equal(ours(loaded, folder, as_lm_eval=True, num_fewshot=0), *theirs)
 
 
+@pytest.mark.soak
 @pytest.mark.real_model
 def test_examples_without_a_template_are_lm_eval_s(loaded: Any, real_model: Path, folder: Path, tmp_path: Path) -> None:
     results = ours(loaded, folder, as_lm_eval=True, apply_chat_template=False, num_fewshot=2)
@@ -159,7 +160,15 @@ def test_examples_without_a_template_are_lm_eval_s(loaded: Any, real_model: Path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("is_chat", "shots"), [(True, 0), (True, 3), (False, 0), (False, 3)])
+@pytest.mark.parametrize(
+    ("is_chat", "shots"),
+    [
+        (True, 2),
+        (False, 2),
+        pytest.param(True, 0, marks=pytest.mark.soak),
+        pytest.param(False, 0, marks=pytest.mark.soak),
+    ],
+)
 def test_the_seedling_has_lm_eval_s_figures(folder: Path, tmp_path: Path, is_chat: bool, shots: int) -> None:
     """With and without a template, with and without examples: as turns where there is a template."""
     seedling = variant_of(SEEDLING, "chatml" if is_chat else "plain")
