@@ -59,8 +59,8 @@ def test_categories_are_corrected_among_themselves(written: Written) -> None:
 
 
 def test_shares_are_shown_with_intervals_within_their_bounds(written: Written) -> None:
-    few = compared([written("a", right("010"))], [written("b", right("100"))]).rivals[0].wholes[0]
-    assert wording.value_with_error(few, few.paired.a) == "33.3 % (6–79)"
+    few = compared([written("a", right("01"))], [written("b", right("10"))]).rivals[0].wholes[0]
+    assert wording.value_with_error(few, few.paired.a) == "50.0 % (9–91)"
     assert few.detectable is not None and few.detectable > 1
     assert wording.verdict(few) == "cannot tell apart (too few items to see any difference)"
 
@@ -85,7 +85,7 @@ def test_a_task_that_one_variant_lacks_is_named(written: Written) -> None:
 
 
 def test_other_items_are_refused_and_a_report_keeps_the_reason(written: Written) -> None:
-    a, b = [written("a", right("0101"))], [written("b", right("010"), options={"limit": 3})]
+    a, b = [written("a", right("0101"))], [written("b", right("01"), options={"limit": 3})]
     with pytest.raises(HarnessError, match=r"not measured on the same items \(4 and 3; 1 only the first has.*limit"):
         compared(a, b)
     (rival,) = compared(a, b, refuse=False).rivals
