@@ -53,11 +53,7 @@ class Record:
 
     @property
     def scores(self) -> dict[str, Score]:
-        scores = {name: Score(**score) for name, score in self.entries["scores"].items()}
-        return {
-            name: score if score.interval is None else dataclasses.replace(score, interval=tuple(score.interval))
-            for name, score in scores.items()
-        }
+        return {name: Score(**score) for name, score in self.entries["scores"].items()}
 
     @property
     def warnings(self) -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,14 +11,14 @@ from typing import Any
 class Score:
     """One measured figure: a mean over `n` items, and its standard error (None if it cannot be computed).
 
-    `interval` is the 95 % interval of a share of right items, within 0 and 1. Records have it; no evaluation sets it.
+    `interval` is the 95 % interval (low, high) of a share of right items, within 0 and 1. Records have it; no evaluation sets it.
     """
 
     value: float
     stderr: float | None
     n: int
     higher_is_better: bool = True
-    interval: tuple[float, float] | None = None
+    interval: Sequence[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -63,17 +63,17 @@ def print_table(context: Context, variants: Sequence[Variant], records: Sequence
         f"↓ less is better; weights in {dtypes}[/dim]"
     )
     for style, lines in (
-        ("dim", _grouped((record, record.noise) for record in records if record.noise)),
-        ("yellow", _grouped((record, warning) for record in records for warning in record.warnings)),
+        ("dim", sentences((record, record.noise) for record in records if record.noise)),
+        ("yellow", sentences((record, warning) for record in records for warning in record.warnings)),
     ):
         for line in lines:
             context.console.print(f"[{style}]{escape(line)}[/{style}]")
 
 
-def _grouped(sentences: Iterable[tuple[Record, str]]) -> list[str]:
+def sentences(of: Iterable[tuple[Record, str]]) -> list[str]:
     """Return each sentence once for a variant, with the tasks that it is about."""
     tasks: dict[tuple[str, str], list[str]] = {}
-    for record, sentence in sentences:
+    for record, sentence in of:
         tasks.setdefault((record.variant, sentence), []).append(record.task)
     return [f"{variant}, {', '.join(its)}: {sentence}" for (variant, sentence), its in tasks.items()]
 

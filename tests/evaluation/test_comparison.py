@@ -11,6 +11,7 @@ pytest.importorskip("scipy")
 pytest.importorskip("numpy")
 
 from harness_evaluation import wording
+from harness_evaluation.tables import sentences
 
 from harness.errors import HarnessError
 from harness.measure import statistics
@@ -69,6 +70,15 @@ def test_shares_are_shown_with_intervals_within_their_bounds(written: Written) -
 
     loss = compared([written("a", losses(1, 2, 3))], [written("b", losses(2, 2, 5))]).rivals[0].wholes[0]
     assert wording.value_with_error(loss, loss.paired.a) == "2.000 ± 0.577"
+
+
+def test_a_sentence_that_tasks_share_is_printed_once(written: Written) -> None:
+    none = "the engine's own noise: none in 1 item asked twice"
+    noises = {"sums": none, "words": none, "lists": "another"}
+    records = [written(variant, right("01"), task, noise=noises[task]) for variant in "ab" for task in noises]
+    assert sentences([(record, record.noise) for record in records]) == [
+        f"a, sums, words: {none}", "a, lists: another", f"b, sums, words: {none}", "b, lists: another",
+    ]  # fmt: skip
 
 
 def test_three_variants_are_compared_with_the_first(written: Written) -> None:
