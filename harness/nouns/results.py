@@ -11,7 +11,8 @@ from typing import Any
 class Score:
     """One measured figure: a mean over `n` items, and its standard error (None if it cannot be computed).
 
-    `interval` is the 95 % interval (low, high) of a share of right items, within 0 and 1. Records have it; no evaluation sets it.
+    `interval` is the 95 % interval (low, high) of a share of right items, within 0 and 1. Records
+    have it; no evaluation sets it.
     """
 
     value: float
