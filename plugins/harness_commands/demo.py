@@ -9,7 +9,6 @@ import click
 
 from harness.cli.context import Context
 from harness.cli.steps import run_step
-from harness_commands.recipe.shipped import find_recipe
 
 RECIPE = Path("recipes", "seedling", "demo.yaml")
 RUN = "demo"
@@ -40,4 +39,6 @@ def command(ctx: click.Context, no_serve: bool, port: int, ui_port: int) -> None
 
 def _find_recipe() -> Path:
     """Return the seedling's recipe: in the working directory, or the one that comes along."""
+    from harness_commands.recipe.shipped import find_recipe
+
     return RECIPE if RECIPE.is_file() else find_recipe("seedling/demo").path

@@ -37,7 +37,7 @@ def test_a_copy_has_all_that_its_recipe_reads(
     for own in (".models/SmolLM2-135M-Instruct", "runs/demo"):
         Path(own).mkdir(parents=True)
     Path("votes.db").touch()
-    recipe = load_recipe(copy, plugins())
+    recipe = load_recipe(copy, plugins(first_party=True))
     read = [source.path for source in (*recipe.data.train, *recipe.data.validation)]
     assert all(str(path).startswith(str(tmp_path)) for path in read)
     assert harness_here("recipe", "copy", name, "copy").code == 1  # and is not written over
@@ -116,7 +116,7 @@ def test_a_recipe_is_written_for_a_file_of_each_kind(
     out.parent.mkdir()
     done = harness_here("recipe", "new", "--data", data, "--model", tiny_model, "--out", out)
     assert done.code == 0, done.err
-    recipe = load_recipe(out, plugins())
+    recipe = load_recipe(out, plugins(first_party=True))
     (source,) = recipe.data.train
     assert (source.dataset, source.path, recipe.tune.objective.name) == (dataset, str(data), objective)
     assert recipe.template.name == ("plain" if objective == "pretrain" else "chatml")  # the tiny model brings none
@@ -143,7 +143,7 @@ def test_a_file_of_unknown_columns_is_asked_about(
     assert refused.code == 1 and "--columns prompt=COLUMN --columns completion=COLUMN" in refused.err
     done = harness_here(*words, "--columns", "prompt=Sache", "--columns", "completion=Bescheid")
     assert done.code == 0, done.err
-    (source,) = load_recipe(tmp_path / "my.yaml", plugins()).data.train
+    (source,) = load_recipe(tmp_path / "my.yaml", plugins(first_party=True)).data.train
     assert (source.columns, source.unread) == ({"prompt": "Sache", "completion": "Bescheid"}, ("Tag",))
 
 
@@ -230,12 +230,12 @@ def test_an_axolotl_configuration_is_carried_over_line_by_line(
     (tmp_path / "rows.jsonl").touch()
     report = json.loads(harness_here("recipe", "import", file, "--out", tmp_path / "my.yaml", "--json").out)
     assert report["problem"] is None and report["tool"] == "Axolotl"
-    recipe = load_recipe(tmp_path / "my.yaml", plugins())
+    recipe = load_recipe(tmp_path / "my.yaml", plugins(first_party=True))
     tune = recipe.tune
     assert (recipe.data.train[0].dataset, tune.objective.name, tune.method.name, tune.step_tokens) == wanted
     assert (tune.learning_rate, tune.epochs, recipe.data.max_tokens) == (2e-4, 3, 1024)
     outcomes = {line["key"]: line["outcome"] for line in report["lines"]}
-    keys = [line.partition(":")[0] for line in file.read_text().splitlines() if line[0].isalpha()]
+    keys = [line.partition(":")[0] for line in file.read_text().splitlines() if line[:1].isalpha()]
     assert set(outcomes) == {*keys} - {"wandb_project"}  # which has no value
     assert outcomes["unheard_of"] == "unknown" and outcomes["warmup_steps"] == "changed"
 
@@ -300,7 +300,7 @@ def test_a_llama_factory_configuration_is_carried_over_with_its_dataset_info(
     out = tmp_path / "examples" / "my.yaml"
     report = json.loads(harness_here("recipe", "import", file, "--out", out, "--json").out)
     assert report["problem"] is None and report["tool"] == "LLaMA-Factory"
-    recipe = load_recipe(out, plugins())
+    recipe = load_recipe(out, plugins(first_party=True))
     (source,) = recipe.data.train
     assert (source.dataset, source.columns, recipe.tune.objective.name, recipe.template.name) == wanted
     assert (source.path, source.limit) == (str(tmp_path / "data" / "rows.jsonl"), 100)

@@ -63,7 +63,7 @@ def test_a_shell_completes_names(
         "COMP_CWORD": str(len(typed.split())),
     }.items():
         monkeypatch.setenv(name, value)
-    assert f"plain,{offered}\n" in harness_here().out
+    assert f"plain,{offered}\n" in harness_here("").out
 
 
 def test_each_shell_has_its_line(harness_here: Callable[..., Any]) -> None:

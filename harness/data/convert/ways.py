@@ -97,7 +97,7 @@ def _meant(renamed: Mapping[str, str]) -> str:
 
 def _stop(refusal: DataError, seen: SampledRows) -> Way:
     """Raise what `recognise` says, with the option that names the columns."""
-    names = [name for _, row in seen.rows[:1] for name in row]
+    names = [name for _, row in seen.rows[:1] for name, value in row.items() if isinstance(value, str)]
     if len(names) < len(PLAINEST):
         raise refusal
     raise DataError(

@@ -123,8 +123,12 @@ def billions_of(model: str) -> float | None:
         from harness.recipe import ModelSpec
 
         config = load_config(ModelSpec(path=model)).get_text_config()
-        layer = 4 * config.hidden_size**2 + 3 * config.hidden_size * config.intermediate_size
-        return float((config.num_hidden_layers * layer + config.vocab_size * config.hidden_size) / 1e9)
+        hidden, heads = config.hidden_size, config.num_attention_heads
+        width = getattr(config, "head_dim", None) or hidden // heads
+        attention = 2 * hidden * width * (heads + (getattr(config, "num_key_value_heads", None) or heads))
+        layers = config.num_hidden_layers * (attention + 3 * hidden * config.intermediate_size)
+        embeddings = config.vocab_size * hidden * (1 if config.tie_word_embeddings else 2)
+        return float((layers + embeddings) / 1e9)
     except (HarnessError, ImportError, AttributeError, TypeError):
         return None
 
