@@ -30,6 +30,22 @@ class ElsewhereOptions(harness.Options):
     allow_hosts: tuple[str, ...] = ()
 
 
+def unable(variants: tuple[Any, ...], options: ElsewhereOptions) -> str | None:
+    """Return why these variants cannot be served here, or None."""
+    url, key = place_of(options)
+    try:
+        missing = sorted({variant.name for variant in variants} - models_at(url, key))
+    except harness.ModelError as error:
+        return str(error)
+    return f"the server at {url} does not know {missing[0]!r}: start it under that name" if missing else None
+
+
+def place_of(options: ElsewhereOptions) -> tuple[str, str | None]:
+    """Return the server's URL, and the key that it asks for."""
+    key = options.api_key.get_secret_value() if options.api_key else None
+    return f"http://{options.host}:{options.port}/v1", key
+
+
 def models_at(url: str, key: str | None) -> set[str]:
     """Return the names that the server answers to. Raises harness.ModelError where it does not answer."""
     headers = {"Authorization": f"Bearer {key}"} if key else {}
@@ -43,15 +59,13 @@ def models_at(url: str, key: str | None) -> set[str]:
 @contextlib.contextmanager
 def start(variants: tuple[Any, ...], options: ElsewhereOptions, report: Callable[[str], None]) -> Iterator[Endpoint]:
     """Yield the endpoint of the server; nothing was started, and nothing is stopped."""
-    url = f"http://{options.host}:{options.port}/v1"
-    key = options.api_key.get_secret_value() if options.api_key else None
+    url, key = place_of(options)
     report(f"the server at {url}")
-    names = tuple(variant.name for variant in variants)
-    if missing := sorted(set(names) - models_at(url, key)):
-        raise harness.ModelError(f"the server at {url} does not know {missing[0]!r}: start it under that name")
-    yield Endpoint(url, names, api_key=key)
+    if reason := unable(variants, options):
+        raise harness.ModelError(reason)
+    yield Endpoint(url, tuple(variant.name for variant in variants), api_key=key)
 
 
 @harness.hookimpl
 def register_engines(register: Callable[[harness.Engine], None]) -> None:
-    register(harness.Engine("elsewhere", "a server that runs already", ElsewhereOptions, start))
+    register(harness.Engine("elsewhere", "a server that runs already", ElsewhereOptions, start, unable=unable))

@@ -66,7 +66,7 @@ class OpenGroup(LazyGroup):
             return own
         commands = ctx.obj.plugins.commands
         claim = self._plugged(ctx).get(name) or (self._plugged(ctx).get(name) if commands.load(None) else None)
-        return claim and commands[claim.qualified]
+        return commands[claim.qualified] if claim else None
 
     def line_of(self, ctx: click.Context, name: str) -> str:
         claim = None if name in self.commands else self._plugged(ctx).get(name)

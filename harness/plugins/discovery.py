@@ -85,8 +85,8 @@ class Plugins(Registries):
         self._index = Index() if entries is None else None
         self._installed: dict[str, Installed] = {}
         self._spared: dict[str, Record] = {}  # plugins that are known from the index, and not imported
-        found = self._index.installed() if self._index else map(Installed.of, entries or ())
-        for entry in sorted(found, key=lambda entry: entry.order):
+        known = self._index.installed() if self._index else map(Installed.of, entries or ())
+        for entry in sorted(known, key=lambda entry: entry.order):
             self._load_installed(entry)
         self._write_index()
         for file in configured:
@@ -96,10 +96,10 @@ class Plugins(Registries):
                 )
             else:
                 self._load_file(file)
-        known = {file.resolve() for file in configured}
+        named = {file.resolve() for file in configured}
         for file in files:
-            if file.resolve() not in known or not file.is_file():
-                known.add(file.resolve())
+            if file.resolve() not in named or not file.is_file():
+                named.add(file.resolve())
                 self._load_file(file)
         self.imported = loaded_modules()
 

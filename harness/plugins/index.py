@@ -89,14 +89,14 @@ class Index:
             known = [Installed(*entry) for entry in scan["entries"]]
             if scan["folders"] == _folders() and scan["lists"] == _lists(known):
                 return known
-        at, folders, found = time.time_ns(), _folders(), installed()
+        at, folders, entries = time.time_ns(), _folders(), installed()
         self._changed = self._scans.pop(here, None) is not None or self._changed
         if at - max((seen for seen in folders.values() if seen is not None), default=0) > _SETTLED_NS:
-            kept = {"folders": folders, "lists": _lists(found), "entries": found}
+            kept = {"folders": folders, "lists": _lists(entries), "entries": entries}
             self._kept["scans"] = dict([*self._scans.items(), (here, kept)][-_SCANS:])
             self._changed = True
-        self._leave_out_gone({_key(entry) for entry in found})
-        return found
+        self._leave_out_gone({_key(entry) for entry in entries})
+        return entries
 
     def record_of(self, entry: Installed) -> Record | None:
         """Return the record of a plugin, where all that it depends on is as it was."""
@@ -148,10 +148,10 @@ class Index:
             with suppress(OSError, HarnessError):  # read-only, or full
                 write_json(self._file, self._kept)
 
-    def _leave_out_gone(self, found: set[str]) -> None:
+    def _leave_out_gone(self, known: set[str]) -> None:
         """Leave out records of what is in none of the places any more that this process looks at, or looked at."""
         looked_at = set(map(str, map(Path, sys.path)))
-        for key in set(self._records) - found:
+        for key in set(self._records) - known:
             folder = key.split("\n")[0]
             if str(Path(folder)) in looked_at or not Path(folder).is_dir():
                 del self._records[key]
@@ -172,7 +172,7 @@ def _folders() -> dict[str, int | None]:
 
 def _lists(entries: list[Installed]) -> dict[str, int | None]:
     """Return when the lists of entry points of these distributions were written: a checkout's is written in place."""
-    lists = {}
+    lists: dict[str, int | None] = {}
     for folder, name, version in {(entry.folder, entry.distribution, entry.version) for entry in entries}:
         stem = name.replace("-", "_")
         for metadata in (f"{stem}-{version}.dist-info", f"{stem}.egg-info"):

@@ -32,7 +32,11 @@ class Installed(NamedTuple):
         if entry.dist is None:
             return cls(entry.name, entry.value)
         return cls(
-            entry.name, entry.value, entry.dist.name, entry.dist.version, os.path.realpath(entry.dist.locate_file(""))
+            entry.name,
+            entry.value,
+            entry.dist.name,
+            entry.dist.version,
+            os.path.realpath(str(entry.dist.locate_file(""))),
         )
 
     @property

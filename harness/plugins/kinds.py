@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class Registries:
-    """What was registered, by kind. The first look calls that kind's hook."""
+    """The registered things, by kind. The first look calls that kind's hook."""
 
     @abstractmethod
     def registry(self, kind: str) -> Registry[Any]:

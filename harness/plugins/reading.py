@@ -30,6 +30,7 @@ _CALLERS = tuple(
 )
 _STDLIB = tuple({f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib")})
 _INSTALLED = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
+_MACHINE = ("/proc/", "/sys/", "/dev/")  # the machine as it is now, which libraries ask when they are imported
 _FILES = ("open", "sqlite3.connect")
 _FOLDERS = ("os.listdir", "os.scandir")
 
@@ -137,4 +138,5 @@ def _path_of(event: str, arguments: tuple[Any, ...]) -> str | None:
             return None
         if path.startswith("file:"):
             path = unquote(urlsplit(path).path)
-    return str(Path(path).absolute())
+    path = str(Path(path).absolute())
+    return None if path.startswith(_MACHINE) else path

@@ -105,8 +105,7 @@ def test_a_plugin_that_was_written_for_1_0_still_loads(capsys):
 
 def test_and_keeps_its_laws(tmp_path):
     pytest.importorskip("torch")
-    (tmp_path / "rows.jsonl").write_text('{"q": "Who?", "a": "The heron."}\n')
-    report = harness.testing.check(OLD, rows=tmp_path / "rows.jsonl", options={"old_diary.file": tmp_path / "diary"})
+    report = harness.testing.check(OLD, options={"old_diary.file": tmp_path / "diary"})
     kept = {finding.kind for finding in report.findings if finding.outcome == "kept"}
     assert kept >= {"dataset", "filter", "template", "objective", "method", "evaluation", "tracker", "command"}
 

@@ -239,7 +239,7 @@ def test_the_time_of_an_import_names_what_takes_it(plugin, tmp_path):
 
 
 DISTURBS = {
-    "the working folder": "import os\nos.chdir('/')",
+    "the working folder (/)": "import os\nos.chdir('/')",
     "signal handlers": "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)",
     "the seed of `random`": "import random\nrandom.seed(0)",
     "torch's default dtype (torch.float64)": "import torch\ntorch.set_default_dtype(torch.float64)",

@@ -269,52 +269,59 @@ def test_an_entry_point_named_like_ours_takes_nothing_from_us(site):
         assert plugins.commands.owner("tune").owner == "harness" and "one" in plugins.datasets
 
 
-@pytest.mark.parametrize(
-    ("value", "reason"),
-    [
-        ("one:plugin", r"its entry point is `one = 'one:plugin'`, and one has no 'plugin'"),
-        ("one:register_dataset", r"has no 'register_dataset'\. Did you mean 'register_datasets'\?"),
-        ("one.nothing", r"import failed: ModuleNotFoundError: No module named 'one\.nothing'"),
-        ("two", r"import failed: ModuleNotFoundError: No module named 'two'"),
-    ],
-)
-def test_an_entry_point_that_leads_nowhere_is_explained(value, reason, site, capsys):
-    site.install("one", DATASET)
+OBJECT = "import harness\nclass Plugin:\n    {}\nplugin = Plugin()\n"
+METHOD = "def register_datasets(self, register): pass"
+# By kind: the package's files, what the entry point names, and the reason that is given.
+BROKEN_INSTALLED = {
+    "an entry point to a missing attribute": (
+        {"__init__": DATASET}, "one:plugin", r"its entry point is `one = 'one:plugin'`, and one has no 'plugin'",
+    ),
+    "an entry point to a misspelt attribute": (
+        {"__init__": DATASET}, "one:register_dataset", r"no 'register_dataset'\. Did you mean 'register_datasets'\?",
+    ),
+    "an entry point to a missing module": (
+        {"__init__": DATASET}, "one.nothing", r"import failed: ModuleNotFoundError: No module named 'one\.nothing'",
+    ),
+    "an entry point to a missing package": (
+        {"__init__": DATASET}, "two", r"import failed: ModuleNotFoundError: No module named 'two'",
+    ),
+    "a dependency that is not installed": (
+        {"__init__": "import not_there_at_all\n" + DATASET}, "one", r"No module named 'not_there_at_all'",
+    ),
+    "an object with an unmarked hook": (
+        {"__init__": OBJECT.format(METHOD)}, "one:plugin", r"register_datasets is not marked: put @harness\.hookimpl",
+    ),
+    "an object without a hook": ({"__init__": OBJECT.format("pass")}, "one:plugin", r"it has no hook: mark a function"),
+    "a class in the place of an object": (
+        {"__init__": OBJECT.format(f"@harness.hookimpl\n    {METHOD}")}, "one:Plugin",
+        r"it is the class Plugin: name an object of it, as in `plugin = Plugin\(\)`",
+    ),
+    "a circular import": (
+        {"__init__": "from one.a import x\n" + DATASET, "a": "from one.b import y\nx = 1", "b": "from one.a import x"},
+        "one", r"import failed: ImportError: .*'x' from .*'one\.a'.*circular import",
+    ),
+    "an API that this harness does not have": (
+        {"__init__": "harness_api = '1.9'\n" + DATASET}, "one", r"needs the plugin API 1\.9, .* `pip install -U ",
+    ),
+}  # fmt: skip
+
+
+def install_broken(site: Site, kind: str) -> None:
+    files, value, _ = BROKEN_INSTALLED[kind]
+    package = site.install("one", files["__init__"]).parent
+    for name, text in files.items():
+        (package / f"{name}.py").write_text(text.replace("NAME", "one"))
     (site.folder / "one-1.0.dist-info" / "entry_points.txt").write_text(f"[harness]\none = {value}\n")
+    site.settle()
+
+
+@pytest.mark.parametrize("kind", BROKEN_INSTALLED)
+def test_a_broken_installed_plugin_is_named_with_its_reason_each_time(kind, site, capsys):
+    install_broken(site, kind)
     for _ in range(2):
         assert "one" in site.plugins().failed
-        assert re.search(reason, capsys.readouterr().err)
-
-
-@pytest.mark.parametrize(
-    ("body", "value", "reason"),
-    [
-        ("    def register_datasets(self, register): pass", "one:Plugin()", r"has no 'Plugin\(\)'"),
-        (
-            "    def register_datasets(self, register): pass",
-            "one:plugin",
-            "register_datasets is not marked: put @harness",
-        ),
-        ("    pass", "one:plugin", "it has no hook: mark a function"),
-        (
-            "    @harness.hookimpl\n    def register_datasets(self, register): pass",
-            "one:Plugin",
-            "it is the class Plugin: name an object of it, as in `plugin = Plugin\\(\\)`",
-        ),
-    ],
-)
-def test_a_plugin_that_is_a_class_or_an_object_is_held_to_the_same(body, value, reason, site, capsys):
-    site.install("one", f"import harness\nclass Plugin:\n{body}\nplugin = Plugin()\n")
-    (site.folder / "one-1.0.dist-info" / "entry_points.txt").write_text(f"[harness]\none = {value}\n")
-    assert "one" in site.plugins().failed and re.search(reason, capsys.readouterr().err)
-
-
-def test_a_circular_import_is_reported_with_the_module(site, capsys):
-    package = site.install("one", "from one.a import x\n" + DATASET).parent
-    (package / "a.py").write_text("from one.b import y\nx = 1\n")
-    (package / "b.py").write_text("from one.a import x\ny = 1\n")
-    assert "one" in site.plugins().failed
-    assert re.search(r"import failed: ImportError: .*'x' from .*'one\.a'.*circular import", capsys.readouterr().err)
+        told = capsys.readouterr().err
+        assert told.startswith("warning: plugin one 1.0 (") and re.search(BROKEN_INSTALLED[kind][2], told)
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"records": 3}', '{"records": {}, "scans": {}}', "\0\0"])

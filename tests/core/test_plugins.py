@@ -99,11 +99,7 @@ BROKEN = {
     "endless recursion": ("def f():\n    f()\nf()\n", r"import failed: RecursionError: maximum recursion depth"),
     "a module that cannot be looked through": (
         "def __dir__():\n    return ['gone']\ndef __getattr__(name):\n    raise RuntimeError(f'{name}: no licence')\n",
-        r"RuntimeError: harness_api : no licence",
-    ),
-    "a default of another kind": (
-        hook("register(harness.Template('x', '', max, lambda t: ('x',), default=True))", "register_templates"),
-        r"'x': only what comes with the harness can be a default",
+        r"RuntimeError: harness_api: no licence",
     ),
     "a broken default": (
         "import harness\nclass O(harness.Options):\n    n: int = 'many'\n"
@@ -144,17 +140,19 @@ def test_a_broken_plugin_is_fatal_when_plugins_are_strict(kind, plugin, harness)
     assert "Traceback" not in done.err
 
 
-@pytest.mark.parametrize(
-    ("body", "what"),
-    [
-        ("import os\nos.chdir('/')", "the working folder"),
-        ("import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)", "the handler of SIGTERM"),
-        ("import signal\nsignal.signal(signal.SIGINT, signal.SIG_DFL)", "the handler of SIGINT"),
-    ],
-)
-def test_what_the_command_relies_on_is_put_back_after_a_plugin_and_named(body, what, plugin, tmp_path, harness):
+PUT_BACK = {
+    "the working folder": "import os\nos.chdir('/')",
+    "the handler of SIGTERM": "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)",
+    "the handler of SIGINT": "import signal\nsignal.signal(signal.SIGINT, signal.SIG_DFL)",
+}
+
+
+@pytest.mark.parametrize("what", PUT_BACK)
+def test_what_the_command_relies_on_is_put_back_after_a_plugin_and_named(what, plugin, tmp_path, harness):
     (tmp_path / "rows.jsonl").write_text('{"instruction": "Who?", "output": "The heron."}\n')
-    done = harness("--plugin", plugin(f"{body}\n{GOOD}"), "data", "preview", "--dataset", "alpaca", "rows.jsonl")
+    done = harness(
+        "--plugin", plugin(f"{PUT_BACK[what]}\n{GOOD}"), "data", "preview", "--dataset", "alpaca", "rows.jsonl"
+    )
     assert done.code == 0 and "The heron." in done.out
     assert f"it changed {what}, which was put back" in done.err
 
@@ -165,7 +163,8 @@ def test_a_row_that_becomes_items_without_end_is_named(plugin, write_rows, harne
         "\n\ndef convert(row, options):\n    while True:\n"
         "        yield harness.Conversation.of(('user', 'a'), ('assistant', 'b'))\n"
     )
-    done = harness_here("--plugin", plugin(text), "data validate --dataset endless", write_rows({"q": 1}))
+    path = plugin(text)
+    done = harness_here(f"--plugin {path} data validate --dataset endless", write_rows({"q": 1}))
     assert done.code == 1 and "rows.jsonl, row 1: the row becomes more than 20 items, and they go on" in (
         done.out + done.err
     )

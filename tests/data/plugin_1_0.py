@@ -105,7 +105,10 @@ def start(variants, options, report):
 
 @harness.hookimpl
 def register_engines(register):
-    register(harness.Engine("old_engine", "runs elsewhere", OldServer, start))
+    def unable(variants, options):
+        return "no server runs"
+
+    register(harness.Engine("old_engine", "runs elsewhere", OldServer, start, unable=unable))
 
 
 class OldDiary(harness.Options):

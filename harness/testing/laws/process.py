@@ -14,8 +14,17 @@ import warnings
 from typing import Any
 
 # What nobody may change, and what may be meant: a folder more on `sys.path`, a variable that a library reads.
-OTHERS = ("the working folder", "signal handlers", "the seed of `random`", "torch's default dtype", "torch's seed")
-OTHERS += ("torch's determinism", "the locale", "the default timeout of sockets", "the standard streams")
+OTHERS = (
+    "the working folder",
+    "signal handlers",
+    "the seed of `random`",
+    "torch's default dtype",
+    "torch's seed",
+    "torch's determinism",
+    "the locale",
+    "the default timeout of sockets",
+    "the standard streams",
+)
 
 
 def state() -> dict[str, Any]:
@@ -26,10 +35,9 @@ def state() -> dict[str, Any]:
         "signal handlers": {number.name: repr(signal.getsignal(number)) for number in signal.valid_signals()
                             if isinstance(number, signal.Signals)},
         "the seed of `random`": hash(random.getstate()),
-        # a process in which nobody has imported torch has torch's own beginnings
-        "torch's default dtype": str(torch.get_default_dtype()) if torch else "torch.float32",
-        "torch's seed": torch.initial_seed() if torch else 67280421310721,
-        "torch's determinism": bool(torch and torch.are_deterministic_algorithms_enabled()),
+        "torch's default dtype": torch and str(torch.get_default_dtype()),
+        "torch's seed": torch and torch.initial_seed(),
+        "torch's determinism": torch and torch.are_deterministic_algorithms_enabled(),
         "the locale": locale.setlocale(locale.LC_ALL),
         "the default timeout of sockets": socket.getdefaulttimeout(),
         "the standard streams": [id(sys.stdout), id(sys.stderr)],
