@@ -65,6 +65,10 @@ def test_its_run_is_stopped_resumed_evaluated_and_served(
     stopped = start(tmp_path, "tune", own, signal_at=(2, signal.SIGINT))
     out, err = stopped.communicate(timeout=300)
     assert stopped.returncode == 130, out + err
+    (tmp_path / "own.py").write_text(OWN + "\n# another\n")
+    code, output = tune(tmp_path, "--resume", "small")
+    assert code == 1 and f"changed since it began: the code of the recipe's plugins ({tmp_path / 'own.py'})" in output
+    (tmp_path / "own.py").write_text(OWN)
     code, output = tune(tmp_path, "--resume", "small")
     assert code == 0, output
     run = tmp_path / "runs/small"
