@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 # Keys that change nothing about the weights: they may be edited while a run rests.
 FREE_KEYS = {
-    "name", "plugins", "evaluate", "gate", "track", "serve", "data.processes", "tune.checkpoint_every", "tune.validate_every",
-    "tune.samples", "tune.keep", "tune.on_spike", "tune.parallel",
+    "name", "plugins", "evaluate", "gate", "track", "serve", "data.processes", "tune.checkpoint_every",
+    "tune.validate_every", "tune.samples", "tune.keep", "tune.on_spike", "tune.parallel",
 }  # fmt: skip
 
 
