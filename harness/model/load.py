@@ -211,7 +211,7 @@ def _from_pretrained(spec: ModelSpec, device: torch.device, attention: str | Non
             trust_remote_code=spec.trust_remote_code,
             attn_implementation=attention,
             use_safetensors=True,
-            device_map=None if device.type == "cpu" else device,
+            device_map=_with_index(device),
             **({"config": load_config(spec)} if spec.rope_scaling else {}),
         )
     except ModelError:
@@ -220,6 +220,13 @@ def _from_pretrained(spec: ModelSpec, device: torch.device, attention: str | Non
         raise ModelError(
             f"{spec.path}: the model could not be loaded: {first_line(error)}{hub_hint(spec.path)}"
         ) from error
+
+
+def _with_index(device: torch.device) -> torch.device | None:
+    """Return an accelerator with its number, which a thread does not know that reads weights; None for a CPU."""
+    if device.type == "cpu":
+        return None
+    return device if device.index is not None else torch.device(device.type, torch.accelerator.current_device_index())
 
 
 def _attention_for(spec: ModelSpec, model: Any) -> Attention:
