@@ -92,7 +92,9 @@ class Answers:
                 return rest[len(prompt) - len(stem) :]
             if rest.lstrip().startswith(opening):
                 return rest.lstrip().removeprefix(opening)
-            if thought and self.habits.writes_thoughts and rest.lstrip().startswith(thought):
+            written = thought if self.habits.writes_thoughts else ""
+            begins = written if thought else self.habits.marks[1]
+            if begins and rest.lstrip().startswith(begins):
                 return rest
             return thought + self._closing + rest
         return self._without_empty_thought(rest)
@@ -119,10 +121,20 @@ class Answers:
             return prompt, ""
         opening, closing = map(re.escape, self.habits.marks)
         if match := re.search(rf"(?:{opening}\w*)?\s*{closing}\s*\Z", prompt):
-            return prompt[: match.start()], "closed"
+            within = prompt[self._begun(prompt, match.start()) : match.start()]
+            return prompt[: match.start() - len(within)], "closed"
         if match := re.search(rf"{opening}\w*\s*\Z", prompt):
             return prompt[: match.start()], "open"
         return prompt, ""
+
+    def _begun(self, prompt: str, end: int) -> int:
+        """Return the place where a thought of the template's own begins, which ends there; `end` where none does."""
+        opening, closing = self.habits.marks
+        at = prompt.rfind(opening, 0, end)
+        within = prompt[at:end] if at >= 0 else ""
+        header = self.habits.header.partition(opening)[0].strip()
+        turns = (closing, *self.stop_tokens, *([header] if header else []))
+        return at if within and not any(one in within for one in turns) else end
 
     def _behind_header(
         self, turn: int, message: Mapping[str, Any], prompt: str, rendered: str, before: str

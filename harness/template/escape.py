@@ -3,8 +3,9 @@
 vLLM parses control tokens anywhere in a rendered prompt. The only protection that works in training and in serving
 alike is to break such strings before the template sees them. A prelude does that, in Jinja, as part of the
 saved template: it goes through every string of `messages`, `tools` and `documents`, keys and nested arguments included,
-and puts a zero-width space behind the first character of each control-token string, or behind every one where the
-string can overlap itself. All other text is untouched.
+and puts a zero-width space behind the first character of each control-token string (behind the slash of a closing tag,
+since some templates obey words such as `/think`), or behind every one where the string can overlap itself. All other
+text is untouched.
 """
 
 from __future__ import annotations
@@ -221,7 +222,8 @@ def _with_breaks(token: str) -> str:
     A token that can overlap itself, such as `[[` in `[[[`, gets a break behind every character.
     """
     overlaps = any(token.endswith(token[:length]) for length in range(1, len(token)))
-    return BREAK.join(token) + BREAK if overlaps else token[0] + BREAK + token[1:]
+    at = 2 if token.startswith("</") else 1
+    return BREAK.join(token) + BREAK if overlaps else token[:at] + BREAK + token[at:]
 
 
 def _quoted(text: str) -> str:

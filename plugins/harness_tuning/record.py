@@ -27,6 +27,7 @@ def record(tuner: Tuner) -> None:
             "name": tuner.template.name,
             "stop_tokens": tuner.template.stop_tokens,
             "text_marks": tuner.template.text_marks,
+            "spelt_marks": tuner.template.spelt_marks,
             "sha256": fingerprint(tuner.template),
             "source_sha256": source_fingerprint(tuner.template),
             "added_tokens": tuner.added,
