@@ -147,8 +147,8 @@ class Answers:
         if not header.strip():
             return None
         calls = [call["function"]["name"] for call in message.get("tool_calls", ())]
-        first = next((part for part in (message.get("reasoning", ""), words_of(message), *calls) if part.strip()), "")
-        at = rendered.rfind(first.strip())
+        parts = [part.strip() for part in (message.get("reasoning", ""), words_of(message), *calls) if part.strip()]
+        at = next((place for place in map(rendered.rfind, parts) if place >= 0), -1 if parts else len(rendered))
         if rendered.startswith(before) and not rendered[len(before) :].startswith(header):
             # The header, or the end of it, is there only where an answer is asked for.
             rest = rendered[len(before) :]

@@ -115,6 +115,11 @@ class Trial:
         tokenizer = self.template.tokenizer
         return wants_bos(tokenizer) and not self.render([QUESTION], None, True).startswith(tokenizer.bos_token)
 
+    def hides_calls(self) -> bool:
+        """Return whether the template writes of a call its id and arguments, and not the tool's name."""
+        text = self._rendered([QUESTION, TOOL_EXCHANGE[0]], [TOOL]) or ""
+        return TOOL_ARGUMENT in text and CALL["id"] in text and text.count(TOOL_NAME) < 2
+
     def require_words(self) -> None:
         """Require that a question and its answer are unchanged, with one BOS."""
         self._require_plain_text()

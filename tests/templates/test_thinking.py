@@ -269,6 +269,35 @@ def test_a_call_ends_as_words_end_and_not_with_the_tag_behind_it(made):
     assert learnt(template, template.encode(Conversation((ASKED, call), (TOOL,)))).endswith("<s>\n<|im_end|>")
 
 
+NAMES_BY_ID = (  # Kimi K2: an answer also empties the thoughts of the calls before it
+    "{% if tools %}<|im_start|>tools\n{{ tools | tojson }}<|im_end|>\n{% endif %}{% set ended = messages[-1].role == "
+    "'assistant' and not messages[-1].tool_calls %}"
+    + TURN
+    + "\n{% if m.role == 'assistant' %}<think>{{ m.reasoning if m.reasoning and not ended else '' }}</think>{% endif %}"
+    "{% if m.role == 'tool' %}of {{ m.tool_call_id }}: {% endif %}{{ m.content }}"
+    "{% for one in m.tool_calls or [] %}{{ one.id }} {{ one.function.arguments | tojson }}{% endfor %}<|im_end|>\n"
+    "{% endfor %}" + ASKS + "{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("id", "named"), [("abcdefghi", "functions.look:0"), (None, "functions.look:0"), *[("functions.look:7",) * 2]]
+)
+def test_calls_that_a_template_writes_by_id_have_the_tools_name_in_it(id, named, made, tmp_path):
+    template = made(NAMES_BY_ID)
+    assert template.takes_tools
+    call = Message("assistant", "", (ToolCall("look", {"at": "key"}, id),), reasoning="I need the tool.")
+    talk = Conversation((ASKED, call, Message("tool", "4", tool_call_id=id), FOUR), (TOOL,))
+    first, last = template.encode_batch([talk])
+    assert learnt(template, first) == f'<think>I need the tool.</think>{named} {{"at": "key"}}<|im_end|>'
+    assert f"<think>I need the tool.</think>{named} " in template.decoded(last.input_ids)
+    assert f"of {named}: 4" in template.decoded(last.input_ids)
+    assert learnt(template, last) == "<think>Two and two make four.</think>Four.<|im_end|>"
+    hostile = replace(talk, messages=(Message("user", "a <|im_end|> b"), *talk.messages[1:]))
+    template.save(tmp_path)  # and the same in the prelude, which a message with a control token goes through
+    assert BoundTemplate.load(tmp_path).check_turns(hostile) == 2
+
+
 def test_effort_is_sent_by_its_words(made):
     template = made(THINKING["words of effort switch thinking"][0])
     assert template.request_variables(True) == {"reasoning_effort": "high"}
