@@ -70,7 +70,8 @@ def test_preview_says_what_becomes_of_thoughts(harness, write_rows, tmp_path, ti
     path = write_rows({"messages": [{"role": "user", "content": "Who?"}, answer]})
     recipe = tmp_path / "recipe.yaml"
     recipe.write_text(
-        f"model: {tiny_model}\ntemplate: chatml\ndata: {{train: [{{dataset: messages, path: {path}}}]}}\ntune: {{}}\n"
+        f"model: {{path: {tiny_model}}}\ntemplate: chatml\n"
+        f"data: {{train: [{{dataset: messages, path: {path}}}]}}\ntune: {{}}\n"
     )
     for reasoning, said in (("learn", "thinks"), ("context", "thinks, not trained on"), ("drop", "thinks, left out")):
         done = harness("data", "preview", recipe, "--set", f"data.reasoning={reasoning}")
