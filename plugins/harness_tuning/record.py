@@ -40,6 +40,8 @@ def record(tuner: Tuner) -> None:
                 "kept": report.kept,
                 "left_out": dict(report.left_out),
                 "used": report.used,
+                "with_thoughts": report.with_thoughts,
+                "one_an_answer": report.one_an_answer,
                 "tokens": report.tokens,
                 "supervised_tokens": report.supervised,
                 "control_tokens_said": dict(report.escaped),

@@ -221,8 +221,10 @@ def test_thoughts_are_counted_and_their_marks_named_that_are_no_tokens(
     assert "2 of them have thoughts, which are trained on" in said
     assert "1 have none: their prompts switch thinking off (enable_thinking: false)" in said
     assert "thoughts begin and end with spelt words: <thought>, </thought>" in said
-    template = json.loads((tmp_path / "runs/thinks/manifest.json").read_text())["template"]
+    manifest = json.loads((tmp_path / "runs/thinks/manifest.json").read_text())
+    template, (data,) = manifest["template"], manifest["data"]
     assert (template["text_marks"], template["spelt_marks"]) == ([], ["<thought>", "</thought>"])
+    assert (data["used"], data["with_thoughts"]) == (3, 2)
 
     done = harness("tune", recipe(steps=1), "--plan", *chosen, "--set", "data.reasoning=drop")
     said = " ".join(done.out.split())
