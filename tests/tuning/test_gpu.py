@@ -163,13 +163,11 @@ def test_the_memory_estimate_is_within_15_percent(objective, share, record_prope
     learner, source, _ = learning(model, items, 16384, {"sft": sft.OBJECTIVE, "dpo": dpo.OBJECTIVE}[objective])
     checkpoint_layers(model, share)
     batch = source.batch(part := widest_part(source))
-    if objective == "dpo":
-        batch = learner.prepared(batch)
-    gradients(learner, [batch])  # workspaces, and the first use of kernels
+    gradients(learner, [learner.prepared(batch)])  # workspaces, and the first use of kernels
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = taken_bytes(GPU)
-    assert learner.backward([batch]) is not None
+    assert learner.backward([learner.prepared(batch)]) is not None
     learner.optimizer.step(1e-4, 1.0)
     grown = torch.cuda.max_memory_allocated() - before
     estimated = growth_bytes(learner, source, part)
@@ -207,3 +205,36 @@ def test_a_large_step_fits_into_what_is_free():
     assert learner.backward(source.step(1)) is not None
     print(fitted, f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
     assert torch.cuda.max_memory_allocated() < torch.cuda.get_device_properties(GPU).total_memory
+
+
+@pytest.fixture
+def of_24_gib():
+    """A GPU of which this process may take 24 GiB."""
+    whole = torch.cuda.mem_get_info(GPU)[1]
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(24 * 2**30 / whole)
+    yield
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_an_8_b_lora_at_4096_tokens_runs_on_24_gib(of_24_gib, record_property):
+    config = transformers.AutoConfig.for_model(
+        "llama", vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
+        num_attention_heads=32, num_key_value_heads=8, max_position_embeddings=8192, use_cache=False,
+    )  # fmt: skip
+    with GPU:
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.chosen_attention = Attention("sdpa")
+    model = apply_lora(model, LoraOptions(rank=16)).train()
+    fuse_adapters(model)
+    fused_layers.fuse_layers(model)
+    torch.cuda.reset_peak_memory_stats()
+    learner, source, _ = learning(model, conversations(12, 4096, 128256), 16384)
+    fitted = fit(learner, source, TuneSpec(objective={"name": "sft"}, method={"name": "lora"}, step_tokens=16384))
+    for step in (1, 2):
+        assert learner.backward(source.step(step)) is not None, f"out of memory: {fitted}"
+        learner.optimizer.step(1e-4, 1.0)
+    peak = torch.cuda.max_memory_allocated()
+    record_property("peak_gib", peak / 2**30)
+    print(f"{fitted}: peak {peak / 2**30:.1f} GiB")
