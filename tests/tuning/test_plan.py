@@ -91,12 +91,18 @@ def test_options_that_do_not_go_with_a_plan_are_refused(recipe, harness, wrong):
     assert harness("tune", "--resume", "small", "--plan").code == 2
 
 
-def cost_of(monkeypatch, recipe, harness, per_token_s: float, **tune: object) -> dict[str, float]:
-    """The estimate on a machine that needs `per_token_s` for a token of a batch, and nothing for anything else."""
-    clock = [0.0]
+def cost_of(monkeypatch, recipe, harness, per_token_s: float, first_s=0.0, **tune: object) -> dict[str, float]:
+    """The estimate on a machine that needs `per_token_s` for a token of a batch, and nothing for anything else.
+
+    `first_s`: for the first batch of each size below 256 tokens, once more.
+    """
+    clock, seen = [0.0], set()
 
     def timed(stretch, part, backward=True):
         seconds = per_token_s * part.positions * (1 if backward else 0.5)
+        if part.positions < 250 and part.positions not in seen:
+            seen.add(part.positions)
+            seconds += first_s
         clock[0] += seconds
         return seconds
 
@@ -128,6 +134,8 @@ def test_the_estimate_counts_padding_and_each_validation(monkeypatch, recipe, ha
 
     cost = cost_of(monkeypatch, recipe, harness, 0.001, steps=per_epoch)
     assert cost["seconds"] == pytest.approx(0.001 * (padded + 0.5 * 2 * one))
+    with_warm_up = cost_of(monkeypatch, recipe, harness, 0.001, first_s=5.0, steps=per_epoch)
+    assert with_warm_up["seconds"] == pytest.approx(cost["seconds"]), "the first use of a size is not the run's pace"
     cost = cost_of(monkeypatch, recipe, harness, 0.001, steps=per_epoch, validate_every=per_epoch // 2)
     passes = 1 + len({*range(per_epoch // 2, per_epoch, per_epoch // 2), per_epoch})
     assert cost["seconds"] == pytest.approx(0.001 * (padded + 0.5 * passes * one))
