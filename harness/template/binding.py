@@ -12,7 +12,7 @@ from harness.contract.templates import parses_source
 from harness.errors import TemplateError
 from harness.options import Options
 from harness.template.encode import BoundTemplate
-from harness.template.escape import control_tokens, protected
+from harness.template.escape import control_tokens, protected, with_named_calls
 from harness.template.habits import Habits, Thinking
 from harness.template.render import memory_bounded, time_limited
 from harness.template.samples import require_text, samples
@@ -89,6 +89,9 @@ def bind(template: Template, tokenizer: Any, options: Any = None) -> BoundTempla
         tried.require_question()
         if tried.lacks_bos():
             source = "{{- bos_token }}{# which the template forgets #}\n" + source
+            tried = Trial(bound(source, takes_tools=True))
+        if not declares and tried.hides_calls():
+            source = with_named_calls(source)
             tried = Trial(bound(source, takes_tools=True))
         tried.require_words()
         habits = tried.habits(source)
