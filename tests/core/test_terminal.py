@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib
 import subprocess
 import sys
 from collections.abc import Callable
@@ -71,11 +73,18 @@ def test_each_shell_has_its_line(harness_here: Callable[..., Any]) -> None:
         assert f"{shell}_source" in harness_here("completion", shell).out
 
 
+POSIX_ONLY = {"fcntl", "grp", "pwd", "resource", "termios"}
+
+
 def test_windows_is_told_what_works_there() -> None:
-    """Before anything that Windows lacks is imported."""
-    code = "import sys; sys.modules['fcntl'] = None; from harness.cli.main import main; sys.platform = 'win32'; main()"
+    """And what is imported before that is there on Windows too."""
+    code = "from harness.cli.main import main; import sys; print(*sys.modules); sys.platform = 'win32'; main()"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "WSL 2" in done.stderr and "Traceback" not in done.stderr
+    for name in (name for name in done.stdout.split() if name.startswith("harness")):
+        body = ast.parse(Path(str(importlib.import_module(name).__file__)).read_text()).body  # what is not guarded
+        imported = {alias.name for node in body if isinstance(node, ast.Import) for alias in node.names}
+        assert imported & POSIX_ONLY == set(), name
 
 
 def test_the_package_is_a_command(harness: Callable[..., Any], tmp_path: Path) -> None:
