@@ -73,7 +73,8 @@ class Completed(click.ParamType):  # type: ignore[type-arg,unused-ignore]  # gen
         items = [CompletionItem(name) for name in names if name.startswith(incomplete)]
         if self.takes_path and not items:
             items.append(CompletionItem(incomplete, type="file"))
-        return items + self.own.shell_complete(ctx, param, incomplete)
+        items += self.own.shell_complete(ctx, param, incomplete)
+        return items
 
 
 def complete_names(command: click.Command, path: str) -> None:
