@@ -8,6 +8,7 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from harness.contract.templates import parses_source
 from harness.errors import TemplateError
 from harness.options import Options
 from harness.template.encode import BoundTemplate
@@ -124,7 +125,7 @@ def bind(template: Template, tokenizer: Any, options: Any = None) -> BoundTempla
         if not declares:
             roles = tried.roles(with_tools=places["takes_tools"])
         if callable(template.tool_parser) and places["takes_tools"]:
-            parser = template.tool_parser(tried.call())
+            parser = template.tool_parser(source if parses_source(template) else tried.call())
         template_on_tokenizer = bound(source, **places)
         for sample in samples(template_on_tokenizer)[0]:
             require_text(template_on_tokenizer, sample)
