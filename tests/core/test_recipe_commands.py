@@ -125,7 +125,7 @@ def test_a_recipe_is_written_for_a_file_of_each_kind(
     assert harness_here("data", "validate", out).code == 0
 
 
-def test_rows_that_cannot_be_learnt_are_left_out_and_counted(
+def test_rows_that_cannot_be_trained_on_are_left_out_and_counted(
     harness_here: Callable[..., Any], tmp_path: Path, tiny_model: Path
 ) -> None:
     data = write(tmp_path / "holes.csv", [*QUESTIONS, ("And?", "")], ("question", "answer"))

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
     from harness.data.convert.ways import Way
     from harness.template import BoundTemplate
 
-LEARNT = {
-    "conversations": "questions and answers: the answers are learnt",
-    "texts": "texts without questions: each is learnt whole",
+TRAINED_ON = {
+    "conversations": "questions and answers: the answers are trained on",
+    "texts": "texts without questions: each is trained on whole",
     "pairs": "a better and a worse answer to each prompt: the better one is to be preferred",
     "judged": "answers that were judged good or bad, each alone",
 }
@@ -72,7 +72,7 @@ def choices_of(draft: Draft) -> Iterator[Choice]:
         yield Choice(
             "", f"unread: {', '.join(way.unread)}", "no dataset reads these beside the others: LEFT OUT of training"
         )
-    yield Choice("", f"{figures.items:,} of {figures.rows:,} rows", LEARNT[draft.kind])
+    yield Choice("", f"{figures.items:,} of {figures.rows:,} rows", TRAINED_ON[draft.kind])
     if figures.filters:
         names = ", ".join(f"{name} ({count:,})" for name, count in figures.filters.items())
         yield Choice("", f"clean: {names}", "rows with nothing to learn from are left out, and counted")
@@ -82,9 +82,7 @@ def choices_of(draft: Draft) -> Iterator[Choice]:
         yield Choice("", "no validation rows", f"with fewer than {ENOUGH_ROWS} rows there are none to spare")
     else:
         held_out = round(draft.share * figures.items)
-        yield Choice(
-            "", f"validation_share: {draft.share:g}", f"about {held_out:,} rows are held out, to see what was learnt"
-        )
+        yield Choice("", f"validation_share: {draft.share:g}", f"about {held_out:,} rows are held out, to measure on")
     counted = (
         "counted with the model's tokenizer" if draft.bound else f"estimated: {CHARACTERS_A_TOKEN} characters each"
     )
@@ -95,7 +93,7 @@ def choices_of(draft: Draft) -> Iterator[Choice]:
     if draft.overlong:
         yield Choice("", "on_overlong: drop", "longer rows do not fit the model's positions; they are counted")
     yield Choice("template", draft.template, draft.why_template)
-    yield Choice("tune", f"objective {OBJECTIVES[draft.kind]}", LEARNT[draft.kind].partition(":")[0])
+    yield Choice("tune", f"objective {OBJECTIVES[draft.kind]}", TRAINED_ON[draft.kind].partition(":")[0])
     yield Choice("", "method lora", "few weights move, and several variants of one base are served together")
     size = "size unknown, taken as large" if draft.billions is None else f"a model of {_size(draft.billions)} weights"
     yield Choice("", f"learning_rate: {draft.rate:.1e}", f"usual for LoRA on {size}")
@@ -106,9 +104,7 @@ def choices_of(draft: Draft) -> Iterator[Choice]:
         f"steps; fewer than {WISHED_STEPS} teach little",
     )
     if draft.share is not None:
-        yield Choice(
-            "", "keep: best", "of a small file, too many passes are learnt by heart: the best validation counts"
-        )
+        yield Choice("", "keep: best", "of a small file, too many passes memorise it: the best validation counts")
     if measured := evaluation_of(draft):
         yield Choice("evaluate", measured, "base and tuned variant, on the rows held out")
     else:

@@ -81,7 +81,7 @@ def schedule_of(tokens: float, items: int, longest: int) -> Schedule:
 
 
 def kind_of(item: DataItem) -> Kind:
-    """Return what can be learnt from an item."""
+    """Return the kind of an item."""
     if isinstance(item, Preference):
         return "pairs" if item.chosen and item.rejected else "judged"
     return "conversations" if any(message.role == "user" for message in item.messages) else "texts"

@@ -181,7 +181,7 @@ def _say(context: Context, draft: Draft, out: Path) -> None:
     console.print(table)
     assert draft.figures.first is not None
     console.print(
-        f"\n[dim]the first row, as it is learnt:[/dim]\n{escape(printable(_shown(draft.figures.first)))}",
+        f"\n[dim]the first row, as it is trained on:[/dim]\n{escape(printable(_shown(draft.figures.first)))}",
         soft_wrap=True,
     )
     if missing := sorted({extra for module, extra in NEEDED.items() if importlib.util.find_spec(module) is None}):
