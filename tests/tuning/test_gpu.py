@@ -21,16 +21,16 @@ from harness_tuning.memory import checkpoint_layers, fit, growth_bytes, widest_p
 from harness_tuning.methods.lora import LoraOptions, apply_lora  # noqa: E402
 from harness_tuning.objectives import dpo, sft  # noqa: E402
 from harness_tuning.optimizer import MasterAdamW  # noqa: E402
-from harness_tuning.sources import Epochs  # noqa: E402
+from harness_tuning.sources import Ahead, Epochs, thread_for  # noqa: E402
 from harness_tuning.world import World  # noqa: E402
 
 from harness.data.encode.storage import ItemWriter  # noqa: E402
 from harness.model.batching import packed, padded  # noqa: E402
-from harness.model.load import Attention  # noqa: E402
+from harness.model.load import Attention, load_model  # noqa: E402
 from harness.model.logprobs import target_logprobs  # noqa: E402
 from harness.model.policy import ModelPolicy  # noqa: E402
 from harness.nouns import Example, Item  # noqa: E402
-from harness.recipe import TuneSpec  # noqa: E402
+from harness.recipe import ModelSpec, TuneSpec  # noqa: E402
 from tests.tuning.test_fused_layers import FAMILIES, made, own_rotary  # noqa: E402, F401
 
 GPU = torch.device("cuda")
@@ -205,6 +205,21 @@ def test_a_large_step_fits_into_what_is_free():
     assert learner.backward(source.step(1)) is not None
     print(fitted, f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
     assert torch.cuda.max_memory_allocated() < torch.cuda.get_device_properties(GPU).total_memory
+
+
+def test_weights_are_loaded_onto_the_gpu(tiny_model):
+    spec = ModelSpec(path=str(tiny_model))
+    on_gpu, on_cpu = load_model(spec, device=GPU), load_model(spec)
+    assert {tensor.device.type for tensor in (*on_gpu.parameters(), *on_gpu.buffers())} == {"cuda"}
+    assert all(torch.equal(a.cpu(), b) for a, b in zip(on_gpu.parameters(), on_cpu.parameters(), strict=True))
+
+
+def test_batches_that_a_thread_makes_ahead_are_on_the_gpu():
+    _, source, _ = learning(of_shape(), conversations(60, 256), 2048)
+    ahead = Ahead(source, thread_for(GPU))
+    for number in range(1, min(source.total_steps, 4) + 1):
+        pairs = list(zip(ahead.step(number), source.step(number), strict=True))
+        assert all(one.input_ids.is_cuda and torch.equal(one.input_ids, other.input_ids) for one, other in pairs)
 
 
 @pytest.fixture
