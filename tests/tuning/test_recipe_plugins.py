@@ -96,6 +96,7 @@ def test_its_run_is_stopped_resumed_evaluated_and_served(
     assert "Traceback" not in harness("runs", "show", "small").err
 
 
+@pytest.mark.soak
 def test_two_processes_tune_it(own: Path, tmp_path: Path) -> None:
     ends = together(tmp_path, "tune", own)
     assert [code for code, _ in ends] == [0, 0], ends
