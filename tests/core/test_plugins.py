@@ -611,6 +611,8 @@ def test_a_slow_plugin_is_named_with_its_time(plugin, harness_here):
         "import time\nuntil = time.perf_counter() + 0.31\nwhile time.perf_counter() < until:\n    pass\n" + GOOD
     )
     assert re.search(r"bad\.py  its import takes 0\.\d s", harness_here("--plugin", path, "plugins", "list").out)
+    examined = harness_here("--plugin", path, "doctor").out
+    assert re.search(r"good to know +the plugin bad \(.*bad\.py\) takes 0\.\d s to import", examined)
     rows = json.loads(harness_here("--plugin", path, "plugins", "list", "--json").out)["plugins"]
     assert next(row for row in rows if row["name"] == "bad")["import_s"] >= 0.31
 
