@@ -267,6 +267,8 @@ def test_the_check_reports_it(plugin, harness_here):
     path = plugin("import random\nrandom.seed(0)\n" + shown("filters"))
     done = harness_here("plugins check", path)
     assert done.code == 1 and "its import changes nothing else: it changes the seed of `random`: do that" in done.out
+    path.write_text("import os\nos.environ['OMP_NUM_THREADS'] = '3'\n" + shown("filters"))
+    assert "it changes environment variables: do that" in harness_here("plugins check", path).out
 
 
 def test_a_fake_backend_answers_as_it_is_told():
