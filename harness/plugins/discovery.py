@@ -27,7 +27,7 @@ import pluggy
 from harness.contract.deprecation import Deprecation
 from harness.contract.hooks import Hooks
 from harness.contract.kinds import KINDS
-from harness.errors import ENDINGS, HarnessError, PluginError
+from harness.errors import ENDINGS, PluginError
 from harness.plugins.api import require_api, require_hooks
 from harness.plugins.index import Before, Index, Record
 from harness.plugins.installed import Installed, only_entries
