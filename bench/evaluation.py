@@ -241,8 +241,8 @@ def _add_vllm(into: Path, name: str, model: Path, adapters: Sequence[Path], task
         lora = f",lora_local_path={adapter},max_lora_rank=8" if adapter else ""
         args = f"pretrained={model},dtype={DTYPE},max_model_len=2048{lora}"
         try:
-            seconds = _timed_run(adapter, tasks, folder, ["--model", "vllm", "--model_args", args], environment)
-            outcomes.append(round(seconds, 1))
+            arguments = ["--model", "vllm", "--model_args", args, "--batch_size", "auto"]
+            outcomes.append(round(_timed_run(adapter, tasks, folder, arguments, environment), 1))
         except SystemExit as error:  # 0.32 for CPUs dies of the first likelihood with an adapter
             outcomes.append(next(line for line in reversed(str(error).splitlines()) if "Error" in line)[-300:])
             break
