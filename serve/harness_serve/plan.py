@@ -42,7 +42,7 @@ def plan_engine(variants: Sequence[Variant], options: VllmOptions) -> Plan:
                 f"`harness evaluate {variant.name} {variant.name.removesuffix('@base')}` compares the two"
             )
     for other in variants[1:]:
-        if model_name(other.model) != model_name(first.model):
+        if _whole_name(other.model) != _whole_name(first.model):
             raise harness.HarnessError(
                 f"one engine serves one base model, and these variants have two:\n"
                 f"  {first.name}: {model_name(first.model)}\n  {other.name}: {model_name(other.model)}\n"
@@ -94,3 +94,8 @@ def model_name(model: ModelSpec) -> str:
     """Return path or hub id with revision and stretch: of two models that differ in one of them, two names."""
     stretch = "" if model.rope_scaling is None else f", stretched by {model.rope_scaling}"
     return model.path + (f" at revision {model.revision}" if model.revision else "") + stretch
+
+
+def _whole_name(model: ModelSpec) -> str:
+    """Return the name of a model, with a local folder as one path however it is written and linked."""
+    return model_name(model.model_copy(update={"path": str(Path(model.path).resolve())}) if model.is_local else model)

@@ -85,6 +85,14 @@ def test_different_models_are_refused_by_name(tmp_path: Path) -> None:
         plan_engine([_variant(tmp_path, "a"), other], VllmOptions())
 
 
+def test_one_model_written_in_two_ways_is_one_model(tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "model")
+    chat = _variant(tmp_path, "a").chat_folder
+    variants = [Variant(name, ModelSpec(path=str(tmp_path / name)), None, chat) for name in ("model", "link")]
+    assert plan_engine(variants, VllmOptions()).names == ("model", "link")
+
+
 def test_different_templates_are_refused_by_file(tmp_path: Path) -> None:
     with pytest.raises(HarnessError, match=r"a and b were tuned with different tokenizer.json and chat_template.jinja"):
         plan_engine([_variant(tmp_path, "a"), _variant(tmp_path, "b", template="U")], VllmOptions())
