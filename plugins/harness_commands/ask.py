@@ -87,7 +87,8 @@ def _load(context: Context, variant: Variant) -> tuple[LoadedVariant, float]:
     loaded = load_variant(variant, context.plugins)
     seconds = time.perf_counter() - began
     adapter = f" with the adapter of {variant.name}" if variant.adapter is not None else ""
-    base = variant.model.short_name if variant.adapter is not None or variant.run is None else variant.model.path
+    is_whole = variant.is_tuned and variant.adapter is None
+    base = variant.name if is_whole else variant.model.short_name
     what = f"{base}{adapter}, {variant.model.dtype} on {loaded.device}, template {loaded.template.name}"
     click.secho(printable(f"{what}; loaded in {seconds:.1f} s"), dim=True, err=True)
     return loaded, seconds
