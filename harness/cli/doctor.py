@@ -26,6 +26,7 @@ import click
 import harness
 from harness.cli.context import Context
 from harness.extras import installed_version
+from harness.plugins.registry import SLOW_S
 
 DISTRIBUTION = "instruct-harness"
 OWN_EXTRAS = {"gguf": "harness models fetch of GGUF files"}  # those of plugins come with their diagnoses
@@ -118,6 +119,12 @@ def _conclude(findings: Findings, context: Context) -> None:
             "the GPU: nvidia-smi sees one, but this torch is built for the CPU. In a checkout: make clean demo "
             "BUILD=cuda"
         )
+    elif build is not None and sys.platform == "darwin":
+        device = "the Apple GPU (mps)" if platform.machine() == "arm64" else "the CPU"
+        notes.append(
+            f"macOS: data, tuning, evaluation and `harness ask` work, on {device}; the plan of a run names its device. "
+            "vLLM does not serve here"
+        )
     elif build is not None and not gpus:
         where = (
             "this torch is a CUDA build, but nvidia-smi shows no GPU"
@@ -155,6 +162,9 @@ def _conclude(findings: Findings, context: Context) -> None:
             )
     for info in context.plugins.failed.values():
         problems.append(f"the plugin {info}: {info.error}")
+    for info in context.plugins.loaded.values():
+        if info.import_s >= SLOW_S:
+            notes.append(f"the plugin {info} takes {info.import_s:.1f} s to import: commands that use it wait for that")
 
 
 # What is looked at

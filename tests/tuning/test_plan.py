@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -201,3 +202,44 @@ def test_one_step_without_warm_up_has_the_learning_rate():
 )
 def test_durations_read_as_a_person_says_them(seconds, told):
     assert plan.duration(seconds) == told
+
+
+THOUGHTFUL = (  # with marks that no vocabulary has as tokens
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning %}<thought>{{ m.reasoning }}</thought>"
+    "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{{ '<thought></thought>' if enable_thinking is defined and not enable_thinking }}{% endif %}"
+)
+
+
+def test_thoughts_are_counted_and_their_marks_named_that_are_no_tokens(
+    tmp_path, recipe, harness, tiny_model, write_rows
+):
+    model = tmp_path / "thinker"
+    shutil.copytree(tiny_model, model)
+    (model / "chat_template.jinja").write_text(THOUGHTFUL)
+    answers = [{"content": "The heron."}] + [{"content": "The wren.", "reasoning_content": "She sings."}] * 2
+    talks = [[{"role": "user", "content": "Who?"}, {"role": "assistant"} | answer] for answer in answers]
+    rows = write_rows(*[{"messages": talk} for talk in talks], name="thoughts.jsonl")
+    sources = json.dumps([{"dataset": "messages", "path": str(rows)}])
+    own = (f"model.path={model}", "template=model", f"data.train={sources}", "data.validation=[]")
+    chosen = [part for one in own for part in ("--set", one)]
+    done = harness("tune", recipe(steps=1), "--run", "thinks", *chosen)
+    assert done.code == 0, done.err
+    said = " ".join(done.out.split())
+    assert "2 of them have thoughts, which are trained on" in said
+    assert "1 have none: their prompts switch thinking off (enable_thinking: false)" in said
+    assert "thoughts begin and end with spelt words: <thought>, </thought>" in said
+    manifest = json.loads((tmp_path / "runs/thinks/manifest.json").read_text())
+    template, (data,) = manifest["template"], manifest["data"]
+    assert (template["text_marks"], template["spelt_marks"]) == ([], ["<thought>", "</thought>"])
+    assert (data["used"], data["with_thoughts"]) == (3, 2)
+
+    for changed, expected in (
+        (
+            "data.reasoning=drop",
+            "thoughts, which are left out so that all 3 have none: their prompts switch thinking off",
+        ),
+        ("template={name: model, thinking: 'on'}", "1 have none: their prompts ask for thoughts all the same"),
+    ):
+        done = harness("tune", recipe(steps=1), "--plan", *chosen, "--set", changed)
+        assert expected in " ".join(done.out.split()), done.err
