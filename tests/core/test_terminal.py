@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from harness.cli import doctor
+from harness.cli.main import cli
 
 
 def test_a_table_is_not_torn_in_a_pipe(harness: Callable[..., Any]) -> None:
@@ -27,6 +29,15 @@ def test_a_terminal_without_utf_8_gets_plain_signs(harness: Callable[..., Any]) 
     for encoding in ("ascii", "latin-1"):
         done = harness("template", "list", env={"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"})
         assert done.code == 0 and "..." in done.out, done.err
+
+
+@pytest.mark.parametrize("no_color", ["", "1"])
+def test_messages_have_no_colours_where_none_are_wanted(no_color: str, write_rows: Callable[..., Path]) -> None:
+    """https://no-color.org: by a variable that is not empty."""
+    rows = write_rows({"prompt": "Who?", "completion": "The heron."})
+    done = CliRunner().invoke(cli, ["data", "validate", str(rows)], color=True, env={"NO_COLOR": no_color})
+    assert done.exit_code == 0 and "read as prompt_completion" in done.stderr
+    assert ("\x1b[" in done.stderr) == (not no_color)
 
 
 @pytest.mark.parametrize(
