@@ -24,6 +24,7 @@ PARTS = (
     "serve",
     "recipes",
     "pyproject.toml",
+    "setup.py",
     "README.md",
     "LICENSE",
     "MANIFEST.in",
@@ -93,6 +94,17 @@ def test_the_wheel_has_the_recipes_and_not_what_made_them(wheels: dict[str, zipf
     assert scripts == {"seedling/tasks/utils.py", "smollm2/tasks/checks.py"}
     done = run("data validate", inside / "seedling" / "demo.yaml", "--set", "data.train.0.limit=3", cwd=tmp_path)
     assert done.code == 0, done.err
+
+
+@pytest.mark.slow
+def test_the_readme_works_on_an_index_page(wheels: dict[str, zipfile.ZipFile]) -> None:
+    """Its links are absolute there, and those into the repository lead to files that are there."""
+    (metadata,) = (name for name in wheels["checkout"].namelist() if name.endswith(".dist-info/METADATA"))
+    targets = re.findall(r"\]\(([^)\s]+)\)", wheels["checkout"].read(metadata).decode())
+    source = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Source"]
+    inside = [target.removeprefix(source + "/").split("/", 2)[2] for target in targets if target.startswith(source)]
+    assert inside and all(target.startswith(("https://", "#")) for target in targets)
+    assert [name for name in inside if not (ROOT / name.partition("#")[0]).exists()] == []
 
 
 def test_each_extra_says_what_it_holds() -> None:

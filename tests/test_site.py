@@ -21,7 +21,6 @@ CONFIG = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]
 GENERATED = {"commands.md", "reference.md"}  # from the texts of the code
 PROSE = sorted(path for path in DOCS.glob("*.md") if path.name not in GENERATED)
 MOST_WORDS, MOST_WORDS_OF_A_PAGE = 18, 22  # of a sentence, on average
-SOURCE = "https://github.com/instruct-harness/instruct-harness/"
 
 
 def pages_of(nav: list[Any]) -> Iterator[str]:
@@ -87,14 +86,6 @@ def test_what_fits_where_is_what_is_computed(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(what_fits, "MODELS", {name: what_fits.MODELS[name]})
     lines = what_fits.table(what_fits.rows()).splitlines()[2:]
     assert len(lines) == 3 and set(lines) <= set((DOCS / "what-fits.md").read_text().splitlines())
-
-
-def test_the_readme_works_on_an_index_page() -> None:
-    """Its links are absolute, and those into the repository lead to files that are there."""
-    targets = re.findall(r"\]\(([^)\s]+)\)", (ROOT / "README.md").read_text())
-    assert all(target.startswith("https://") for target in targets)
-    inside = [target.removeprefix(SOURCE).split("/", 2)[2] for target in targets if target.startswith(SOURCE)]
-    assert inside and [name for name in inside if not (ROOT / name.partition("#")[0]).exists()] == []
 
 
 def walk() -> list[str]:
