@@ -154,6 +154,20 @@ def test_a_request_is_one_line_with_its_key_and_tokens_and_without_its_words(
     assert "secret" not in served.log.read_text()
 
 
+def test_a_request_log_that_is_large_begins_anew_beside_the_one_before(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness_serve.records.LARGEST_LOG", 700)
+    served = serve()
+    for number in range(12):
+        served.ask(f"/v1/models/number-{number}")
+    before = served.log.with_name(served.log.name + ".1")
+    sizes = [file.stat().st_size for file in (served.log, before)]
+    assert sizes[0] < 700 <= sizes[1] < 1400 and len(list(served.log.parent.glob("requests.jsonl*"))) == 2
+    lines = [*before.read_text().splitlines(), *served.log.read_text().splitlines()]
+    assert [json.loads(line)["event"] for line in lines] == ["request"] * len(lines) and 1 < len(lines) <= 12
+
+
 def test_prompts_are_logged_where_that_was_asked_for(serve: Callable[..., Served]) -> None:
     served = serve(log_prompts=True)
     served.ask(CHAT, {"model": "base", "messages": ["a secret"]})
