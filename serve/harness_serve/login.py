@@ -28,7 +28,7 @@ LONGEST_NAME = 64
 PERSON = b"x-harness-person"  # the header with the person's name, quoted, for what is behind the guard
 
 # What the page in a browser asks for: paths, and folders that are only read.
-READ = ("/", "/favicon.ico", "/theme.css", "/votes.jsonl", "/gradio_api/app_id", "/gradio_api/queue/data")
+READ = ("/", "/favicon.ico", "/theme.css", "/votes.jsonl", "/served", "/gradio_api/app_id", "/gradio_api/queue/data")
 READ_BELOW = ("/assets/", "/static/")
 SENT = ("/gradio_api/queue/join", "/gradio_api/cancel")
 
