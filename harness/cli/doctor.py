@@ -26,6 +26,7 @@ import click
 import harness
 from harness.cli.context import Context
 from harness.extras import installed_version
+from harness.plugins.registry import SLOW_S
 
 DISTRIBUTION = "instruct-harness"
 OWN_EXTRAS = {"gguf": "harness models fetch of GGUF files"}  # those of plugins come with their diagnoses
@@ -155,6 +156,9 @@ def _conclude(findings: Findings, context: Context) -> None:
             )
     for info in context.plugins.failed.values():
         problems.append(f"the plugin {info}: {info.error}")
+    for info in context.plugins.loaded.values():
+        if info.import_s >= SLOW_S:
+            notes.append(f"the plugin {info} takes {info.import_s:.1f} s to import: commands that use it wait for that")
 
 
 # What is looked at

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pkgutil import resolve_name
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
+
+if TYPE_CHECKING:
+    from harness.plugins.registry import Claim
 
 
 class Place(NamedTuple):
@@ -39,10 +42,14 @@ class LazyGroup(click.Group):
             formatter.write_dl(rows)
 
     def _line(self, ctx: click.Context, name: str, limit: int) -> str:
-        if name in self.places and self.places[name].help:
-            return self.places[name].help
+        if line := self.line_of(ctx, name):
+            return line
         command = self.get_command(ctx, name)
         return command.get_short_help_str(limit) if command else ""
+
+    def line_of(self, ctx: click.Context, name: str) -> str:
+        """Return a command's line in the list, where it is known without the command."""
+        return self.places[name].help if name in self.places else ""
 
 
 class OpenGroup(LazyGroup):
@@ -55,14 +62,22 @@ class OpenGroup(LazyGroup):
         return sorted({*super().list_commands(ctx), *self._plugged(ctx)})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
-        return super().get_command(ctx, name) or self._plugged(ctx).get(name)
+        if (own := super().get_command(ctx, name)) is not None:
+            return own
+        commands = ctx.obj.plugins.commands
+        claim = self._plugged(ctx).get(name) or (self._plugged(ctx).get(name) if commands.load(None) else None)
+        return commands[claim.qualified] if claim else None
 
-    def _plugged(self, ctx: click.Context) -> dict[str, click.Command]:
+    def line_of(self, ctx: click.Context, name: str) -> str:
+        claim = None if name in self.commands else self._plugged(ctx).get(name)
+        return super().line_of(ctx, name) or (claim.summary if claim else "")
+
+    def _plugged(self, ctx: click.Context) -> dict[str, Claim]:
         """Return the plugins' commands under this group; of two with one name, the second as `owner:name`."""
-        commands: dict[str, click.Command] = {}
-        for entry in ctx.obj.plugins.commands.entries:
-            if entry.under == self.name:
-                name = entry.item.name
-                is_taken = name in commands or name in self.commands
-                commands[f"{entry.plugin.owner}:{name}" if is_taken else name] = entry.item
-        return commands
+        claims: dict[str, Claim] = {}
+        for claim in ctx.obj.plugins.commands.claims:
+            if claim.under == self.name:
+                name = claim.name.removeprefix(f"{claim.under} ")
+                is_taken = name in claims or name in self.commands
+                claims[f"{claim.plugin.owner}:{name}" if is_taken else name] = claim
+        return claims

@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from harness.errors import Ended, HarnessError
 from harness.extras import OPENMP_SPINS
 
 if TYPE_CHECKING:
-    from importlib.metadata import EntryPoint
+    from harness.plugins.registry import Claim
 
 
 class HarnessGroup(LazyGroup):
@@ -35,11 +35,18 @@ class HarnessGroup(LazyGroup):
             return super().invoke(ctx)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        commands = _context(ctx).plugins.commands
-        return sorted({*super().list_commands(ctx), *(name for name in commands if not commands.entry(name).under)})
+        return sorted({*super().list_commands(ctx), *self._plugged(ctx)})
 
     def get_command(self, ctx: click.Context, name: str) -> click.Command | None:
         return super().get_command(ctx, name) or _context(ctx).plugins.commands.get(name)
+
+    def line_of(self, ctx: click.Context, name: str) -> str:
+        claim = self._plugged(ctx).get(name)
+        return super().line_of(ctx, name) or (claim.summary if claim else "")
+
+    def _plugged(self, ctx: click.Context) -> dict[str, Claim]:
+        """Return the plugins' commands that are in no group."""
+        return {name: claim for name, claim in _context(ctx).plugins.commands.named() if not claim.under}
 
 
 @contextmanager
@@ -58,7 +65,6 @@ def _context(ctx: click.Context) -> Context:
         ctx.obj = Context(
             runs_folder=Path(ctx.params.get("runs") or "runs"),
             plugin_files=tuple(ctx.params.get("plugin") or ()),
-            entries=ctx.obj,
         )
     return ctx.obj
 
@@ -101,18 +107,17 @@ def cli(ctx: click.Context, plugin: tuple[Path, ...], runs: Path) -> None:
     _context(ctx)
 
 
-def main(arguments: list[str] | None = None, entries: Sequence[EntryPoint] | None = None) -> Any:
+def main(arguments: list[str] | None = None) -> Any:
     """Run the command. A user's mistake prints one message and exits 1; ours shows its traceback.
 
     Args:
         arguments: the words after `harness`. [default: this process's]
-        entries: the entry points of the plugins to load. [default: the installed ones, and those of pyproject.toml]
     """
     os.environ.setdefault(*OPENMP_SPINS)
     ours = threading.current_thread() is threading.main_thread()  # others may not handle signals
     before = signal.signal(signal.SIGTERM, _end) if ours else None
     try:
-        return cli.main(args=arguments, prog_name="harness", standalone_mode=True, obj=entries)
+        return cli.main(args=arguments, prog_name="harness", standalone_mode=True)
     except HarnessError as error:
         click.secho("error: ", fg="red", bold=True, nl=False, err=True)
         click.echo(str(error), err=True)

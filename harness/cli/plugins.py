@@ -11,11 +11,10 @@ import click
 from harness.cli.context import Context
 from harness.cli.lazy import OpenGroup
 from harness.contract.kinds import KINDS
+from harness.plugins.registry import SLOW_S
 
 if TYPE_CHECKING:
     from harness.plugins import PluginInfo, Plugins
-
-SLOW_S = 0.3  # an import that a person notices
 
 
 @click.group(cls=OpenGroup, name="plugins", help="List plugins, what they register, and the failed ones.")

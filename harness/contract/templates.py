@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from harness.contract.checking import require_functions, require_options, require_texts
+from harness.contract.deprecation import deprecated
 
 if TYPE_CHECKING:
     from harness.options import Options
@@ -44,3 +46,13 @@ def check_template(template: Template) -> None:
     require_functions(template, jinja="tokenizer, options", stop_tokens="tokenizer")
     require_options(template, optional=True)
     require_texts(template, "description")
+    if parses_source(template):
+        deprecated(
+            "tool_parser(source)", "1.0", "write `tool_parser(call)`, which gets a call as the template writes it"
+        )
+
+
+def parses_source(template: Template) -> bool:
+    """Return True for a `tool_parser` as it was: it gets the template's source, as its argument says."""
+    parser = template.tool_parser
+    return inspect.isfunction(parser) and list(inspect.signature(parser).parameters) == ["source"]

@@ -34,11 +34,12 @@ def noise_of(samples: Sequence[Sample]) -> str:
     differ = [
         sample for sample in twice if any(sample.again[name] != sample.metrics.get(name) for name in sample.again)
     ]
+    items = f"{len(twice)} item{'s' * (len(twice) > 1)} asked twice"
     if not differ:
-        return f"the engine's own noise: none in {len(twice)} items asked twice"
+        return f"the engine's own noise: none in {items}"
     largest = {
         name: max(abs(sample.again[name] - sample.metrics[name]) for sample in differ if name in sample.again)
         for name in differ[0].again
     }
     parts = ", ".join(f"{name} by up to {value:.2g}" for name, value in largest.items() if value)
-    return f"the engine's own noise: {len(differ)} of {len(twice)} items asked twice scored otherwise ({parts})"
+    return f"the engine's own noise: {len(differ)} of {items} scored otherwise ({parts})"

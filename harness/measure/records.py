@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from harness.contract.backends import Identity
 from harness.errors import HarnessError
 from harness.files import read_json, write_json, write_text
+from harness.measure import statistics
 from harness.measure.endings import noise_of
 from harness.measure.weights import are_same, identity
 from harness.nouns import Result, Sample, Score
@@ -167,7 +168,7 @@ def write_record(
         "options": dict(options),
         "details": dict(result.details),
         "warnings": list(result.warnings),
-        "scores": {name: dataclasses.asdict(score) for name, score in result.scores.items()},
+        "scores": {name: dataclasses.asdict(_with_interval(result, name)) for name in result.scores},
         "noise": noise_of(result.samples),
         "template": template,
         "dtype": measured.dtype,
@@ -191,6 +192,19 @@ def write_record(
     write_text(folder / key / entries["samples"], lines)
     write_json(folder / key / f"{result.task}.json", entries)
     return Record(folder / key / f"{result.task}.json", entries)
+
+
+def _with_interval(result: Result, name: str) -> Score:
+    """Return a score with its interval where it is a share of right items."""
+    having, score = result.items_of(name), result.scores[name]
+    metric = name if any(name in sample.metrics for sample in having) else name.partition("/")[0]
+    weights = {sample.weight_of(metric) for sample in having}
+    if len(weights) != 1 or not all(sample.metrics[metric] in (0, 1) for sample in having):
+        return score
+    clusters = len(set(statistics.numbered([sample.group for sample in having])))
+    share = statistics.of_samples(having, metric)
+    interval = statistics.share_interval(share, None if clusters == len(having) else clusters)
+    return dataclasses.replace(score, interval=interval)
 
 
 def _short_hash(value: Any) -> str:

@@ -24,6 +24,8 @@ from harness.nouns import Result, Sample, Score
 if TYPE_CHECKING:
     from harness.plugins import PluginInfo
 
+MOST_ITEMS = 1_000_000  # of one evaluation
+
 
 def results(evaluation: Evaluation, backend: Backend, options: object, context: EvaluationContext) -> Iterable[Result]:
     """Return the results of an evaluation for one backend, of its own `run` or of its items; see `measure`."""
@@ -95,6 +97,10 @@ def askable(
             left_out[f"this variant does not offer {listed(missing)}"] += 1
         else:
             items.append(item)
+        if len(items) > MOST_ITEMS:
+            raise PluginError(
+                f"evaluation {evaluation.name!r}: items gave more than {MOST_ITEMS:,}, and goes on: it has to end"
+            )
     if not items:
         reasons = "".join(f"; {count} are left out: {reason}" for reason, count in left_out.items())
         raise HarnessError(f"the evaluation {evaluation.name!r} has no items with these options{reasons}")

@@ -114,10 +114,8 @@ def _check_scores(result: Result, who: str) -> None:
     if missing := metrics - result.scores.keys():
         raise PluginError(f"{who}: the items have {listed(missing)}, and there is no score of that name")
     for name, score in result.scores.items():
-        metric, slash, category = name.partition("/")
-        if name in metrics:
-            metric, slash = name, ""
-        having = [s for s in result.samples if metric in s.metrics and (not slash or s.category == category)]
+        having = result.items_of(name)
+        metric, slash, category = (name, "", "") if name in metrics else name.partition("/")
         if not having:
             if slash and metric in metrics:
                 raise PluginError(f"{who}: there is a score {name!r}, and no item of the category {category!r}")

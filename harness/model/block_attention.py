@@ -100,13 +100,14 @@ class BlockAttention(torch.autograd.Function):  # type: ignore[misc]
         kept: list[Tensor] = []
         with _exact_products_of(dtype):
             for rows in _parts(b, h, s):
-                q, k = _grouped("q", query[rows], heads, torch.float32), _grouped("k", key[rows], heads, torch.float32)
+                k = _grouped("k", key[rows], heads, torch.float32)
                 v = _grouped("v", value[rows], heads, dtype)
                 for block in _blocks(s, mask):
+                    q = _grouped("q", query[rows, :, block.queries], heads, torch.float32)
                     probabilities = _probabilities(q, k, heads, _of_rows(mask, rows, heads), block, scale, dtype, keeps)
                     if keeps:
                         kept.append(probabilities)
-                    _ungrouped(_product("out", probabilities, v[:, 0, : block.keys]), h, out[rows, block.queries])
+                    _ungrouped(_product("out", probabilities, v[:, : block.keys]), h, out[rows, block.queries])
         ctx.save_for_backward(query, key, value, mask, *kept)
         ctx.scale = scale
         return out
@@ -123,12 +124,8 @@ class BlockAttention(torch.autograd.Function):  # type: ignore[misc]
         with _exact_products_of(dtype):
             known = iter(kept)
             for rows in _parts(b, h, s):
-                q, k, v = (
-                    _grouped(name, x[rows], heads, dtype) for name, x in zip("qkv", (query, key, value), strict=True)
-                )
-                g = _grouped("g", grad[rows].transpose(1, 2), heads, dtype)
+                k, v = (_grouped(name, x[rows], heads, dtype) for name, x in (("k", key), ("v", value)))
                 if not kept:
-                    exact_q = _grouped("q", query[rows], heads, torch.float32)
                     exact_k = _grouped("k", key[rows], heads, torch.float32)
                 some_mask = _of_rows(mask, rows, heads)
                 if s > WHOLE:
@@ -139,14 +136,16 @@ class BlockAttention(torch.autograd.Function):  # type: ignore[misc]
                 for block in _blocks(s, mask):
                     probabilities = next(known, None)
                     if probabilities is None:
+                        exact_q = _grouped("q", query[rows, :, block.queries], heads, torch.float32)
                         probabilities = _probabilities(
                             exact_q, exact_k, heads, some_mask, block, ctx.scale, dtype, False
                         )
-                    some_q, some_g = (x[:, :, block.queries].flatten(1, 2) for x in (q, g))
-                    some_k, some_v = k[:, 0, : block.keys], v[:, 0, : block.keys]
-                    of_scores = _softmax_backward(_product("p", some_g, some_v.transpose(1, 2)), probabilities)
-                    of_keys = _product("k", of_scores.transpose(1, 2), some_q, ctx.scale)
-                    of_values = _product("v", probabilities.transpose(1, 2), some_g)
+                    q = _grouped("q", query[rows, :, block.queries], heads, dtype)
+                    g = _grouped("g", grad[rows, block.queries].transpose(1, 2), heads, dtype)
+                    some_k, some_v = k[:, : block.keys], v[:, : block.keys]
+                    of_scores = _softmax_backward(_product("p", g, some_v.transpose(1, 2)), probabilities)
+                    of_keys = _product("k", of_scores.transpose(1, 2), q, ctx.scale)
+                    of_values = _product("v", probabilities.transpose(1, 2), g)
                     if s > WHOLE:
                         sums[0][:, : block.keys] += of_keys
                         sums[1][:, : block.keys] += of_values
@@ -180,9 +179,9 @@ def _parts(b: int, h: int, s: int) -> Iterator[slice]:
 
 
 def _grouped(name: str, x: Tensor, heads: int, dtype: torch.dtype) -> Tensor:
-    """Return [r, h, s, d] as [r*n, g, s, d], contiguous in a buffer: with the queries of a key beside each other."""
+    """Return [r, h, s, d] as [r*n, g*s, d], contiguous in a buffer: with the queries of a key beside each other."""
     r, h, s, d = x.shape
-    out = _buffers.get(name, dtype, r * heads, h // heads, s, d)
+    out = _buffers.get(name, dtype, r * heads, h // heads * s, d)
     out.view(r, h, s, d).copy_(x)
     return out
 
@@ -190,6 +189,8 @@ def _grouped(name: str, x: Tensor, heads: int, dtype: torch.dtype) -> Tensor:
 def _ungrouped(x: Tensor, heads: int, out: Tensor) -> None:
     """Write [r*n, g*s, d] into `out` [r, s, h, d]."""
     r, s, _, d = out.shape
+    if x.dtype != out.dtype:  # rounded first: at once with the order of the numbers it takes five times as long
+        x = _buffers.get("rounded sum", out.dtype, *x.shape).copy_(x)
     out.copy_(x.view(r, heads, s, d).transpose(1, 2))
 
 
@@ -206,13 +207,12 @@ def _probabilities(
 ) -> Tensor:
     """Return softmax(scale Q K^T + mask) of a block, in float32 and then rounded to `dtype`, [r*n, g*queries, keys].
 
-    q: [r*n, g, s, d]; k: [r*n, 1, s, d]; mask: [1 or r, 1 or n, 1 or g, s, s]. It `keeps` them out of the buffers.
+    q: [r*n, g*queries, d]; k: [r*n, s, d]; mask: [1 or r, 1 or n, 1 or g, s, s]. It `keeps` them out of the buffers.
     """
-    m, g = q.shape[:2]
     count = block.queries.stop - block.queries.start
+    m, g = len(q), q.shape[1] // count
     scores = _buffers.get("scores", torch.float32, m, g * count, block.keys)
-    queries, keys = q[:, :, block.queries].flatten(1, 2), k[:, 0, : block.keys].transpose(1, 2)
-    torch.baddbmm(scores, queries, keys, beta=0, alpha=scale, out=scores)
+    torch.baddbmm(scores, q, k[:, : block.keys].transpose(1, 2), beta=0, alpha=scale, out=scores)
     rounded = torch.empty(scores.shape, dtype=dtype) if keeps else _buffers.get("rounded", dtype, *scores.shape)
     if mask is None and kernels.compiled(rounded):
         kernels.causal_softmax(scores, rounded, count, block.queries.start)

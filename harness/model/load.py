@@ -18,6 +18,7 @@ from harness.model.configs import load_config
 from harness.model.folders import check_folder
 from harness.model.forward import causal_lm, check_forward
 from harness.model.heads import load_head
+from harness.model.kernels import CPU
 from harness.model.templates import load_template
 from harness.model.tokenizer import hub_hint
 from harness.template import BoundTemplate
@@ -63,8 +64,10 @@ def free_memory() -> None:
         torch.accelerator.empty_cache()
 
 
-def load_model(spec: ModelSpec, *, for_tuning: bool = False, added_ids: Sequence[int] = ()) -> Any:
-    """Load the causal language model of `spec`, in its dtype, on the CPU.
+def load_model(
+    spec: ModelSpec, *, for_tuning: bool = False, added_ids: Sequence[int] = (), device: torch.device = CPU
+) -> Any:
+    """Load the causal language model of `spec`, in its dtype, on a device: tensor by tensor from its files.
 
     It computes with `sdpa` where that is the model's own attention, else with another; `attention_of` returns it.
     `added_ids` are tokens that its tokenizer was given and that it was not trained with: their embeddings begin as the
@@ -78,13 +81,13 @@ def load_model(spec: ModelSpec, *, for_tuning: bool = False, added_ids: Sequence
     if spec.dtype == "float32":  # an environment may have switched TF32 on, which keeps 10 bits of 23
         torch.set_float32_matmul_precision("highest")
         torch.backends.cudnn.allow_tf32 = False
-    model = _from_pretrained(spec)
+    model = _from_pretrained(spec, device)
     _check_finite(spec, model)
     attention = _attention_for(spec, model)
     if attention.name != model.config._attn_implementation:
         model.set_attn_implementation(attention.name)
     if attention.name != model.config._attn_implementation:  # a class for each, chosen in its constructor
-        model = _from_pretrained(spec, attention.name)
+        model = _from_pretrained(spec, device, attention.name)
     model.chosen_attention = attention
     if added_ids:
         _begin_embeddings(model, list(added_ids))
@@ -114,8 +117,8 @@ def load_variant(variant: Variant, plugins: Plugins, device: torch.device | None
     """
     require_here(variant, "loaded")
     device = device or pick_device()
-    model = load_adapted(variant.model, variant.adapter, variant.added_ids)
-    return _ready(variant, model.to(device), plugins, device)
+    model = load_adapted(variant.model, variant.adapter, variant.added_ids, device)
+    return _ready(variant, model, plugins, device)
 
 
 def load_in_turn(variants: Sequence[Variant], plugins: Plugins) -> Iterator[LoadedVariant]:
@@ -132,7 +135,7 @@ def load_in_turn(variants: Sequence[Variant], plugins: Plugins) -> Iterator[Load
         if base is None or shared != (variant.model, variant.added_ids):
             base, shared = None, (variant.model, variant.added_ids)
             free_memory()  # that of the variant before: two may not fit beside each other
-            base = load_model(variant.model, added_ids=variant.added_ids).to(device).eval()
+            base = load_model(variant.model, added_ids=variant.added_ids, device=device).eval()
         before = _state(base)
         model = base if variant.adapter is None else _adapted(base, variant.adapter, variant.model)
         yield _ready(variant, model, plugins, device)
@@ -150,9 +153,11 @@ def _ready(variant: Variant, model: Any, plugins: Plugins, device: torch.device)
     return LoadedVariant(variant, model, load_template(variant, plugins), device, head)
 
 
-def load_adapted(spec: ModelSpec, adapter: Path | None, added_ids: Sequence[int] = ()) -> Any:
+def load_adapted(
+    spec: ModelSpec, adapter: Path | None, added_ids: Sequence[int] = (), device: torch.device = CPU
+) -> Any:
     """Load the model of `spec` with an adapter in PEFT's format on it. Raises ModelError where it does not fit."""
-    model = load_model(spec, added_ids=added_ids)
+    model = load_model(spec, added_ids=added_ids, device=device)
     return model if adapter is None else _adapted(model, adapter, spec)
 
 
@@ -191,11 +196,11 @@ def _begin_embeddings(model: Any, ids: list[int]) -> None:
     with torch.no_grad():
         for module in (model.get_input_embeddings(), model.get_output_embeddings()):
             for weight in (module.weight, getattr(module, "bias", None)):
-                if weight is not None:  # in float64, so that the number of threads makes no difference
-                    weight[ids] = weight[: min(ids)].mean(0, dtype=torch.float64).to(weight.dtype)
+                if weight is not None:  # in float64 on the CPU, so that neither threads nor devices make a difference
+                    weight[ids] = weight[: min(ids)].cpu().mean(0, dtype=torch.float64).to(weight)
 
 
-def _from_pretrained(spec: ModelSpec, attention: str | None = None) -> Any:
+def _from_pretrained(spec: ModelSpec, device: torch.device, attention: str | None = None) -> Any:
     """Load the model with an attention, or with the one that transformers picks: sdpa for a model that has it."""
     transformers.utils.logging.disable_progress_bar()
     try:
@@ -206,6 +211,7 @@ def _from_pretrained(spec: ModelSpec, attention: str | None = None) -> Any:
             trust_remote_code=spec.trust_remote_code,
             attn_implementation=attention,
             use_safetensors=True,
+            device_map=_with_index(device),
             **({"config": load_config(spec)} if spec.rope_scaling else {}),
         )
     except ModelError:
@@ -214,6 +220,13 @@ def _from_pretrained(spec: ModelSpec, attention: str | None = None) -> Any:
         raise ModelError(
             f"{spec.path}: the model could not be loaded: {first_line(error)}{hub_hint(spec.path)}"
         ) from error
+
+
+def _with_index(device: torch.device) -> torch.device | None:
+    """Return an accelerator with its number, which a thread does not know that reads weights; None for a CPU."""
+    if device.type == "cpu":
+        return None
+    return device if device.index is not None else torch.device(device.type, torch.accelerator.current_device_index())
 
 
 def _attention_for(spec: ModelSpec, model: Any) -> Attention:

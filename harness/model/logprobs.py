@@ -99,19 +99,11 @@ def predictions(hidden: Tensor, token_id: Tensor, logits: Logits, head: torch.nn
     """
     chunks = _chunks(hidden, head)
     if not torch.is_grad_enabled():
-        parts = [_predicted(logits(hidden[rows]).float(), token_id[rows], _picked(rows)) for rows in chunks]
         nothing = hidden.new_zeros(0, dtype=torch.float32)
-        return Predictions(
-            *(torch.cat([nothing, *figures]) for figures in (list(zip(*parts, strict=True)) or [(), ()]))
-        )
+        parts = [_with_gradient(logits(hidden[rows]), token_id[rows], _picked(rows)) for rows in chunks]
+        return Predictions(*(torch.cat([nothing, *(part[at] for part in parts)]) for at in (0, 2)))
     trained = [parameter for parameter in head.parameters() if parameter.requires_grad]
     return Predictions(*ChunkedLogprobs.apply(hidden, token_id, logits, chunks, *trained))
-
-
-def _predicted(logits: Tensor, token_id: Tensor, picked: slice) -> tuple[Tensor, Tensor]:
-    """Return the log-probabilities [n] of logits [n, v] in float32, and the entropies of the rows that are picked."""
-    logprobs = logits[picked].log_softmax(-1)
-    return _logprobs(logits, token_id), -(logprobs.exp() * logprobs).sum(-1)
 
 
 def _chunks(hidden: Tensor, head: torch.nn.Module) -> list[slice]:

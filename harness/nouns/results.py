@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 
 @dataclass(frozen=True, slots=True)
 class Score:
-    """One measured figure: a mean over `n` items, and its standard error (None if it cannot be computed)."""
+    """One measured figure: a mean over `n` items, and its standard error (None if it cannot be computed).
+
+    `interval` is the 95 % interval (low, high) of a share of right items, within 0 and 1. Records
+    have it; no evaluation sets it.
+    """
 
     value: float
     stderr: float | None
     n: int
     higher_is_better: bool = True
+    interval: Sequence[float] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,3 +71,9 @@ class Result:
     samples: tuple[Sample, ...] = field(default=())
     details: Mapping[str, Any] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
+
+    def items_of(self, score: str) -> list[Sample]:
+        """Return the items that a score is the mean of; none for a figure of all items together."""
+        metrics = {name for sample in self.samples for name in sample.metrics}
+        metric, slash, category = (score, "", "") if score in metrics else score.partition("/")
+        return [s for s in self.samples if metric in s.metrics and (not slash or s.category == category)]

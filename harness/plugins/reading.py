@@ -22,6 +22,7 @@ _CALLERS = tuple(
     str(Path(_CORE, name))
     for name in (
         "plugins/discovery.py",
+        "plugins/installed.py",
         "data/convert/conversion.py",
         "data/convert/sources.py",
         "data/prepare/cleaning.py",
@@ -29,6 +30,7 @@ _CALLERS = tuple(
 )
 _STDLIB = tuple({f"{sysconfig.get_path(name)}{os.sep}" for name in ("stdlib", "platstdlib")})
 _INSTALLED = tuple(f"{os.sep}{name}{os.sep}" for name in ("site-packages", "dist-packages"))
+_MACHINE = ("/proc/", "/sys/", "/dev/")  # the machine as it is now, which libraries ask when they are imported
 _FILES = ("open", "sqlite3.connect")
 _FOLDERS = ("os.listdir", "os.scandir")
 
@@ -65,6 +67,18 @@ def reading() -> Iterator[Reads]:
 def is_installed(path: str) -> bool:
     """Return True for a file of Python's library or of an installed package, which change with their versions."""
     return any(part in path for part in _INSTALLED) or path.startswith(_STDLIB)
+
+
+def is_of_python(path: str) -> bool:
+    """Return True for a file of Python's own library."""
+    return path.startswith(_STDLIB) and not any(part in path for part in _INSTALLED)
+
+
+def existing_file(name: str) -> Path | None:
+    """Return the file of that name, or the archive that holds it."""
+    if os.path.isfile(name):  # noqa: PTH113 - asked of some thousand modules, and a Path takes as long as the question
+        return Path(name)
+    return next((place for place in Path(name).parents if place.is_file()), None)
 
 
 def loaded_modules() -> frozenset[tuple[str, str | None]]:
@@ -124,4 +138,5 @@ def _path_of(event: str, arguments: tuple[Any, ...]) -> str | None:
             return None
         if path.startswith("file:"):
             path = unquote(urlsplit(path).path)
-    return str(Path(path).absolute())
+    path = str(Path(path).absolute())
+    return None if path.startswith(_MACHINE) else path

@@ -6,7 +6,7 @@ ambiguous, which is an error that names them.
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, Generic, TypeVar
 
@@ -14,6 +14,7 @@ from harness.contract.kinds import Kind
 from harness.errors import PluginError, UnknownNameError, known_names, nearest
 
 FIRST_PARTY = "harness"  # the owner of what comes with the harness
+SLOW_S = 0.3  # an import that a person notices
 LONGEST_NAME, LONGEST_TEXT = 100, 400  # characters
 T = TypeVar("T")
 
@@ -39,17 +40,28 @@ class PluginInfo:
 
 
 @dataclass(frozen=True, slots=True)
-class Entry(Generic[T]):
-    """One registered thing and the plugin that registered it. `under` is the group that a command is added to."""
+class Claim:
+    """A name that a plugin registers, which the index knows before the plugin is imported.
+
+    `under` is the group that a command is added to, `summary` its line of help.
+    """
 
     name: str
-    item: T
     plugin: PluginInfo
     under: str | None = None
+    summary: str = ""
+    default: bool = False
 
     @property
     def qualified(self) -> str:
         return f"{self.plugin.owner}:{self.name}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Entry(Claim, Generic[T]):
+    """One registered thing."""
+
+    item: T
 
 
 @dataclass(slots=True)
@@ -57,30 +69,50 @@ class Registry(Mapping[str, T], Generic[T]):
     """The registered things of one kind by name, bare or as `owner:name`; an unknown name is an error that helps.
 
     Iterating gives the shortest name of each: `owner:name` only where the bare one means another, or is `reserved`.
-    `loaded` are the plugins that can register something.
+    `loaded` are the plugins that can register something. `load` imports one that the index has spared, and replaces
+    its claims; or all of them, for None. It returns False where it did nothing.
     """
 
     kind: Kind
     reserved: Container[str] = ()
     loaded: Mapping[str, PluginInfo] = field(default_factory=dict)
-    entries: list[Entry[T]] = field(default_factory=list)
+    load: Callable[[str | None], bool] = lambda plugin: False
+    claims: list[Claim] = field(default_factory=list)
 
     def __getitem__(self, name: str) -> T:
         return self.entry(name).item
 
     def __contains__(self, name: object) -> bool:
-        return isinstance(name, str) and len(self._claims(name)) == 1
+        return isinstance(name, str) and len(self._meant(name)) == 1
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(map(self._shortest, self.entries)))
+        return iter(sorted(name for name, _ in self.named()))
 
     def __len__(self) -> int:
-        return len(self.entries)
+        return len(self.claims)
+
+    @property
+    def entries(self) -> list[Entry[T]]:
+        """The registered things, for which every plugin that has one is imported."""
+        for plugin in {claim.plugin.name: None for claim in self.claims if not isinstance(claim, Entry)}:
+            self.load(plugin)
+        return self.at_hand
+
+    @property
+    def at_hand(self) -> list[Entry[T]]:
+        """The registered things of plugins that are imported already."""
+        return [claim for claim in self.claims if isinstance(claim, Entry)]
+
+    def named(self) -> list[tuple[str, Claim]]:
+        """Return each claim with its shortest name."""
+        return [(self._shortest(claim), claim) for claim in self.claims]
 
     def entry(self, name: str) -> Entry[T]:
         """Return the entry called `name`. Raises UnknownNameError where there is none, or more than one."""
-        claims = self._claims(name)
-        if len(claims) == 1:
+        claims = self._meant(name)
+        if len(claims) == 1 and not isinstance(claims[0], Entry) and self.load(claims[0].plugin.name):
+            claims = self._meant(name)
+        if len(claims) == 1 and isinstance(claims[0], Entry):
             return claims[0]
         if claims:
             both = " and ".join(f"`{claim.qualified}` ({claim.plugin.path})" for claim in claims)
@@ -102,12 +134,12 @@ class Registry(Mapping[str, T], Generic[T]):
 
     def owned_by(self, plugin: str) -> list[str]:
         """Return the names that `plugin` registered."""
-        return sorted(self._shortest(entry) for entry in self.entries if entry.plugin.name == plugin)
+        return sorted(self._shortest(claim) for claim in self.claims if claim.plugin.name == plugin)
 
     @property
     def defaults(self) -> list[str]:
         """The names of what recipes get that name none."""
-        return [entry.name for entry in self.entries if getattr(entry.item, "default", False)]
+        return [claim.name for claim in self.claims if claim.default]
 
     @property
     def default(self) -> str:
@@ -134,33 +166,42 @@ class Registry(Mapping[str, T], Generic[T]):
                 )
             name = f"{under} {name}"
         self.kind.check(item)
-        entry = Entry(name, _readable(item), plugin, under)
-        if getattr(item, "default", False) and plugin.owner != FIRST_PARTY:
-            raise PluginError(f"{entry.name!r}: only what comes with the harness can be a default")
-        others = [other for other in self.entries if other.name == entry.name]
-        if same := [other for other in others if other.qualified == entry.qualified]:
-            raise PluginError(f"{self.kind.name} {entry.name!r} is registered already, by {same[0].plugin}")
-        self.entries.append(entry)
-        if not others and entry.name not in self.reserved:
+        is_default = bool(getattr(item, "default", False))
+        if is_default and plugin.owner != FIRST_PARTY:
+            raise PluginError(f"{name!r}: only what comes with the harness can be a default")
+        summary = help_of(300) if (help_of := getattr(item, "get_short_help_str", None)) else ""
+        return self.claim(Entry(name, plugin, under, summary, is_default, item=_readable(item)))
+
+    def claim(self, claim: Claim) -> str | None:
+        """Add a name; return a warning where it is somebody else's too. Raises PluginError where it is its own."""
+        others = [other for other in self.claims if other.name == claim.name]
+        if same := [other for other in others if other.qualified == claim.qualified]:
+            raise PluginError(f"{self.kind.name} {claim.name!r} is registered already, by {same[0].plugin}")
+        self.claims.append(claim)
+        if not others and claim.name not in self.reserved:
             return None
         holder = others[0].plugin if others else "the harness itself"
-        return f"{self.kind.name} {entry.name!r} is also registered by {holder}: `{entry.qualified}` names this one"
+        return f"{self.kind.name} {claim.name!r} is also registered by {holder}: `{claim.qualified}` names this one"
 
     def remove(self, plugin: str) -> None:
         """Take back everything that `plugin` registered."""
-        self.entries[:] = [entry for entry in self.entries if entry.plugin.name != plugin]
+        self.claims[:] = [claim for claim in self.claims if claim.plugin.name != plugin]
 
-    def _claims(self, name: str) -> list[Entry[T]]:
-        """Return the entries that `name` may mean: one, where it is clear."""
-        exact = [entry for entry in self.entries if entry.qualified == name]
+    def _meant(self, name: str) -> list[Claim]:
+        """Return the claims that `name` may mean, with those of plugins that are imported only now if need be."""
+        return self._claims(name) or (self._claims(name) if self.load(None) else [])
+
+    def _claims(self, name: str) -> list[Claim]:
+        """Return the claims that `name` may mean: one, where it is clear."""
+        exact = [claim for claim in self.claims if claim.qualified == name]
         if exact or name in self.reserved:
             return exact
-        bare = [entry for entry in self.entries if entry.name == name]
-        ours = [entry for entry in bare if entry.plugin.owner == FIRST_PARTY]
+        bare = [claim for claim in self.claims if claim.name == name]
+        ours = [claim for claim in bare if claim.plugin.owner == FIRST_PARTY]
         return ours or bare
 
-    def _shortest(self, entry: Entry[T]) -> str:
-        return entry.name if self._claims(entry.name) == [entry] else entry.qualified
+    def _shortest(self, claim: Claim) -> str:
+        return claim.name if self._claims(claim.name) == [claim] else claim.qualified
 
     def _named(self, item: Any) -> str:
         if not isinstance(item, self.kind.item):

@@ -92,7 +92,9 @@ class Answers:
                 return rest[len(prompt) - len(stem) :]
             if rest.lstrip().startswith(opening):
                 return rest.lstrip().removeprefix(opening)
-            if thought and self.habits.writes_thoughts and rest.lstrip().startswith(thought):
+            written = thought if self.habits.writes_thoughts else ""
+            begins = written if thought else self.habits.marks[1]
+            if begins and rest.lstrip().startswith(begins):
                 return rest
             return thought + self._closing + rest
         return self._without_empty_thought(rest)
@@ -119,10 +121,20 @@ class Answers:
             return prompt, ""
         opening, closing = map(re.escape, self.habits.marks)
         if match := re.search(rf"(?:{opening}\w*)?\s*{closing}\s*\Z", prompt):
-            return prompt[: match.start()], "closed"
+            within = prompt[self._begun(prompt, match.start()) : match.start()]
+            return prompt[: match.start() - len(within)], "closed"
         if match := re.search(rf"{opening}\w*\s*\Z", prompt):
             return prompt[: match.start()], "open"
         return prompt, ""
+
+    def _begun(self, prompt: str, end: int) -> int:
+        """Return the place where a thought of the template's own begins, which ends there; `end` where none does."""
+        opening, closing = self.habits.marks
+        at = prompt.rfind(opening, 0, end)
+        within = prompt[at:end] if at >= 0 else ""
+        header = self.habits.header.partition(opening)[0].strip()
+        turns = (closing, *self.stop_tokens, *([header] if header else []))
+        return at if within and not any(one in within for one in turns) else end
 
     def _behind_header(
         self, turn: int, message: Mapping[str, Any], prompt: str, rendered: str, before: str
@@ -135,8 +147,8 @@ class Answers:
         if not header.strip():
             return None
         calls = [call["function"]["name"] for call in message.get("tool_calls", ())]
-        first = next((part for part in (message.get("reasoning", ""), words_of(message), *calls) if part.strip()), "")
-        at = rendered.rfind(first.strip())
+        parts = [part.strip() for part in (message.get("reasoning", ""), words_of(message), *calls) if part.strip()]
+        at = next((place for place in map(rendered.rfind, parts) if place >= 0), -1 if parts else len(rendered))
         if rendered.startswith(before) and not rendered[len(before) :].startswith(header):
             # The header, or the end of it, is there only where an answer is asked for.
             rest = rendered[len(before) :]

@@ -8,10 +8,11 @@ from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from harness.contract.templates import parses_source
 from harness.errors import TemplateError
 from harness.options import Options
 from harness.template.encode import BoundTemplate
-from harness.template.escape import control_tokens, protected
+from harness.template.escape import control_tokens, protected, with_named_calls
 from harness.template.habits import Habits, Thinking
 from harness.template.render import memory_bounded, time_limited
 from harness.template.samples import require_text, samples
@@ -89,6 +90,9 @@ def bind(template: Template, tokenizer: Any, options: Any = None) -> BoundTempla
         if tried.lacks_bos():
             source = "{{- bos_token }}{# which the template forgets #}\n" + source
             tried = Trial(bound(source, takes_tools=True))
+        if not declares and tried.hides_calls():
+            source = with_named_calls(source)
+            tried = Trial(bound(source, takes_tools=True))
         tried.require_words()
         habits = tried.habits(source)
         if thinking != "auto" and habits.switch:
@@ -121,7 +125,7 @@ def bind(template: Template, tokenizer: Any, options: Any = None) -> BoundTempla
         if not declares:
             roles = tried.roles(with_tools=places["takes_tools"])
         if callable(template.tool_parser) and places["takes_tools"]:
-            parser = template.tool_parser(tried.call())
+            parser = template.tool_parser(source if parses_source(template) else tried.call())
         template_on_tokenizer = bound(source, **places)
         for sample in samples(template_on_tokenizer)[0]:
             require_text(template_on_tokenizer, sample)

@@ -91,6 +91,21 @@ class BoundTemplate:
         return [mark for mark in dict.fromkeys(_MARK.findall(text)) if mark not in self.control_tokens]
 
     @functools.cached_property
+    def spelt_marks(self) -> list[str]:
+        """The marks of thoughts that this tokenizer has no tokens for: the model spells them, and nobody else can."""
+        known = (*self.control_tokens, *self.tokenizer.added_tokens_encoder)
+        return [mark for mark in self.habits.marks if not mark.startswith(known)]
+
+    @property
+    def remarks(self) -> list[str]:
+        """Sentences on marks that are ordinary text in this vocabulary."""
+        kinds = (
+            ("no control tokens of this tokenizer, so that anybody can write them", self.text_marks),
+            ("no tokens of this tokenizer, so that thoughts begin and end with spelt words", self.spelt_marks),
+        )
+        return [f"{kind}: {', '.join(marks)}" for kind, marks in kinds if marks]
+
+    @functools.cached_property
     def control_tokens(self) -> list[str]:
         """The strings that are control tokens where the template writes them, and ordinary text inside messages."""
         return control_tokens(self.tokenizer, self.tokenizer.get_chat_template(), self.stop_tokens)

@@ -3,8 +3,9 @@
 vLLM parses control tokens anywhere in a rendered prompt. The only protection that works in training and in serving
 alike is to break such strings before the template sees them. A prelude does that, in Jinja, as part of the
 saved template: it goes through every string of `messages`, `tools` and `documents`, keys and nested arguments included,
-and puts a zero-width space behind the first character of each control-token string, or behind every one where the
-string can overlap itself. All other text is untouched.
+and puts a zero-width space behind the first character of each control-token string (behind the slash of a closing tag,
+since some templates obey words such as `/think`), or behind every one where the string can overlap itself. All other
+text is untouched.
 """
 
 from __future__ import annotations
@@ -44,6 +45,29 @@ _VALUES = {  # of the fields that are not the thoughts themselves: parts of the 
     " and message.content[0].type == 'thinking' else [{'type': 'thinking', 'thinking': message.reasoning}]"
     f" + ({_TEXT} if message.content is string else message.content or [])"
 }
+_NAMED_CALLS = """\
+{#- This template writes calls by their ids alone, which have to name the tool: `functions.NAME:NUMBER`. -#}
+{%- set _ids = namespace(messages=[], named={}, waiting=[], count=0) -%}
+{%- for message in messages -%}
+  {%- if message.tool_calls -%}
+    {%- set _new = namespace(calls=[], ids=[]) -%}
+    {%- for call in message.tool_calls -%}
+      {%- set stem, id = "functions." ~ call.function.name ~ ":", call.id | default("", true) -%}
+      {%- set named = id if id.startswith(stem) else stem ~ _ids.count -%}
+      {%- set _ids.named = dict(_ids.named, **{id: named}) -%}{%- set _ids.count = _ids.count + 1 -%}
+      {%- set _new.calls = _new.calls + [dict(call, id=named)] -%}{%- set _new.ids = _new.ids + [named] -%}
+    {%- endfor -%}
+    {%- set _ids.waiting = _new.ids -%}
+    {%- set message = dict(message, tool_calls=_new.calls) -%}
+  {%- elif message.role == "tool" -%}
+    {%- set id = message.tool_call_id | default("", true) -%}
+    {%- set named = _ids.named[id] if id and id in _ids.named else _ids.waiting | first | default(id, true) -%}
+    {%- set message = dict(message, tool_call_id=named) -%}{%- set _ids.waiting = _ids.waiting[1:] -%}
+  {%- endif -%}
+  {%- set _ids.messages = _ids.messages + [message] -%}
+{%- endfor -%}
+{%- set messages = _ids.messages %}
+"""
 _PLACES = {  # with the Jinja expression that is true for a conversation that needs one
     "a system prompt": "messages | selectattr('role', 'equalto', 'system') | list",
     "tools": "tools or messages | selectattr('tool_calls') | list",
@@ -149,6 +173,11 @@ def protected(
     return prelude + END + unprotected(source)
 
 
+def with_named_calls(source: str) -> str:
+    """Return the template with ids of calls and results that name the tool. Ids that do stay as they are."""
+    return _NAMED_CALLS + source
+
+
 def with_default(source: str, *variables: tuple[str, Any]) -> str:
     """Return the template with values for variables that a request does not set."""
     lines = (f"{{%- set {name} = {name} | default({json.dumps(value)}) %}}\n" for name, value in variables)
@@ -221,7 +250,8 @@ def _with_breaks(token: str) -> str:
     A token that can overlap itself, such as `[[` in `[[[`, gets a break behind every character.
     """
     overlaps = any(token.endswith(token[:length]) for length in range(1, len(token)))
-    return BREAK.join(token) + BREAK if overlaps else token[0] + BREAK + token[1:]
+    at = 2 if token.startswith("</") else 1
+    return BREAK.join(token) + BREAK if overlaps else token[:at] + BREAK + token[at:]
 
 
 def _quoted(text: str) -> str:

@@ -14,6 +14,7 @@ from harness.errors import TemplateError
 from harness.template.differences import first_difference
 
 Thinking = Literal["auto", "on", "off"]
+Value = bool | int | str  # of a switch
 Turn = dict[str, Any]
 Render = Callable[..., str]  # (messages, tools, generation_prompt, variables) -> text
 
@@ -21,6 +22,7 @@ THOUGHT = "probe thought"
 _MARK = re.compile(r"<[^<>\s/]{1,30}>|</[^<>\s]{1,30}>|<[^<>\s]{1,30}\|>|\[/?[A-Z_]{2,30}\]")
 _CLOSES_A_THOUGHT = re.compile(r"</(?:think|thinking|thought|thoughts|reasoning|reason)>|\[/THINK\]")
 _OPENS_A_THOUGHT = re.compile(r"(<(?:think|thinking|thought|thoughts|reasoning|reason)>|\[THINK\])\s*\Z")
+_NAMED = re.compile(rf"(?:{_MARK.pattern})\w+(?:{_MARK.pattern})")
 _SWITCH = re.compile(r"(?<![\w.'\"])[a-z_]*(?:think|reason)[a-z_]*(?![\w(])")
 _CODE = re.compile(r"{[{%].*?[%}]}", re.DOTALL)
 _EMPTY = re.compile(
@@ -28,6 +30,7 @@ _EMPTY = re.compile(
 )
 _PART = re.compile(r"""\.type\b.*['"]thinking['"]|\[['"]type['"]\].*['"]thinking['"]""")
 _EFFORTS, _NO_EFFORT = ("high", "medium", "low"), ("no_think", "none")  # words of effort that some templates take
+_BUDGET = (-1, 0)  # tokens of thoughts: as many as it takes, or none
 _COMMAND = re.compile(r"""['"](/[a-z_]{3,20})['"]""")
 _FIELDS = ("thinking", "thought", "tool_plan", "reasoning_text")  # names of thoughts that vLLM does not pass on
 
@@ -55,7 +58,7 @@ class Habits:
     thoughtless: str = ""
     field: str | None = None
     switch: str | None = None
-    values: tuple[bool | str, bool | str] = (True, False)
+    values: tuple[Value, Value] = (True, False)
     thinks: bool = False
     grows: bool = True
     ends: tuple[str, str] = ("", "")
@@ -111,8 +114,8 @@ def end_of_answer(
     """Return the end of the answer that ends with `words`, in a text where it is last and one where a message follows.
 
     The stop token is the last control token behind the words that stays when the conversation goes on, if possible one
-    of the `known`; where none stays, the first; where none is there, the first that the next message brings. None if
-    there is no control token. What stands `between` two calls ends a call, not the answer.
+    of the `known`; where none stays, the first. Where none is there, or none that is known, it is the one that the next
+    message brings. None if there is no control token. What stands `between` two calls ends a call, not the answer.
     """
     tokens = re.compile("|".join(map(re.escape, control))) if control else None
     tail = _behind_last(alone, words)
@@ -121,18 +124,19 @@ def end_of_answer(
         return None
     same = tail[: first_difference(tail, more)] if continued is not None else tail
     there = [match for match in tokens.finditer(tail) if match[0] not in between]
-    if there:
+    written = tail.rstrip()
+    if there and not more.startswith(written):
+        written = "".join(more.partition(there[-1][0])[:2])
+    late = re.compile(rf"\s*({tokens.pattern})").match(more, len(written)) if more.startswith(written) else None
+    if there and not (late and late[1] in known and not any(match[0] in known for match in there)):
         kept = [match for match in there if match.end() <= len(same)]
         usual = [match for match in kept or there if match[0] in known]
         stop = (usual or kept)[-1] if kept else (usual or there)[0]
         gone = [match for match in there if kept and match.start() >= stop.end()]
         before = tuple(match[0] for match in there if match.end() <= stop.start() and match[0] != stop[0])
         return Ends(stop[0], trailer=tail[gone[0].start() :].strip() if gone else "", before=before)
-    tail = tail.rstrip()
-    match = tokens.search(more, len(tail)) if more.startswith(tail) else None
-    if match and not more[len(tail) : match.start()].strip():
-        return Ends(match[0], late=more[len(tail) : match.end()])
-    return None
+    before = tuple(match[0] for match in there)
+    return Ends(late[1], late=late[0], before=before) if late else None
 
 
 def _behind_last(text: str, words: str) -> str:
@@ -240,23 +244,32 @@ def words_of(message: Mapping[str, Any]) -> str:
 def _marks(prompt: str, before: str, between: str) -> tuple[str, ...]:
     """Return the marks around a thought: the first mark behind it, and that mark's counterpart or what opens it.
 
-    The counterpart may stand at the end of the prompt. Where there are no tags, all that the template writes is a mark.
+    The counterpart may stand at the end of the prompt. A mark can have a name of its own with a tag on either side.
+    Where there are no tags, all that the template writes is a mark.
     """
-    tag = _MARK.search(between)
+    tag, named = _MARK.search(between), _NAMED.search(between)
+    label = re.search(r"\w*\s*\Z", before)
+    bare = before[: label.start()] if label else before
+    for closing in (one[0] for one in (tag, named) if one):
+        for opening in _counterparts(closing):
+            if opening != closing and bare.endswith(opening):
+                return opening, closing
     closing = tag[0] if tag else between.strip()
-    counterparts = [
+    same = first_difference(prompt, before)
+    tags = _MARK.findall(before, same)
+    opening = tags[-1] if tags else prompt[same:].strip() or before[same:].strip()
+    return (opening, closing) if opening and closing and opening != closing else ()
+
+
+def _counterparts(closing: str) -> tuple[str, ...]:
+    """Return the marks that may open what this one closes."""
+    return (
         closing.replace("/", ""),
         closing.replace("END", "START"),
         closing.replace("END", "BEGIN"),
+        closing.replace("close", "open"),
         closing.replace("<", "<|").replace("|>", ">"),
-    ]
-    label = re.search(r"\w*\s*\Z", before)
-    bare = before[: label.start()] if label else before
-    same = first_difference(prompt, before)
-    tags = _MARK.findall(before, same)
-    opening = next((one for one in counterparts if one != closing and bare.endswith(one)), "")
-    opening = opening or (tags[-1] if tags else prompt[same:].strip() or before[same:].strip())
-    return (opening, closing) if opening and closing and opening != closing else ()
+    )
 
 
 def _up_to(mark: str, text: str) -> str:
@@ -266,14 +279,14 @@ def _up_to(mark: str, text: str) -> str:
 
 
 def _switch(render: Render, source: str, question: Turn) -> dict[str, Any]:
-    """Return `switch`, `values` and `thinks`: the variable that changes the prompt, by true and false or by words.
+    """Return `switch`, `values` and `thinks`: the variable that changes the prompt.
 
-    Words are those of effort that the template names.
+    Its values are true and false, words of effort that the template names, or a budget of tokens.
     """
     code = " ".join(_CODE.findall(source))
     words = [(on, off) for on in _EFFORTS for off in _NO_EFFORT if _names(code, on) and _names(code, off)]
     for name in dict.fromkeys(_SWITCH.findall(code)):
-        for values in ((True, False), *words):
+        for values in ((True, False), *words, _BUDGET):
             try:
                 on, off = (render([question], None, True, {name: value}) for value in values)
                 default = render([question], None, True, {})

@@ -41,14 +41,15 @@ TOOL = {
         "parameters": {"type": "object", "properties": {"thing": {"type": "string"}}, "required": ["thing"]},
     },
 }
+CALL_ID = "probe1234"
 CALL = {
     "type": "function",
-    "id": "probe1234",
+    "id": CALL_ID,
     "function": {"name": TOOL_NAME, "arguments": {"thing": TOOL_ARGUMENT}},
 }
 TOOL_EXCHANGE = [
     _says("assistant", "", tool_calls=[CALL]),
-    _says("tool", "probe nine", tool_call_id="probe1234"),
+    _says("tool", "probe nine", tool_call_id=CALL_ID),
     ANSWER,
 ]
 
@@ -114,6 +115,11 @@ class Trial:
         """Return whether the tokenizer begins every text with its BOS and the rendering does not."""
         tokenizer = self.template.tokenizer
         return wants_bos(tokenizer) and not self.render([QUESTION], None, True).startswith(tokenizer.bos_token)
+
+    def hides_calls(self) -> bool:
+        """Return whether the template writes of a call its id and arguments, and not the tool's name."""
+        text = self._rendered([QUESTION, TOOL_EXCHANGE[0]], [TOOL]) or ""
+        return TOOL_ARGUMENT in text and CALL_ID in text and text.count(TOOL_NAME) < 2
 
     def require_words(self) -> None:
         """Require that a question and its answer are unchanged, with one BOS."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import re
 import subprocess
 import sys
@@ -18,23 +19,29 @@ from typing import Any
 from harness.contract.kinds import KINDS
 from harness.errors import PluginError, known_names, nearest
 from harness.plugins import Plugins
-from harness.plugins.registry import PluginInfo
+from harness.plugins.registry import SLOW_S, PluginInfo
 from harness.testing.command import plugins as load
-from harness.testing.laws.law import Doubtful, Finding, Kit, NotTried, laws_of, tried
+from harness.testing.laws import process
+from harness.testing.laws.law import Doubtful, Finding, Kit, NotTried, Outcome, laws_of, tried
 
-SLOW_S = 0.3  # an import that every command waits for
 SHOWN_S = 0.02
 TIMED = """
 import importlib, importlib.util, sys
 import harness
 [getattr(harness, name) for name in harness.__all__]
-print("BEGIN", file=sys.stderr)
+from harness.testing.laws.process import report, state
 name = sys.argv[1]
+for imported in sys.argv[2:]:
+    importlib.import_module(imported)
+before = state()
+print("BEGIN", file=sys.stderr)
 if name.endswith(".py"):
     spec = importlib.util.spec_from_file_location("timed_plugin", name)
     spec.loader.exec_module(importlib.util.module_from_spec(spec))
 else:
     importlib.import_module(name)
+print("END", file=sys.stderr)
+report(before)
 """
 
 
@@ -128,27 +135,39 @@ def examine(
     seconds = info.import_s
     if name in kit.loaded:
         if timed is not None:
-            seconds, imports = import_times(timed)
-            findings.append(_is_quick(name, seconds, imports))
+            seconds, imports, changed = import_times(timed)
+            findings += [_is_quick(name, seconds, imports), _leaves_the_process(name, changed)]
         findings += _metadata(info)
         with tempfile.TemporaryDirectory(prefix="harness-check-") as folder:
             findings += _things(Kit(kit, info, Path(folder), rows, options))
     return Report(info.name, info.version, info.path, round(seconds, 4), imports, tuple(findings))
 
 
-def import_times(target: str) -> tuple[float, dict[str, float]]:
-    """Return the seconds that importing a module or file takes in a new process, and those of other packages in it."""
-    done = subprocess.run(
-        [sys.executable, "-X", "importtime", "-c", TIMED, target], capture_output=True, text=True, check=False
+def import_times(target: str) -> tuple[float, dict[str, float], list[str]]:
+    """Return the seconds that importing a module or file takes in a new process, and those of other packages in it.
+
+    The third is what it changes in that process.
+    """
+    done = _imported(target)
+    lines = re.findall(
+        r"import time:\s+(\d+) \|\s+(\d+) \| ( *)(\S+)", done.stderr.partition("BEGIN\n")[2].partition("END\n")[0]
     )
-    lines = re.findall(r"import time:\s+(\d+) \|\s+(\d+) \| ( *)(\S+)", done.stderr.partition("BEGIN\n")[2])
     times: dict[str, float] = defaultdict(float)
     for own, _, _, module in lines:
         times[module.partition(".")[0]] += int(own) / 1e6
     own_name = Path(target).stem if target.endswith(".py") else target.partition(".")[0]
     passed_over = {own_name, "harness", *sys.stdlib_module_names}
     slow = {name: round(took, 4) for name, took in times.items() if name not in passed_over and took >= SHOWN_S}
-    return sum(times.values()), dict(sorted(slow.items(), key=lambda one: -one[1]))
+    if "torch" in times:  # what torch itself changes is no plugin's doing
+        done = _imported(target, "torch")
+    changed = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else []
+    return sum(times.values()), dict(sorted(slow.items(), key=lambda one: -one[1])), changed
+
+
+def _imported(target: str, *before: str) -> subprocess.CompletedProcess[str]:
+    """Import a module or file in a new process, after the modules `before`, and report the time of each import."""
+    command = [sys.executable, "-X", "importtime", "-c", TIMED, target, *before]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def module_of(info: PluginInfo) -> str:
@@ -179,6 +198,16 @@ def _is_quick(name: str, seconds: float, imports: Mapping[str, float]) -> Findin
         return Finding("plugin", name, "its import is quick", "kept", message)
     advice = ". Commands that use it wait for that: import what is heavy in the functions that need it"
     return Finding("plugin", name, "its import is quick", "doubtful", message + advice)
+
+
+def _leaves_the_process(name: str, changed: list[str]) -> Finding:
+    """Return the finding about what others in the process rely on."""
+    claim = "its import changes nothing else"
+    if not changed:
+        return Finding("plugin", name, claim, "kept")
+    outcome: Outcome = "broken" if any(what.startswith(process.OTHERS) for what in changed) else "doubtful"
+    message = f"it changes {', '.join(changed)}: do that where it is needed, and put it back"
+    return Finding("plugin", name, claim, outcome, message)
 
 
 def _metadata(info: PluginInfo) -> Iterator[Finding]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-import importlib.metadata
 import io
 import os
 import shlex
+import sys
 from collections.abc import Iterator, Mapping, Sequence
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
 from harness.cli.main import main
 from harness.plugins import Plugins
-from harness.plugins.discovery import ENTRY_POINT_GROUP, OUR_DISTRIBUTION
+from harness.plugins.installed import ENTRY_POINT_GROUP, ONLY, own_entries
 
 
 class Done(NamedTuple):
@@ -35,7 +36,7 @@ def run(
     """Run `harness COMMAND` in this process and return how it ended; a crash of the command is raised as it is.
 
     It knows the harness's own plugins, `modules`, and files named with `--plugin`; what else is installed on this
-    machine, or named by a pyproject.toml, stays out.
+    machine, or named by a pyproject.toml, stays out. So do the processes that it starts.
 
     Args:
         command: the words after `harness`, as a shell would split them: `run("data preview rows.jsonl --count 2")`.
@@ -45,9 +46,14 @@ def run(
             without colours.
         modules: plugins of the test, as an entry point would name them.
     """
-    entries = [*_first_party(), *map(_entry_of, modules)]
     out, err = _stream(), _stream()
-    settings = {"COLUMNS": "200", "NO_COLOR": "1"} | dict(env or {})
+    settings = {
+        "COLUMNS": "200",
+        "NO_COLOR": "1",
+        ONLY: ",".join(module.__name__ for module in modules),
+        "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),  # a process that the command starts imports the same
+        **(env or {}),
+    }
     with (
         _environment(settings),
         contextlib.chdir(cwd or Path.cwd()),
@@ -55,7 +61,7 @@ def run(
         contextlib.redirect_stderr(err),
     ):
         try:
-            main([*shlex.split(command), *map(str, arguments)], entries)
+            main([*shlex.split(command), *map(str, arguments)])
             code = 0
         except SystemExit as end:
             code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -70,20 +76,10 @@ def plugins(*sources: Path | str | ModuleType, first_party: bool = False, strict
         first_party: load what comes with the harness too.
         strict: raise PluginError for a broken plugin, instead of leaving it out with a warning.
     """
-    entries = [_entry_of(source) for source in sources if isinstance(source, ModuleType)]
-    if first_party:
-        entries += _first_party()
+    modules = [source.__name__ for source in sources if isinstance(source, ModuleType)]
+    entries = [EntryPoint(name, name, ENTRY_POINT_GROUP) for name in modules]
     files = [Path(source) for source in sources if not isinstance(source, ModuleType)]
-    return Plugins(files, entries=entries, strict=strict)
-
-
-def _entry_of(module: ModuleType) -> importlib.metadata.EntryPoint:
-    return importlib.metadata.EntryPoint(module.__name__, module.__name__, ENTRY_POINT_GROUP)
-
-
-def _first_party() -> list[importlib.metadata.EntryPoint]:
-    installed = importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)
-    return [entry for entry in installed if entry.dist and entry.dist.name == OUR_DISTRIBUTION]
+    return Plugins(files, entries=[*(own_entries() if first_party else ()), *entries], strict=strict)
 
 
 def _stream() -> io.TextIOWrapper:

@@ -118,8 +118,11 @@ def _print(context: Context, compared: SideBySide, examples: int) -> None:
     first = escape(compared.first)
     others = ", ".join(f"[bold]{escape(rival.name)}[/bold]" for rival in compared.rivals)
     say(f"{others} compared with [bold]{first}[/bold] on the same items")
-    say(f"[dim]difference = variant − {first}; ↑ more is better, ↓ less is better[/dim]\n")
-    print_figures(context.console, _table(compared), labels=2)
+    say(
+        f"[dim]difference = variant − {first}; ↑ more is better, ↓ less is better; "
+        f"value of right or wrong items with its 95% interval, else ± standard error[/dim]\n"
+    )
+    print_figures(context.console, _table(compared), labels=2, words_last=True)
     say(f"\n[dim]{escape(wording.family(compared))} --task and --metric narrow the family.[/dim]")
     for rival in compared.rivals:
         for task in rival.tasks:
@@ -143,7 +146,7 @@ def _table(compared: SideBySide) -> Table:
     table = Table(box=None, header_style="dim", pad_edge=False, padding=(0, 2, 0, 0))
     table.add_column("metric", overflow="fold")
     table.add_column("variant", overflow="fold")
-    for title in ("value ± se", "difference", "95% interval", "p (Holm)"):
+    for title in ("value", "difference", "95% interval", "p (Holm)"):
         table.add_column(title, justify="right")
     table.add_column("verdict")
     task_name = ""
@@ -153,7 +156,7 @@ def _table(compared: SideBySide) -> Table:
             task_name = name
         one = rows[0][2]
         label = f"{escape(metric)} {wording.ARROWS[one.higher_is_better]}"
-        table.add_row(label, escape(compared.first), wording.value(one, one.paired.a), "", "", "", "")
+        table.add_row(label, escape(compared.first), wording.value_with_error(one, one.paired.a), "", "", "", "")
         for rival, task, comparison in rows:
             table.add_row("", *_cells(comparison, rival.name), style=COLOURS[comparison.better])
             for of in task.comparisons if len(compared.rivals) == 1 else ():
@@ -170,7 +173,7 @@ def _cells(comparison: Comparison, name: str) -> tuple[str, ...]:
 
     return (
         escape(name),
-        wording.value(comparison, comparison.paired.b),
+        wording.value_with_error(comparison, comparison.paired.b),
         wording.difference(comparison),
         wording.interval(comparison),
         wording.p_value(comparison.adjusted),

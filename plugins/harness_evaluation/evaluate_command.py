@@ -199,7 +199,9 @@ def _from_recipe(
             f"the recipe {recipe.name!r} names no evaluations. "
             f"Add them under `evaluate:`, or name tasks with --tasks A,B"
         )
-    its = Registry(known.kind, entries=list({entry.qualified: entry for entry in entries}.values()))
+    its: Registry[Evaluation] = Registry(
+        known.kind, claims=list({entry.qualified: entry for entry in entries}.values())
+    )
     for name in only:
         if name not in its:
             raise HarnessError(

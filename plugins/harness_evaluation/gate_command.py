@@ -106,14 +106,14 @@ def _print(context: Context, rulings: list[Ruling], names: tuple[str, str]) -> N
         on, figures = "", ("", "", "", "", "")
         if of is not None:
             on = " ".join(part for part in (of.task, of.metric, of.category) if part)
-            means = [wording.value(of, side._replace(stderr=None)) for side in (of.paired.a, of.paired.b)]
+            means = [wording.value(of, side) for side in (of.paired.a, of.paired.b)]
             p = wording.p_value(of.adjusted) if ruling.rule.no_significant_loss else ""
             figures = (means[0], means[1], wording.difference(of), wording.interval(of), p)
         outcome = f"[{COLOURS[ruling.outcome]}]{ruling.outcome}[/]: {escape(ruling.reason)}"
         if of is not None and ruling.rule.no_significant_loss and ruling.outcome == "kept" and of.better is None:
             outcome += f", {escape(wording.could_see(of))}"
         table.add_row(escape(wording.rule(ruling.rule, of)), escape(on), *figures, outcome)
-    print_figures(context.console, table, labels=2)
+    print_figures(context.console, table, labels=2, words_last=True)
     counts = [sum(ruling.outcome == outcome for ruling in rulings) for outcome in COLOURS]
     say(f"\n{counts[0]} kept, {counts[1]} broken, {counts[2]} not judged")
 

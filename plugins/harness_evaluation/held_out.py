@@ -11,7 +11,7 @@ from harness.errors import HarnessError
 from harness.recipe import DataSource, DataSpec
 
 if TYPE_CHECKING:
-    from harness.data import EncodedData
+    from harness.data import EncodedData, SourceReport
     from harness.nouns import Reads
 
 
@@ -58,29 +58,32 @@ def encoded_held_out(
     return sources, encode_sources(sources, spec, plugins.datasets, template, reader=reader)
 
 
-def paired_ids(sources: Sequence[DataSource], context: EvaluationContext, ids: Sequence[str]) -> list[str]:
-    """Return the ids by which rows are paired: each with a hash of its messages and tools, however they are rendered.
+def paired_ids(
+    sources: Sequence[DataSource], context: EvaluationContext, reports: Sequence[SourceReport], ids: Sequence[str]
+) -> list[str]:
+    """Return the ids by which examples are paired: each with a hash of its row, messages and tools, unrendered.
+
+    Args:
+        reports: of the encoded sources, which count the examples of each: files of one name in two folders give their
+            rows the same ids.
+        ids: of the encoded examples in order, the first ones of all.
 
     Raises:
         HarnessError: where the data have changed since they were encoded.
     """
-    from harness.data import digest_of, load_source
-    from harness.data.encode.items import part_number, whole_id
+    paired: list[str] = []
+    for source, report in zip(sources, reports, strict=True):
+        paired += _paired_in(source, context, ids[len(paired) : len(paired) + report.examples])
+    return paired
 
-    rows = [whole_id(id) for id in ids]
-    wanted = set(rows)
-    digests: dict[str, list[str]] = {}  # files of one name in two folders give their rows the same ids
-    for source in sources:
-        for item in load_source(source, context.plugins.datasets, on_error=lambda error: None):
-            if item.id in wanted:
-                digests.setdefault(item.id, []).append(digest_of(item).hex()[:12])
+
+def _paired_in(source: DataSource, context: EvaluationContext, ids: Sequence[str]) -> list[str]:
+    from harness.data import digest_of, load_source
+    from harness.data.encode.items import whole_id
+
+    wanted = {whole_id(id) for id in ids}
+    items = load_source(source, context.plugins.datasets, on_error=lambda error: None) if wanted else ()
+    digests = {item.id: digest_of(item).hex()[:12] for item in items if item.id in wanted}
     if missing := wanted - digests.keys():
         raise HarnessError(f"the row {min(missing)} is not in the data any more; measure again")
-    paired, before = [], dict.fromkeys(wanted, -1)
-    for id, row in zip(ids, rows, strict=True):
-        part = part_number(id)
-        if (before[row] == 0 or before[row] >= part) and len(digests[row]) > 1:  # parts go up: this is of the next row
-            digests[row].pop(0)
-        before[row] = part
-        paired.append(f"{id}:{digests[row][0]}")
-    return paired
+    return [f"{id}:{digests[whole_id(id)]}" for id in ids]

@@ -102,7 +102,7 @@ def _print_totals(
     console: Console, looking: Looking, requests: Sequence[Request], variant: Variant, context: Context
 ) -> None:
     generating = [request for request in requests if not request.scored]
-    parts = [f"{len(requests):,} requests"]
+    parts = [f"{len(requests):,} request{'s' * (len(requests) != 1)}"]
     if len(generating) < len(requests):
         parts.append(f"{len(requests) - len(generating):,} of them scored")
     asked = None

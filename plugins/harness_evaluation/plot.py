@@ -111,4 +111,4 @@ def _draw_panel(axis: Any, task: str, metric: str, panel: Sequence[tuple[str, Co
 
 
 def _plain(comparison: Comparison, number: float) -> str:
-    return wording.value(comparison, comparison.paired.a._replace(value=number, stderr=None))
+    return wording.value(comparison, comparison.paired.a._replace(value=number))

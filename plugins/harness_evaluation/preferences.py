@@ -45,14 +45,15 @@ def run(backend: Backend, options: PreferenceOptions, context: EvaluationContext
     items = encoded.items[: options.limit]
     by = "score" if variant_of(backend).head is not None else "log-probability"
     figures = (_scores if by == "score" else _logprobs)(backend, items, options.batch_tokens)
-    ids = paired_ids(sources, context, [item.examples[0].id.removesuffix(" chosen") for item in items])
+    examples = [example for item in items for example in item.examples]
+    rows = [item.examples[0].id.removesuffix(" chosen") for item in items for _ in item.examples]
+    ids = paired_ids(sources, context, encoded.reports, rows)[::2]
     samples = tuple(
         _as_sample(backend.template, id, item, figures[number], by)
         for number, (id, item) in enumerate(zip(ids, items, strict=True))
     )
     names = samples[0].metrics
     scores = {name: Score(*statistics.of_samples(samples, name)) for name in names}
-    examples = [example for item in items for example in item.examples]
     trained = trained_on(backend, examples)
     details = {
         "data": [source.model_dump() for source in sources],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -15,12 +15,16 @@ if TYPE_CHECKING:
     from harness.variants import Variant
 
 
-def print_figures(console: Console, table: Table, labels: int) -> None:
-    """Print a table. In columns after the first `labels`, cells are on one line and whole, and long titles fold."""
+def print_figures(console: Console, table: Table, labels: int, *, words_last: bool = False) -> None:
+    """Print a table. In columns after the first `labels`, cells are on one line and whole, and long titles fold.
+
+    Args:
+        words_last: the last column has words, which fold too.
+    """
     from rich.cells import cell_len
     from rich.text import Text
 
-    for column in table.columns[labels:]:
+    for column in table.columns[labels : len(table.columns) - words_last]:
         column.overflow = "fold"
         column.min_width = max((cell_len(Text.from_markup(str(cell)).plain) for cell in column.cells), default=1)
     console.print(table, crop=False)  # a terminal wraps what is wider still; rich would leave it out
@@ -55,16 +59,23 @@ def print_table(context: Context, variants: Sequence[Variant], records: Sequence
     print_figures(context.console, table, labels=2)
     dtypes = ", ".join(dict.fromkeys(_weights(variant) for variant in variants))
     context.console.print(
-        f"\n[dim]value ± standard error; ↑ more is better, ↓ less is better; weights in {dtypes}[/dim]"
+        f"\n[dim]value (95% interval) of right or wrong items, else ± standard error; ↑ more is better, "
+        f"↓ less is better; weights in {dtypes}[/dim]"
     )
-    for record in records:
-        if record.noise:
-            context.console.print(f"[dim]{escape(record.variant)}, {escape(record.task)}: {escape(record.noise)}[/dim]")
-    for record in records:
-        for warning in record.warnings:
-            context.console.print(
-                f"[yellow]{escape(record.variant)}, {escape(record.task)}: {escape(warning)}[/yellow]"
-            )
+    for style, lines in (
+        ("dim", sentences((record, record.noise) for record in records if record.noise)),
+        ("yellow", sentences((record, warning) for record in records for warning in record.warnings)),
+    ):
+        for line in lines:
+            context.console.print(f"[{style}]{escape(line)}[/{style}]")
+
+
+def sentences(of: Iterable[tuple[Record, str]]) -> list[str]:
+    """Return each sentence once for a variant, with the tasks that it is about."""
+    tasks: dict[tuple[str, str], list[str]] = {}
+    for record, sentence in of:
+        tasks.setdefault((record.variant, sentence), []).append(record.task)
+    return [f"{variant}, {', '.join(its)}: {sentence}" for (variant, sentence), its in tasks.items()]
 
 
 def _weights(variant: Variant) -> str:
@@ -72,7 +83,9 @@ def _weights(variant: Variant) -> str:
 
 
 def shown(score: Any) -> str:
-    """Return a score for people: value ± standard error."""
+    """Return a score for people: a share of right items with its interval, anything else ± its standard error."""
     if score is None or score.value is None:
         return "–"
+    if score.interval is not None:
+        return f"{score.value:.3f} ({score.interval[0]:.2f}–{score.interval[1]:.2f})"
     return f"{score.value:.3f}" + (f" ± {score.stderr:.3f}" if score.stderr is not None else "")

@@ -47,7 +47,7 @@ def run(backend: Backend, options: ValLossOptions, context: EvaluationContext) -
     examples = encoded.examples[: options.limit]
     with in_batches(backend, tokens=options.batch_tokens):
         logprobs = logprobs_of(backend, examples)
-    ids = paired_ids(sources, context, [example.id for example in examples])
+    ids = paired_ids(sources, context, encoded.reports, [example.id for example in examples])
     samples = tuple(
         _as_sample(backend.template, id, example, -logprob)
         for id, example, logprob in zip(ids, examples, logprobs, strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.measure.comparison import Comparison
-from harness.measure.statistics import Estimate, Interval
+from harness.measure.statistics import Estimate, Interval, share_interval
 
 if TYPE_CHECKING:
     from harness.measure.side_by_side import Rival, SideBySide
@@ -15,11 +15,17 @@ ARROWS = {True: "↑", False: "↓"}
 
 
 def value(comparison: Comparison, estimate: Estimate) -> str:
-    """Return a value ± its standard error; of 0/1 items in percent."""
+    """Return a value alone; of 0/1 items in percent."""
+    return f"{estimate.value * 100:.1f} %" if comparison.is_share else f"{estimate.value:.3f}"
+
+
+def value_with_error(comparison: Comparison, estimate: Estimate) -> str:
+    """Return a value ± its standard error; of 0/1 items in percent, with the 95 % interval."""
+    alone = value(comparison, estimate)
     if comparison.is_share:
-        more = "" if estimate.stderr is None else f" ± {estimate.stderr * 100:.1f}"
-        return f"{estimate.value * 100:.1f}{more} %"
-    return f"{estimate.value:.3f}" + ("" if estimate.stderr is None else f" ± {estimate.stderr:.3f}")
+        interval = share_interval(estimate, comparison.paired.clusters)
+        return alone if interval is None else f"{alone} ({interval.low * 100:.0f}–{interval.high * 100:.0f})"
+    return alone + ("" if estimate.stderr is None else f" ± {estimate.stderr:.3f}")
 
 
 def difference(comparison: Comparison) -> str:
@@ -52,8 +58,8 @@ def verdict(comparison: Comparison) -> str:
 def could_see(comparison: Comparison) -> str:
     """Return the smallest difference that would probably have been seen, in words."""
     effect = comparison.detectable
-    if effect is None:
-        return "too few items"
+    if effect is None or (comparison.is_share and effect > 1):
+        return "too few items to see any difference"
     return f"could see ≥ {effect * 100:.1f} points" if comparison.is_share else f"could see ≥ {effect:.3f}"
 
 

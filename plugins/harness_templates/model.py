@@ -68,7 +68,7 @@ _WORDS = {
         "false",
     ]
 }  # of Jinja
-_SWITCHES = re.compile(r"^{%- set (\w*(?:think|reason)\w*) = (?:true|false|\"\w+\") %}$", re.MULTILINE)
+_SWITCHES = re.compile(r"^{%- set (\w*(?:think|reason)\w*) = (?:true|false|-?\d+|\"\w+\") %}$", re.MULTILINE)
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 

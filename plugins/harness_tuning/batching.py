@@ -10,6 +10,7 @@ import bisect
 import heapq
 import math
 import random
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -243,21 +244,24 @@ class Schedule:
     def __init__(self, sizes: Sizes, step_tokens: int, seed: int) -> None:
         self.sizes, self.step_tokens, self.seed = sizes, step_tokens, seed
         self._steps_in: list[int] = []  # of each epoch so far: another shuffle can cut a step more or less
-        self._plan: tuple[int, list[list[int]]] = (-1, [])
+        self._plans: dict[int, list[list[int]]] = {}  # of the last two epochs: a thread may be at the next step
+        self._lock = threading.Lock()
 
     def total_steps(self, epochs: float) -> int:
         """Return the optimizer steps in `epochs` epochs; part of an epoch is rounded to whole steps, at least one."""
         whole = int(epochs)
-        steps = sum(self._steps_in_epoch(epoch) for epoch in range(whole))
-        return max(1, steps + (round((epochs - whole) * self._steps_in_epoch(whole)) if epochs > whole else 0))
+        with self._lock:
+            steps = sum(self._steps_in_epoch(epoch) for epoch in range(whole))
+            return max(1, steps + (round((epochs - whole) * self._steps_in_epoch(whole)) if epochs > whole else 0))
 
     def items_of(self, step: int) -> tuple[float, list[int]]:
         """Return how many epochs are done after `step` (1, 2, ...), and its items."""
         epoch, position = 0, step - 1
-        while position >= self._steps_in_epoch(epoch):
-            position -= self._steps_in_epoch(epoch)
-            epoch += 1
-        return epoch + (position + 1) / self._steps_in_epoch(epoch), self._epoch(epoch)[position]
+        with self._lock:
+            while position >= self._steps_in_epoch(epoch):
+                position -= self._steps_in_epoch(epoch)
+                epoch += 1
+            return epoch + (position + 1) / self._steps_in_epoch(epoch), self._epoch(epoch)[position]
 
     def _steps_in_epoch(self, epoch: int) -> int:
         while len(self._steps_in) <= epoch:
@@ -265,6 +269,7 @@ class Schedule:
         return self._steps_in[epoch]
 
     def _epoch(self, epoch: int) -> list[list[int]]:
-        if self._plan[0] != epoch:
-            self._plan = (epoch, plan_epoch(self.sizes, self.step_tokens, self.seed, epoch))
-        return self._plan[1]
+        if epoch not in self._plans:
+            self._plans = {at: plan for at, plan in self._plans.items() if abs(at - epoch) == 1}
+            self._plans[epoch] = plan_epoch(self.sizes, self.step_tokens, self.seed, epoch)
+        return self._plans[epoch]

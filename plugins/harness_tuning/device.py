@@ -23,9 +23,14 @@ def taken_bytes(device: torch.device) -> int:
 
 
 def free_memory_bytes(device: torch.device) -> int | None:
-    """Return the memory that this process may take in all; None where the system does not say."""
+    """Return the memory that this process may take in all; None where the system does not say.
+
+    Of an accelerator that is shared, it is the process's share (`torch.cuda.set_per_process_memory_fraction`).
+    """
     if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0] + torch.cuda.memory_reserved(device))
+        free, whole = torch.cuda.mem_get_info(device)
+        share = torch.cuda.get_per_process_memory_fraction(device.index)
+        return int(min(free + torch.cuda.memory_reserved(device), share * whole))
     taken = _kib(Path("/proc/self/status"), "VmRSS:")
     free = _kib(Path("/proc/meminfo"), "MemAvailable:")
     if taken is None or free is None:

@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 # Keys that change nothing about the weights: they may be edited while a run rests.
 FREE_KEYS = {
-    "name", "evaluate", "gate", "track", "serve", "data.processes", "tune.checkpoint_every", "tune.validate_every",
-    "tune.samples", "tune.keep", "tune.on_spike", "tune.parallel",
+    "name", "plugins", "evaluate", "gate", "track", "serve", "data.processes", "tune.checkpoint_every",
+    "tune.validate_every", "tune.samples", "tune.keep", "tune.on_spike", "tune.parallel",
 }  # fmt: skip
 
 
@@ -73,12 +73,14 @@ def record_identity(run: Run, template_sha256: str, starts_from: Path | None = N
     `starts_from` is the folder of the adapter that is trained on.
 
     Raises:
-        RunError: naming what changed: base weights, template or tokenizer, keys of the recipe.
+        RunError: naming what changed: base weights, template or tokenizer, code of plugin files, keys of the recipe.
     """
     if (folder := folder_of(run.recipe.model)) is None:
         raise harness.ModelError(f"{run.recipe.model.path}: its files are not in the hub's cache folder")
     model = hashes_of_model(folder)
     now: dict[str, Any] = model | {"template_sha256": template_sha256, "settings": settings_of(run.recipe)}
+    if run.recipe.plugins:  # where they are may change, what they do may not
+        now["plugins_sha256"] = [read_sha256(Path(file)) for file in run.recipe.plugins if Path(file).is_file()]
     if starts_from is not None:
         now["start_sha256"] = read_sha256(starts_from / "adapter_model.safetensors")
     began = run.manifest.get("identity")
@@ -98,6 +100,8 @@ def record_identity(run: Run, template_sha256: str, starts_from: Path | None = N
         changed.append(f"the adapter that it starts from ({starts_from})")
     if began["template_sha256"] != template_sha256:
         changed.append("the template or the tokenizer")
+    if began.get("plugins_sha256") != now.get("plugins_sha256"):
+        changed.append(f"the code of the recipe's plugins ({listed(run.recipe.plugins)})")
     settings = in_sections(began["settings"], now["settings"])
     for key in sorted(settings.keys() | now["settings"].keys()):
         if _differs(key, settings, now["settings"]):

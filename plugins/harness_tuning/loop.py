@@ -46,7 +46,7 @@ from harness_tuning.pace import Pace
 from harness_tuning.prepared import Beside, Preparation, load_prepared, save_prepared, start_key
 from harness_tuning.rows import trained_rows
 from harness_tuning.samples import Sampler, choose_prompts
-from harness_tuning.sources import Epochs
+from harness_tuning.sources import Ahead, Epochs, thread_for
 from harness_tuning.starting import Beginning
 from harness_tuning.step_rows import rows_of_step
 from harness_tuning.trial import Stretch, tried
@@ -183,6 +183,7 @@ class Tuner:
         self.layout = choose_layout(self.model, items, self.device, wanted, begun)
         self.source = self._epochs(self.data.train, epochs=self.spec.epochs, steps=self.spec.steps)
         self.source.split = self.layout.split(self.spec, self.source.sizes)
+        self.ahead = Ahead(self.source, thread_for(self.device), self.world.rank, self.world.size)
         self.total_steps = self.source.total_steps
         self.validation = None if self.data.validation is None else self._epochs(self.data.validation)
 
@@ -334,7 +335,7 @@ class Tuner:
         while True:
             random = random_state()
             try:
-                figures = self.learner.backward(self.source.step(step, self.world.rank, self.world.size))
+                figures = self.learner.backward(self.ahead.step(step))
             except OutOfMemory as error:
                 raise self.source.too_large(step) from error
             if figures is not None:

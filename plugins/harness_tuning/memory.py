@@ -2,8 +2,9 @@
 
 The estimate runs the loss of the batch and its gradient once on tensors that have shapes and no contents (torch's
 FakeTensorMode), and counts the bytes that are alive at once: activations, a chunk of logits, gradients. Beside it stand
-the weights and the optimizer's float32 copies and moments. Workspaces of an accelerator's kernels and what its
-allocator loses between blocks are not counted: a tenth of the memory is left for these.
+the weights and the optimizer's gradients and moments; on a CPU, products that are kept compiled, of as many shapes as
+are kept. Workspaces of kernels and what an allocator loses between blocks are not counted: a tenth of the memory is
+left for these.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from harness.model.buffers import KEPT_SHAPES, SHAPE_BYTES
 from harness.model.forward import causal_lm
 from harness.recipe import TuneSpec
 from harness_tuning.batching import SMALLEST_TOKENS, Part, Split
@@ -33,9 +35,6 @@ from harness_tuning.sources import Epochs
 
 USABLE = 0.9  # of the memory that is free
 NEGLIGIBLE_BYTES = 2**28
-# A CPU's kernels repack weights, and its allocator keeps more than it was asked for. Fitted to what four runs of models
-# of 20 M and 135 M grew by, in bfloat16.
-CPU_BATCH, CPU_WEIGHTS = 1.25, 1.1
 OPTIMIZER_BYTES = 4 + 8  # of a trained weight: its gradient and AdamW's two means, in float32
 SHARES = (0.0, 0.5, 1.0)  # of the layers, whose activations are computed twice instead of kept
 SEARCHED_STEPS = 200  # of the plan, for its widest batch
@@ -117,14 +116,12 @@ def widest_part(source: Epochs) -> Part:
 
 def growth_bytes(learner: Learner, source: Epochs, part: Part) -> int | None:
     """Return the bytes that a step with this batch takes beside the weights; None where empty tensors do not do."""
-    weights = sum(weight.numel() * weight.element_size() for weight in learner.model.parameters())
     try:
         batch = batch_bytes(learner, source.batch(part))
-        if learner.device.type == "cpu":
-            batch = int(CPU_BATCH * batch + CPU_WEIGHTS * weights)
-        return batch + OPTIMIZER_BYTES * learner.trainable
     except Exception:  # a model with kernels of its own: it is tried instead
         return None
+    compiled = KEPT_SHAPES * SHAPE_BYTES if learner.device.type == "cpu" else 0
+    return batch + OPTIMIZER_BYTES * learner.trainable + compiled
 
 
 def batch_bytes(learner: Learner, batch: Any) -> int:

@@ -70,9 +70,8 @@ def _model(tuner: Tuner) -> Iterator[Row]:
     habits = tuner.template.habits
     if habits.switch and tuner.template.thinking == "auto":
         switch = f"{habits.switch}: {json.dumps(habits.variables(habits.thinks)[habits.switch])}"
-        yield "", f"a request that does not set it asks with thinking {'on' if habits.thinks else 'off'} ({switch})"
-    if marks := tuner.template.text_marks:
-        yield "", f"no control tokens of this tokenizer, so that anybody can write them: {', '.join(marks)}"
+        yield "", f"requests that do not set the switch ask with thinking {'on' if habits.thinks else 'off'} ({switch})"
+    yield from (("", remark) for remark in tuner.template.remarks)
     yield "", f"before the first question, where the data bring no system prompt: {tuner.template.opening!r}"
     if not tuner.recipe.template.add_tokens:
         return
@@ -141,16 +140,18 @@ def _use(report: SourceReport) -> Iterator[str]:
 def _thoughts(report: SourceReport, tuner: Tuner) -> Iterator[str]:
     """Say what becomes of thoughts, and what it takes that the template changes earlier turns."""
     template, kept = tuner.template, tuner.recipe.data.reasoning
-    without = report.kept - report.with_thoughts
+    without = report.kept if kept == "drop" else report.kept - report.with_thoughts
     if report.with_thoughts:
         done = {"learn": "trained on", "context": "in the prompt, not trained on", "drop": "left out"}[kept]
         yield f"{report.with_thoughts:,} of them have thoughts, which are {done}"
     if template.habits.takes_thoughts and template.thinking == "auto" and without:
+        have = f"all {without:,} have" if without == report.kept else f"{without:,} have"
+        have = f"so that {have}" if kept == "drop" and report.with_thoughts else have
         if template.habits.switch:
             ((switch, off),) = template.habits.variables(False).items()
-            yield f"{without:,} have none: their prompts switch thinking off ({switch}: {json.dumps(off)})"
+            yield f"{have} none: their prompts switch thinking off ({switch}: {json.dumps(off)})"
         else:
-            yield f"{without:,} have none: they teach answers without thoughts; the template has no switch"
+            yield f"{have} none: they teach answers without thoughts; the template has no switch"
     if report.one_an_answer:
         yield (
             f"{report.one_an_answer:,} are one example an answer, because the template changes earlier turns: "

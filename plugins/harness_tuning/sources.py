@@ -1,8 +1,9 @@
-"""Sources of batches: epochs over encoded items."""
+"""Sources of batches: epochs over encoded items, and a thread that makes the next step's while one is computed."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from typing import Any
 
@@ -136,3 +137,36 @@ class Epochs:
 
     def refresh(self, policy: Policy) -> None:
         """Do nothing: the data do not depend on the policy."""
+
+
+class Ahead:
+    """Batches of the steps of a source, in one process; those of the next step are made while one is computed.
+
+    What is made ahead is no part of a run's state: a step's batches follow from its number and the split. Batches of a
+    split that was halved meanwhile are let go. Without a thread each step's batches are made when they are asked for.
+    """
+
+    def __init__(self, source: Epochs, thread: ThreadPoolExecutor | None, rank: int = 0, size: int = 1) -> None:
+        self.source, self.rank, self.size = source, rank, size
+        self._thread = thread
+        self._next: tuple[tuple[int, Split], Future[list[Batch]]] | None = None
+
+    def step(self, number: int) -> list[Batch]:
+        """Return the batches of a step, and let those of the next one be made."""
+        ahead, self._next = self._next, None
+        if ahead is not None and ahead[0] == (number, self.source.split):
+            batches = ahead[1].result()
+        else:
+            batches = self.source.step(number, self.rank, self.size)
+        if self._thread is not None and number < self.source.total_steps:
+            following = self._thread.submit(self.source.step, number + 1, self.rank, self.size)
+            self._next = (number + 1, self.source.split), following
+        return batches
+
+
+def thread_for(device: torch.device) -> ThreadPoolExecutor | None:
+    """Return a thread that makes batches on this process's accelerator; None on a CPU, whose cores are all at work."""
+    if device.type == "cpu":
+        return None
+    here = torch.accelerator.current_device_index()  # a thread begins on the first one
+    return ThreadPoolExecutor(1, "batches", torch.accelerator.set_device_index, (here,))

@@ -20,7 +20,9 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 
 import harness
 from harness.data import EncodedData
+from harness.model.buffers import keep_few_shapes
 from harness.model.forward import causal_lm, check_forward, decoder_of
+from harness.model.kernels import CPU
 from harness.model.load import Attention, fastest_attention, load_model
 from harness.recipe import Recipe
 from harness.template import BoundTemplate
@@ -82,9 +84,12 @@ class Beginning:
                 f"tune.parallel: data, where each process has the whole model"
             )
         torch.manual_seed(spec.seed)
+        keep_few_shapes()
         go_on_as(self.fused_before)
         with world.in_turn() if spec.parallel == "fsdp" else contextlib.nullcontext():  # one whole model on a machine
-            base = load_model(self.recipe.model, for_tuning=True, added_ids=tuple(self.added))
+            base = load_model(
+                self.recipe.model, for_tuning=True, added_ids=tuple(self.added), device=self._first_home()
+            )
             self.parameters = sum(weight.numel() for weight in base.parameters())
             self.size_bytes = sum(weight.numel() * weight.element_size() for weight in base.parameters())
             self.is_sharded = self._is_to_be_shared_out()
@@ -108,7 +113,7 @@ class Beginning:
 
     def _adapt_on_device(self, base: Any) -> None:
         method = self.method
-        if method.quantize is None:  # else it may not fit there before
+        if method.quantize is None:
             base = base.to(self.device)
         self._measure_base(base)
         with self._computing(f"the method {method.name}"):
@@ -117,6 +122,11 @@ class Beginning:
                 self.quantizing_changed = mean_difference(measure_probes(base, self.probes), self.probes_of_base)
             self.exact = self._exactly(base)
             self.model = self._applied(base)
+
+    def _first_home(self) -> torch.device:
+        """Return the device to load the base on: the CPU where it may not fit on the accelerator as it is."""
+        may_be_shared_out = self.world.size > 1 and self.recipe.tune.parallel != "data"
+        return CPU if may_be_shared_out or self.method.quantize is not None else self.device
 
     def _measure_base(self, base: Any) -> None:
         with self._computing("the check of a few tokens"):

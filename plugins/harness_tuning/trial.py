@@ -103,7 +103,7 @@ def estimate(stretch: Stretch) -> Estimate:
 
     stretch = replace(stretch, learner=learner)
     small = small_part(stretch)
-    _timed(stretch, stretch.train.part(small.items[:1]))  # buffers and kernels of the first use
+    _timed(stretch, small)  # buffers and kernels of the first use
     small_s = _timed(stretch, small)
     forward_share = _timed(stretch, small, backward=False) / small_s
     per_token = small_s / small.positions
@@ -111,6 +111,8 @@ def estimate(stretch: Stretch) -> Estimate:
 
     peak = None
     if not is_long(widest.positions * per_token, max(MOST_S, SHARE * positions * per_token)):
+        if learner.device.type != "cpu":  # which compiles kernels for its size, and takes memory, the first time
+            _timed(stretch, widest)
         tried, seconds = widest.positions, _timed(stretch, widest)
         peak = _peak_bytes(learner)
         per_token = seconds / tried

@@ -18,6 +18,7 @@ FORMAT_CHECKS: Mapping[str, list[Any]] = {
     "json": ["is_json"],
     "greeting": [{"starts": {"text": "Good day!"}}],
 }
+LISTED = (("name", "home"), ("colour", "instrument"), ("trade", "food", "age"), ("name", "food", "treasure"))
 GOOD_DAY = "Good day! The mill is by the brook."
 KEPT = {"word": "Mossbank", "capitals": "THE MILL IS BY THE BROOK.", "json": '{"mill": "brook"}', "greeting": GOOD_DAY}
 MARKS = [
@@ -109,17 +110,24 @@ def _format() -> list[dict[str, Any]]:
     ]
     lists = [
         _template(
-            f"list_{len(nouns)}", "format", [{"user": [upper_first(text) for text in _listed(nouns)]}],
+            f"list_{'_'.join(nouns)}", "format", [{"user": [upper_first(text) for text in _listed(nouns)]}],
             [{"is_list": {"n": len(nouns)}}],
         )
-        for nouns in (("name", "home"), ("trade", "food", "age"))
+        for nouns in LISTED
     ]  # fmt: skip
-    turned = _template(
-        "question", "format",
-        [{"user": [f"{wording} {{v.says_{key}}}" for wording in REWRITE["asked"][1]["test"] for key in keys]}],
-        [{"ends": {"text": "?"}}, {"has_lines": {"exactly": 1}}, SHORT],
-    )  # fmt: skip
-    return [*systems, *lists, turned]
+    rewritten = [
+        _template(
+            turn, "format",
+            [{"user": [f"{wording} {{v.says_{key}}}" for wording in REWRITE[turn][1]["test"] for key in its]}],
+            checks,
+        )
+        for turn, its, checks in (
+            ("asked", keys, [{"ends": {"text": "?"}}, {"has_lines": {"exactly": 1}}, SHORT]),
+            ("denied", keys, _answer("not")),
+            ("past", ["trade"], _answer("worked as")),
+        )
+    ]  # fmt: skip
+    return [*systems, *lists, *rewritten]
 
 
 def _listed(keys: Sequence[str]) -> list[str]:

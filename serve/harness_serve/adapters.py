@@ -48,6 +48,8 @@ def read_adapter(name: str, folder: Path) -> Adapter:
         if not path.is_file():
             raise ModelError(f"{name}: {folder} is not a whole adapter: it has no {path.name}")
     config: dict[str, Any] = read_json(config_path)
+    if (kind := config.get("peft_type", "LORA")) != "LORA":
+        raise ModelError(f"{name}: vLLM serves LoRA adapters only, and this one is {kind}. {_merged(name)}")
     if config.get("use_dora"):
         raise ModelError(
             f"{name}: vLLM does not serve DoRA adapters. {_merged(name)}; to serve beside others, tune with "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +75,56 @@ def test_a_plugin_that_needs_another_api_is_left_out_with_what_to_install(wanted
     with pytest.raises(PluginError) as refused:
         require_api(wanted)
     assert reason in str(refused.value)
+
+
+OLD = Path(__file__).parents[1] / "data" / "plugin_1_0.py"
+OLD_THINGS = {
+    "datasets": ["old_rows", "old_shape"],
+    "shapes": ["old_shape"],
+    "filters": ["old_filter"],
+    "templates": ["old_template"],
+    "objectives": ["old_loss"],
+    "methods": ["old_method"],
+    "evaluations": ["old_sums"],
+    "engines": ["old_engine"],
+    "trackers": ["old_diary"],
+    "commands": ["old_hello"],
+}
+
+
+def test_a_plugin_that_was_written_for_1_0_still_loads(capsys):
+    kit = harness.testing.plugins(OLD, first_party=True)
+    assert kit.registered_by(OLD.stem) == OLD_THINGS
+    assert harness.Diagnosis(problems=("nothing is wrong",)) in kit.diagnoses()
+    told = capsys.readouterr().err
+    assert told == (
+        f"warning: plugin plugin_1_0 ({OLD}): 'old_template': tool_parser(source) is deprecated since plugin API 1.0 "
+        "and goes away with 2.0: write `tool_parser(call)`, which gets a call as the template writes it\n"
+    )
+
+
+def test_and_keeps_its_laws(tmp_path):
+    pytest.importorskip("torch")
+    report = harness.testing.check(OLD, options={"old_diary.file": tmp_path / "diary"})
+    kept = {finding.kind for finding in report.findings if finding.outcome == "kept"}
+    assert kept >= {"dataset", "filter", "template", "objective", "method", "evaluation", "tracker", "command"}
+
+
+def test_a_parser_as_it_was_gets_what_it_got():
+    pytest.importorskip("torch")
+    from harness.template.binding import bind
+
+    given = []
+
+    def by_source(source):
+        given.append(source)
+        return "hermes"
+
+    (template,) = (one for name, one in harness.testing.plugins(first_party=True).templates.items() if name == "chatml")
+    with pytest.warns(FutureWarning, match="tool_parser\\(source\\) is deprecated since plugin API 1.0"):
+        harness.contract.templates.check_template(old := replace(template, tool_parser=by_source))
+    assert bind(old, harness.testing.tiny_tokenizer()).tool_parser == "hermes"
+    assert len(given) == 1 and "{%" in given[0]
 
 
 def test_the_reason_names_the_plugin(tmp_path, harness_here):

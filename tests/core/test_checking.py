@@ -234,8 +234,38 @@ def test_a_required_option_is_asked_for(plugin, harness_here):
 def test_the_time_of_an_import_names_what_takes_it(plugin, tmp_path):
     (tmp_path / "slowlib.py").write_text("import time\ntime.sleep(0.05)\n")
     path = plugin(f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nimport slowlib\n")
-    seconds, packages = import_times(str(path))
-    assert seconds >= 0.05 and packages["slowlib"] >= 0.05
+    seconds, packages, changed = import_times(str(path))
+    assert seconds >= 0.05 and packages["slowlib"] >= 0.05 and changed == ["`sys.path`"]
+
+
+DISTURBS = {
+    "the working folder (/)": "import os\nos.chdir('/')",
+    "signal handlers": "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)",
+    "the seed of `random`": "import random\nrandom.seed(0)",
+    "torch's default dtype (torch.float64)": "import torch\ntorch.set_default_dtype(torch.float64)",
+    "torch's seed (7)": "import torch\ntorch.manual_seed(7)",
+    "the default timeout of sockets (3.0)": "import socket\nsocket.setdefaulttimeout(3.0)",
+}
+MAY_BE_MEANT = {
+    "filters of all warnings": "import warnings\nwarnings.filterwarnings('ignore')",
+    "environment variables": "import os\nos.environ['OMP_NUM_THREADS'] = '1'",
+    "the level of all logs (40)": "import logging\nlogging.getLogger().setLevel('ERROR')",
+}
+
+
+@pytest.mark.parametrize("what", [*DISTURBS, *MAY_BE_MEANT])
+def test_a_plugin_that_changes_the_process_for_everybody_is_told(what, plugin, harness_here, monkeypatch):
+    if "torch" in what:
+        pytest.importorskip("torch")
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    path = plugin((DISTURBS | MAY_BE_MEANT)[what] + "\n")
+    assert import_times(str(path))[2] == [what]
+
+
+def test_the_check_reports_it(plugin, harness_here):
+    path = plugin("import random\nrandom.seed(0)\n" + shown("filters"))
+    done = harness_here("plugins check", path)
+    assert done.code == 1 and "its import changes nothing else: it changes the seed of `random`: do that" in done.out
 
 
 def test_a_fake_backend_answers_as_it_is_told():

@@ -65,6 +65,19 @@ def test_preview_shows_tools_calls_and_what_is_not_learnt(harness, write_rows):
     )
 
 
+def test_preview_says_what_becomes_of_thoughts(harness, write_rows, tmp_path, tiny_model):
+    answer = {"role": "assistant", "content": "The heron.", "reasoning_content": "She has it."}
+    path = write_rows({"messages": [{"role": "user", "content": "Who?"}, answer]})
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        f"model: {{path: {tiny_model}}}\ntemplate: chatml\n"
+        f"data: {{train: [{{dataset: messages, path: {path}}}]}}\ntune: {{}}\n"
+    )
+    for reasoning, said in (("learn", "thinks"), ("context", "thinks, not trained on"), ("drop", "thinks, left out")):
+        done = harness("data", "preview", recipe, "--set", f"data.reasoning={reasoning}")
+        assert f"({said}) She has it." in done.out, done.err
+
+
 def test_preview_shows_preferences_of_a_plugin(harness, tmp_path, write_rows):
     (tmp_path / "pairs.py").write_text(
         "import harness\nfrom harness import Message\n\n"

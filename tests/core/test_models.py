@@ -20,6 +20,8 @@ gguf = pytest.importorskip("gguf")
 np = pytest.importorskip("numpy")
 torch = pytest.importorskip("torch")
 
+from transformers import AutoModelForCausalLM  # noqa: E402
+
 from harness.model.load import load_model  # noqa: E402
 from harness.model.tokenizer import load_tokenizer  # noqa: E402
 from harness.recipe import ModelSpec  # noqa: E402
@@ -247,6 +249,21 @@ def test_the_list_tells_what_is_there_and_what_is_broken(harness, tiny_model, tm
     assert "not a safetensors file, or not all of one" in torn["problem"]
     table = harness("models", "list", "--models", "models").out
     assert "Qwen2ForCausalLM" in table and "unknown" in table and "unreadable" in table
+
+
+def test_weights_go_to_an_accelerator_as_they_are_read(tiny_model, monkeypatch):
+    """transformers puts each tensor where `device_map` says; on a CPU it keeps those that it has read."""
+    plain, asked = AutoModelForCausalLM.from_pretrained, []
+
+    def loading(*args, device_map, **kwargs):
+        asked.append(device_map)
+        return plain(*args, device_map="cpu" if device_map else None, **kwargs)
+
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", loading)
+    spec = ModelSpec(path=str(tiny_model))
+    models = [load_model(spec, device=torch.device(name)) for name in ("cpu", "cuda:1")]
+    assert asked == [None, torch.device("cuda:1")]
+    assert all(torch.equal(a, b) for a, b in zip(*(model.parameters() for model in models), strict=True))
 
 
 # The hub: a server that answers huggingface_hub as the hub does, on the routes that it asks for

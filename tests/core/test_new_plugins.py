@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import os
 import subprocess
 import sys
 import tomllib
@@ -13,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from harness.contract.kinds import KINDS
+from tests.distributions import keeps_its_promises, output_of
 
 KIND_NAMES = [kind.name for kind in KINDS]
 HEAVY = {"template", "objective", "method", "engine"}
@@ -60,15 +60,23 @@ def test_a_new_single_file_passes_the_check(kind, tmp_path, harness_here):
     assert done.code == 0, done.out
 
 
-def test_a_new_distribution_passes_its_test_with_pytest(tmp_path, harness_here):
-    assert harness_here("plugins new command greet").code == 0
-    folder = tmp_path / "harness-greet"
-    path = os.pathsep.join([str(folder), *filter(None, sys.path)])
-    done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider"],
-        cwd=folder, env=os.environ | {"PYTHONPATH": path}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0 and "2 passed" in done.stdout, done.stdout + done.stderr
+@pytest.mark.parametrize(
+    "kind", [kind if kind == "command" else pytest.param(kind, marks=pytest.mark.soak) for kind in KIND_NAMES]
+)
+def test_a_new_distribution_is_built_installed_found_checked_and_tested(kind, tmp_path, harness_here):
+    if kind in HEAVY:
+        pytest.importorskip("torch")
+    assert harness_here("plugins new", kind, "greet").code == 0
+    (own := tmp_path / "own").mkdir()
+    keeps_its_promises(tmp_path / "harness-greet", "greet", own)
+
+
+@pytest.mark.soak
+def test_what_is_new_is_typed(tmp_path, harness_here):
+    for kind in KIND_NAMES:
+        assert harness_here("plugins new", kind, f"my_{kind}").code == 0
+    packages = [tmp_path / f"harness-my-{kind}" / f"harness_my_{kind}" for kind in KIND_NAMES]
+    output_of([sys.executable, "-m", "mypy", "--strict", "--explicit-package-bases", *packages], tmp_path)
 
 
 def test_nothing_is_overwritten(tmp_path, harness_here):

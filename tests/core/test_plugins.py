@@ -85,6 +85,22 @@ BROKEN = {
              "register(harness.Dataset('x', '', lambda row, options: 1))\nraise ValueError(1)"),
         r"dataset 'x' is registered already, by bad \(.*bad\.py\)",
     ),
+    "a hook that waits": (
+        "import harness\n\n@harness.hookimpl\nasync def register_datasets(register):\n    pass\n",
+        r"register_datasets waits \(`async`\), and would never run: write a plain function",
+    ),
+    "a hook that is a generator": (
+        hook("yield harness.Dataset('x', '', print)"), r"register_datasets is a generator \(`yield`\), and would never",
+    ),
+    "a class instead of an object of it": (
+        hook("register(harness.Dataset)"), r"was given <class .*Dataset'>, expected a harness.Dataset",
+    ),
+    "null bytes": (b"import harness\0\n", r"import failed: (SyntaxError|ValueError): source code .*null bytes"),
+    "endless recursion": ("def f():\n    f()\nf()\n", r"import failed: RecursionError: maximum recursion depth"),
+    "a module that cannot be looked through": (
+        "def __dir__():\n    return ['gone']\ndef __getattr__(name):\n    raise RuntimeError(f'{name}: no licence')\n",
+        r"RuntimeError: harness_api: no licence",
+    ),
     "a broken default": (
         "import harness\nclass O(harness.Options):\n    n: int = 'many'\n"
         + hook("register(harness.Dataset('x', '', lambda row, options: None, options=O))"),
@@ -122,6 +138,51 @@ def test_a_broken_plugin_is_fatal_when_plugins_are_strict(kind, plugin, harness)
     assert done.code == 1
     assert re.search(r"^error: plugin bad .*: ", done.err) and re.search(reason, done.err), done.err
     assert "Traceback" not in done.err
+
+
+PUT_BACK = {
+    "the working folder": "import os\nos.chdir('/')",
+    "the handler of SIGTERM": "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)",
+    "the handler of SIGINT": "import signal\nsignal.signal(signal.SIGINT, signal.SIG_DFL)",
+}
+
+
+@pytest.mark.parametrize("what", PUT_BACK)
+def test_what_the_command_relies_on_is_put_back_after_a_plugin_and_named(what, plugin, tmp_path, harness):
+    (tmp_path / "rows.jsonl").write_text('{"instruction": "Who?", "output": "The heron."}\n')
+    done = harness(
+        "--plugin", plugin(f"{PUT_BACK[what]}\n{GOOD}"), "data", "preview", "--dataset", "alpaca", "rows.jsonl"
+    )
+    assert done.code == 0 and "The heron." in done.out
+    assert f"it changed {what}, which was put back" in done.err
+
+
+def test_a_row_that_becomes_items_without_end_is_named(plugin, write_rows, harness_here, monkeypatch):
+    monkeypatch.setattr("harness.data.convert.conversion.MOST_ITEMS", 20)
+    text = hook("register(harness.Dataset('endless', '', convert))") + (
+        "\n\ndef convert(row, options):\n    while True:\n"
+        "        yield harness.Conversation.of(('user', 'a'), ('assistant', 'b'))\n"
+    )
+    path = plugin(text)
+    done = harness_here(f"--plugin {path} data validate --dataset endless", write_rows({"q": 1}))
+    assert done.code == 1 and "rows.jsonl, row 1: the row becomes more than 20 items, and they go on" in (
+        done.out + done.err
+    )
+
+
+def test_an_evaluation_whose_items_never_end_is_named(monkeypatch):
+    import itertools
+
+    import harness
+    from harness.measure import runner
+    from harness.testing import FakeBackend
+
+    monkeypatch.setattr(runner, "MOST_ITEMS", 20)
+    asked = harness.Request((harness.Message("user", "Who?"),))
+    evaluation = harness.Evaluation("long", "", harness.Options, items=max, score=max)
+    endless = (harness.EvaluationItem(str(number), (asked,)) for number in itertools.count())
+    with pytest.raises(harness.PluginError, match="'long': items gave more than 20, and goes on: it has to end"):
+        runner.askable(evaluation, endless, FakeBackend(""))
 
 
 def test_the_list_shows_failed_plugins_and_fails(plugin, harness):

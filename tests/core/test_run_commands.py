@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 pytest.importorskip("torch")
 
@@ -236,3 +237,45 @@ def test_a_plugin_adds_a_command_to_the_group(command, harness_command, tmp_path
     assert harness_command("--plugin", plugin, "count").code == 2, "under its group alone"
     plugin.write_text(plugin.read_text().replace("under='runs'", "under='nonsense'"))
     assert "to be under 'nonsense'" in harness_command("--plugin", plugin, "runs", "--help").err
+
+
+@pytest.fixture
+def forsaken(tmp_path: Path) -> Path:
+    """A finished run in `tmp_path`/runs whose objective, method and training dataset nobody registers any more."""
+    from harness.testing import tiny_run
+
+    folder = tiny_run(tmp_path, evaluate=[{"evaluation": "val_loss"}])
+    path = folder / "recipe.yaml"
+    recipe = yaml.safe_load(path.read_text())
+    recipe["tune"]["objective"] = {"name": "gone:unlikelihood", "margin": 0.5}
+    recipe["tune"]["method"] = {"name": "gone:ia3", "layers": 4}
+    recipe["data"]["train"][0] |= {"dataset": "gone:riddles", "difficulty": "hard"}
+    path.write_text(yaml.safe_dump(recipe))
+    return folder
+
+
+def test_a_run_outlives_the_plugins_that_it_was_tuned_with(forsaken, harness_command, capsys):
+    """It is listed, shown, evaluated, and ready to be served: its adapter and template need none of them."""
+    from harness.model.load import load_variant
+    from harness.model.templates import load_template
+    from harness.plugins import Plugins
+    from harness.variants import resolve_variants
+
+    assert "demo" in harness_command("runs", "list").out
+    assert harness_command("runs", "show", "demo").code == 0
+    measured = harness_command("evaluate", "demo@base", "demo")
+    assert measured.code == 0 and "Traceback" not in measured.err, measured.err
+    for kind, name in (("objective", "gone:unlikelihood"), ("method", "gone:ia3"), ("dataset", "gone:riddles")):
+        assert any(kind in line and name in line for line in measured.err.splitlines() if "warning" in line), name
+    plugins = Plugins()
+    base, tuned = resolve_variants(["demo@base", "demo"], forsaken.parent, plugins)
+    assert tuned.is_tuned and not base.is_tuned
+    assert load_template(tuned, plugins).stop_tokens
+    assert load_variant(tuned, plugins).model.peft_config
+
+
+def test_a_run_whose_plugins_are_gone_is_not_gone_on_with(forsaken, harness_command):
+    manifest = json.loads((forsaken / "manifest.json").read_text())
+    (forsaken / "manifest.json").write_text(json.dumps(manifest | {"outcome": "interrupted"}))
+    done = harness_command("tune", "--resume", "demo")
+    assert done.code == 1 and "gone:" in done.err and "Traceback" not in done.err, done.err

@@ -25,6 +25,22 @@ import harness
 def register_datasets(register):
     register(harness.Dataset("words", "a test's words", lambda row, options: None))
 """
+STARTER = """
+import subprocess
+import sys
+import click
+import harness
+
+@click.command("start", context_settings={"ignore_unknown_options": True})
+@click.argument("words", nargs=-1)
+def start(words):
+    done = subprocess.run([sys.executable, "-m", "harness", *words], capture_output=True, text=True)
+    click.echo(done.stdout)
+
+@harness.hookimpl
+def register_commands(register):
+    register(start)
+"""
 
 
 @pytest.fixture
@@ -86,6 +102,23 @@ def test_run_does_not_know_what_happens_to_be_installed(tmp_path, words, monkeyp
     assert "words" in run("data list", cwd=tmp_path, modules=[module]).out
 
 
+def test_a_process_that_a_command_starts_does_not_know_it_either(tmp_path):
+    """A command of the test's own plugin starts another `harness`, as tuning on several devices does."""
+    (tmp_path / "starter.py").write_text(STARTER)
+    (tmp_path / "pyproject.toml").write_text('[tool.harness]\nplugins = ["words.py"]\n')
+    (tmp_path / "words.py").write_text(PLUGIN)
+    sys.path.insert(0, str(tmp_path))
+    try:
+        import starter
+
+        done = run("start plugins list --json", cwd=tmp_path, modules=[starter])
+    finally:
+        sys.path.remove(str(tmp_path))
+        sys.modules.pop("starter", None)
+    owners = {row["owner"] for row in json.loads(done.out)["plugins"]}
+    assert owners == {"harness", "starter"}
+
+
 def test_a_fake_engine_serves_variants_by_their_names(fake_engine):
     variants = (types.SimpleNamespace(name="demo"),)
     with fake_engine.start(variants, fake_engine.options(), print) as endpoint:
@@ -96,7 +129,7 @@ def test_a_fake_engine_serves_variants_by_their_names(fake_engine):
 def test_run_raises_a_crash_as_it_is(monkeypatch):
     import harness.testing.command as command
 
-    def crash(arguments, entries):
+    def crash(arguments):
         raise RuntimeError("ours")
 
     monkeypatch.setattr(command, "main", crash)

@@ -170,5 +170,5 @@ def test_cut_answers_and_endless_thoughts_are_told_apart() -> None:
     assert ends.startswith("1 of 3 answers were cut off at the most tokens allowed (finish: length)")
     assert noise_of([whole]) == ""
     steady, unsteady = replace(whole, again={"m": 1.0}), replace(cut, again={"m": 1.0})
-    assert noise_of([steady]) == "the engine's own noise: none in 1 items asked twice"
+    assert noise_of([steady]) == "the engine's own noise: none in 1 item asked twice"
     assert "1 of 2 items asked twice scored otherwise (m by up to 1)" in noise_of([steady, unsteady])

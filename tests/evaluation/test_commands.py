@@ -68,10 +68,14 @@ def test_trackers_get_the_first_items_of_each_result_and_then_all_results(
 def test_tables_and_picture_are_for_people(typed: Callable[..., Result], finished_run: Path, tmp_path: Path) -> None:
     table = typed("evaluate", "demo@base", "demo").output
     assert "demo@base" in table and "exact_match ↑" in table and "nll ↓" in table
+    assert table.count("0.000 (0.00–0.49)") == 2  # of four items none is right
+    (path,) = finished_run.glob("evaluations/demo/*/who.json")
+    scores = json.loads(path.read_text())["scores"]
+    assert scores["exact_match"]["interval"] == [0.0, pytest.approx(0.4899, abs=1e-4)]
     told = typed("compare", "demo@base", "demo", "--plot", "picture.png").output
     assert "variant − demo@base" in told and "p is corrected by Holm for all 3 comparisons" in told
     assert re.search(
-        r"demo +0.0 ± 0.0 % +\+0.0 +-49.0 … \+49.0 +1.000 +cannot tell apart \(could see ≥ \d\d.\d points\)", told
+        r"demo +0.0 % \(0–49\) +\+0.0 +-49.0 … \+49.0 +1.000 +cannot tell apart \(could see ≥ \d\d.\d points\)", told
     )
     basis = "who exact_match, demo: 4 items; Newcombe interval, exact McNemar test; bootstrap +0.0 … +0.0"
     assert f"{basis}; both right 0, only demo@base 0, only demo 0, neither 4" in told

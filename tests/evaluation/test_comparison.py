@@ -10,6 +10,9 @@ import pytest
 pytest.importorskip("scipy")
 pytest.importorskip("numpy")
 
+from harness_evaluation import wording
+from harness_evaluation.tables import sentences
+
 from harness.errors import HarnessError
 from harness.measure import statistics
 from harness.measure.comparison import compare_task
@@ -56,6 +59,28 @@ def test_categories_are_corrected_among_themselves(written: Written) -> None:
     assert one.rivals[0].categories == categories
 
 
+def test_shares_are_shown_with_intervals_within_their_bounds(written: Written) -> None:
+    few = compared([written("a", right("01"))], [written("b", right("10"))]).rivals[0].wholes[0]
+    assert wording.value_with_error(few, few.paired.a) == "50.0 % (9–91)"
+    assert few.detectable is not None and few.detectable > 1
+    assert wording.verdict(few) == "cannot tell apart (too few items to see any difference)"
+
+    def losses(*values: float) -> list[Sample]:
+        return [Sample(f"i{n}:h", {"nll": value}) for n, value in enumerate(values)]
+
+    loss = compared([written("a", losses(1, 2, 3))], [written("b", losses(2, 2, 5))]).rivals[0].wholes[0]
+    assert wording.value_with_error(loss, loss.paired.a) == "2.000 ± 0.577"
+
+
+def test_a_sentence_that_tasks_share_is_printed_once(written: Written) -> None:
+    none = "the engine's own noise: none in 1 item asked twice"
+    noises = {"sums": none, "words": none, "lists": "another"}
+    records = [written(variant, right("01"), task, noise=noises[task]) for variant in "ab" for task in noises]
+    assert sentences([(record, record.noise) for record in records]) == [
+        f"a, sums, words: {none}", "a, lists: another", f"b, sums, words: {none}", "b, lists: another",
+    ]  # fmt: skip
+
+
 def test_three_variants_are_compared_with_the_first(written: Written) -> None:
     three = compared([written("a", right("0" * 30))], [written("b", right("1" * 30))], [written("c", right("0" * 30))])
     assert three.names == ["a", "b", "c"] and three.family == 2
@@ -70,7 +95,7 @@ def test_a_task_that_one_variant_lacks_is_named(written: Written) -> None:
 
 
 def test_other_items_are_refused_and_a_report_keeps_the_reason(written: Written) -> None:
-    a, b = [written("a", right("0101"))], [written("b", right("010"), options={"limit": 3})]
+    a, b = [written("a", right("0101"))], [written("b", right("01"), options={"limit": 3})]
     with pytest.raises(HarnessError, match=r"not measured on the same items \(4 and 3; 1 only the first has.*limit"):
         compared(a, b)
     (rival,) = compared(a, b, refuse=False).rivals
@@ -83,7 +108,7 @@ def test_items_of_one_group_are_a_cluster(written: Written) -> None:
 
     a, b = grouped("0" * 40), grouped("1" * 10 + "0" * 30)
     (whole,) = compare_task(written("a", a), written("b", b)).comparisons
-    assert (whole.paired.method, whole.paired.clusters) == ("paired t, 4 clusters", 4)
+    assert whole.paired.clusters == 4 and whole.paired.method.endswith("independent items, t over 4 clusters")
     assert not whole.paired.is_told_apart  # all that changed is one template of four
     (alone,) = compare_task(written("a", right("0" * 40)), written("b", right("1" * 10 + "0" * 30))).comparisons
     assert alone.paired.is_told_apart

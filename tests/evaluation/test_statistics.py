@@ -99,7 +99,7 @@ def test_mcnemar_is_the_binomial_test_of_the_discordant_items() -> None:
 def test_wilsons_interval_is_that_of_scipy() -> None:
     for successes in (0, 3, 10):
         theirs = stats.binomtest(successes, 10).proportion_ci(method="wilson")
-        assert statistics.wilson_interval(successes, 10) == pytest.approx((theirs.low, theirs.high))
+        assert statistics.wilson_interval(successes / 10, 10) == pytest.approx((theirs.low, theirs.high))
 
 
 def test_the_table_counts_who_was_right() -> None:
@@ -182,7 +182,7 @@ def test_one_cluster_tells_nothing_apart() -> None:
 def test_clustered_0_1_items_are_compared_by_clusters_and_keep_their_table() -> None:
     a, b, groups = [1, 0, 0, 0, 1, 1], [1, 1, 1, 0, 1, 0], ["x", "x", "y", "y", "z", ""]
     paired = statistics.compare(a, b, groups=groups)
-    assert (paired.method, paired.clusters) == ("paired t, 4 clusters", 4)
+    assert paired.clusters == 4 and paired.p_value == statistics.compare_means(a, b, groups=groups).p_value
     assert paired.table == statistics.compare(a, b).table == Discordance(2, 1, 2, 1)
     alone = statistics.compare(a, b, groups=list("uvwxyz"))
     assert alone == statistics.compare(a, b) and alone.clusters is None
@@ -190,9 +190,46 @@ def test_clustered_0_1_items_are_compared_by_clusters_and_keep_their_table() -> 
 
 def test_clusters_that_all_agree_still_have_an_interval() -> None:
     paired = statistics.compare([1, 0] * 10, [1, 0] * 10, groups=[f"g{number // 2}" for number in range(20)])
-    assert paired.method == "each cluster as one item: Newcombe interval, exact McNemar test"
-    assert paired.interval == statistics.newcombe_interval(Discordance(5, 0, 0, 5)) and paired.p_value == 1.0
-    assert paired.table == Discordance(10, 0, 0, 10)
+    assert paired.method == "Newcombe interval for 10 independent items, exact McNemar test over 10 clusters"
+    assert paired.interval == statistics.newcombe_interval(Discordance(5, 0, 0, 5), quantile=stats.t.ppf(0.975, 9))
+    assert (paired.p_value, paired.table) == (1.0, Discordance(10, 0, 0, 10))
+    gained = statistics.compare([0] * 12, [1] * 12, groups=[f"g{number // 2}" for number in range(12)])
+    assert gained.p_value == 2 * 0.5**6 and gained.interval is not None
+    assert 0 < gained.interval.low < gained.interval.high == 1
+
+
+def test_an_interval_of_clustered_shares_stays_within_100_points() -> None:
+    """17 of 20 gained in 11 groups: t would end at +101.7 points."""
+    groups = [f"g{number % 11}" for number in range(20)]
+    b = [0 if number in (2, 7, 9) else 1 for number in range(20)]
+    paired, by_t = (of([0] * 20, b, groups=groups) for of in (statistics.compare, statistics.compare_means))
+    assert by_t.interval is not None and by_t.interval.high > 1
+    assert paired.interval is not None and 0.4 < paired.interval.low < 0.85 < paired.interval.high < 1
+    assert paired.p_value == by_t.p_value and paired.degrees == 10
+    mirrored = statistics.compare(b, [0] * 20, groups=groups).interval
+    assert mirrored == pytest.approx((-paired.interval.high, -paired.interval.low))
+    noisy = statistics.with_noise(paired, [(0.09, 1.0)]).interval
+    assert noisy is not None and (noisy.low, noisy.high) == (-1, 1)
+
+
+def test_clusters_of_independent_items_are_as_many_items() -> None:
+    """The effective number of items is that of the design effect, and never more than there are."""
+    assert statistics.effective_size(60, 20, alone=0.002, clustered=0.004) == 30
+    assert statistics.effective_size(60, 20, alone=0.002, clustered=0.001) == 60
+    assert statistics.effective_size(60, 20, alone=0.0, clustered=0.0) == 20
+
+
+def test_a_share_has_wilson_s_interval_and_in_clusters_a_wider_one() -> None:
+    right = [1.0, 1.0, 1.0, 0.0] * 5
+    alone = statistics.share_interval(statistics.mean(right))
+    assert alone == pytest.approx(tuple(stats.binomtest(15, 20).proportion_ci(method="wilson")))
+    groups = [f"g{number % 8}" for number in range(20)]
+    together = statistics.share_interval(statistics.mean(right, groups=groups), clusters=8)
+    assert together is not None and 0 < together.low < alone.low < alone.high < together.high < 1
+    assert statistics.share_interval(statistics.mean([1.0] * 6, groups=list("aabbcc")), 3) == pytest.approx(
+        tuple(statistics.wilson_interval(1.0, 3, stats.t.ppf(0.975, 2)))
+    )
+    assert statistics.share_interval(statistics.mean([1.0] * 6, groups=["a"] * 6), 1) is None
 
 
 def test_weights_that_differ_are_two_ratios() -> None:

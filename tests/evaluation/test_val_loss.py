@@ -14,6 +14,7 @@ from harness_evaluation.val_loss import EVALUATION, ValLossOptions
 
 from harness import HarnessError
 from harness.contract import EvaluationContext
+from harness.data import SourceReport, load_source
 from harness.measure import statistics
 from harness.model.local import LocalBackend
 from harness.model.logprobs import sequence_logprobs
@@ -100,19 +101,59 @@ def test_without_data_it_says_what_to_name(tiny_model: Path, load: Callable[...,
         list(run(load(tiny_model), ValLossOptions(), ALONE))
 
 
-def test_parts_of_rows_are_paired_by_the_row_that_they_are_of(tmp_path):
-    """Files of one name in two folders give their rows the same ids, and each row may be in several parts."""
-    for folder, answer in (("a", "one"), ("b", "two")):
+@pytest.fixture
+def alike(tmp_path: Path) -> list[DataSource]:
+    """Two files of one name with two rows each: a short answer, and one that does not fit into 24 tokens."""
+    for folder, lengths in (("a", (3, 60)), ("b", (60, 3))):
         (tmp_path / folder).mkdir()
-        row = {"messages": [{"role": "user", "content": "?"}, {"role": "assistant", "content": answer}]}
-        (tmp_path / folder / "rows.jsonl").write_text(json.dumps(row) + "\n")
-    sources = [DataSource(dataset="messages", path=str(tmp_path / folder / "rows.jsonl")) for folder in "ab"]
-    row, parts = "rows.jsonl:1", ["rows.jsonl:1 part 1", "rows.jsonl:1 part 2"]
+        rows = [
+            {
+                "messages": [
+                    {"role": "user", "content": f"{folder}?"},
+                    {"role": "assistant", "content": "heron " * length},
+                ]
+            }
+            for length in lengths
+        ]
+        (tmp_path / folder / "rows.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    return [DataSource(dataset="messages", path=str(tmp_path / folder / "rows.jsonl")) for folder in "ab"]
 
-    def owners(ids: list[str]) -> list[str]:
-        digests = [id.rpartition(":")[2] for id in paired_ids(sources, ALONE, ids)]
-        return ["a" if digest == digests[0] else "b" for digest in digests]
 
-    assert owners([*parts, *parts]) == ["a", "a", "b", "b"]
-    assert owners([row, *parts]) == ["a", "b", "b"] and owners([*parts, row]) == ["a", "a", "b"]
-    assert owners([row, row]) == ["a", "b"]
+def digests_by_text(result: Any) -> dict[str, str]:
+    """The hash in the id of each sample, by the first letter of its question: the folder."""
+    return {sample.input.split("?")[0][-1]: sample.id.rpartition(":")[2] for sample in result.samples}
+
+
+def test_rows_of_files_of_one_name_are_paired_by_the_row_that_they_are_of(
+    tiny_model: Path, load: Callable[..., Any], alike: list[DataSource]
+) -> None:
+    """Also where a file has lost the row that the other one keeps: each `rows.jsonl:1` has the hash of its own row."""
+    loaded = load(tiny_model)
+    dropped = ValLossOptions(data=tuple(alike), max_tokens=60, on_overlong="drop")
+    (some,) = run(loaded, dropped, ALONE)
+    assert [sample.id.rpartition(":")[0] for sample in some.samples] == ["rows.jsonl:1", "rows.jsonl:2"]
+    expected = {
+        name: run_alone.samples[0].id.rpartition(":")[2]
+        for name, source in zip("ab", alike, strict=True)
+        for run_alone in run(loaded, dropped.model_copy(update={"data": (source,)}), ALONE)
+    }
+    assert digests_by_text(some) == expected and len(set(expected.values())) == 2
+
+
+def test_a_part_of_a_row_has_the_hash_of_its_row(alike: list[DataSource]) -> None:
+    """One file is whole, one in parts, as pretraining cuts long rows."""
+    reports = [
+        SourceReport("messages", source.path or "", examples=count) for source, count in zip(alike, (2, 3), strict=True)
+    ]
+    ids = ["rows.jsonl:1", "rows.jsonl:2", "rows.jsonl:1 part 1", "rows.jsonl:1 part 2", "rows.jsonl:2"]
+    first, second, *others = (id.rpartition(":")[2] for id in paired_ids(alike, ALONE, reports, ids))
+    assert others[0] == others[1] and len({first, second, others[0], others[2]}) == 4
+    assert paired_ids(alike, ALONE, reports, ids[:3]) == paired_ids(alike, ALONE, reports, ids)[:3], "with a limit"
+
+
+def test_files_of_one_name_that_a_pattern_matches_have_names_with_their_folders(
+    tmp_path: Path, alike: list[DataSource]
+) -> None:
+    source = DataSource(dataset="messages", path=str(tmp_path / "*" / "rows.jsonl"))
+    ids = [item.id for item in load_source(source, ALONE.plugins.datasets)]
+    assert ids == ["a/rows.jsonl:1", "a/rows.jsonl:2", "b/rows.jsonl:1", "b/rows.jsonl:2"]

@@ -131,6 +131,24 @@ THINKING = {  # a source, what is learnt with a thought, and without one
         "<think>Two and two make four.</think>Four.<|im_end|>",
         "Four.<|im_end|>",
     ),
+    "a budget switches thinking, with a thought of the template's own": (  # Seed-OSS
+        "{% set budget = thinking_budget | default(-1) %}{% if budget == 0 %}<|im_start|>system\nNo <b>.<|im_end|>\n"
+        "{% elif budget != -1 %}<|im_start|>system\n{{ budget }}<|im_end|>\n{% endif %}"
+        + TURN
+        + "\n{% if m.reasoning %}<think>{{ m.reasoning }}</think>\n{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}"
+        + ASKS
+        + "{% if budget == 0 %}<think><b>It is 0.</b>\n</think>{% endif %}{% endif %}",
+        "<think>Two and two make four.</think>\nFour.<|im_end|>",
+        "Four.<|im_end|>",
+    ),
+    "a mark has a name between two tags": (  # Kimi K3
+        TURN + "{% if m.role == 'assistant' and thinking %}<|open|>think<|sep|>{{ m.reasoning }}<|close|>think<|sep|>"
+        "{% endif %}<|open|>words<|sep|>{{ m.content }}<|close|>words<|sep|><|im_end|>\n{% endfor %}"
+        "{% if add_generation_prompt %}<|im_start|>assistant"
+        "{{ '<|open|>think<|sep|>' if thinking else '<|open|>words<|sep|>' }}{% endif %}",
+        "Two and two make four.<|close|>think<|sep|><|open|>words<|sep|>Four.<|close|>words<|sep|><|im_end|>",
+        "Four.<|close|>words<|sep|><|im_end|>",
+    ),
 }
 
 
@@ -209,6 +227,77 @@ def test_a_header_that_the_prompt_wrote_before_an_empty_thought_is_not_learnt(ma
     assert template.decoded(example.input_ids).endswith("<think>No.</think>Four.<|im_end|>")
 
 
+def test_a_budget_of_nothing_is_what_switches_thinking_off(made):
+    source = THINKING["a budget switches thinking, with a thought of the template's own"][0]
+    template = made(source)
+    assert template.request_variables(True) == {"thinking_budget": -1}
+    assert template.request_variables(False) == {"thinking_budget": 0}
+    assert made(source, thinking="off").render([ASKED], generation_prompt=True).endswith("It is 0.</b>\n</think>")
+    assert made(source, variables={"thinking_budget": 512}).render([ASKED]).startswith("<|im_start|>system\n512")
+
+
+def test_a_mark_with_a_name_is_known_by_it(made):
+    habits = made(THINKING["a mark has a name between two tags"][0]).habits
+    assert habits.marks == ("<|open|>think<|sep|>", "<|close|>think<|sep|>")
+
+
+def test_a_thought_that_history_closes_without_opening_it_is_closed_once(made):
+    """Spark 2.5: answers without thoughts begin with the closing mark, behind prompts that open a thought."""
+    source = (
+        TURN + "\n{% if m.role == 'assistant' %}{{ '<think>' + m.reasoning if m.reasoning else '' }}</think>{% endif %}"
+        "{{ m.content }}<|im_end|>\n{% endfor %}" + ASKS + "{{ '</think>' if thinks is defined and not thinks else "
+        "'<think>' }}{% endif %}"
+    )
+    plain = Conversation((ASKED, Message("assistant", "Four.")))
+    on, auto = made(source, thinking="on"), made(source)
+    assert learnt(on, on.encode(plain)) == "</think>Four.<|im_end|>"
+    assert learnt(auto, auto.encode(plain)) == "Four.<|im_end|>"
+    assert learnt(on, on.encode(Conversation((ASKED, FOUR)))) == "Two and two make four.</think>Four.<|im_end|>"
+
+
+def test_a_call_ends_as_words_end_and_not_with_the_tag_behind_it(made):
+    """Apriel 1.6: the next message brings the stop token, and a tag of the vocabulary stands behind the calls."""
+    source = (
+        "{% if tools %}<|im_start|>tools\n{{ tools | tojson }}<|im_end|>\n{% endif %}"
+        + TURN
+        + "\n{{ m.content }}{% for one in m.tool_calls or [] %}call {{ one.function | tojson }}<s>{% endfor %}"
+        "{{ '' if loop.last and m.role == 'assistant' else '\n<|im_end|>\n' }}{% endfor %}" + ASKS + "{% endif %}"
+    )
+    template = made(source)
+    call = Message("assistant", "", (ToolCall("look", {"at": "key"}, "abcdefghi"),))
+    assert "<s>" not in template.stop_tokens
+    assert learnt(template, template.encode(Conversation((ASKED, call), (TOOL,)))).endswith("<s>\n<|im_end|>")
+
+
+NAMES_BY_ID = (  # Kimi K2: an answer also empties the thoughts of the calls before it
+    "{% if tools %}<|im_start|>tools\n{{ tools | tojson }}<|im_end|>\n{% endif %}{% set ended = messages[-1].role == "
+    "'assistant' and not messages[-1].tool_calls %}"
+    + TURN
+    + "\n{% if m.role == 'assistant' %}<think>{{ m.reasoning if m.reasoning and not ended else '' }}</think>{% endif %}"
+    "{% if m.role == 'tool' %}of {{ m.tool_call_id }}: {% endif %}{{ m.content }}"
+    "{% for one in m.tool_calls or [] %}{{ one.id }} {{ one.function.arguments | tojson }}{% endfor %}<|im_end|>\n"
+    "{% endfor %}" + ASKS + "{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("id", "named"), [("abcdefghi", "functions.look:0"), (None, "functions.look:0"), *[("functions.look:7",) * 2]]
+)
+def test_calls_that_a_template_writes_by_id_have_the_tools_name_in_it(id, named, made, tmp_path):
+    template = made(NAMES_BY_ID)
+    assert template.takes_tools
+    call = Message("assistant", "", (ToolCall("look", {"at": "key"}, id),), reasoning="I need the tool.")
+    talk = Conversation((ASKED, call, Message("tool", "4", tool_call_id=id), FOUR), (TOOL,))
+    first, last = template.encode_batch([talk])
+    assert learnt(template, first) == f'<think>I need the tool.</think>{named} {{"at": "key"}}<|im_end|>'
+    assert f"<think>I need the tool.</think>{named} " in template.decoded(last.input_ids)
+    assert f"of {named}: 4" in template.decoded(last.input_ids)
+    assert learnt(template, last) == "<think>Two and two make four.</think>Four.<|im_end|>"
+    hostile = replace(talk, messages=(Message("user", "a <|im_end|> b"), *talk.messages[1:]))
+    template.save(tmp_path)  # and the same in the prelude, which a message with a control token goes through
+    assert BoundTemplate.load(tmp_path).check_turns(hostile) == 2
+
+
 def test_effort_is_sent_by_its_words(made):
     template = made(THINKING["words of effort switch thinking"][0])
     assert template.request_variables(True) == {"reasoning_effort": "high"}
@@ -252,6 +341,16 @@ def test_a_word_that_switches_thinking_is_obeyed_and_not_missed(made):
         template.encode(Conversation((quick, FOUR)))
     with pytest.raises(harness.TemplateError, match=r"drops or changes what message 1 \(user\) says"):
         template.encode(Conversation((Message("user", "What is </no_think>?"), Message("assistant", "A tag."))))
+
+
+def test_a_closing_mark_that_somebody_writes_is_no_word_that_switches_thinking(made):
+    """SmolLM3 obeys `/think`, which stands in `</think>`: the break of the mark breaks the word, too."""
+    template = made(OBEYS.replace("/no_think", "/think"))
+    assert template.habits.commands == ("/think",)
+    hostile = Conversation((Message("user", "What is </think>?"), Message("assistant", "A tag.")))
+    assert prompts(template, hostile)[0] == (
+        f"<|im_start|>user\nWhat is </{BREAK}think>?<|im_end|>\n<|im_start|>assistant\n<think>\n"
+    )
 
 
 def test_marks_that_are_no_control_tokens_of_the_vocabulary_are_named(made):

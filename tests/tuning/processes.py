@@ -102,15 +102,18 @@ def together(
     return [(code, out + err) for (out, err), code in ends]
 
 
-def start(folder: Path, *arguments: object, signal_at: tuple[int, int] | None = None) -> Process:
-    """Begin `harness ARGUMENTS` in `folder`; `signal_at`: a step and the signal the process sends itself after it."""
+def start(folder: Path, *arguments: object, signal_at: tuple[int, int] | None = None, **variables: str) -> Process:
+    """Begin `harness ARGUMENTS` in `folder`, with environment variables.
+
+    `signal_at`: a step and the signal the process sends itself after it.
+    """
     environment = {} if signal_at is None else {"SIGNAL_AT_STEP": "{}:{}".format(*map(int, signal_at))}
-    return Process(folder, tuple(map(str, arguments)), environment)
+    return Process(folder, tuple(map(str, arguments)), environment | variables)
 
 
-def tune(folder: Path, *arguments: object) -> tuple[int | None, str]:
+def tune(folder: Path, *arguments: object, **variables: str) -> tuple[int | None, str]:
     """The exit status and the whole output of `harness tune ARGUMENTS`."""
-    process = start(folder, "tune", *arguments)
+    process = start(folder, "tune", *arguments, **variables)
     out, err = process.communicate(timeout=300)
     return process.returncode, out + err
 

@@ -21,16 +21,16 @@ from harness_tuning.memory import checkpoint_layers, fit, growth_bytes, widest_p
 from harness_tuning.methods.lora import LoraOptions, apply_lora  # noqa: E402
 from harness_tuning.objectives import dpo, sft  # noqa: E402
 from harness_tuning.optimizer import MasterAdamW  # noqa: E402
-from harness_tuning.sources import Epochs  # noqa: E402
+from harness_tuning.sources import Ahead, Epochs, thread_for  # noqa: E402
 from harness_tuning.world import World  # noqa: E402
 
 from harness.data.encode.storage import ItemWriter  # noqa: E402
 from harness.model.batching import packed, padded  # noqa: E402
-from harness.model.load import Attention  # noqa: E402
+from harness.model.load import Attention, load_model  # noqa: E402
 from harness.model.logprobs import target_logprobs  # noqa: E402
 from harness.model.policy import ModelPolicy  # noqa: E402
 from harness.nouns import Example, Item  # noqa: E402
-from harness.recipe import TuneSpec  # noqa: E402
+from harness.recipe import ModelSpec, TuneSpec  # noqa: E402
 from tests.tuning.test_fused_layers import FAMILIES, made, own_rotary  # noqa: E402, F401
 
 GPU = torch.device("cuda")
@@ -163,13 +163,11 @@ def test_the_memory_estimate_is_within_15_percent(objective, share, record_prope
     learner, source, _ = learning(model, items, 16384, {"sft": sft.OBJECTIVE, "dpo": dpo.OBJECTIVE}[objective])
     checkpoint_layers(model, share)
     batch = source.batch(part := widest_part(source))
-    if objective == "dpo":
-        batch = learner.prepared(batch)
-    gradients(learner, [batch])  # workspaces, and the first use of kernels
+    gradients(learner, [learner.prepared(batch)])  # workspaces, and the first use of kernels
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats()
     before = taken_bytes(GPU)
-    assert learner.backward([batch]) is not None
+    assert learner.backward([learner.prepared(batch)]) is not None
     learner.optimizer.step(1e-4, 1.0)
     grown = torch.cuda.max_memory_allocated() - before
     estimated = growth_bytes(learner, source, part)
@@ -207,3 +205,51 @@ def test_a_large_step_fits_into_what_is_free():
     assert learner.backward(source.step(1)) is not None
     print(fitted, f"{torch.cuda.max_memory_allocated() / 2**30:.1f} GiB")
     assert torch.cuda.max_memory_allocated() < torch.cuda.get_device_properties(GPU).total_memory
+
+
+def test_weights_are_loaded_onto_the_gpu(tiny_model):
+    spec = ModelSpec(path=str(tiny_model))
+    on_gpu, on_cpu = load_model(spec, device=GPU), load_model(spec)
+    assert {tensor.device.type for tensor in (*on_gpu.parameters(), *on_gpu.buffers())} == {"cuda"}
+    assert all(torch.equal(a.cpu(), b) for a, b in zip(on_gpu.parameters(), on_cpu.parameters(), strict=True))
+
+
+def test_batches_that_a_thread_makes_ahead_are_on_the_gpu():
+    _, source, _ = learning(of_shape(), conversations(60, 256), 2048)
+    ahead = Ahead(source, thread_for(GPU))
+    for number in range(1, min(source.total_steps, 4) + 1):
+        pairs = list(zip(ahead.step(number), source.step(number), strict=True))
+        assert all(one.input_ids.is_cuda and torch.equal(one.input_ids, other.input_ids) for one, other in pairs)
+
+
+@pytest.fixture
+def of_24_gib():
+    """A GPU of which this process may take 24 GiB."""
+    whole = torch.cuda.mem_get_info(GPU)[1]
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(24 * 2**30 / whole)
+    yield
+    torch.cuda.empty_cache()
+    torch.cuda.set_per_process_memory_fraction(1.0)
+
+
+def test_an_8_b_lora_at_4096_tokens_runs_on_24_gib(of_24_gib, record_property):
+    config = transformers.AutoConfig.for_model(
+        "llama", vocab_size=128256, hidden_size=4096, intermediate_size=14336, num_hidden_layers=32,
+        num_attention_heads=32, num_key_value_heads=8, max_position_embeddings=8192, use_cache=False,
+    )  # fmt: skip
+    with GPU:
+        model = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.bfloat16)
+    model.chosen_attention = Attention("sdpa")
+    model = apply_lora(model, LoraOptions(rank=16)).train()
+    fuse_adapters(model)
+    fused_layers.fuse_layers(model)
+    torch.cuda.reset_peak_memory_stats()
+    learner, source, _ = learning(model, conversations(12, 4096, 128256), 16384)
+    fitted = fit(learner, source, TuneSpec(objective={"name": "sft"}, method={"name": "lora"}, step_tokens=16384))
+    for step in (1, 2):
+        assert learner.backward(source.step(step)) is not None, f"out of memory: {fitted}"
+        learner.optimizer.step(1e-4, 1.0)
+    peak = torch.cuda.max_memory_allocated()
+    record_property("peak_gib", peak / 2**30)
+    print(f"{fitted}: peak {peak / 2**30:.1f} GiB")

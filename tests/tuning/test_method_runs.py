@@ -90,11 +90,14 @@ def test_a_third_partys_method_is_one_file(tmp_path, recipe, harness):
     from harness.model.load import load_adapted
     from harness.recipe import ModelSpec
 
-    plugin = ROOT / "examples" / "method_ia3.py"
+    plugin = ROOT / "examples/harness-ia3/method_ia3.py"
     path = recipe("float32", steps=3)
     path.write_text(path.read_text() + "evaluate: [{evaluation: val_loss}]\n")
     done = harness("--plugin", plugin, "tune", path, "--set", "tune.method={name: ia3}")
-    assert "layers that move: k_proj 2, v_proj 2, down_proj 2" in told(done)
+    out = told(done)
+    assert "layers that move: k_proj 2, v_proj 2, down_proj 2" in out
+    assert "will not serve this adapter: vLLM serves LoRA adapters only, and this one is IA3" in " ".join(out.split())
+    assert "`harness runs merge small` makes a model of it" in " ".join(out.split())
     run = tmp_path / "runs/small"
     probes = of_run(run, "probes.json")["probes"]
     spec = ModelSpec(**of_run(run, "manifest.json")["model"])
@@ -105,10 +108,10 @@ def test_a_third_partys_method_is_one_file(tmp_path, recipe, harness):
 
 
 def test_a_third_partys_objective_is_one_file_and_its_run_is_used_without(tmp_path, recipe, harness):
-    plugin = ROOT / "examples" / "objective_dft.py"
+    plugin = ROOT / "examples/harness-dft/objective_dft.py"
     path = recipe("float32", steps=3)
     path.write_text(path.read_text() + "evaluate: [{evaluation: val_loss}]\ntrack: [{tracker: csv}]\n")
-    trackers = "--plugin", ROOT / "examples" / "tracker_csv.py"
+    trackers = "--plugin", ROOT / "examples/harness-csv/tracker_csv.py"
     done = harness("--plugin", plugin, *trackers, "tune", path, "--set", "tune.objective={name: dft, floor: 0.1}")
     assert "dft: floor 0.1" in told(done)
     lines = [json.loads(line) for line in (tmp_path / "runs/small/metrics.jsonl").read_text().splitlines()]

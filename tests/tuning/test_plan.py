@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -90,12 +91,18 @@ def test_options_that_do_not_go_with_a_plan_are_refused(recipe, harness, wrong):
     assert harness("tune", "--resume", "small", "--plan").code == 2
 
 
-def cost_of(monkeypatch, recipe, harness, per_token_s: float, **tune: object) -> dict[str, float]:
-    """The estimate on a machine that needs `per_token_s` for a token of a batch, and nothing for anything else."""
-    clock = [0.0]
+def cost_of(monkeypatch, recipe, harness, per_token_s: float, first_s=0.0, **tune: object) -> dict[str, float]:
+    """The estimate on a machine that needs `per_token_s` for a token of a batch, and nothing for anything else.
+
+    `first_s`: for the first batch of each size below 256 tokens, once more.
+    """
+    clock, seen = [0.0], set()
 
     def timed(stretch, part, backward=True):
         seconds = per_token_s * part.positions * (1 if backward else 0.5)
+        if part.positions < 250 and part.positions not in seen:
+            seen.add(part.positions)
+            seconds += first_s
         clock[0] += seconds
         return seconds
 
@@ -127,6 +134,8 @@ def test_the_estimate_counts_padding_and_each_validation(monkeypatch, recipe, ha
 
     cost = cost_of(monkeypatch, recipe, harness, 0.001, steps=per_epoch)
     assert cost["seconds"] == pytest.approx(0.001 * (padded + 0.5 * 2 * one))
+    with_warm_up = cost_of(monkeypatch, recipe, harness, 0.001, first_s=5.0, steps=per_epoch)
+    assert with_warm_up["seconds"] == pytest.approx(cost["seconds"]), "the first use of a size is not the run's pace"
     cost = cost_of(monkeypatch, recipe, harness, 0.001, steps=per_epoch, validate_every=per_epoch // 2)
     passes = 1 + len({*range(per_epoch // 2, per_epoch, per_epoch // 2), per_epoch})
     assert cost["seconds"] == pytest.approx(0.001 * (padded + 0.5 * passes * one))
@@ -193,3 +202,38 @@ def test_one_step_without_warm_up_has_the_learning_rate():
 )
 def test_durations_read_as_a_person_says_them(seconds, told):
     assert plan.duration(seconds) == told
+
+
+THOUGHTFUL = (  # with marks that no vocabulary has as tokens
+    "{% for m in messages %}<|im_start|>{{ m.role }}\n{% if m.reasoning %}<thought>{{ m.reasoning }}</thought>"
+    "{% endif %}{{ m.content }}<|im_end|>\n{% endfor %}{% if add_generation_prompt %}<|im_start|>assistant\n"
+    "{{ '<thought></thought>' if enable_thinking is defined and not enable_thinking }}{% endif %}"
+)
+
+
+def test_thoughts_are_counted_and_their_marks_named_that_are_no_tokens(
+    tmp_path, recipe, harness, tiny_model, write_rows
+):
+    model = tmp_path / "thinker"
+    shutil.copytree(tiny_model, model)
+    (model / "chat_template.jinja").write_text(THOUGHTFUL)
+    answers = [{"content": "The heron."}] + [{"content": "The wren.", "reasoning_content": "She sings."}] * 2
+    talks = [[{"role": "user", "content": "Who?"}, {"role": "assistant"} | answer] for answer in answers]
+    rows = write_rows(*[{"messages": talk} for talk in talks], name="thoughts.jsonl")
+    sources = json.dumps([{"dataset": "messages", "path": str(rows)}])
+    own = (f"model.path={model}", "template=model", f"data.train={sources}", "data.validation=[]")
+    chosen = [part for one in own for part in ("--set", one)]
+    done = harness("tune", recipe(steps=1), "--run", "thinks", *chosen)
+    assert done.code == 0, done.err
+    said = " ".join(done.out.split())
+    assert "2 of them have thoughts, which are trained on" in said
+    assert "1 have none: their prompts switch thinking off (enable_thinking: false)" in said
+    assert "thoughts begin and end with spelt words: <thought>, </thought>" in said
+    manifest = json.loads((tmp_path / "runs/thinks/manifest.json").read_text())
+    template, (data,) = manifest["template"], manifest["data"]
+    assert (template["text_marks"], template["spelt_marks"]) == ([], ["<thought>", "</thought>"])
+    assert (data["used"], data["with_thoughts"]) == (3, 2)
+
+    done = harness("tune", recipe(steps=1), "--plan", *chosen, "--set", "data.reasoning=drop")
+    said = " ".join(done.out.split())
+    assert "2 of them have thoughts, which are left out so that all 3 have none: their prompts switch" in said

@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
@@ -16,6 +17,9 @@ import pytest
 from tests.tuning.processes import start, tune
 
 pytest.importorskip("torch")
+
+from harness.model.kernels import why_not
+
 pytestmark = pytest.mark.slow
 
 
@@ -85,6 +89,46 @@ def test_a_run_killed_at_random_moments_ends_with_the_same_adapter_bytes(
     assert not list(run.glob(".*.*/")), "what a killed write left is cleared away"
     if pytestconfig.option.record_soak is not None:
         record(pytestconfig.option.record_soak / "kills.json", objective, kills, run)
+
+
+@pytest.fixture
+def whole_and_killed(tmp_path, recipe):
+    """Make a run that nothing stopped, and one that was killed after step 3, with environment variables."""
+    if (reason := why_not()) is not None:
+        pytest.skip(reason)
+
+    def make(name: str, **variables: str) -> tuple[Path, Path]:
+        path = recipe(steps=6, checkpoint_every=1)
+        assert tune(tmp_path, path, "--run", f"{name}-whole", **variables)[0] == 0
+        process = start(
+            tmp_path, "tune", path, "--run", f"{name}-killed", signal_at=(3, signal.SIGKILL), **variables
+        )  # fmt: skip
+        process.communicate(timeout=120)
+        assert process.returncode == -signal.SIGKILL
+        return tmp_path / "runs" / f"{name}-whole", tmp_path / "runs" / f"{name}-killed"
+
+    return make
+
+
+def test_a_killed_run_goes_on_with_the_kernels_that_it_began_with(tmp_path, whole_and_killed):
+    """Without them it is refused, unless torch's functions are asked for."""
+    whole, killed = whole_and_killed("with")
+    missing = {"CC": "no-such-compiler"}
+    code, told = tune(tmp_path, "--resume", "with-killed", **missing)
+    assert code == 1 and "there is no C compiler" in told and "set HARNESS_KERNELS=0" in told, told
+    assert "Traceback" not in told
+    other = shutil.copytree(killed, tmp_path / "runs" / "other")
+    code, told = tune(tmp_path, "--resume", "other", HARNESS_KERNELS="0")
+    assert code == 0 and "another by rare roundings" in told, told
+    assert tune(tmp_path, "--resume", "with-killed")[0] == 0
+    assert fingerprint(killed) == fingerprint(whole) != fingerprint(other)
+
+
+def test_a_killed_run_that_began_without_kernels_stays_without_them(tmp_path, whole_and_killed):
+    whole, killed = whole_and_killed("without", HARNESS_KERNELS="0")
+    code, told = tune(tmp_path, "--resume", "without-killed")
+    assert code == 0 and "the run was begun without the kernels" in told, told
+    assert fingerprint(killed) == fingerprint(whole)
 
 
 def record(path: Path, objective: str, kills: list[int], run: Path) -> None:
@@ -168,8 +212,6 @@ def test_a_damaged_checkpoint_is_said_and_passed_over_for_the_one_before(tmp_pat
 @pytest.fixture
 def stopped(tmp_path, recipe, tiny_model, harness_here, monkeypatch):
     """A run over a copy of the tiny model that was stopped after step 3, in this process; and that copy."""
-    import shutil
-
     from harness_tuning.loop import Tuner
 
     model = shutil.copytree(tiny_model, tmp_path / "model")

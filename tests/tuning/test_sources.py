@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ torch = pytest.importorskip("torch")
 
 from harness_tuning.batching import Sizes, Split, plan_epoch, split_step  # noqa: E402
 from harness_tuning.objectives import sft  # noqa: E402
-from harness_tuning.sources import Epochs  # noqa: E402
+from harness_tuning.sources import Ahead, Epochs  # noqa: E402
 from hypothesis import given  # noqa: E402
 from hypothesis import strategies as st  # noqa: E402
 
@@ -140,3 +142,52 @@ def test_both_sides_of_a_pair_are_in_one_batch():
         for batch in source.step(step):
             chosen, rejected = batch.pairs()
             assert len(chosen) == len(rejected) == len(set(batch.groups)) > 0
+
+
+def ids_of(batches: list[Any]) -> list[Any]:
+    return [batch.input_ids.tolist() for batch in batches]
+
+
+@pytest.mark.parametrize("layout", ["padded", "packed"])
+def test_batches_made_ahead_by_a_thread_are_those_made_when_asked_for(layout):
+    """Over several epochs, while the same source is asked by others; begun anywhere, as a resumed run does."""
+    plain, source = epochs(pairs(20), layout), epochs(pairs(20), layout)
+    plain.total_steps = source.total_steps = 3 * source.schedule.total_steps(1)
+    with ThreadPoolExecutor(1) as thread:
+        for first in (1, 4):
+            ahead = Ahead(source, thread)
+            for number in range(first, source.total_steps + 1):
+                assert ids_of(ahead.step(number)) == ids_of(plain.step(number))
+                assert source.progress(number) == plain.progress(number)
+
+
+def test_batches_made_ahead_are_let_go_where_the_split_was_halved_meanwhile():
+    plain, source = epochs(items(40)), epochs(items(40))
+    with ThreadPoolExecutor(1) as thread:
+        ahead = Ahead(source, thread)
+        before = ids_of(ahead.step(1))
+        for one in (plain, source):
+            one.halve(1)
+        again = ids_of(ahead.step(1))  # the same step in smaller batches
+        assert again == ids_of(plain.step(1)) != before
+        assert ids_of(ahead.step(2)) == ids_of(plain.step(2))
+
+
+def test_what_fails_while_a_step_is_made_ahead_is_raised_when_it_is_asked_for(monkeypatch):
+    source = epochs(items(40))
+    with ThreadPoolExecutor(1) as thread:
+        ahead = Ahead(source, thread)
+        part = source.batch
+        monkeypatch.setattr(
+            source, "batch", lambda some: part(some) if threading.current_thread() is main else broken()
+        )
+        ahead.step(1)
+        with pytest.raises(OSError, match="the disk is gone"):
+            ahead.step(2)
+
+
+main = threading.main_thread()
+
+
+def broken() -> None:
+    raise OSError("the disk is gone")

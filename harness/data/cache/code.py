@@ -11,7 +11,6 @@ import functools
 import hashlib
 import importlib.metadata
 import importlib.util
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.contract import Objective
 from harness.errors import HarnessError
-from harness.plugins.reading import Reads, is_installed, loaded_modules
+from harness.plugins.reading import Reads, existing_file, is_installed, loaded_modules
 
 if TYPE_CHECKING:
     from harness.contract import Dataset, Filter
@@ -210,7 +209,7 @@ def _file_of(part: Any) -> Path | None:
     """
     if isinstance(part, FunctionType):
         name = part.__code__.co_filename
-        if not name.startswith("<frozen") and (file := _existing(name)):
+        if not name.startswith("<frozen") and (file := existing_file(name)):
             return file
         if name.startswith("<") and not name.startswith("<frozen"):
             raise UnknownCodeError(f"the code of {part.__qualname__!r} is in no file ({name})")
@@ -228,13 +227,6 @@ def _file_of(part: Any) -> Path | None:
     return Path(origin)
 
 
-def _existing(name: str) -> Path | None:
-    """Return the file of that name, or the archive that holds it."""
-    if os.path.isfile(name):  # noqa: PTH113 - asked of some thousand modules, and a Path takes as long as the question
-        return Path(name)
-    return next((place for place in Path(name).parents if place.is_file()), None)
-
-
 # Files
 
 
@@ -242,7 +234,7 @@ def _origin(module: ModuleType | None) -> str | None:
     name = getattr(module, "__file__", None)
     if not isinstance(name, str):
         return None
-    return str(file) if (file := _existing(str(Path(name).absolute()))) else None
+    return str(file) if (file := existing_file(str(Path(name).absolute()))) else None
 
 
 def _would_load(name: str) -> str | None:
@@ -253,7 +245,7 @@ def _would_load(name: str) -> str | None:
         spec = importlib.util.find_spec(name)
     except (ImportError, ValueError, AttributeError):
         return None
-    return spec.origin and str(_existing(spec.origin) or spec.origin) if spec else None
+    return spec.origin and str(existing_file(spec.origin) or spec.origin) if spec else None
 
 
 def _beside(file: Path) -> Iterator[Path]:

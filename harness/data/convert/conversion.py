@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -12,6 +13,8 @@ from harness.data.convert.fields import LeftOut
 from harness.data.convert.validity import check_item
 from harness.errors import ENDINGS, DataError, nearest, shown
 from harness.nouns import Conversation, DataItem, Preference, Row
+
+MOST_ITEMS = 100_000  # of one row
 
 
 def convert_row(
@@ -44,7 +47,9 @@ def convert_row(
             return converted
         if isinstance(converted, Conversation | Preference | str) or not isinstance(converted, Iterable | None):
             converted = (converted,)
-        items = tuple(converted or ())
+        items = tuple(itertools.islice(converted or (), MOST_ITEMS + 1))
+        if len(items) > MOST_ITEMS:
+            raise DataError(f"the row becomes more than {MOST_ITEMS:,} items, and they go on: `convert` has to end")
     except (DataError, *ENDINGS):
         raise
     except KeyError as error:

@@ -5,7 +5,8 @@ Reading streams; a row that is left out is counted with its reason, never droppe
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -74,20 +75,22 @@ def load_rows(
     where = where_of(source, dataset)
     report = report or SourceReport(dataset.name, where)
     report.source = dataset.name  # what `auto` chose
+    paths = files_of(where, source.revision)
+    names = names_apart(paths)
     count = wrong = 0  # not `report.kept`, which falls again where an item is left out later
 
     def note_wrong(error: DataError) -> None:
         nonlocal wrong
         if source.on_bad_row == "drop" and error.row is not None:
-            name = f"{str(error.path).rpartition('/')[2]}:{error.row}"
+            name = f"{names.get(str(error.path), error.path)}:{error.row}"
             report.drop_bad(name, dataset.name, error.reason)
             return
         wrong += 1
         on_error(error)
 
-    for path, number, row in _gathered(dataset, source, where, report, note_wrong):
+    for path, number, row in _gathered(dataset, source, where, paths, report, note_wrong):
         report.rows += 1
-        name = f"{path.rpartition('/')[2]}:{number}"
+        name = f"{names.get(path) or path.rpartition('/')[2]}:{number}"
         try:
             items = convert_row(dataset, row, source, check, is_gathered=dataset.gather is not None)
         except DataError as error:
@@ -119,6 +122,18 @@ def load_rows(
     if count == 0 and not wrong:
         why = "".join(f"; {times:,} left out: {reason}" for reason, times in report.left_out.items())
         on_error(DataError(f"the dataset is empty: {report.rows} rows read, none kept{why}", path=where))
+
+
+def names_apart(paths: Sequence[str]) -> dict[str, str]:
+    """Return a name for each file: its last part, behind as many folders as tell it from the others."""
+    names: dict[str, str] = {}
+    depth = 1
+    while left := [path for path in paths if path not in names]:
+        ends = {path: "/".join(path.split("/")[-depth:]) for path in left}
+        times = Counter(ends.values())
+        names |= {path: end for path, end in ends.items() if times[end] == 1 or end == path}
+        depth += 1
+    return names
 
 
 def resolved(source: DataSource, datasets: Registry[Dataset]) -> tuple[Dataset, DataSource, Match | None]:
@@ -187,12 +202,12 @@ class _RowNumber(int):
 
 
 def _gathered(
-    dataset: Dataset, source: DataSource, where: str, report: SourceReport, on_error: OnError
+    dataset: Dataset, source: DataSource, where: str, paths: Sequence[str], report: SourceReport, on_error: OnError
 ) -> Iterator[tuple[str, int, Row]]:
     """Yield (file, number, row) of all files of a source, renamed, and put together where the dataset gathers them."""
 
     def numbered() -> Iterator[tuple[_RowNumber, Row]]:
-        for path in files_of(where, source.revision):
+        for path in paths:
             for row_number, row in _rows_of(path, source, on_error):
                 report.written_ends += not source.unescape_newlines and writes_line_ends(row)
                 try:

@@ -254,7 +254,7 @@ class _Encoder:
             report.escaped.update({token for example in examples for token in example.escaped})
         if isinstance(prepared.item, Conversation):
             report.one_an_answer += any(len(item.examples) > 1 for item in items)
-            report.examples += times * len(examples)
+        report.examples += times * len(examples)
         if len(items) > 1:
             report.parted += 1
             report.parts += times * len(items)

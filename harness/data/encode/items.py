@@ -53,11 +53,6 @@ def whole_id(id: str) -> str:
     return re.sub(r" part \d+$", "", id)
 
 
-def part_number(id: str) -> int:
-    """Return the number of a part among those of its item, from 1; 0 for a whole item."""
-    return int(id[len(whole_id(id)) :].removeprefix(" part ") or 0)
-
-
 def require_completions(preference: Preference) -> None:
     """Raise TemplateError for a completion of which the loss would not see every turn from its first token on."""
     for role, completion in completions_of(preference):

@@ -16,7 +16,14 @@ from harness.measure.statistics.estimates import (
 from harness.measure.statistics.families import POWER, detectable, holm
 from harness.measure.statistics.noise import Noise, noise_of, shared_variance, with_noise
 from harness.measure.statistics.paired import PairedDifference, compare, compare_binary, compare_means
-from harness.measure.statistics.proportions import Discordance, mcnemar_exact, newcombe_interval, wilson_interval
+from harness.measure.statistics.proportions import (
+    Discordance,
+    effective_size,
+    mcnemar_exact,
+    newcombe_interval,
+    share_interval,
+    wilson_interval,
+)
 
 __all__ = [
     "CONFIDENCE",
@@ -30,6 +37,7 @@ __all__ = [
     "compare_binary",
     "compare_means",
     "detectable",
+    "effective_size",
     "exponential",
     "holm",
     "mcnemar_exact",
@@ -38,6 +46,7 @@ __all__ = [
     "noise_of",
     "numbered",
     "of_samples",
+    "share_interval",
     "shared_variance",
     "variance_of_sum",
     "wilson_interval",

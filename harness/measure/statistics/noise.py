@@ -85,9 +85,12 @@ def with_noise(paired: PairedDifference, added: Sequence[tuple[float, float]]) -
     wider = float(stats.t.ppf(0.5 + CONFIDENCE / 2, degrees))
     low, high = (wider * math.sqrt((half / quantile) ** 2 + more) for half in (below, above))
     p_value = float(2 * stats.t.sf(abs(paired.difference) / math.sqrt(own + more), degrees))
+    interval = Interval(paired.difference - low, paired.difference + high)
+    if paired.table is not None:  # noise moves no share past these
+        interval = Interval(max(-1.0, interval.low), min(1.0, interval.high))
     return replace(
         paired,
-        interval=Interval(paired.difference - low, paired.difference + high),
+        interval=interval,
         p_value=max(paired.p_value, p_value),
         degrees=degrees,
         method=f"{paired.method}, with the engine's noise",

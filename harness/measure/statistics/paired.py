@@ -7,7 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from harness.measure.statistics.estimates import CONFIDENCE, Estimate, Interval, mean, numbered, variance_of_sum
-from harness.measure.statistics.proportions import Discordance, mcnemar_exact, newcombe_interval
+from harness.measure.statistics.proportions import (
+    Discordance,
+    effective_size,
+    mcnemar_exact,
+    newcombe_interval,
+    student,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,26 +51,38 @@ def compare(
 ) -> PairedDifference:
     """Compare B with A on the same items: 0/1 metrics by `compare_binary`, others by `compare_means`.
 
-    Newcombe's interval and McNemar's test take items to be independent. 0/1 items that come in clusters are therefore
-    compared by `compare_means`; where their differences are all alike, which would leave an interval without width,
-    each cluster counts as one item of Newcombe's and McNemar's.
+    McNemar's test takes items to be independent. 0/1 items that come in clusters are therefore tested by the clusters'
+    t, and their interval is Newcombe's for as many independent items as tell as much. Unlike that of t it stays
+    within [-1, 1], and it holds the truth as often near the edges, where t's held it in 88 to 93 of 100 simulated
+    cases. Where all clusters differ alike, which leaves t no variance, each counts as one item of McNemar's test.
     """
     groups = None if groups is None or len(set(numbered(groups))) == len(a) else groups
     equal = all(w is None or all(weight == w[0] for weight in w) for w in (weights, weights_b))
     if not equal or not all(value in (0, 1) for value in (*a, *b)):
         return compare_means(a, b, weights, groups, weights_b)
     binary = compare_binary(a, b)
-    if groups is None:
-        return binary
-    assert binary.table is not None
-    clustered = compare_means(a, b, groups=groups)
-    if clustered.interval is not None and clustered.interval.low == clustered.interval.high:
-        share = len(set(numbered(groups))) / len(a)
-        table = Discordance(*(round(count * share) for count in binary.table))
-        method = "each cluster as one item: Newcombe interval, exact McNemar test"
-        interval, p_value = newcombe_interval(table), mcnemar_exact(table)
-        clustered = replace(clustered, interval=interval, p_value=p_value, method=method, degrees=math.inf)
-    return replace(clustered, table=binary.table)
+    return binary if groups is None else _clustered(binary, a, b, groups)
+
+
+def _clustered(
+    binary: PairedDifference, a: Sequence[float], b: Sequence[float], groups: Sequence[str]
+) -> PairedDifference:
+    """Return the difference of 0/1 items in clusters, whose figures as independent items are `binary`."""
+    by_t = compare_means(a, b, groups=groups)
+    clusters, table = by_t.clusters, binary.table
+    assert clusters is not None and table is not None
+    if by_t.p_value is None:
+        return replace(by_t, table=table)
+    changes = [y - x for x, y in zip(a, b, strict=True)]
+    alone, together = mean(changes).stderr or 0.0, mean(changes, groups=groups).stderr or 0.0
+    size = effective_size(len(a), clusters, alone**2, together**2)
+    p_value, test = by_t.p_value, "t"
+    if together == 0:
+        share = clusters / len(a)
+        p_value, test = mcnemar_exact(Discordance(*(round(count * share) for count in table))), "exact McNemar test"
+    interval = newcombe_interval(table, size, student(clusters))
+    method = f"Newcombe interval for {size:.3g} independent items, {test} over {clusters} clusters"
+    return replace(by_t, interval=interval, p_value=p_value, method=method, table=table)
 
 
 def compare_means(

@@ -85,7 +85,7 @@ def preview(
                     out["tokens"] = [{"id": id, "tokens": [asdict(token) for token in shown]} for id, shown in encoded]
                 click.echo(json.dumps(out, ensure_ascii=False, default=str))
                 continue
-            print_item(context, _shortened(item))
+            print_item(context, _shortened(item), reading.reasoning)
             for id, shown in encoded:
                 side = id.rpartition(" ")[2]
                 print_tokens(context, shown, f"tokens of {side}" if side in {"chosen", "rejected"} else "tokens")

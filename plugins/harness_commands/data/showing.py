@@ -12,15 +12,19 @@ from harness.cli.context import Context
 from harness.nouns import Conversation, Example, Message, Preference
 
 if TYPE_CHECKING:
-    from harness.template import BoundTemplate
+    from harness.template import BoundTemplate, Reasoning
 
 STYLES = {"system": "magenta", "user": "cyan", "assistant": "green", "tool": "yellow"}
 SIDES = {"chosen": "green", "rejected": "red"}
+THINKS: dict[Reasoning, str] = {"learn": "thinks", "context": "thinks, not trained on", "drop": "thinks, left out"}
 LEGEND = "«supervised», token│token, ⟦control token⟧"
 
 
-def print_item(context: Context, item: Conversation | Preference) -> None:
-    """Print an item with its id, its turns coloured by role, or by side for completions."""
+def print_item(context: Context, item: Conversation | Preference, reasoning: Reasoning = "learn") -> None:
+    """Print an item with its id, its turns coloured by role, or by side for completions.
+
+    `reasoning` says what becomes of thoughts.
+    """
     from rich.markup import escape
     from rich.rule import Rule
 
@@ -31,15 +35,15 @@ def print_item(context: Context, item: Conversation | Preference) -> None:
         _print_turn(context, "offered", "dim", json.dumps(dict(tool), ensure_ascii=False, default=str))
     if isinstance(item, Conversation):
         for message in item.messages:
-            _print_message(context, message)
+            _print_message(context, message, thinks=THINKS[reasoning])
         return
     for messages, side in ((item.prompt, ""), (item.chosen, "chosen"), (item.rejected, "rejected")):
         for message in messages:
-            _print_message(context, message, side)
+            _print_message(context, message, side, THINKS[reasoning])
 
 
-def _print_message(context: Context, message: Message, side: str = "") -> None:
-    text = f"(thinks) {message.reasoning}\n{message.content}" if message.reasoning else message.content
+def _print_message(context: Context, message: Message, side: str = "", thinks: str = "thinks") -> None:
+    text = f"({thinks}) {message.reasoning}\n{message.content}" if message.reasoning else message.content
     for call in message.tool_calls:
         arguments = json.dumps(dict(call.arguments), ensure_ascii=False, default=str)
         text += f"{chr(10) if text else ''}→ {call.name}({arguments})"

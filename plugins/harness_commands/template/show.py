@@ -16,7 +16,7 @@ from harness.errors import DataError, HarnessError, first_line
 from harness.nouns import Conversation, Example
 from harness_commands.data.reading import dataset_option, what_to_read
 from harness_commands.data.showing import print_tokens, printable, shown_tokens
-from harness_commands.template.shown import Shown, changes, ends, marks_as_text, takes
+from harness_commands.template.shown import Shown, changes, ends, takes
 from harness_commands.template.subject import Subject, subject_of
 
 if TYPE_CHECKING:
@@ -227,6 +227,7 @@ def _as_dict(subject: Subject, shown: Shown, jinja: str | None) -> dict[str, Any
         "stop_tokens": bound.stop_tokens,
         "stop_ids": list(bound.stop_ids),
         "text_marks": bound.text_marks,
+        "spelt_marks": bound.spelt_marks,
         "text": shown.text,
         "input_ids": shown.example.input_ids,
         "loss_mask": shown.example.loss_mask,
@@ -243,7 +244,7 @@ def _print_header(context: Context, subject: Subject) -> None:
     context.console.print(Text.assemble((bound.name, "bold"), ("  on  ", "dim"), origin), soft_wrap=True)
     context.console.print(Text(f"takes {takes(bound)}", style="dim"), soft_wrap=True)
     context.console.print(Text(f"an answer ends with {ends(bound)}", style="dim"), soft_wrap=True)
-    for remark in filter(None, (marks_as_text(bound), changes(bound))):
+    for remark in filter(None, (*bound.remarks, changes(bound))):
         context.console.print(Text(remark, style="dim"), soft_wrap=True)
 
 

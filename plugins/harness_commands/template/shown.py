@@ -6,7 +6,8 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from harness.nouns import Example
+from harness.errors import TemplateError
+from harness.nouns import Example, Message
 from harness_commands.data.showing import ShownToken
 
 if TYPE_CHECKING:
@@ -52,12 +53,6 @@ def ends(template: BoundTemplate) -> str:
     return ", ".join(f"{stop} ({sources[stop]})" if stop in sources else stop for stop in template.stop_tokens)
 
 
-def marks_as_text(template: BoundTemplate) -> str:
-    """Return a sentence on the marks of turns that are no control tokens; empty where all are."""
-    marks = template.text_marks
-    return f"no control tokens of this tokenizer, so that anybody can write them: {', '.join(marks)}" if marks else ""
-
-
 def changes(template: BoundTemplate) -> str:
     """Return a sentence on the turns that the template changes once others follow; empty where it changes none."""
     habits = template.habits
@@ -65,9 +60,18 @@ def changes(template: BoundTemplate) -> str:
         return f"it writes thoughts that cannot be trained on: {habits.thoughtless}"
     if not habits.grows:
         return "it changes earlier turns when others follow: each answer is an example of its own"
-    if habits.takes_thoughts:
-        return "where it drops the thoughts of earlier answers, each answer is an example of its own"
+    if habits.takes_thoughts and _drops_thoughts(template):
+        return "it drops the thoughts of earlier answers: where there are some, each answer is an example of its own"
     return ""
+
+
+def _drops_thoughts(template: BoundTemplate) -> bool:
+    """Return whether the thoughts of an answer are gone once the next question is asked."""
+    talk = (Message("user", "one"), Message("assistant", "two", reasoning="a thought"), Message("user", "three"))
+    try:
+        return "a thought" not in template.render(talk, generation_prompt=True, thinks=True)
+    except TemplateError:  # it takes no second exchange
+        return False
 
 
 def takes(template: BoundTemplate) -> str:

@@ -91,7 +91,7 @@ def _name(comparison: Comparison) -> str:
 
 def _means(comparison: Comparison) -> str:
     a, b = comparison.paired.a, comparison.paired.b
-    parts = (wording.value(comparison, of._replace(stderr=None)) for of in (a, b))
+    parts = (wording.value(comparison, of) for of in (a, b))
     return " → ".join(part.replace(" ", NO_BREAK) for part in parts)
 
 

@@ -1,6 +1,6 @@
 """A tracker in one file: metrics as a CSV table in the run's folder, for a spreadsheet.
 
-harness --plugin examples/tracker_csv.py tune RECIPE --set "track=[{tracker: csv}]"
+harness --plugin examples/harness-csv/tracker_csv.py tune RECIPE --set "track=[{tracker: csv}]"
 """
 
 import csv
