@@ -70,14 +70,14 @@ class ForJson(Question):
         wanted: dict[str, str] = json.loads(self.right)
         start, end = answer.find("{"), answer.rfind("}")
         try:
-            found = json.loads(answer[start : end + 1])
+            value = json.loads(answer[start : end + 1])
         except ValueError:
             return Merits(0.0, 0.0)
-        if not isinstance(found, dict):
+        if not isinstance(value, dict):
             return Merits(0.0, 0.0)
-        right = sum(str(found.get(key)) == value for key, value in wanted.items())
+        right = sum(str(value.get(key)) == text for key, text in wanted.items())
         is_alone = answer.strip() == answer[start : end + 1]
-        return Merits(right / len(wanted), 0.4 * is_alone + 0.6 * (list(found) == list(wanted)))
+        return Merits(right / len(wanted), 0.4 * is_alone + 0.6 * (list(value) == list(wanted)))
 
 
 def village_questions(split: str, count: int) -> list[Question]:
@@ -112,8 +112,8 @@ def _verdict(asker: Any) -> Question:
     item = asker.ask_yes_no()
     one, fact = _of(asker, item.answer.rpartition(", so ")[0])
     verdict = item.answer.rpartition(", ")[2].rstrip(".")
-    said = {prose.plain(other, fact, of=one) for other in asker.villagers}
-    forms = frozenset(prose.sentence(f"{known}, so {word}") for known in said for word in ("yes", "no"))
+    claims = {prose.plain(other, fact, of=one) for other in asker.villagers}
+    forms = frozenset(prose.sentence(f"{known}, so {word}") for known in claims for word in ("yes", "no"))
     return OfTheVillage(item.question, item.answer, "verdict", "", (prose.value(one, fact), verdict), forms)
 
 

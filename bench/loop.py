@@ -164,9 +164,12 @@ def voted(
             settings = {"temperature": "1", "max_tokens": str(subject.max_tokens)}
             asyncio.run(all_working(url, {one.prompt: one for one in asked}, left, settings, folder))
         took = time.monotonic() - began
-    board = json.loads(harness(folder, "votes", "leaderboard", "--votes", str(path), "--json"))
+    boards = [
+        json.loads(harness(folder, "votes", "leaderboard", "--votes", str(path), "--json", *more))
+        for more in ((), ("--control", "length"))
+    ]
     questions = {one.prompt: one for one in asked}
-    return {"seconds": round(took, 1)} | summary(Ballots(str(path)), variants, questions, board)
+    return {"seconds": round(took, 1)} | summary(Ballots(str(path)), variants, questions, *boards)
 
 
 async def all_working(
@@ -219,9 +222,13 @@ def served(folder: Path, *arguments: str) -> Iterator[str]:
 
 
 def summary(
-    ballots: Ballots, variants: tuple[str, str], questions: Mapping[str, Question], board: Mapping[str, Any]
+    ballots: Ballots,
+    variants: tuple[str, str],
+    questions: Mapping[str, Question],
+    board: Mapping[str, Any],
+    at_equal_length: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """Return who won how often, by the harness's own leaderboard, and what the answers were worth."""
+    """Return who won how often, by the harness's own leaderboards, and what the answers were worth."""
     judged, left_out = usable(ballots)
     last = variants[1]
     scores, people = [], []
@@ -251,7 +258,8 @@ def summary(
         f"{last}_lost": scores.count(0.0),
         f"{last}_win_rate": rate.value,
         f"{last}_win_rate_interval": [round(rate.value - half, 4), round(rate.value + half, 4)],
-        "leaderboard": {place["variant"]: [place["strength"], place["interval"]] for place in board["places"]},
+        "leaderboard": _places(board),
+        "leaderboard_at_equal_length": _places(at_equal_length),
         "warnings": board["warnings"],
         "better_answer_in_words": lengths,
         "merits": {
@@ -259,6 +267,12 @@ def summary(
             for name, its in merits.items()
         },
     }
+
+
+def _places(board: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the strengths of a leaderboard with their intervals, or the reason why there are none."""
+    places = {place["variant"]: [place["strength"], place["interval"]] for place in board["places"]}
+    return places or {"problem": board["problem"]}
 
 
 if __name__ == "__main__":

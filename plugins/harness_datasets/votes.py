@@ -148,9 +148,9 @@ DATASET = harness.Dataset(
     licence="yours: what people said to your models",
     options=VotesOptions,
     fields=(
-        ("id?", "sides", *within("sides", _SIDE), "system_prompt?", "verdict", "best?", "sampling?"),
-        ("id?", *_PAIR, "system_prompt?", "verdict", "finish?", "sampling?"),
+        ("id?", "sides", *within("sides", _SIDE), "system_prompt?", "verdict", "best?"),
+        ("id?", *_PAIR, "system_prompt?", "verdict", "finish?"),
     ),
-    metadata=("created_at", "state", "blind", "annotator"),
+    metadata=("created_at", "sampling", "state", "blind", "annotator"),
     yields="preferences",
 )

@@ -62,7 +62,7 @@ class Known:
 
 
 class Catalogue:
-    """What is known of the variants of a server, looked up again when they change."""
+    """The server's variants with their hashes, looked up again when they change."""
 
     def __init__(self, served: Served) -> None:
         self._served = served
