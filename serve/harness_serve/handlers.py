@@ -167,8 +167,10 @@ class Handlers:
             gr.Warning(f"Not served any more: {', '.join(gone)}.")
         if come := [name for name in models if name not in state.seen and state.seen]:
             gr.Info(f"Now served as well: {', '.join(come)}.")
+        left = [name for name in picked if name in models]
+        if not left or len(state.seen) < 2 > len(left):  # until now there was nothing to compare
+            left = known.first_picks
         state.seen = models
-        left = [name for name in picked if name in models] or known.first_picks
         first = one if one in models else known.first_picks[-1]
         return [
             gr.HTML(value=f'<p role="status">{html.escape(notice)}</p>' if notice else "", visible=bool(notice)),
