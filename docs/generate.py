@@ -1,4 +1,4 @@
-"""Write the generated parts of the docs: docs/commands.md, the keys of docs/recipes.md, the shapes of docs/data.md.
+"""Write the generated parts of the docs: commands.md, reference.md, the keys of recipes.md, the shapes of data.md.
 
 `make docs` runs it.
 
@@ -8,6 +8,8 @@ once, and a key without a meaning is an error.
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import re
 import sys
 from collections.abc import Iterator
@@ -422,12 +424,70 @@ def benchmarks() -> str:
     return "\n".join(rows) + "\n"
 
 
+def reference_page() -> str:
+    """Return the nouns and the public objects: each with its fields or signature, and its docstring's first lines."""
+    import harness
+    from harness import nouns, testing
+    from harness.contract import events
+
+    parts = [
+        "# Nouns and public objects\n\n<!-- Written by docs/generate.py from the objects themselves. -->\n\n"
+        "Import these names from the module in the heading. They are the plugin API: names are added, and one is taken "
+        "away only with a deprecation first. How each is used is in the [plugin cookbook](plugins.md).\n\n"
+        f"The API's version is {harness.API_VERSION}.\n"
+    ]
+    named = {
+        "harness": [name for name in harness.__all__ if name not in ("API_VERSION", "hookimpl")],
+        "harness.testing": testing.__all__,
+    }
+    for module, names in named.items():
+        parts.append(f"\n## `{module}`\n")
+        parts += [_object(getattr(sys.modules[module], name), name) for name in names]
+    parts.append("\n## Nouns\n\nFrozen data, from `harness.nouns`, that the above are made of.\n")
+    others = [name for name in nouns.__all__ if name not in harness.__all__]
+    parts += [_object(getattr(nouns, name), name) for name in others if isinstance(getattr(nouns, name), type)]
+    parts.append("\n## Events\n\nSent to trackers, from `harness.contract.events`.\n")
+    parts += [_object(event, event.__name__) for event in get_args(events.Event)]
+    return "".join(parts)
+
+
+def _object(thing: Any, name: str) -> str:
+    """Return the entry of one public object."""
+    if thing is Any or not callable(thing):
+        return f"\n### `{name}`\n\n`{thing}`\n"
+    doc = inspect.cleandoc(thing.__doc__ or "").partition("\n\n")[0].replace("\n", " ")
+    if dataclasses.is_dataclass(thing):
+        fields = "\n".join(
+            f"    {field.name}: {_type(field.type)}{_value(field)}" for field in dataclasses.fields(thing)
+        )
+        return f"\n### `{name}`\n\n{doc}\n\n{fields}\n"
+    try:
+        signature = str(inspect.signature(thing)) if inspect.isfunction(thing) else ""
+    except (TypeError, ValueError):
+        signature = ""
+    shown = f"\n    {name}{signature}\n" if signature else ""
+    return f"\n### `{name}`\n\n{doc}\n{shown}"
+
+
+def _type(annotation: Any) -> str:
+    return annotation if isinstance(annotation, str) else getattr(annotation, "__name__", str(annotation))
+
+
+def _value(field: dataclasses.Field[Any]) -> str:
+    """Return a field's default as it is written; of a made one, that there is one."""
+    if field.default is not dataclasses.MISSING:
+        text = repr(field.default)
+        return f" = {text}" if " at 0x" not in text and len(text) < 60 else " = ..."
+    return " = ..." if field.default_factory is not dataclasses.MISSING else ""
+
+
 def pages() -> dict[Path, str]:
     """Return the text of each generated page."""
     parts = {"keys": recipe_keys(), "shapes": shapes(), "benchmarks": benchmarks()}
     marked = {DOCS / name: (DOCS / name).read_text(encoding="utf-8") for name in ("recipes.md", "data.md")}
     return {
         DOCS / "commands.md": commands_page(),
+        DOCS / "reference.md": reference_page(),
         **{
             page: MARK.sub(lambda mark: f"{mark[1]}\n{parts[mark[2]]}\n{mark[3]}", text)
             for page, text in marked.items()

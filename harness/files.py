@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import errno
-import fcntl
 import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -15,6 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
+
+if sys.platform != "win32":  # where the command says that it does not run
+    import fcntl
 
 
 def cache_folder() -> Path:

@@ -4,6 +4,9 @@ from harness.cli.lazy import Place
 
 # With the line of each, so that `harness --help` imports none of them.
 CORE_COMMANDS = {
+    "completion": Place(
+        "harness.cli.completion:command", "Print the line that completes commands and names in your shell."
+    ),
     "doctor": Place(
         "harness.cli.doctor:command", "Report this machine's packages, devices and plugins, and what will not work."
     ),

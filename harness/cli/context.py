@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli import CORE_COMMANDS
+from harness.cli.terminal import is_read_by_a_program
 from harness.plugins import Plugins, configured_files
 
 if TYPE_CHECKING:
@@ -30,6 +31,10 @@ class Context:
 
     @functools.cached_property
     def console(self) -> Console:
+        if is_read_by_a_program():
+            from harness.cli.untorn import UntornConsole
+
+            return UntornConsole(highlight=False)
         from rich.console import Console
 
         return Console(highlight=False)

@@ -119,6 +119,12 @@ def _conclude(findings: Findings, context: Context) -> None:
             "the GPU: nvidia-smi sees one, but this torch is built for the CPU. In a checkout: make clean demo "
             "BUILD=cuda"
         )
+    elif build is not None and sys.platform == "darwin":
+        device = "the Apple GPU (mps)" if platform.machine() == "arm64" else "the CPU"
+        notes.append(
+            f"macOS: data, tuning, evaluation and `harness ask` work, on {device}; the plan of a run names its device. "
+            "vLLM does not serve here"
+        )
     elif build is not None and not gpus:
         where = (
             "this torch is a CUDA build, but nvidia-smi shows no GPU"

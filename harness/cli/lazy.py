@@ -8,8 +8,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from harness.errors import nearest
+
 if TYPE_CHECKING:
     from harness.plugins.registry import Claim
+
+RESOLVED = f"{__name__}.resolved"  # in a context's `meta`: a function that gets each command and its path
 
 
 class Place(NamedTuple):
@@ -33,6 +37,17 @@ class LazyGroup(click.Group):
         if name not in self.commands and name in self.places:
             self.add_command(resolve_name(self.places[name].target), name)
         return super().get_command(ctx, name)
+
+    def resolve_command(self, ctx: click.Context, args: list[str]) -> Any:
+        """Resolve a command; an unknown one is answered with the nearest, lazy ones and plugins' included."""
+        try:
+            name, command, rest = super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            hint = nearest(args[0], self.list_commands(ctx))
+            raise click.UsageError(f"No such command {args[0]!r}.{hint}", ctx) from error
+        if command is not None and (resolved := ctx.meta.get(RESOLVED)):
+            resolved(command, " ".join((*ctx.command_path.split()[1:], str(name))))
+        return name, command, rest
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         names = self.list_commands(ctx)

@@ -15,7 +15,8 @@ import click
 
 from harness.cli import CORE_COMMANDS
 from harness.cli.context import Context
-from harness.cli.lazy import LazyGroup
+from harness.cli.lazy import RESOLVED, LazyGroup
+from harness.cli.terminal import accept_any_text, without_colour
 from harness.errors import Ended, HarnessError
 from harness.extras import OPENMP_SPINS
 
@@ -28,7 +29,13 @@ class HarnessGroup(LazyGroup):
 
     def make_context(self, *arguments: Any, **settings: Any) -> click.Context:
         with _interruptible():  # `--help` loads plugins here already
-            return super().make_context(*arguments, **settings)
+            ctx = super().make_context(*arguments, **settings)
+        if ctx.resilient_parsing:  # a shell completes, and no callback is run
+            from harness.cli.completion import complete_names
+
+            _context(ctx)
+            ctx.meta[RESOLVED] = complete_names
+        return ctx
 
     def invoke(self, ctx: click.Context) -> Any:
         with _interruptible():
@@ -47,6 +54,12 @@ class HarnessGroup(LazyGroup):
     def _plugged(self, ctx: click.Context) -> dict[str, Claim]:
         """Return the plugins' commands that are in no group."""
         return {name: claim for name, claim in _context(ctx).plugins.commands.named() if not claim.under}
+
+
+NOT_ON_WINDOWS = (
+    "error: the harness runs on Linux and macOS: it locks files and stops processes as Windows does not. "
+    "On Windows, install it inside WSL 2 (https://learn.microsoft.com/windows/wsl/install)"
+)
 
 
 @contextmanager
@@ -105,6 +118,8 @@ def cli(ctx: click.Context, plugin: tuple[Path, ...], runs: Path) -> None:
                                        harness serve RUN
     """
     _context(ctx)
+    if without_colour():
+        ctx.color = False
 
 
 def main(arguments: list[str] | None = None) -> Any:
@@ -113,13 +128,17 @@ def main(arguments: list[str] | None = None) -> Any:
     Args:
         arguments: the words after `harness`. [default: this process's]
     """
+    if sys.platform == "win32":
+        click.echo(NOT_ON_WINDOWS, err=True)
+        sys.exit(1)
     os.environ.setdefault(*OPENMP_SPINS)
+    accept_any_text()
     ours = threading.current_thread() is threading.main_thread()  # others may not handle signals
     before = signal.signal(signal.SIGTERM, _end) if ours else None
     try:
         return cli.main(args=arguments, prog_name="harness", standalone_mode=True)
     except HarnessError as error:
-        click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+        click.secho("error: ", fg="red", bold=True, nl=False, err=True, color=False if without_colour() else None)
         click.echo(str(error), err=True)
         sys.exit(1)
     except BrokenPipeError:

@@ -9,7 +9,7 @@ import contextlib
 import functools
 import time
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -25,6 +25,7 @@ from transformers import (
     TopKLogitsWarper,
     TopPLogitsWarper,
 )
+from transformers.generation.streamers import BaseStreamer
 
 from harness.contract.backends import Answer, Capability, Identity, Request, Sampling, Scorer
 from harness.measure.weights import weights_of
@@ -32,8 +33,10 @@ from harness.model.configs import positions_of
 from harness.model.likelihoods import BATCH_TOKENS, likelihoods
 from harness.model.load import LoadedVariant
 from harness.template import BoundTemplate
-from harness.template.exchange import identity_of, prompt_ids, read_answer, rendered_by, require_fits, stops_of
+from harness.template.exchange import Stops, identity_of, prompt_ids, read_answer, rendered_by, require_fits, stops_of
 from harness.variants import Variant
+
+Tell = Callable[[str, str], None]  # takes the thoughts and the words of an answer so far
 
 
 class LocalBackend(Scorer):
@@ -84,8 +87,10 @@ class LocalBackend(Scorer):
     def _template_identity(self) -> dict[str, Any]:
         return identity_of(self.template)
 
-    def ask(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
+    def ask(self, requests: Sequence[Request], tell: Tell | None = None) -> Iterator[tuple[int, Answer]]:
         """Yield the answers batch by batch, the longest prompts first.
+
+        `tell` gets the thoughts and words of an answer so far, after each token; it goes with one request.
 
         Raises:
             HarnessError: for a prompt that does not fit.
@@ -108,16 +113,22 @@ class LocalBackend(Scorer):
             for start in range(0, len(indices), self.batch_size):
                 batch = indices[start : start + self.batch_size]
                 seeds = [requests[index].sampling.seed for index in batch]
-                answers = self._answers([prompts[index] for index in batch], seeds, *settings)
+                answers = self._answers([prompts[index] for index in batch], seeds, *settings, tell)
                 yield from zip(batch, answers, strict=True)
 
     def _answers(
-        self, prompts: Sequence[list[int]], seeds: Sequence[int | None], sampling: Sampling, with_logprobs: bool
+        self,
+        prompts: Sequence[list[int]],
+        seeds: Sequence[int | None],
+        sampling: Sampling,
+        with_logprobs: bool,
+        tell: Tell | None = None,
     ) -> Iterator[Answer]:
         began = time.perf_counter()
         stops = stops_of(self.template, sampling.stop)
         drawing = drawn(sampling, seeds, self.loaded.device) if sampling.temperature > 0 else LogitsProcessorList()
-        rows = generate(self.loaded, prompts, stops.ids, stops.texts, sampling.max_tokens, drawing)
+        streamer = None if tell is None else Streamed(self.template, prompts[0], stops, tell)
+        rows = generate(self.loaded, prompts, stops.ids, stops.texts, sampling.max_tokens, drawing, streamer)
         seconds = time.perf_counter() - began
         for prompt, row in zip(prompts, rows, strict=True):
             read = read_answer(self.template, prompt, row, stops)
@@ -134,6 +145,7 @@ def generate(
     stop_texts: Sequence[str],
     max_tokens: int,
     drawing: LogitsProcessorList,
+    streamer: Streamed | None = None,
 ) -> list[list[int]]:
     """Return the ids after each prompt, padded to the longest answer of the batch: greedily, after `drawing`.
 
@@ -159,9 +171,30 @@ def generate(
             stopping_criteria=StoppingCriteriaList(
                 [StopAtText(loaded.template.tokenizer, stop_texts, width)] if stop_texts else []
             ),
+            streamer=streamer,
         )
     answers: list[list[int]] = out[:, width:].tolist()
     return answers
+
+
+class Streamed(BaseStreamer):  # type: ignore[misc]
+    """Passes on the thoughts and words of one answer so far, read as the finished answer is, after each token."""
+
+    def __init__(self, template: BoundTemplate, prompt: Sequence[int], stops: Stops, tell: Tell) -> None:
+        self.template, self.prompt, self.stops, self.tell = template, prompt, stops, tell
+        self.ids: list[int] | None = None  # the first call brings the prompt
+
+    def put(self, value: torch.Tensor) -> None:
+        """Take the ids that are new: int64 [1, prompt], then [1] each."""
+        if self.ids is None:
+            self.ids = []
+            return
+        self.ids += value.flatten().tolist()
+        read = read_answer(self.template, self.prompt, self.ids, self.stops)
+        self.tell(read.reasoning, read.text)
+
+    def end(self) -> None:
+        """Do nothing: the whole answer is read once more by who asked."""
 
 
 def drawn(sampling: Sampling, seeds: Sequence[int | None], device: torch.device) -> LogitsProcessorList:

@@ -27,13 +27,13 @@ import pluggy
 from harness.contract.deprecation import Deprecation
 from harness.contract.hooks import Hooks
 from harness.contract.kinds import KINDS
-from harness.errors import ENDINGS, HarnessError, PluginError
+from harness.errors import ENDINGS, PluginError
 from harness.plugins.api import require_api, require_hooks
 from harness.plugins.index import Before, Index, Record
 from harness.plugins.installed import Installed, only_entries
 from harness.plugins.kinds import Registries
 from harness.plugins.reading import Reads, loaded_modules, reading
-from harness.plugins.registry import Claim, PluginInfo, Registry
+from harness.plugins.registry import Claim, PluginInfo, Registry, reason_of
 from harness.plugins.undisturbed import undisturbed
 
 if TYPE_CHECKING:
@@ -275,8 +275,7 @@ class Plugins(Registries):
         except ENDINGS:
             raise
         except BaseException as error:
-            reason = str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}"
-            self._fail(info, f"{otherwise}: {reason}", left_out)
+            self._fail(info, f"{otherwise}: {reason_of(error, info)}", left_out)
             return None
         finally:
             self._reads.setdefault(info.name, Reads()).add(reads)
@@ -289,7 +288,7 @@ class Plugins(Registries):
             require_hooks(plugin, self._manager)
             self._manager.register(plugin, name=info.name)
         except Exception as error:
-            self._fail(info, str(error) if isinstance(error, HarnessError) else f"{type(error).__name__}: {error}")
+            self._fail(info, reason_of(error, info))
             return False
         self.loaded[info.name] = info
         return True

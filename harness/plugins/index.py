@@ -150,10 +150,10 @@ class Index:
 
     def _leave_out_gone(self, known: set[str]) -> None:
         """Leave out records of what is in none of the places any more that this process looks at, or looked at."""
-        looked_at = set(map(str, map(Path, sys.path)))
+        looked_at = set(map(os.path.realpath, sys.path))
         for key in set(self._records) - known:
             folder = key.split("\n")[0]
-            if str(Path(folder)) in looked_at or not Path(folder).is_dir():
+            if folder in looked_at or not Path(folder).is_dir():
                 del self._records[key]
                 self._changed = True
 

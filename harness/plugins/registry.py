@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, is_dataclass, replace
 from typing import Any, Generic, TypeVar
 
 from harness.contract.kinds import Kind
-from harness.errors import PluginError, UnknownNameError, known_names, nearest
+from harness.errors import HarnessError, PluginError, UnknownNameError, known_names, nearest
 
 FIRST_PARTY = "harness"  # the owner of what comes with the harness
 SLOW_S = 0.3  # an import that a person notices
@@ -37,6 +37,14 @@ class PluginInfo:
 
     def __str__(self) -> str:
         return f"{self.name} {self.version} ({self.path})".replace("  ", " ")
+
+
+def reason_of(error: BaseException, info: PluginInfo) -> str:
+    """Return what went wrong in a plugin, as a person reads it."""
+    if isinstance(error, HarnessError):
+        return str(error)
+    lacks = f" (`pip check` names what {info.distribution} lacks)" if info.distribution else ""
+    return f"{type(error).__name__}: {error}".rstrip(": ") + (lacks if isinstance(error, ModuleNotFoundError) else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -154,7 +154,13 @@ class Run:
         from harness.recipe import load_recipe
 
         for path, digest in (self.manifest.get("plugin_files") or {}).items():
-            if Path(path).is_file() and read_sha256(Path(path)) != digest:
+            if not Path(path).is_file() and Path(path).stem not in self._plugins.loaded:
+                print(
+                    f"warning: {self.folder}: the plugin {path}, which it was tuned with, is gone: what it brings is "
+                    f"known again with `harness --plugin FILE`",
+                    file=sys.stderr,
+                )
+            elif Path(path).is_file() and read_sha256(Path(path)) != digest:
                 print(f"warning: {self.folder}: the plugin {path} has changed since it was tuned", file=sys.stderr)
         return load_recipe(self.folder / "recipe.yaml", self._plugins, to_tune=False)
 

@@ -126,6 +126,7 @@ def examine(
     rows: Path | None = None,
     options: Mapping[str, Any] | None = None,
     timed: str | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> Report:
     """Return the findings about one plugin of `kit`; with its module or file as `timed`, and what its import takes."""
     kit.load_all()
@@ -135,7 +136,7 @@ def examine(
     seconds = info.import_s
     if name in kit.loaded:
         if timed is not None:
-            seconds, imports, changed = import_times(timed)
+            seconds, imports, changed = import_times(timed, environment)
             findings += [_is_quick(name, seconds, imports), _leaves_the_process(name, changed)]
         findings += _metadata(info)
         with tempfile.TemporaryDirectory(prefix="harness-check-") as folder:
@@ -143,12 +144,14 @@ def examine(
     return Report(info.name, info.version, info.path, round(seconds, 4), imports, tuple(findings))
 
 
-def import_times(target: str) -> tuple[float, dict[str, float], list[str]]:
+def import_times(
+    target: str, environment: Mapping[str, str] | None = None
+) -> tuple[float, dict[str, float], list[str]]:
     """Return the seconds that importing a module or file takes in a new process, and those of other packages in it.
 
-    The third is what it changes in that process.
+    The third is what it changes in that process. `environment` are the variables before it was imported in this one.
     """
-    done = _imported(target)
+    done = _imported(environment, target)
     lines = re.findall(
         r"import time:\s+(\d+) \|\s+(\d+) \| ( *)(\S+)", done.stderr.partition("BEGIN\n")[2].partition("END\n")[0]
     )
@@ -159,15 +162,15 @@ def import_times(target: str) -> tuple[float, dict[str, float], list[str]]:
     passed_over = {own_name, "harness", *sys.stdlib_module_names}
     slow = {name: round(took, 4) for name, took in times.items() if name not in passed_over and took >= SHOWN_S}
     if "torch" in times:  # what torch itself changes is no plugin's doing
-        done = _imported(target, "torch")
+        done = _imported(environment, target, "torch")
     changed = json.loads(done.stdout.splitlines()[-1]) if done.returncode == 0 else []
     return sum(times.values()), dict(sorted(slow.items(), key=lambda one: -one[1])), changed
 
 
-def _imported(target: str, *before: str) -> subprocess.CompletedProcess[str]:
+def _imported(environment: Mapping[str, str] | None, target: str, *before: str) -> subprocess.CompletedProcess[str]:
     """Import a module or file in a new process, after the modules `before`, and report the time of each import."""
     command = [sys.executable, "-X", "importtime", "-c", TIMED, target, *before]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
 def module_of(info: PluginInfo) -> str:

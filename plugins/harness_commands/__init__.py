@@ -10,7 +10,7 @@ import harness
 
 @harness.hookimpl
 def register_commands(register: Callable[..., None]) -> None:
-    from harness_commands import data, demo, template
+    from harness_commands import ask, data, demo, recipe, template
     from harness_commands.plugins.check import check
     from harness_commands.plugins.new import new
     from harness_commands.plugins.show import show
@@ -19,8 +19,10 @@ def register_commands(register: Callable[..., None]) -> None:
     from harness_commands.runs.export import export
     from harness_commands.runs.merge import merge
 
+    register(ask.command)
     register(data.command)
     register(demo.command)
+    register(recipe.command)
     register(template.command)
     for command in (card, diff, export, merge):
         register(command, under="runs")

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import click
 
-import harness
 from harness.cli.context import Context
 from harness.cli.steps import run_step
-from harness.errors import HarnessError
 
 RECIPE = Path("recipes", "seedling", "demo.yaml")
 RUN = "demo"
@@ -40,8 +38,7 @@ def command(ctx: click.Context, no_serve: bool, port: int, ui_port: int) -> None
 
 
 def _find_recipe() -> Path:
-    """Return the seedling's recipe: in the working directory, or in the clone this package is run from."""
-    for folder in (Path(), Path(harness.__file__).resolve().parents[1]):
-        if (folder / RECIPE).is_file():
-            return folder / RECIPE
-    raise HarnessError(f"the demo's recipe {RECIPE} is not here: run `harness demo` in a clone of the repository")
+    """Return the seedling's recipe: in the working directory, or the one that comes along."""
+    from harness_commands.recipe.shipped import find_recipe
+
+    return RECIPE if RECIPE.is_file() else find_recipe("seedling/demo").path

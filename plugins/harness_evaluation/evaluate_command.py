@@ -82,7 +82,7 @@ if TYPE_CHECKING:
     "--inspect",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Print the first N requests of each evaluation as they would be sent; ask nothing.",
+    help="Print N requests from all over each evaluation as they would be sent; ask nothing.",
 )
 @click.option("--dry-run", is_flag=True, help="Print the items, tokens and time that it would take; ask nothing.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout and nothing else.")

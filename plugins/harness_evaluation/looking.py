@@ -57,7 +57,7 @@ def look_first(
     """Print what each evaluation would send to each variant.
 
     Args:
-        shown: the requests of each evaluation that are printed whole; None prints their numbers only.
+        shown: the number of requests of each evaluation that are printed whole; None prints their numbers only.
     """
     from rich.markup import escape
 
@@ -78,9 +78,14 @@ def look_first(
             looking = Looking(variant.name, _template(variant, context))
             requests = _requests(evaluation, looking, options, around)
             _print_totals(console, looking, requests, variant, context)
-            for request in requests[: shown or 0]:
+            for request in spread(requests, shown or 0):
                 _print_request(console, looking, request)
             console.print()
+
+
+def spread(requests: Sequence[Request], most: int) -> Sequence[Request]:
+    """Return at most so many requests from all over a list, which has one task after the other; the first is there."""
+    return requests[:: max(1, len(requests) // most)][:most] if most else ()
 
 
 def _template(variant: Variant, context: Context) -> Any:

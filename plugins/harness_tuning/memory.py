@@ -120,8 +120,9 @@ def growth_bytes(learner: Learner, source: Epochs, part: Part) -> int | None:
         batch = batch_bytes(learner, source.batch(part))
     except Exception:  # a model with kernels of its own: it is tried instead
         return None
-    compiled = KEPT_SHAPES * SHAPE_BYTES if learner.device.type == "cpu" else 0
-    return batch + OPTIMIZER_BYTES * learner.trainable + compiled
+    weight: Tensor = causal_lm(learner.model).get_input_embeddings().weight
+    is_compiled = weight.device.type == "cpu" and weight.dtype != torch.float32  # whose products are not oneDNN's
+    return batch + OPTIMIZER_BYTES * learner.trainable + (KEPT_SHAPES * SHAPE_BYTES if is_compiled else 0)
 
 
 def batch_bytes(learner: Learner, batch: Any) -> int:

@@ -144,14 +144,16 @@ def _thoughts(report: SourceReport, tuner: Tuner) -> Iterator[str]:
     if report.with_thoughts:
         done = {"learn": "trained on", "context": "in the prompt, not trained on", "drop": "left out"}[kept]
         yield f"{report.with_thoughts:,} of them have thoughts, which are {done}"
-    if template.habits.takes_thoughts and template.thinking == "auto" and without:
+    if template.habits.takes_thoughts and template.thinking != "off" and without:
         have = f"all {without:,} have" if without == report.kept else f"{without:,} have"
         have = f"so that {have}" if kept == "drop" and report.with_thoughts else have
-        if template.habits.switch:
+        if not template.habits.switch:
+            yield f"{have} none: they teach answers without thoughts; the template has no switch"
+        elif template.thinking == "on":
+            yield f"{have} none: their prompts ask for thoughts all the same"
+        else:
             ((switch, off),) = template.habits.variables(False).items()
             yield f"{have} none: their prompts switch thinking off ({switch}: {json.dumps(off)})"
-        else:
-            yield f"{have} none: they teach answers without thoughts; the template has no switch"
     if report.one_an_answer:
         yield (
             f"{report.one_an_answer:,} are one example an answer, because the template changes earlier turns: "

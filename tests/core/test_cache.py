@@ -235,7 +235,7 @@ def test_the_command_lists_and_removes(cache, kept, harness):
     assert found["removed"] == ["bbb"] and [entry["key"] for entry in found["entries"]] == ["aaa"]
     assert "removed: 1 entry, 3 MiB" in harness("data", "cache", "--above", 0.001, env=env).out
     empty = harness("data", "cache", env={"HARNESS_CACHE": str(cache / "none")})
-    assert empty.code == 0 and "0 entries, 0 bytes" in empty.out and not (cache / "none").exists()
+    assert empty.code == 0 and "0 entries, 0 bytes" in empty.out and not (cache / "none" / "encoded").exists()
 
 
 CHANGES = {

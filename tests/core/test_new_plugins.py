@@ -56,8 +56,9 @@ def test_what_is_new_is_as_ruff_likes_it(tmp_path, harness_here):
 @pytest.mark.parametrize("kind", sorted(set(KIND_NAMES) - HEAVY))
 def test_a_new_single_file_passes_the_check(kind, tmp_path, harness_here):
     assert harness_here("plugins new --single-file", kind, f"my_{kind}").code == 0
+    before = set(tmp_path.iterdir())
     done = harness_here("plugins check --strict", tmp_path / f"my_{kind}.py")
-    assert done.code == 0, done.out
+    assert done.code == 0 and set(tmp_path.iterdir()) == before, done.out
 
 
 @pytest.mark.parametrize(

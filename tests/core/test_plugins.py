@@ -165,9 +165,8 @@ def test_a_row_that_becomes_items_without_end_is_named(plugin, write_rows, harne
     )
     path = plugin(text)
     done = harness_here(f"--plugin {path} data validate --dataset endless", write_rows({"q": 1}))
-    assert done.code == 1 and "rows.jsonl, row 1: the row becomes more than 20 items, and they go on" in (
-        done.out + done.err
-    )
+    assert done.code == 1
+    assert "the row becomes more than 20 items, and they go on: `convert` has to end (row 1)" in done.out
 
 
 def test_an_evaluation_whose_items_never_end_is_named(monkeypatch):
@@ -604,6 +603,7 @@ def test_a_run_records_the_code_that_it_was_tuned_with_and_says_where_that_chang
     assert "own_rows.py has changed since" in capsys.readouterr().err
     code.unlink()
     assert Run.open(run.folder, Plugins()).recipe
+    assert f"the plugin {code}, which it was tuned with, is gone" in capsys.readouterr().err
 
 
 def test_a_slow_plugin_is_named_with_its_time(plugin, harness_here):
@@ -611,6 +611,8 @@ def test_a_slow_plugin_is_named_with_its_time(plugin, harness_here):
         "import time\nuntil = time.perf_counter() + 0.31\nwhile time.perf_counter() < until:\n    pass\n" + GOOD
     )
     assert re.search(r"bad\.py  its import takes 0\.\d s", harness_here("--plugin", path, "plugins", "list").out)
+    examined = harness_here("--plugin", path, "doctor").out
+    assert re.search(r"good to know +the plugin bad \(.*bad\.py\) takes 0\.\d s to import", examined)
     rows = json.loads(harness_here("--plugin", path, "plugins", "list", "--json").out)["plugins"]
     assert next(row for row in rows if row["name"] == "bad")["import_s"] >= 0.31
 

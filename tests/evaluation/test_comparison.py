@@ -95,7 +95,7 @@ def test_a_task_that_one_variant_lacks_is_named(written: Written) -> None:
 
 
 def test_other_items_are_refused_and_a_report_keeps_the_reason(written: Written) -> None:
-    a, b = [written("a", right("0101"))], [written("b", right("01"), options={"limit": 3})]
+    a, b = [written("a", right("0101"))], [written("b", right("010"), options={"limit": 3})]
     with pytest.raises(HarnessError, match=r"not measured on the same items \(4 and 3; 1 only the first has.*limit"):
         compared(a, b)
     (rival,) = compared(a, b, refuse=False).rivals

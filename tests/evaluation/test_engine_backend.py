@@ -163,6 +163,9 @@ def test_the_choice_of_backend_has_a_reason(typed: Callable[..., Result], finish
 
 
 def test_a_look_at_what_is_sent_asks_nothing(typed: Callable[..., Result], finished_run: Path) -> None:
+    tasks = ("--tasks", "who,who_choice", "--include-path", "tasks")
+    both = typed("evaluate", "demo", "--inspect", "2", *tasks).output  # one of each task
+    assert both.count("BOS") == 2 and "scored  'The " in both and "at most 8 tokens, greedy" in both
     told = typed("evaluate", "demo", "--inspect", "1", "--evaluation", "lm_eval").output
     assert "<|im_start|>user\nWho keeps the key?<|im_end|>\n<|im_start|>assistant\n" in told
     assert "stops   tokens ['<|im_end|>'], texts [" in told

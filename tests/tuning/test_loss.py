@@ -13,11 +13,10 @@ from harness_tuning.gates import plain_logprobs  # noqa: E402
 from harness import Example  # noqa: E402
 from harness.errors import ModelError  # noqa: E402
 from harness.model import logprobs  # noqa: E402
-from harness.model.batching import packed, padded  # noqa: E402
+from harness.model.batching import padded  # noqa: E402
 from harness.model.forward import check_output_head  # noqa: E402
 from harness.model.load import load_model  # noqa: E402
 from harness.model.logprobs import target_logprobs  # noqa: E402
-from harness.model.policy import ModelPolicy  # noqa: E402
 from harness.nouns import Item  # noqa: E402
 from harness.recipe import ModelSpec  # noqa: E402
 
@@ -173,29 +172,3 @@ def test_what_is_watched_of_pairs_has_entropy_and_the_drift_from_the_reference(m
     torch.testing.assert_close(drift.sum / drift.count, moved)
     assert 0 < float(entropy.sum) / entropy.count < 15 and entropy.count == -(-batch.supervised // 8)
     assert watched["length_chosen"].sum == first.supervised
-
-
-@pytest.mark.parametrize("is_packed", [False, True])
-def test_the_noise_of_neftune_goes_by_the_length_of_a_document(model, is_packed):
-    """At most alpha / sqrt(tokens of the document x hidden size), none on padding, none while it is validated."""
-    items = [Item((Example([5] * length, [True] * length),), ("answer",)) for length in (4, 16)]
-    batch = packed(items, [[0, 1]], 0, "cpu") if is_packed else padded(items, 0, "cpu")
-    policy, alpha = ModelPolicy(model), 5.0
-    embed = model.get_input_embeddings()
-
-    def noise_of() -> torch.Tensor:
-        with policy.noisy_embeddings(batch, alpha):
-            noisy = embed(batch.input_ids)
-        return (noisy - embed(batch.input_ids)).detach().abs()
-
-    assert noise_of().max() == 0, "in the mode for evaluation"
-    model.train()
-    noise = noise_of()
-    documents = batch.documents
-    for row, start, length in zip(documents.row, documents.start, documents.length, strict=True):
-        of_document = noise[row, start : start + length]
-        limit = alpha / (int(length) * embed.weight.shape[1]) ** 0.5
-        assert 0.9 * limit < of_document.max() <= limit * 1.0001
-        noise[row, start : start + length] = 0
-    assert noise.max() == 0, "on padding"
-    assert policy.logprobs(batch).equal(policy.logprobs(batch)), "nothing of it stays"

@@ -234,6 +234,12 @@ def test_thoughts_are_counted_and_their_marks_named_that_are_no_tokens(
     assert (template["text_marks"], template["spelt_marks"]) == ([], ["<thought>", "</thought>"])
     assert (data["used"], data["with_thoughts"]) == (3, 2)
 
-    done = harness("tune", recipe(steps=1), "--plan", *chosen, "--set", "data.reasoning=drop")
-    said = " ".join(done.out.split())
-    assert "2 of them have thoughts, which are left out so that all 3 have none: their prompts switch" in said
+    for changed, expected in (
+        (
+            "data.reasoning=drop",
+            "thoughts, which are left out so that all 3 have none: their prompts switch thinking off",
+        ),
+        ("template={name: model, thinking: 'on'}", "1 have none: their prompts ask for thoughts all the same"),
+    ):
+        done = harness("tune", recipe(steps=1), "--plan", *chosen, "--set", changed)
+        assert expected in " ".join(done.out.split()), done.err

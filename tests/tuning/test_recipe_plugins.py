@@ -59,6 +59,16 @@ def own(tmp_path: Path, recipe: Callable[..., Path]) -> Path:
     return path
 
 
+def test_it_is_tuned_and_its_run_evaluated(own: Path, tmp_path: Path, harness: Callable[..., Any]) -> None:
+    done = harness("tune", own, "--set", "tune.steps=1")
+    assert done.code == 0, done.err
+    recorded = json.loads((tmp_path / "runs/small/manifest.json").read_text())
+    assert list(recorded["plugin_files"]) == [str(tmp_path / "own.py")]
+    done = harness("evaluate", "small@base", "small")
+    assert done.code == 0 and "birds" in done.out, done.err
+
+
+@pytest.mark.soak
 def test_its_run_is_stopped_resumed_evaluated_and_served(
     own: Path, tmp_path: Path, harness: Callable[..., Any], free_tcp_port: int
 ) -> None:
@@ -96,6 +106,7 @@ def test_its_run_is_stopped_resumed_evaluated_and_served(
     assert "Traceback" not in harness("runs", "show", "small").err
 
 
+@pytest.mark.soak
 def test_two_processes_tune_it(own: Path, tmp_path: Path) -> None:
     ends = together(tmp_path, "tune", own)
     assert [code for code, _ in ends] == [0, 0], ends

@@ -74,7 +74,7 @@ def nothing_fits(
     failing = [replace(match, error=trial.error, unread=()) for match, trial in tried if not trial.read]
     most_read = max((match.named for match in losing), default=0)
     reasons = losing + [match for match in failing if match.named > most_read] if losing else failing
-    renamings = list(_renamings(seen, datasets, attempt))
+    renamings = list(renaming_ways(seen, datasets, attempt))
     if reasons:
         message = f"no dataset fits: {has}; none reads that without loss:{_refusals(reasons, places)}"
     else:
@@ -112,24 +112,24 @@ def _in_a_line(dataset: str, seen: SampledRows, columns: Mapping[str, str], lost
     return f"`- {{dataset: {dataset}, path: {path}, columns: {{{renames}}}, unread: [{unread}]}}`"
 
 
-def _plain(seen: SampledRows, datasets: Iterable[Dataset], attempt: Try) -> str:
-    """Return the lines that read rows of a few texts as the plainest rows of some datasets, in each order."""
+def plain_ways(seen: SampledRows, datasets: Iterable[Dataset], attempt: Try) -> Iterator[tuple[str, dict[str, str]]]:
+    """Yield the datasets whose plainest rows these few texts can be, with the columns to rename, in each order."""
     names = list(dict.fromkeys(name for _, row in seen.rows for name, value in row.items() if not is_empty(value)))
     if {"role", "content"} <= set(names):  # messages, each on its own
-        return ""
+        return
     if not all(isinstance(row.get(name), str) for _, row in seen.rows for name in names):
-        return ""
-    ways = [
-        (dataset, dict(zip(dataset.plain, theirs, strict=True)))
-        for dataset in datasets
-        if len(dataset.plain) == len(names) <= MOST_RENAMED
-        for theirs in permutations(names)
-    ]
-    return "".join(
-        f"\n  if {_meant(columns)}:{lines_to_paste(dataset.name, seen, columns)}"
-        for dataset, columns in ways
-        if attempt(dataset, seen.under(columns)).read == 1
-    )
+        return
+    for dataset in datasets:
+        for theirs in permutations(names) if len(dataset.plain) == len(names) <= MOST_RENAMED else ():
+            columns = dict(zip(dataset.plain, theirs, strict=True))
+            if attempt(dataset, seen.under(columns)).read == 1:
+                yield dataset.name, columns
+
+
+def _plain(seen: SampledRows, datasets: Iterable[Dataset], attempt: Try) -> str:
+    """Return the lines that read rows of a few texts as the plainest rows of some datasets, in each order."""
+    ways = plain_ways(seen, datasets, attempt)
+    return "".join(f"\n  if {_meant(columns)}:{lines_to_paste(name, seen, columns)}" for name, columns in ways)
 
 
 def _all_known(
@@ -211,7 +211,7 @@ class Renaming(NamedTuple):
     lost: tuple[str, ...]
 
 
-def _renamings(seen: SampledRows, datasets: Iterable[Dataset], attempt: Try) -> Iterator[Renaming]:
+def renaming_ways(seen: SampledRows, datasets: Iterable[Dataset], attempt: Try) -> Iterator[Renaming]:
     """Yield datasets with columns to rename for them, those that lose nothing first.
 
     These are names that may be meant, and a trial has shown that the rows fit.

@@ -52,7 +52,14 @@ def require_learnable(item: DataItem, filters: Registry[Filter]) -> None:
 
 
 def leaving_out(item: DataItem, filters: Registry[Filter]) -> str:
-    """Say which filter leaves out an item that cannot be trained on: the first, with its defaults, that objects to it.
+    """Say which filter leaves out an item that cannot be trained on; an empty string where none does."""
+    name = filter_for(item, filters)
+    hint = f". The filter `{name}` leaves such rows out and counts them: add `- {{filter: {name}}}` to data.clean"
+    return hint if name else ""
+
+
+def filter_for(item: DataItem, filters: Registry[Filter]) -> str:
+    """Return the first filter that objects to an item with its defaults; an empty string where none does.
 
     A filter that needs options, or that fails, is passed over: this is a hint behind an error about the row.
     """
@@ -64,9 +71,7 @@ def leaving_out(item: DataItem, filters: Registry[Filter]) -> str:
         except BaseException:
             continue
         if objects:
-            return (
-                f". The filter `{name}` leaves such rows out and counts them: add `- {{filter: {name}}}` to data.clean"
-            )
+            return name
     return ""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -28,15 +29,16 @@ def receives_every_event(kit: Kit, kind: Kind, entry: Entry[Any]) -> None:
     """Require that a run's events, those of an evaluation after it, and one of a failed run are taken."""
     folder = kit.folder / "run"
     folder.mkdir(exist_ok=True)
-    receive = entry.item.create(kit.options(kind, entry))
-    if not callable(receive):
-        raise HarnessError(f"create returned {receive!r:.80}, expected a function that takes an event")
-    for event in events(folder):
-        try:
-            receive(frozen(event))
-        except Exception as error:
-            error.add_note(f"at the event {type(event).__name__}")
-            raise
+    with contextlib.chdir(kit.folder):  # where a file of its default name is nobody's
+        receive = entry.item.create(kit.options(kind, entry))
+        if not callable(receive):
+            raise HarnessError(f"create returned {receive!r:.80}, expected a function that takes an event")
+        for event in events(folder):
+            try:
+                receive(frozen(event))
+            except Exception as error:
+                error.add_note(f"at the event {type(event).__name__}")
+                raise
 
 
 LAWS = {"every event is received": receives_every_event}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,9 +39,10 @@ def check(context: Context, source: str, rows: Path | None, sets: tuple[str, ...
     """
     from harness.testing.checking import examine, loaded, module_of
 
+    environment = dict(os.environ)  # the plugin may change it
     plugins, name = loaded(source)
     timed = module_of(plugins.loaded[name]) if name in plugins.loaded else None
-    report = examine(plugins, name, rows, dict(map(_pair, sets)), timed)
+    report = examine(plugins, name, rows, dict(map(_pair, sets)), timed, environment)
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))
     else:
