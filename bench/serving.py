@@ -46,9 +46,10 @@ PAGE = """
 import sys, time
 from harness.contract import Endpoint
 from harness.votes.store import Ballots
+from harness_serve.catalogue import Unchanging
 from harness_serve.page import serve_page
 endpoint = Endpoint(sys.argv[1], tuple(sys.argv[2].split(",")), sys.argv[3])
-with serve_page(endpoint, [], Ballots(sys.argv[4]), port=int(sys.argv[5])):
+with serve_page(Unchanging(endpoint), Ballots(sys.argv[4]), port=int(sys.argv[5])):
     print("ready", flush=True)
     sys.stdin.read()
 """

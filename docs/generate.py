@@ -221,6 +221,7 @@ MEANINGS = {
     "vllm.api_key": "the key that clients must send. It is never written to the run",
     "vllm.keys": "a file of named keys (`harness keys`)",
     "vllm.max_request_mib": "the size of the largest request",
+    "vllm.allow_origins": "other sites whose pages may ask the endpoint (CORS), as `https://app.example.org`",
     "vllm.allow_hosts": "names that endpoint and page answer to besides the machine's own",
     "vllm.dtype": "the dtype of the weights; the one the variants were tuned in where left out",
     "vllm.max_model_len": "prompt and answer together, in tokens; the model's own where left out",

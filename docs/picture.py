@@ -1,6 +1,7 @@
 """Take the README's picture: `python docs/picture.py`, once the runs of "A real model" are there (`--runs` says where).
 
-Serves the variants with `harness serve`, asks what the README shows on the page, in a real browser, and photographs it.
+Serves two variants with `harness serve`, asks both in the page's arena, in a real browser, judges their answers, and
+photographs it.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ sys.path.insert(0, str(DOCS.parent / "recipes" / "smollm2"))
 
 from messages import ASK  # noqa: E402
 
-VARIANTS = ("json@base", "json", "tone")
+VARIANTS = ("json@base", "json")
 READY, SIZE = "Ctrl-C stops everything", {"width": 1280, "height": 840}
 MESSAGE = "Good evening! Could we sit outside on Saturday? We are 7, the name is Emma Hill."
 
@@ -38,7 +39,10 @@ def main() -> None:
         page = browser.new_page(viewport=SIZE, device_scale_factor=2)
         page.goto(url)
         page.locator(".pane .chat").nth(1).wait_for()
+        page.locator("#mode label", has_text="Arena").click()
+        page.locator("#skip, .chat[data-variant=A]").first.wait_for()
         ask(page, ASK.format(keys="name, people, day", message=MESSAGE))
+        judge(page)
         page.screenshot(path=args.out)
         browser.close()
     print(f"{args.out}: {args.out.stat().st_size:,} bytes")
@@ -49,6 +53,15 @@ def ask(page: Page, text: str) -> None:
     page.fill("#prompt textarea", text)
     page.keyboard.press("Enter")
     page.locator("#verdicts button:visible").first.wait_for(timeout=120_000)
+
+
+def judge(page: Page) -> None:
+    """Prefer the answer that is JSON, for its format."""
+    is_json = [answer.lstrip().startswith("{") for answer in page.locator(".pane .source").all_text_contents()]
+    page.locator(f"#best-{is_json.index(True)}").click()
+    page.locator("#reasons label", has_text="better format").click()
+    page.locator("#reasons label.selected").wait_for()
+    page.mouse.move(0, 0)
 
 
 @contextlib.contextmanager

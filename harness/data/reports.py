@@ -25,6 +25,8 @@ class SourceReport:
     which stay as they are. `overlong` counts the items that were longer than the recipe's limit, `beyond_positions`
     those that were only longer than the model reaches. `parted` counts the items that became several, `parts` these, of
     all use. `weighted` counts the items with a weight other than 1, `weight` is the sum of all weights of that use.
+    `lengths` counts `pairs` of a chosen and a rejected completion, those whose chosen one is `longer`, and the
+    supervised tokens of the `chosen` and the `rejected` ones: what is tuned on them learns to write as long.
     `ids` are the ids of what was left out by reason, recorded by whoever sets it to a dict.
     """
 
@@ -47,6 +49,7 @@ class SourceReport:
     parts: int = 0
     weighted: int = 0
     weight: float = 0.0
+    lengths: Counter[str] = field(default_factory=Counter)
     ids: dict[str, list[str]] | None = None
 
     def __str__(self) -> str:

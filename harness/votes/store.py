@@ -183,9 +183,25 @@ class Ballots:
 
     def matching(self, **values: Any) -> list[Ballot]:
         """Return the ballots whose fields have these values, as in `matching(annotator="ada")`, oldest first."""
-        conditions = [ballots.c[name] == storable(value) for name, value in values.items()]
         with _transaction(self._engine) as connection:
-            return list(_read(connection, sqlalchemy.and_(sqlalchemy.true(), *conditions)))
+            return list(_read(connection, _having(values)))
+
+    def latest(self, first: int = 0, count: int = 500, variant: str = "", **values: Any) -> list[Ballot]:
+        """Return `count` judged ballots from the `first` on, the latest before, whose fields have these values.
+
+        Args:
+            variant: one that is on a side; empty for any.
+        """
+        with _transaction(self._engine) as connection:
+            wanted = sqlalchemy.select(ballots.c.id).where(_judged(variant, values))
+            ids = connection.execute(wanted.order_by(ballots.c.id.desc()).offset(first).limit(count)).scalars().all()
+            return list(_read(connection, ballots.c.id.in_(ids)))[::-1]
+
+    def count(self, variant: str = "", **values: Any) -> int:
+        """Return the number of judged ballots that `latest` goes through."""
+        counting = sqlalchemy.select(sqlalchemy.func.count()).select_from(ballots).where(_judged(variant, values))
+        with _transaction(self._engine) as connection:
+            return int(connection.execute(counting).scalar_one())
 
     def __len__(self) -> int:
         with _transaction(self._engine) as connection:
@@ -222,6 +238,20 @@ def require_usable(database: str) -> None:
 def is_there(database: str) -> bool:
     """Return True for a URL, and for a file that is there: opening another would create it."""
     return "://" in database or Path(database).is_file()
+
+
+def _having(values: Mapping[str, Any]) -> Any:
+    """Return the condition that a ballot's fields have these values."""
+    return sqlalchemy.and_(sqlalchemy.true(), *(ballots.c[name] == storable(value) for name, value in values.items()))
+
+
+def _judged(variant: str, values: Mapping[str, Any]) -> Any:
+    """Return the condition that a ballot has a verdict, these values, and the variant on a side."""
+    conditions = [_having(values), ballots.c.verdict.is_not(None)]
+    if variant:
+        with_it = sqlalchemy.select(sides.c.ballot).where(sides.c.variant == storable(variant))
+        conditions.append(ballots.c.id.in_(with_it))
+    return sqlalchemy.and_(*conditions)
 
 
 def _is_id(ballot: object) -> bool:

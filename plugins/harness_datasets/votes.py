@@ -39,7 +39,11 @@ def convert(row: Row, options: VotesOptions) -> list[harness.Preference] | LeftO
     """Convert one ballot. Left out are ties, equal or empty answers, and a best answer cut at the token limit.
 
     An answer that was cut is never chosen, or tuning would learn to stop in mid-sentence; it can be the rejected one.
+    Ballots on which tools were offered are left out, too: a ballot keeps calls as text for people to read, and tuning
+    on it would teach that text instead of calls.
     """
+    if _decoded(row, "sampling") and take({"sampling": _decoded(row, "sampling")}, "sampling", dict).get("tools"):
+        return LeftOut("tools were offered")
     sides = _sides(row)
     best = _best(row, len(sides))
     id = f"vote-{row['id']}" if row.get("id") is not None else ""

@@ -98,6 +98,10 @@ def _data(tuner: Tuner) -> Iterator[Row]:
         yield "train", f"{report.source}  {report.path}  {report}{again}{out}"
         if source.unread:
             yield "", f"unread, as the recipe says: {', '.join(source.unread)}"
+        if pairs := report.lengths["pairs"]:
+            means = (f"{report.lengths[side] / pairs:,.0f}" for side in ("chosen", "rejected"))
+            longer = f"the chosen answer is the longer one in {report.lengths['longer']:,} of {pairs:,}"
+            yield "", f"{longer} ({' tokens on average, the rejected '.join(means)})"
         for token, count in report.escaped.most_common(MOST_SAID):
             yield "", f"{count:,} of them say {token}, which stays text: it is no control token there"
         yield from (("", line) for line in (*_use(report), *_thoughts(report, tuner)))

@@ -46,6 +46,7 @@ def record(tuner: Tuner) -> None:
                 "supervised_tokens": report.supervised,
                 "control_tokens_said": dict(report.escaped),
             }
+            | ({"lengths": dict(report.lengths)} if report.lengths else {})
             for report in tuner.data.train.reports
         ],
         overlaps=[] if (report := tuner.data.train.report) is None else [str(overlap) for overlap in report.overlaps],

@@ -23,9 +23,11 @@ from harness.client.asking import Client, EndpointError
 from harness.errors import HarnessError
 from harness.nouns import FINISHES, Side, Verdict
 from harness.votes.store import Ballots
+from harness_serve.catalogue import Known
 from harness_serve.revealing import revealing_words
 
 T = TypeVar("T")
+NOTHING_TO_JUDGE = EMPTY, SAME = "an answer is empty", "the answers are the same"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,16 +73,13 @@ class Answer:
 class Shared:
     """The parts that all sessions of a page share: the endpoint's client, the ballots, and what each variant is.
 
-    `recipes` are the hashes of the recipes they were tuned by, `identities` those of adapter and template, `names`
-    those by which an answer would give itself away. `consent` is the hash of the text that everybody agreed to.
-    `streaming` are the turns that are being answered.
+    `known` returns what is known of the variants that are served now. `consent` is the hash of the text that everybody
+    agreed to. `streaming` are the turns that are being answered.
     """
 
     client: Client
     ballots: Ballots
-    recipes: Mapping[str, str | None] = field(default_factory=dict)
-    identities: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
-    names: frozenset[str] = frozenset()
+    known: Callable[[], Known] = Known
     consent: str = ""
     streaming: set[int] = field(default_factory=set)
 
@@ -149,7 +148,7 @@ async def answered(
     if ballot is not None and finish in FINISHES:
         record = (ballot, position, answer.text, finish, answer.tokens or None)
         more: dict[str, Any] = {"first_token_s": answer.first_token_s, "seconds": answer.total_s}
-        more["reveals"] = revealing_words(answer.text, shared.names, f"{turn.system_prompt}\n{turn.prompt}")
+        more["reveals"] = revealing_words(answer.text, shared.known().names, f"{turn.system_prompt}\n{turn.prompt}")
         await kept(turn, "comparison", lambda: shared.ballots.record(*record, **more))
     answer.finish = finish
 
@@ -160,9 +159,9 @@ async def settle(ballots: Ballots, turn: Turn, ballot: int | None) -> None:
         return
     texts = [answer.text for answer in turn.answers]
     if turn.is_ready and not all(texts):
-        turn.note = "an answer is empty"
+        turn.note = EMPTY
     elif turn.is_ready and len(set(texts)) == 1:
-        turn.note = "the answers are the same"
+        turn.note = SAME
     if turn.is_ready and not turn.problem and not turn.note:
         turn.ballot = ballot
     else:

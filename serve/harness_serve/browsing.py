@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import html
+import itertools
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 from urllib.parse import urlencode
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from harness.votes.store import Ballots
 
 ON_A_PAGE = 20
+AT_ONCE = 500  # ballots that are read from the database together
 
 
 class Filter(NamedTuple):
@@ -25,45 +27,56 @@ class Filter(NamedTuple):
     verdict: str = ""
     text: str = ""
 
-    def of(self, ballots: Iterable[Ballot]) -> list[Ballot]:
-        """Return the ballots that fit, the latest first."""
-        return [ballot for ballot in ballots if self._fits(ballot)][::-1]
+    def of(self, ballots: Ballots, viewer: str) -> Iterator[Ballot]:
+        """Yield the ballots that fit and that a person may see, the latest first; few are in memory at once."""
+        fields = self._values(viewer)
+        first = 0
+        while fields is not None and (some := ballots.latest(first, AT_ONCE, self.variant, **fields)):
+            yield from (ballot for ballot in some if self.text.lower() in _texts(ballot).lower())
+            first += len(some)
 
-    def _fits(self, ballot: Ballot) -> bool:
-        kind = ballot.verdict.kind if ballot.verdict else ""
-        return (
-            self.person in ("", ballot.annotator)
-            and self.verdict in ("", kind)
-            and (not self.variant or any(side.variant == self.variant for side in ballot.sides))
-            and (not self.text or self.text.lower() in _texts(ballot).lower())
-        )
+    def page(self, ballots: Ballots, viewer: str, number: int) -> tuple[list[Ballot], int, int]:
+        """Return the ballots of one page, the number of the first of them, from 0, and the number of all.
+
+        After the last page comes the last page again.
+        """
+        fields = self._values(viewer)
+        if fields is None:
+            return [], 0, 0
+        count = sum(1 for _ in self.of(ballots, viewer)) if self.text else ballots.count(self.variant, **fields)
+        first = min(number, max(0, count - 1) // ON_A_PAGE) * ON_A_PAGE
+        if self.text:
+            return list(itertools.islice(self.of(ballots, viewer), first, first + ON_A_PAGE)), first, count
+        return ballots.latest(first, ON_A_PAGE, self.variant, **fields), first, count
+
+    def _values(self, viewer: str) -> dict[str, str] | None:
+        """Return the values of a ballot's fields that are wanted of those that a person may see; None for none.
+
+        People see the closed ballots of their own; without a name, everyone's. A ballot that is not closed may still
+        be judged, by someone who is not to know the names.
+        """
+        if viewer and self.person not in ("", viewer):
+            return None
+        person = viewer or self.person
+        kept = {"state": "revealed", "annotator": person, "verdict": self.verdict}
+        return {name: value for name, value in kept.items() if value}
 
 
-def seen_by(ballots: Ballots, person: str) -> list[Ballot]:
-    """Return the closed ballots that a person may see: their own; without a name, everyone's.
-
-    A ballot that is not closed may still be judged, by someone who is not to know the names.
-    """
-    closed = ballots.matching(state="revealed", annotator=person) if person else ballots.matching(state="revealed")
-    return [ballot for ballot in closed if ballot.verdict is not None]
-
-
-def ballots_html(ballots: Sequence[Ballot], wanted: Filter, number: int = 0) -> str:
-    """Return one page of ballots as HTML, with the link that downloads them all."""
-    if not ballots:
+def ballots_html(ballots: Ballots, wanted: Filter, viewer: str, number: int = 0) -> str:
+    """Return one page of the ballots that a person may see as HTML, with the link that downloads them all."""
+    shown, first, count = wanted.page(ballots, viewer, number)
+    if not shown:
         return '<p class="empty">No votes here yet. A vote appears once you go on from it.</p>'
-    last = (len(ballots) - 1) // ON_A_PAGE
-    first = min(number, last) * ON_A_PAGE
-    shown = ballots[first : first + ON_A_PAGE]
     query = html.escape("?" + urlencode({name: value for name, value in wanted._asdict().items() if value}))
-    counted = f"{first + 1} to {first + len(shown)} of {len(ballots)}"
+    counted = f"{first + 1} to {first + len(shown)} of {count}"
     link = f'<a href="/votes.jsonl{query}" download="votes.jsonl">Download as JSONL</a>'
     return f'<p class="count"><span>{counted}</span>{link}</p>{"".join(map(_ballot_html, shown))}'
 
 
-def rows(ballots: Iterable[Ballot]) -> str:
-    """Return ballots as JSONL, the rows that `dataset: votes` reads."""
-    return "".join(json.dumps(row_of(ballot), ensure_ascii=False) + "\n" for ballot in ballots)
+def rows(ballots: Iterable[Ballot]) -> Iterator[str]:
+    """Yield ballots as lines of JSON, the rows that `dataset: votes` reads."""
+    for ballot in ballots:
+        yield json.dumps(row_of(ballot), ensure_ascii=False) + "\n"
 
 
 def row_of(ballot: Ballot) -> dict[str, Any]:

@@ -165,7 +165,7 @@ def _serve(
             raise harness.HarnessError(f"the page: {error}, or choose another with --ui-port, or --no-ui") from None
         require_usable(settings["votes"])
         examples = read_examples(settings["examples"], context.plugins.datasets)
-        study = read_study(settings, context.plugins.datasets)
+        study = read_study(settings, context.plugins.datasets, (*variants, *remotes))
     with contextlib.ExitStack() as stack:
         needed_later = ("transformers", "gradio") if settings["ui"] else ("transformers",)
         began = time.monotonic()
@@ -187,8 +187,7 @@ def _serve(
             ballots = Ballots(settings["votes"])
             page_url = stack.enter_context(
                 serve_page(
-                    endpoint,
-                    supervisor.variants,
+                    supervisor,
                     ballots,
                     examples,
                     names=names,

@@ -63,6 +63,7 @@ def draw(state: Session, mode: str, standings: str = "", progress: str = "") -> 
         ),
         one=gr.Dropdown(interactive=not state.streaming, visible=mode == CHAT),
         picked=gr.Dropdown(interactive=not state.streaming, visible=mode == COMPARE),
+        marks=gr.Checkbox(visible=mode == COMPARE and count > 1),
         clear=button(value="Next round" if state.blind else "New conversation", visible=talks),
     )
     return drawn.flat

@@ -14,14 +14,26 @@ import re
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from harness_serve.engine_log import why_it_ended
 from harness_serve.engine_routes import ROUTES, EngineRoutes, relayed
-from harness_serve.guard import App, Guard, Names, Receive, Scope, Send, error_json, header, read_body, respond
+from harness_serve.guard import (
+    App,
+    Guard,
+    Names,
+    Receive,
+    Scope,
+    Send,
+    adding,
+    error_json,
+    header,
+    read_body,
+    respond,
+)
 from harness_serve.keys import Allowance, Key, KeyFile
 from harness_serve.records import Record, Records
 from harness_serve.remotes import Remotes
@@ -60,6 +72,7 @@ class Settings:
     engine_log: str | None = None
     remotes: Mapping[str, Mapping[str, str]] | None = None
     reads_calls: bool = True  # vLLM has a parser of tool calls
+    allow_origins: Sequence[str] = ()  # whose pages may ask
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +104,23 @@ class EngineGuard(Guard):
         self.routes = EngineRoutes(self.records)
         self.remotes = Remotes.of(self.settings.remotes or {})
 
+    def foreign(self, scope: Scope) -> str | None:
+        return None if self._named_origin(scope) is not None else super().foreign(scope)
+
+    def _named_origin(self, scope: Scope) -> bytes | None:
+        """Return the origin of the page that makes a request, if it is one of those that may ask."""
+        origins = header(scope, b"origin")
+        is_named = len(origins) == 1 and origins[0].decode("latin-1").lower() in self.settings.allow_origins
+        return origins[0] if is_named else None
+
     async def admit(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and (origin := self._named_origin(scope)) is not None:
+            send = adding(send, ((b"access-control-allow-origin", origin), (b"vary", b"origin")))
+            if scope["method"] == "OPTIONS":  # a browser asks before it sends the key
+                asked = header(scope, b"access-control-request-headers")[:1]
+                allowed = [(b"access-control-allow-headers", value) for value in asked]
+                await respond(send, 204, b"", (b"access-control-allow-methods", b"GET, POST"), *allowed)
+                return
         path = scope["path"]
         if scope["type"] == "http" and path in OPEN_PATHS:
             await self.app(scope, receive, send)

@@ -22,6 +22,7 @@ import harness
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Headers = tuple[tuple[bytes, bytes], ...]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
@@ -128,11 +129,15 @@ class Guard:
         if scope["type"] == "lifespan":
             await self.app(scope, receive, send)
             return
-        reason = _unknown_name(scope, self.names) or _foreign_site(scope, self.names)
+        reason = _unknown_name(scope, self.names) or self.foreign(scope)
         if reason is not None:
             await self.refuse(scope, send, 403, reason)
         else:
             await self.admit(scope, receive, send)
+
+    def foreign(self, scope: Scope) -> str | None:
+        """Return why a request that another site's page makes is refused, or None."""
+        return _foreign_site(scope, self.names)
 
     async def admit(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request that came by a known name from no other site."""
@@ -171,6 +176,19 @@ async def respond(send: Send, status: int, body: bytes, *headers: tuple[bytes, b
     length = (b"content-length", str(len(body)).encode())
     await send({"type": "http.response.start", "status": status, "headers": [length, *headers]})
     await send({"type": "http.response.body", "body": body})
+
+
+def adding(send: Send, ours: Headers) -> Send:
+    """Return a `send` that puts headers on a response, in place of those of the same names."""
+    names = {name for name, _ in ours}
+
+    async def sending(message: Scope) -> None:
+        if message["type"] == "http.response.start":
+            kept = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
+            message = {**message, "headers": [*kept, *ours]}
+        await send(message)
+
+    return sending
 
 
 def header(scope: Scope, name: bytes) -> list[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import html
 import json
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
@@ -13,26 +14,27 @@ from urllib.parse import unquote
 from harness.extras import require
 from harness.nouns import Verdict
 from harness_serve.answering import Sampling, Shared
-from harness_serve.browsing import Filter, ballots_html, seen_by
+from harness_serve.browsing import Filter, ballots_html
 from harness_serve.drawing import draw
-from harness_serve.layout import ARENA, CHAT, LEADERBOARD, MOST_COLUMNS, VOTES, Components
+from harness_serve.layout import ARENA, CHAT, LEADERBOARD, MOST_COLUMNS, VOTES, Components, modes_of, of_any
 from harness_serve.login import PERSON
-from harness_serve.prompt_sets import PromptSet
 from harness_serve.session import Session
 from harness_serve.standings import standings_html
+from harness_serve.study import Study
 
 if TYPE_CHECKING:
+    from harness_serve.catalogue import Catalogue
     from harness_serve.lot import Lot
 
 
 class Handlers:
     """The handlers of one page, whose sessions share the endpoint and the ballots."""
 
-    def __init__(self, shared: Shared, models: Sequence[str], lot: Lot, prompts: PromptSet | None = None) -> None:
+    def __init__(self, shared: Shared, catalogue: Catalogue, lot: Lot, study: Study = Study()) -> None:  # noqa: B008
         self.shared = shared
-        self.models = models
+        self.catalogue = catalogue
         self.lot = lot
-        self.prompts = prompts
+        self.prompts, self.left_out = study.prompts, study.left_out
         self.gr = require("gradio", "serving")
 
     async def ask(
@@ -47,12 +49,17 @@ class Handlers:
             self.gr.Warning("Pick at least one variant first.")
             yield [*await self._drawn(state, mode), self.gr.skip()]
             return
+        if (gone := self._gone(state)) and not state.blind:
+            self.gr.Warning(_no_longer(gone))
+            yield [*await self._drawn(state, mode), self.gr.skip()]
+            return
         about: dict[str, Any] = {}
         if state.editing is not None:
             about = await self._withdraw(state, "the question was edited")
         else:
             await state.close(self.shared, "not judged before the next question")
-            if state.blind and not state.is_hidden:  # judged: the names are known, and the next round has another pair
+            # Judged: the names are known, and the next round has another pair.
+            if state.blind and (gone or not state.is_hidden):
                 await self._begin(state, [], ARENA)
         async for drawing in self._answered(state, mode, prompt, system.strip(), sampling, about):
             yield [*drawing, ""]
@@ -60,7 +67,9 @@ class Handlers:
     async def ask_again(self, state: Session, mode: str, system: str, *settings: Any) -> AsyncIterator[list[Any]]:
         """Ask the last prompt again."""
         sampling = self._sampling(*settings)
-        if state.last is None or state.streaming or sampling is None:
+        if gone := self._gone(state):
+            self.gr.Warning(_no_longer(gone))
+        if state.last is None or state.streaming or sampling is None or gone:
             yield await self._drawn(state, mode)
             return
         prompt = state.last.prompt
@@ -82,9 +91,9 @@ class Handlers:
             yield await self._drawn(state, mode)
             return
         await state.close(self.shared, "skipped")
-        judged = await self._judged(state)
-        again = self.prompts.to_repeat(judged, random.Random())
-        left = self.prompts.left(state.person, judged)
+        theirs = await self._ballots_of(state)
+        again = self.prompts.to_repeat(theirs, random.Random())
+        left = self.prompts.left(state.person, theirs)
         if again is not None:
             async with aclosing(state.repeat(self.shared, again)) as news:
                 async for _ in news:
@@ -92,7 +101,7 @@ class Handlers:
             return
         await self._begin(state, [], ARENA)
         if not left:
-            self.gr.Info("Every prompt of the set is judged. Thank you.")
+            self.gr.Info("Every prompt of the set is done. Thank you.")
             yield await self._drawn(state, mode)
             return
         prompt = left[0]
@@ -142,6 +151,39 @@ class Handlers:
         state.person = unquote(request.headers.get(PERSON.decode(), ""))
         return await self.begin_anew(state, one, names, mode)
 
+    async def mark(self, state: Session, mode: str, marks: bool) -> list[Any]:
+        """Mark the words in which answers differ, or no longer."""
+        state.marks = marks
+        return await self._drawn(state, mode)
+
+    async def refresh(self, state: Session, mode: str, one: str, picked: list[str]) -> list[Any]:
+        """Offer the variants that are served now, and say which have come and gone since the page last did.
+
+        A change of what is picked begins a new conversation.
+        """
+        gr, known, notice = self.gr, self.shared.known(), self.catalogue.notice
+        models = known.models
+        if gone := [name for name in state.seen if name not in models]:
+            gr.Warning(f"Not served any more: {', '.join(gone)}.")
+        if come := [name for name in models if name not in state.seen and state.seen]:
+            gr.Info(f"Now served as well: {', '.join(come)}.")
+        left = [name for name in picked if name in models]
+        if not left or len(state.seen) < 2 > len(left):  # until now there was nothing to compare
+            left = known.first_picks
+        state.seen = models
+        first = one if one in models else known.first_picks[-1]
+        return [
+            gr.HTML(value=f'<p role="status">{html.escape(notice)}</p>' if notice else "", visible=bool(notice)),
+            gr.Radio(choices=modes_of(models), **({} if mode in modes_of(models) else {"value": CHAT})),
+            gr.Dropdown(choices=models, **({} if first == one else {"value": first})),
+            gr.Dropdown(choices=models, **({} if left == picked else {"value": left})),
+            gr.Dropdown(choices=of_any(models)),
+        ]
+
+    def _gone(self, state: Session) -> list[str]:
+        """Return the variants of a conversation that are not served any more."""
+        return [name for name in state.variants if name not in self.models]
+
     async def browse(self, state: Session, mode: str, turned: int, *filters: Any) -> list[Any]:
         """Show the kept ballots that fit the filters, and the number of the page that is shown."""
         if mode != VOTES:
@@ -151,7 +193,7 @@ class Handlers:
         number = max(0, int(number) + turned) if turned else 0
 
         def drawn() -> str:
-            return ballots_html(wanted.of(seen_by(self.shared.ballots, state.person)), wanted, number)
+            return ballots_html(self.shared.ballots, wanted, state.person, number)
 
         return [await asyncio.to_thread(drawn), number]
 
@@ -175,26 +217,31 @@ class Handlers:
     async def _begin(self, state: Session, names: Sequence[str], mode: str) -> None:
         """Begin a conversation: of a pair by lot in the arena, else of the variants that were picked."""
         if mode == ARENA:
-            weights = await asyncio.to_thread(self.lot.weights)
-            state.begin_anew(self.models, blind=True, weights=weights)
+            drawn = [name for name in self.models if name not in self.left_out]
+            weights = await asyncio.to_thread(self.lot.weights, drawn)
+            state.begin_anew(drawn, blind=True, weights=weights)
         else:
             state.begin_anew([name for name in self.models if name in names])
 
-    async def _judged(self, state: Session) -> list[Any]:
-        """Return this person's judged ballots on the set of prompts."""
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The variants that can be asked now."""
+        return self.shared.known().models
+
+    async def _ballots_of(self, state: Session) -> list[Any]:
+        """Return this person's ballots on the set of prompts."""
         assert self.prompts is not None
         number, ballots = self.prompts.id, self.shared.ballots
-        theirs = await asyncio.to_thread(ballots.matching, annotator=state.person, prompt_set=number)
-        return [ballot for ballot in theirs if ballot.verdict is not None and ballot.state != "void"]
+        return await asyncio.to_thread(ballots.matching, annotator=state.person, prompt_set=number)
 
     async def _drawn(self, state: Session, mode: str, standings: str = "") -> list[Any]:
         """Return the page, drawn in a thread: the text of answers can take a while to read."""
         progress = ""
         if self.prompts is not None and mode == ARENA:
             if not state.streaming:
-                left = len(self.prompts.left(state.person, await self._judged(state)))
+                left = len(self.prompts.left(state.person, await self._ballots_of(state)))
                 state.done = len(self.prompts.prompts) - left
-            progress = f"{state.done} of {len(self.prompts.prompts)} judged"
+            progress = f"{state.done} of {len(self.prompts.prompts)} done"
         return await asyncio.to_thread(draw, state, mode, standings, progress)
 
     def _standings(self) -> str:
@@ -218,6 +265,10 @@ class Handlers:
             self.gr.Warning("The tools are a JSON list of OpenAI's descriptions of functions.")
             return None
         return Sampling(temperature, top_p, int(max_tokens), number, tuple(offered))
+
+
+def _no_longer(names: Sequence[str]) -> str:
+    return f"Not served any more: {', '.join(names)}. Begin a new conversation with others."
 
 
 def connect(page: Any, components: Components, handlers: Handlers, examples: Sequence[str]) -> None:
@@ -247,7 +298,11 @@ def connect(page: Any, components: Components, handlers: Handlers, examples: Seq
         button.click(handlers.judge(verdict), [session, mode], drawn, **at_once)
     parts.reasons.input(handlers.give_reasons, [session, parts.reasons], None, **at_once)
     parts.reveal.click(handlers.reveal, [session, mode], drawn, **quiet)
-    page.load(_knowing_who(handlers), begun, drawn, **quiet)
+    parts.marks.input(handlers.mark, [session, mode, parts.marks], drawn, **quiet)
+    loaded = page.load(_knowing_who(handlers), begun, drawn, **quiet)
+    offered = [components.notice, mode, parts.one, parts.picked, components.filters[1]]
+    for trigger in (loaded.then, components.refresh.click):
+        trigger(handlers.refresh, [session, mode, parts.one, parts.picked], offered, **quiet)
     _connect_votes(components, handlers, changed, quiet)
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from harness.extras import require
 from harness.files import read_json
 from harness_serve.answering import Sampling
+from harness_serve.catalogue import Known
 from harness_serve.session import Session
 
 if TYPE_CHECKING:
@@ -49,6 +50,7 @@ class Drawn:
     following: Any
     one: Any
     picked: Any
+    marks: Any
     clear: Any
 
     @property
@@ -70,16 +72,11 @@ class Components:
     filters: list[Any]  # of the votes: person, variant, verdict, text, page
     table: Any
     turning: list[Any]  # the buttons to newer and older votes
+    notice: Any  # of what is the matter with the engine
+    refresh: Any
 
 
-def lay_out(
-    models: Sequence[str],
-    picked_first: Sequence[str],
-    examples: Sequence[str],
-    variants: Sequence[Variant],
-    *,
-    has_set: bool = False,
-) -> Components:
+def lay_out(known: Known, examples: Sequence[str], variants: Sequence[Variant], *, has_set: bool = False) -> Components:
     """Create the components inside the Blocks that are being built.
 
     Args:
@@ -87,11 +84,13 @@ def lay_out(
     """
     gr = require("gradio", "serving")
     state: dict[str, Any] = {"session": gr.State(Session())}  # begun when the page is loaded
+    models, picked_first = known.models, known.first_picks
     several = len(models) > 1
+    notice = gr.HTML(visible=False, elem_id="notice")
     first = ARENA if has_set and several else COMPARE if several else CHAT
     with gr.Row(elem_id="bar"):
         mode = gr.Radio(
-            MODES if several else (CHAT,), value=first, show_label=False, container=False, elem_id="mode"
+            modes_of(models), value=first, show_label=False, container=False, elem_id="mode"
         )  # fmt: skip
         state["title"] = gr.HTML(elem_id="title")
         bare = {"show_label": False, "container": False, "filterable": len(models) > 6, "interactive": True}
@@ -102,6 +101,9 @@ def lay_out(
             list(models), value=list(picked_first), multiselect=True, max_choices=MOST_COLUMNS, label="Variants",
             visible=first == COMPARE, elem_id="picked", **bare,
         )  # fmt: skip
+        state["marks"] = gr.Checkbox(
+            value=False, label="Mark differences", container=False, visible=False, elem_id="marks", interactive=True
+        )
         state["clear"] = gr.Button("New conversation", size="sm", elem_id="clear", elem_classes="quiet")
     with gr.Row(elem_id="columns") as state["columns_row"]:
         state["columns"] = [gr.HTML(elem_classes="pane", visible=False) for _ in range(MOST_COLUMNS)]
@@ -123,7 +125,18 @@ def lay_out(
             state["following"] = gr.Button("Next prompt", size="sm", elem_id="following", visible=False)
             state["send"] = gr.Button("Ask", variant="primary", size="sm", elem_id="send")
         settings = _lay_out_settings(_sampling_defaults(variants))
-    return Components(mode, Drawn(**state), chips, prompt, settings, filters, table, turning)
+    refresh = gr.Button("Refresh", elem_id="refresh", visible="hidden")  # for `page.js`
+    return Components(mode, Drawn(**state), chips, prompt, settings, filters, table, turning, notice, refresh)
+
+
+def modes_of(models: Sequence[str]) -> tuple[str, ...]:
+    """Return the tabs of a page with these variants: with one alone there is nothing to compare."""
+    return MODES if len(models) > 1 else (CHAT,)
+
+
+def of_any(models: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the choices of the votes' filter by variant."""
+    return [("any variant", ANY), *((name, name) for name in models)]
 
 
 def _lay_out_verdicts(state: dict[str, Any]) -> None:
@@ -148,7 +161,7 @@ def _lay_out_votes(models: Sequence[str], state: dict[str, Any]) -> tuple[list[A
     with gr.Column(visible=False, elem_id="kept") as state["kept"]:
         with gr.Row(elem_id="filters"):
             person = gr.Textbox(placeholder="person", elem_id="by_person", **plain)
-            variant = gr.Dropdown([("any variant", ANY), *((name, name) for name in models)], value=ANY, **plain)
+            variant = gr.Dropdown(of_any(models), value=ANY, **plain)
             verdict = gr.Dropdown(verdicts, value=ANY, **plain)
             text = gr.Textbox(placeholder="words in question or answers", elem_id="by_text", **plain)
             number = gr.State(0)

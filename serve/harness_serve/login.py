@@ -15,10 +15,8 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import parse_qs, quote
 
-from harness_serve.guard import App, Guard, Names, Receive, Scope, Send, header, read_body, respond
+from harness_serve.guard import App, Guard, Names, Receive, Scope, Send, adding, header, read_body, respond
 from harness_serve.keys import KeyFile
-
-Headers = tuple[tuple[bytes, bytes], ...]
 
 PAUSE_S = 1.0  # what a wrong key costs, one after another
 MOST_WAITING = 16  # logins that wait for their turn; more are told to come again
@@ -28,7 +26,7 @@ LONGEST_NAME = 64
 PERSON = b"x-harness-person"  # the header with the person's name, quoted, for what is behind the guard
 
 # What the page in a browser asks for: paths, and folders that are only read.
-READ = ("/", "/favicon.ico", "/theme.css", "/votes.jsonl", "/gradio_api/app_id", "/gradio_api/queue/data")
+READ = ("/", "/favicon.ico", "/theme.css", "/votes.jsonl", "/served", "/gradio_api/app_id", "/gradio_api/queue/data")
 READ_BELOW = ("/assets/", "/static/")
 SENT = ("/gradio_api/queue/join", "/gradio_api/cancel")
 
@@ -113,13 +111,13 @@ class PageGuard(Guard):
             else:
                 await self._ask_at_the_door(scope, send, 401)
         elif path == "/login":  # asked for again, or told by a bookmark
-            await respond(_adding(send, OWN_HEADERS), 303, b"", (b"location", b"/"))
+            await respond(adding(send, OWN_HEADERS), 303, b"", (b"location", b"/"))
         elif not _is_needed(scope["method"], path):
             await self.refuse(scope, send, 404, f"the page has no `{path[:100]}`")
         else:
             others = [pair for pair in scope["headers"] if pair[0].lower() != PERSON]
             behind = {**scope, "headers": [*others, (PERSON, quote(person).encode())]}
-            await self.app(behind, receive, _adding(send, PAGE_HEADERS))
+            await self.app(behind, receive, adding(send, PAGE_HEADERS))
 
     async def refuse(self, scope: Scope, send: Send, status: int, reason: str, *headers: tuple[bytes, bytes]) -> None:
         if scope["type"] == "http" and _is_for_people(scope):
@@ -127,7 +125,7 @@ class PageGuard(Guard):
             body = f"<h1>{'There is nothing here' if status == 404 else 'Refused'}</h1><p>{shown}.</p>"
             await _respond_with_page(send, status, body, *headers)
         else:
-            await super().refuse(scope, _adding(send, OWN_HEADERS), status, reason, *headers)
+            await super().refuse(scope, adding(send, OWN_HEADERS), status, reason, *headers)
 
     def _person(self, scope: Scope) -> str | None:
         """Return the name of this browser's key, or else the name that was given, "" without one; None for nobody."""
@@ -219,7 +217,7 @@ class PageGuard(Guard):
             del self.sessions[next(iter(self.sessions))]
         self.sessions[session] = Login(given.get("key", ""), name)
         cookie = self.cookie + b"=" + session + b"; Path=/; HttpOnly; SameSite=Lax" + secure
-        await respond(_adding(send, OWN_HEADERS), 303, b"", (b"location", b"/"), (b"set-cookie", cookie))
+        await respond(adding(send, OWN_HEADERS), 303, b"", (b"location", b"/"), (b"set-cookie", cookie))
 
 
 def _is_needed(method: str, path: str) -> bool:
@@ -238,20 +236,7 @@ async def _form_values(receive: Receive) -> dict[str, str]:
     return {name: values[0] for name, values in parse_qs(body.decode("latin-1"), errors="replace").items()}
 
 
-def _adding(send: Send, ours: Headers) -> Send:
-    """Return a `send` that puts headers on a response, in place of those of the same names."""
-    names = {name for name, _ in ours}
-
-    async def sending(message: Scope) -> None:
-        if message["type"] == "http.response.start":
-            kept = [pair for pair in message.get("headers", ()) if pair[0].lower() not in names]
-            message = {**message, "headers": [*kept, *ours]}
-        await send(message)
-
-    return sending
-
-
 async def _respond_with_page(send: Send, status: int, body: str, *headers: tuple[bytes, bytes]) -> None:
     page = FRAME.replace("<!-- body -->", body).encode()
     kind = (b"content-type", b"text/html; charset=utf-8")
-    await respond(_adding(send, OWN_HEADERS), status, page, kind, *headers)
+    await respond(adding(send, OWN_HEADERS), status, page, kind, *headers)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 
 import harness
 from harness.nouns import Remote
@@ -24,6 +25,15 @@ OWNED_ARGUMENTS = (
 )
 
 
+def _origin(text: str) -> str:
+    if re.fullmatch(r"https?://[^/*\s?#@]+", text) is None:
+        raise ValueError("expected scheme, host and port alone, as in https://app.example.org")
+    return text.lower()
+
+
+Origin = Annotated[str, AfterValidator(_origin)]
+
+
 class VllmOptions(Options):
     """Options of serving with vLLM. None means: as the note beside the field says."""
 
@@ -33,6 +43,7 @@ class VllmOptions(Options):
     keys: Annotated[Path | None, Field(exclude=True)] = None  # a file of `harness keys`
     max_request_mib: Annotated[float, Field(gt=0)] = 16.0
     allow_hosts: tuple[str, ...] = ()  # names to answer to besides the machine's own
+    allow_origins: tuple[Origin, ...] = ()  # other sites whose pages may ask the endpoint (CORS)
     dtype: Literal["bfloat16", "float16", "float32"] | None = None  # the dtype the variants were tuned in
     max_model_len: Annotated[int, Field(gt=0)] | None = None  # the model's own, or as much as fits in memory
     kv_cache_gib: Annotated[float, Field(gt=0)] | None = None  # 1 on a CPU; what gpu_memory_utilization leaves on a GPU

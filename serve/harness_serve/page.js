@@ -33,6 +33,26 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => { button.textContent = "Copy"; }, 1500);
 });
 
+// Asks now and then whether the variants have changed, or the engine has ended; the server then draws what it offers now.
+let shown, isLost;
+const look = async () => {
+  if (document.hidden) return;
+  const reply = await fetch("served").catch(() => null);
+  if (!reply !== Boolean(isLost)) {
+    isLost = !reply;
+    document.getElementById("lost")?.remove();
+    if (isLost) {
+      const text = "The server of this page does not answer. What is not shown as kept is not kept.";
+      document.body.prepend(Object.assign(document.createElement("p"), { id: "lost", role: "alert", textContent: text }));
+    }
+  }
+  const now = reply?.ok ? await reply.text() : shown;
+  if (shown !== undefined && now !== shown) document.getElementById("refresh")?.click();
+  shown = now;
+};
+look();
+setInterval(look, 3000);
+
 // Keeps a column at its end while an answer streams in, unless the reader has scrolled up. A column that becomes smaller
 // (the verdicts appear below it) scrolls too, without a reader: only what moves up by a reader's hand lets go of the end.
 const followAnswers = () => {

@@ -19,9 +19,9 @@ from urllib.parse import unquote
 from harness.client.asking import Limits, client_of
 from harness.errors import HarnessError
 from harness.extras import require
-from harness.hashing import sha256_of_files
 from harness_serve.answering import Shared
-from harness_serve.browsing import Filter, rows, seen_by
+from harness_serve.browsing import Filter, rows
+from harness_serve.catalogue import Catalogue, Served
 from harness_serve.guard import Names, url_host
 from harness_serve.handlers import Handlers, connect
 from harness_serve.layout import lay_out
@@ -31,8 +31,6 @@ from harness_serve.standings import STYLE
 from harness_serve.study import Study
 
 if TYPE_CHECKING:
-    from harness.contract import Endpoint
-    from harness.variants import Variant
     from harness.votes.store import Ballots
     from harness_serve.keys import KeyFile
 
@@ -61,8 +59,7 @@ def quieten() -> None:
 
 @contextmanager
 def serve_page(
-    endpoint: Endpoint,
-    variants: Sequence[Variant],
+    served: Served,
     ballots: Ballots,
     examples: Sequence[str] | None = None,
     *,
@@ -80,8 +77,8 @@ def serve_page(
     uvicorn = require("uvicorn", "serving")
     names = names or Names()
     study = study or Study()
-    app = page_app(build_page(endpoint, variants, ballots, examples or EXAMPLES, study), ballots)
-    guard = PageGuard(app, names, endpoint.api_key, port, keys, Admission(study.sign_in, study.consent))
+    app = page_app(served, ballots, examples or EXAMPLES, study)
+    guard = PageGuard(app, names, served.endpoint.api_key, port, keys, Admission(study.sign_in, study.consent))
     quiet = {"log_level": "error", "access_log": False, "server_header": False}
     server = uvicorn.Server(
         uvicorn.Config(guard, host=names.host, port=port, ws="none", timeout_graceful_shutdown=1, **quiet)
@@ -100,18 +97,23 @@ def serve_page(
         thread.join()
 
 
-def page_app(page: Any, ballots: Ballots) -> Any:
-    """Return the page as an ASGI application, without a guard, and the votes beside it as a file to download."""
+def page_app(served: Served, ballots: Ballots, examples: Sequence[str], study: Study | None = None) -> Any:
+    """Return the page as an ASGI application, without a guard.
+
+    Beside it are the votes as a file to download, and `/served`, by which an open page knows that variants have
+    changed.
+    """
     gr, fastapi = require("gradio", "serving"), require("fastapi", "serving")
-    app = fastapi.FastAPI(openapi_url=None)
+    app, catalogue = fastapi.FastAPI(openapi_url=None), Catalogue(served)
 
     def votes(request: Any, person: str = "", variant: str = "", verdict: str = "", text: str = "") -> Any:
-        seen = seen_by(ballots, unquote(request.headers.get(PERSON.decode(), "")))
-        wanted = Filter(person, variant, verdict, text)
-        return fastapi.Response(rows(wanted.of(seen)[::-1]), media_type="application/jsonl")
+        viewer, wanted = unquote(request.headers.get(PERSON.decode(), "")), Filter(person, variant, verdict, text)
+        return fastapi.responses.StreamingResponse(rows(wanted.of(ballots, viewer)), media_type="application/jsonl")
 
     votes.__annotations__["request"] = fastapi.Request  # by which FastAPI knows what to pass
     app.get("/votes.jsonl", response_model=None)(votes)
+    app.get("/served")(lambda: catalogue.version)
+    page = build_page(served, catalogue, ballots, examples, study or Study())
     page.state_session_capacity = MOST_TABS
     mounted = gr.mount_gradio_app(
         app,
@@ -133,47 +135,18 @@ def page_app(page: Any, ballots: Ballots) -> Any:
     return mounted
 
 
-def build_page(
-    endpoint: Endpoint,
-    variants: Sequence[Variant],
-    ballots: Ballots,
-    examples: Sequence[str],
-    study: Study | None = None,
-) -> Any:
+def build_page(served: Served, catalogue: Catalogue, ballots: Ballots, examples: Sequence[str], study: Study) -> Any:
     """Return the page as Gradio Blocks. Its handlers run on one event loop, as `Session` wants it."""
     gr = require("gradio", "serving")
-    client = client_of(endpoint, Limits(timeout_s=600))
+    client = client_of(served.endpoint, Limits(timeout_s=600))
     client.open()
-    recipes = {
-        variant.name: variant.run.manifest.get("recipe_sha256")
-        for variant in variants
-        if variant.run and variant.is_tuned
-    }
-    tuned = [name for name in endpoint.models if name in recipes]
-    others = [name for name in endpoint.models if name not in recipes]
-    study = study or Study()
-    models = endpoint.models
-    lot = Lot(ballots, models, by_information=study.by_information)
-    shared = Shared(
-        client, ballots, recipes, {variant.name: _identity(variant) for variant in variants},
-        frozenset({*models, *(Path(variant.model.path).name for variant in variants)}),
-        hashlib.sha256(study.consent.encode()).hexdigest()[:12] if study.consent else "",
-    )  # fmt: skip
+    consent = hashlib.sha256(study.consent.encode()).hexdigest()[:12] if study.consent else ""
+    lot = Lot(ballots, by_information=study.by_information)
+    handlers = Handlers(Shared(client, ballots, catalogue.known, consent), catalogue, lot, study)
     with gr.Blocks(title="Compare variants", analytics_enabled=False, fill_width=True) as page:
-        picked = (others[:1] + tuned + others[1:])[:2]
-        components = lay_out(models, picked, examples, variants, has_set=study.prompts is not None)
-        connect(page, components, Handlers(shared, models, lot, study.prompts), examples)
+        components = lay_out(catalogue.known(), examples, served.variants, has_set=study.prompts is not None)
+        connect(page, components, handlers, examples)
     return page
-
-
-def _identity(variant: Variant) -> dict[str, str]:
-    """Return what a ballot keeps of a variant: model, and hashes of adapter and template as far as there are any."""
-    hashes = {"model": variant.model.path}
-    if variant.adapter is not None:
-        hashes["adapter_sha256"] = sha256_of_files(variant.adapter, "*.safetensors")
-    if variant.chat_folder is not None:
-        hashes["template_sha256"] = sha256_of_files(variant.chat_folder, "chat_template.jinja")
-    return hashes
 
 
 def _theme() -> Any:

@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import json
 import random
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from harness.errors import DataError, HarnessError
 from harness.nouns import Ballot
+from harness_serve.answering import NOTHING_TO_JUDGE
 
 if TYPE_CHECKING:
     from harness.contract import Dataset
@@ -46,19 +48,32 @@ class PromptSet:
         """Return the prompts in the order in which a person is asked, another for each person."""
         return random.Random(f"{self.id} {person}").sample(self.prompts, len(self.prompts))
 
-    def left(self, person: str, judged: Sequence[Ballot]) -> list[Prompt]:
-        """Return the prompts that a person has yet to judge, of whose `judged` ballots on this set are given."""
-        done = {ballot.prompt_id for ballot in judged}
-        return [prompt for prompt in self.order(person) if prompt.id not in done]
+    def left(self, person: str, ballots: Sequence[Ballot]) -> list[Prompt]:
+        """Return the prompts that a person has yet to judge, those that were skipped behind the others.
 
-    def to_repeat(self, judged: Sequence[Ballot], lot: random.Random) -> Ballot | None:
+        A prompt is done with a verdict, and with answers that leave nothing to judge.
+
+        Args:
+            ballots: those of this person on this set.
+        """
+        done = {ballot.prompt_id for ballot in ballots if _is_judged(ballot) or ballot.note in NOTHING_TO_JUDGE}
+        tries = Counter(ballot.prompt_id for ballot in ballots)
+        left = [prompt for prompt in self.order(person) if prompt.id not in done]
+        return sorted(left, key=lambda prompt: tries[prompt.id])
+
+    def to_repeat(self, ballots: Sequence[Ballot], lot: random.Random) -> Ballot | None:
         """Return the judged ballot whose answers are shown again in this round, or None for a new prompt.
 
         Each is shown again once at most, and the latest one is not.
         """
+        judged = [ballot for ballot in ballots if _is_judged(ballot)]
         again = {ballot.repeat_of for ballot in judged}
         candidates = [ballot for ballot in judged[:-1] if ballot.id not in again and ballot.repeat_of is None]
         return lot.choice(candidates) if candidates and lot.random() < self.repeats else None
+
+
+def _is_judged(ballot: Ballot) -> bool:
+    return ballot.verdict is not None and ballot.state != "void"
 
 
 def read_prompts(path: Path, datasets: Registry[Dataset], repeats: float = 0.0) -> PromptSet:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import os
 import re
 import time
 from collections import Counter
@@ -23,6 +24,7 @@ BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d+)')
 ANSWER_TOKENS = re.compile(rb'"(?:completion|output)_tokens":\s*(\d+)')
 LONGEST_LABEL = 128
+LARGEST_LOG = 64 * 2**20  # bytes; a log that has them goes to NAME.1, in place of the one before
 
 
 @dataclass(slots=True)
@@ -88,6 +90,7 @@ class Records:
     """The request log, where there is one, and the counters since the engine started."""
 
     def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.monotonic) -> None:
+        self._path = path
         self._file = path.open("a", encoding="utf-8") if path is not None else None
         self._clock = clock
         self.in_flight: Counter[str] = Counter()  # by model, kept by the guard
@@ -107,9 +110,13 @@ class Records:
         counts, sums = self._seconds.setdefault(record.route, ([0] * (len(BUCKETS_S) + 1), [0.0]))
         counts[next((n for n, most in enumerate(BUCKETS_S) if record.seconds <= most), len(BUCKETS_S))] += 1
         sums[0] += record.seconds
-        if self._file is not None:
+        if self._file is not None and self._path is not None:
             self._file.write(record.as_line() + "\n")
             self._file.flush()
+            if os.fstat(self._file.fileno()).st_size >= LARGEST_LOG:
+                self._file.close()
+                self._path.replace(f"{self._path}.1")
+                self._file = self._path.open("a", encoding="utf-8")
 
     def exposition(self) -> str:
         """Return the counters in Prometheus' text format."""

@@ -9,8 +9,9 @@ from __future__ import annotations
 import html
 from collections.abc import Sequence
 
-from harness.nouns import Verdict
+from harness.nouns import FINISHES, Verdict
 from harness_serve.answering import Answer, Turn
+from harness_serve.differences import Marked, marked
 from harness_serve.markup import markdown
 from harness_serve.session import Session
 
@@ -20,18 +21,23 @@ COPY = '<button class="copy" type="button" data-of="answer">Copy</button>'
 
 def column_html(state: Session, column: int) -> str:
     """Return one variant's side of the conversation."""
-    turns = "".join(turn_html(turn, turn.answers[column], hidden=state.is_hidden) for turn in state.turns)
+    marking = state.marks and not state.blind
+    turns = "".join(
+        turn_html(turn, turn.answers[column], state.is_hidden, _marks(turn, column) if marking else None)
+        for turn in state.turns
+    )
     body = turns or '<div class="empty">Its answers appear here.</div>'
     name = html.escape(state.names[column])
     header = f'<header><span class="dot dot-{column}"></span>{name}</header>'
     return f'<section class="chat" data-variant="{name}">{header}{body}</section>'
 
 
-def turn_html(turn: Turn, answer: Answer, *, hidden: bool = False) -> str:
+def turn_html(turn: Turn, answer: Answer, hidden: bool = False, marks: Marked | None = None) -> str:
     """Return a prompt, one answer to it, and the figures of the answer.
 
     Args:
         hidden: show nothing by which the variant could be known, and of the answer the part that is written out.
+        marks: the answer with its differences from the others marked.
     """
     streaming = answer.finish is None or turn.share < 1
     text = answer.text[: round(turn.share * len(answer.text))] if hidden else answer.text
@@ -43,15 +49,27 @@ def turn_html(turn: Turn, answer: Answer, *, hidden: bool = False) -> str:
         body = '<div class="answer none">An empty answer: the model stopped at once.</div>'
     else:
         source = "" if streaming else f'<div class="source" hidden>{html.escape(text)}</div>'
-        body = f'<div class="answer{" streaming" if streaming else ""}">{markdown(text)}</div>{source}'
+        drawn = marks.html if marks else markdown(text)
+        body = f'<div class="answer{" streaming" if streaming else ""}">{drawn}</div>{source}'
     asked = f'<div class="said">{html.escape(turn.prompt)}</div>'
     if hidden:
         is_cut = answer.finish == "length" and not streaming
         thoughts, stats = "", CUT if is_cut else "&nbsp;"
     else:
         thoughts, stats = _thoughts_html(answer), _stats(answer)
+        if marks is not None:
+            stats += f" · {marks.words - marks.shared} of {marks.words} words differ"
     copy = COPY if text and not streaming else ""
     return f'<article>{asked}{thoughts}{body}<div class="stats">{copy}<span>{stats}</span></div></article>'
+
+
+def _marks(turn: Turn, column: int) -> Marked | None:
+    """Return one of several answers with its marks, once all are there; None where there is nothing to compare."""
+    texts = [answer.text for answer in turn.answers if answer.finish in FINISHES]
+    if len(texts) != len(turn.answers) or len(texts) < 2 or not all(texts):
+        return None
+    compared = marked(tuple(map(markdown, texts)))
+    return None if compared is None else compared[column]
 
 
 def _thoughts_html(answer: Answer) -> str:

@@ -44,6 +44,8 @@ class Session:
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # of the last turn's ballot
     editing: int | None = None  # the number of the turn that the next prompt takes the place of
     done: int = 0  # prompts of the set that are judged
+    seen: tuple[str, ...] = ()  # the variants that the page offers this person
+    marks: bool = False  # differences between answers are marked
 
     @property
     def streaming(self) -> bool:
@@ -121,11 +123,11 @@ class Session:
         turn = Turn(prompt, system_prompt, sampling, [Answer() for _ in self.variants], about=about)
         self.turns.append(turn)
         # The messages are made now: the session may have begun anew before a task first runs.
+        known, number = shared.known(), len(self.turns) - 1
         sides = [
-            Side(name, shared.recipes.get(name), self.messages(column, len(self.turns) - 1),
-                 identity=shared.identities.get(name, {}))
+            Side(name, known.recipes.get(name), self.messages(column, number), identity=known.identities.get(name, {}))
             for column, name in enumerate(self.variants)
-        ]  # fmt: skip
+        ]
         async for _ in self._shown(shared, turn, sides, [None] * len(sides)):
             yield
 

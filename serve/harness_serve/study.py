@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, known_names, nearest
 
 if TYPE_CHECKING:
     from harness.contract import Dataset
     from harness.plugins import Registry
+    from harness.variants import Variant
     from harness_serve.prompt_sets import PromptSet
 
 FILE = click.Path(path_type=Path)
@@ -47,6 +48,12 @@ OPTIONS = (
         show_default=True,
         help="How the arena draws its pairs: all alike, or those more often whose votes say most about the order.",
     ),
+    click.option(
+        "--leave-out",
+        multiple=True,
+        metavar="NAME",
+        help="A variant that the arena does not draw, such as `base`. Can be given several times.",
+    ),
 )
 
 
@@ -55,13 +62,14 @@ class Study:
     """The way people judge: what they work through, what they are asked first, and how pairs are drawn.
 
     `sign_in` asks for a name, `consent` is a text to agree to, and `by_information` draws the pairs whose votes say
-    most.
+    most, of all variants but those that are `left_out`.
     """
 
     prompts: PromptSet | None = None
     sign_in: bool = False
     consent: str = ""
     by_information: bool = False
+    left_out: frozenset[str] = frozenset()
 
 
 def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,8 +79,15 @@ def study_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return command
 
 
-def read_study(settings: dict[str, Any], datasets: Registry[Dataset]) -> Study:
-    """Return what the options say. Raises HarnessError for a file that cannot be read, or is empty."""
+def read_study(settings: dict[str, Any], datasets: Registry[Dataset], variants: Sequence[Variant]) -> Study:
+    """Return what the options say.
+
+    Args:
+        variants: those that will be served; the base is one even where it was not named.
+
+    Raises:
+        HarnessError: for a file that cannot be read, or is empty, and for a variant to leave out that is not there.
+    """
     from harness_serve.prompt_sets import read_prompts
 
     prompts, consent = None, ""
@@ -88,4 +103,12 @@ def read_study(settings: dict[str, Any], datasets: Registry[Dataset]) -> Study:
         if not consent:
             raise HarnessError(f"--consent {path}: the file is empty, and there is nothing to agree to")
     sign_in = settings["sign_in"] or prompts is not None or bool(consent)
-    return Study(prompts, sign_in, consent, settings["pairs"] == "informative")
+    left_out = frozenset(settings["leave_out"])
+    has_base = any(variant.adapter is None and variant.remote is None for variant in variants)
+    names = {variant.name for variant in variants} | (set() if has_base else {"base"})
+    if unknown := sorted(left_out - names):
+        near = nearest(unknown[0], names)
+        raise HarnessError(f"--leave-out {unknown[0]}: no such variant.{near} There are: {known_names(sorted(names))}")
+    if left_out and len(names - left_out) < 2:
+        raise HarnessError("--leave-out: the arena needs two variants, and this leaves it fewer")
+    return Study(prompts, sign_in, consent, settings["pairs"] == "informative", left_out)

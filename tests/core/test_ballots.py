@@ -39,11 +39,11 @@ POSTGRES = "HARNESS_TEST_POSTGRES"
 
 
 @pytest.fixture(scope="session")
-def postgres(free_tcp_port_factory):
-    """The URL of a PostgreSQL server: the one that POSTGRES names, or one of this session."""
+def postgres_server(free_tcp_port_factory):
+    """A PostgreSQL server's URL, the one that POSTGRES names or one of this session, and what starts or stops it."""
     pytest.importorskip("psycopg")
     if os.environ.get(POSTGRES):
-        yield os.environ[POSTGRES]
+        yield os.environ[POSTGRES], None
         return
     debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/pg_ctl"), reverse=True)  # not on the PATH there
     if (pg_ctl := next((path for path in (shutil.which("pg_ctl"), *debian) if path), None)) is None:
@@ -54,29 +54,38 @@ def postgres(free_tcp_port_factory):
             shutil.chown(folder, owner["user"])
         port, data = free_tcp_port_factory(), f"{folder}/data"
 
-        def control(*arguments):
-            command = [pg_ctl, "--pgdata", data, "--wait", "--silent", *arguments]
+        def control(do):
+            more = {
+                "init": ["--options=--auth=trust --username=harness"],
+                "start": [f"--log={folder}/log", f"--options=-p {port} -k {folder} -h 127.0.0.1"],
+                "stop": ["--mode=immediate"],
+            }[do]
+            command = [pg_ctl, "--pgdata", data, "--wait", "--silent", do, *more]
             subprocess.run(command, check=True, cwd=folder, stdout=subprocess.DEVNULL, **owner)
 
-        control("init", "--options=--auth=trust --username=harness")
-        control("start", f"--log={folder}/log", f"--options=-p {port} -k {folder} -h 127.0.0.1")
-        yield f"postgresql://harness@127.0.0.1:{port}/postgres"
-        control("stop", "--mode=immediate")
+        control("init")
+        control("start")
+        yield f"postgresql://harness@127.0.0.1:{port}/postgres", control
+        control("stop")
+
+
+@pytest.fixture
+def postgres(postgres_server):
+    """A new database of the PostgreSQL server."""
+    url = sqlalchemy.make_url(postgres_server[0]).set(drivername="postgresql+psycopg")
+    server = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT", pool_pre_ping=True)
+    name = f"harness_test_{os.getpid()}"
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name}")
+    yield server.url.set(drivername="postgres", database=name).render_as_string(hide_password=False)
+    with server.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture(params=["sqlite", "postgres"])
 def database(request, tmp_path):
     """An empty place for votes: a SQLite file, or a new database of the PostgreSQL server."""
-    if request.param == "sqlite":
-        yield str(tmp_path / "votes.db")
-        return
-    url = sqlalchemy.make_url(request.getfixturevalue("postgres")).set(drivername="postgresql+psycopg")
-    server = sqlalchemy.create_engine(url, isolation_level="AUTOCOMMIT")
-    name = f"harness_test_{os.getpid()}"
-    with server.connect() as connection:
-        connection.exec_driver_sql(f"CREATE DATABASE {name}")
-        yield server.url.set(drivername="postgres", database=name).render_as_string(hide_password=False)
-        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    return str(tmp_path / "votes.db") if request.param == "sqlite" else request.getfixturevalue("postgres")
 
 
 @pytest.fixture
@@ -509,6 +518,36 @@ def test_two_servers_on_one_database_see_each_others_votes(database):
     assert [ballot.verdict for ballot in one] == [ballot.verdict for ballot in other] == [ALPHA, ALPHA]
     with pytest.raises(ClosedBallotError):
         other.vote(ids[1], Verdict("tie"))
+
+
+def test_a_vote_after_postgresql_restarted_is_kept(postgres, postgres_server):
+    """One while it is down says so; the first one after it is kept, once."""
+    control = postgres_server[1]
+    if control is None:
+        pytest.skip(f"the server that {POSTGRES} names is not restarted")
+    ballots = Ballots(postgres)
+    id = opened(ballots)
+    control("stop")
+    with pytest.raises(HarnessError, match="cannot be used"):
+        ballots.vote(id, ALPHA)
+    control("start")
+    ballots.vote(id, ALPHA)
+    control("stop")
+    control("start")
+    ballots.reveal(id)
+    assert [(ballot.verdict, ballot.state) for ballot in ballots] == [(ALPHA, "revealed")]
+
+
+def test_judged_ballots_are_read_a_page_at_a_time(ballots):
+    for number in range(7):
+        id = opened(ballots, SIDES[:2] if number % 2 else SIDES)
+        if number != 3:
+            ballots.vote(id, Verdict("tie") if number % 3 else ALPHA, reveal=True)
+    assert [ballot.id for ballot in ballots.latest(0, 2)] == [7, 6]
+    assert [ballot.id for ballot in ballots.latest(4, 9)] == [2, 1] and ballots.count() == 6
+    assert [ballot.id for ballot in ballots.latest(variant="beta")] == [7, 5, 3, 1] and ballots.count("beta") == 4
+    assert ballots.count(verdict="tie") == 4 and ballots.count("beta", verdict="tie", annotator="ben") == 0
+    assert len(ballots.latest(0, 1)[0].sides) == 3
 
 
 def test_a_clock_that_is_set_back_loses_no_order(ballots, monkeypatch):

@@ -167,6 +167,16 @@ def test_an_answer_that_was_cut_is_not_learnt_from(tmp_path):
     assert convert_row(votes.DATASET, row, VotesOptions()) == ()
 
 
+def test_answers_with_tools_at_hand_are_not_learnt_from(tmp_path):
+    """A ballot keeps their calls as text; with an empty list of tools there are none."""
+    ((_, row),) = sqlite_rows(keep(tmp_path / "votes.db", "left"))
+    look_up = {"type": "function", "function": {"name": "look_up"}}
+    with_tools = {**row, "sampling": json.dumps({"temperature": 0.0, "tools": [look_up]})}
+    without = {**row, "sampling": {"temperature": 0.0, "tools": []}}
+    assert votes.convert(with_tools, VotesOptions()) == harness.data.LeftOut("tools were offered")
+    assert len(convert_row(votes.DATASET, without, VotesOptions())) == 1
+
+
 def test_a_ballot_that_was_not_voted_on_or_is_void_is_no_row(tmp_path):
     from harness.votes.store import Ballots
 

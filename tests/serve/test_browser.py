@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from harness_serve.catalogue import Unchanging
 from harness_serve.engine_guard import NAMES_VARIABLE, OWNER_KEY_VARIABLE, EngineGuard
 from harness_serve.guard import Names
 from harness_serve.login import PageGuard
@@ -37,7 +38,7 @@ def _page(scripted: Any, tmp_path: Path, port: int, ballots: Any = None, key: st
     endpoint = Endpoint(scripted.url, scripted.models, key)
     if ballots is None:  # one without ballots is false
         ballots = Ballots(str(tmp_path / "votes.db"))
-    with serve_page(endpoint, [], ballots, port=port) as url:
+    with serve_page(Unchanging(endpoint), ballots, port=port) as url:
         yield url
 
 
@@ -332,6 +333,75 @@ def test_a_rebound_name_gets_nothing_but_why(opened, scripted, tmp_path: Path) -
         page.reload()
         told = page.inner_text("main")
         assert "rebound.example" in told and "is not a name of this server" in told and "--allow-host" in told
+
+
+class _Changing:
+    """An engine whose variants change while a page is open."""
+
+    def __init__(self, url: str, *models: str) -> None:
+        self.url, self.variants, self.notice = url, (), ""
+        self.serve(*models)
+
+    def serve(self, *models: str) -> None:
+        self.endpoint = Endpoint(self.url, models)
+
+
+def test_an_open_page_follows_what_is_served(  # type: ignore[no-untyped-def]
+    opened, scripted, tmp_path: Path, free_port
+) -> None:
+    """Added variants can be picked without loading it again, and its conversation stays."""
+    from harness_serve.page import serve_page
+
+    served = _Changing(scripted.url, "base")
+    with serve_page(served, Ballots(str(tmp_path / "votes.db")), port=free_port()) as url:
+        page = opened(url)
+        page.locator(".pane .chat").first.wait_for()
+        assert page.locator("#mode label").all_inner_texts() == ["Chat"]
+
+        served.serve("base", "alpha")
+        page.evaluate("look()")
+        page.get_by_text("Now served as well: alpha.").wait_for()
+        page.locator("#mode label", has_text="Compare").click()
+        page.locator("#picked .token", has_text="alpha").wait_for()
+        scripted.models = ("base", "alpha")
+        _answered(page, scripted)
+        assert {ballot.state for ballot in Ballots(str(tmp_path / "votes.db"))} == {"open"}
+
+        served.serve("base", "alpha", "beta")
+        page.evaluate("look()")
+        page.get_by_text("Now served as well: beta.").wait_for()
+        assert page.locator(".chat .answer").count() == 2  # the conversation stays
+
+
+def test_differences_are_marked_on_request(  # type: ignore[no-untyped-def]
+    opened, scripted, tmp_path: Path, free_port
+) -> None:
+    """Stop, edit and regenerate work on with it; the marks need no colour."""
+    with _page(scripted, tmp_path, free_port()) as url:
+        page = opened(url)
+        page.get_by_label("Mark differences").check()
+        _answered(page, scripted)
+        assert sorted(page.locator(".answer mark").all_inner_texts()) == ["alpha", "base"]
+        assert page.locator(".stats", has_text="1 of 4 words differ").count() == 2
+        assert page.evaluate("getComputedStyle(document.querySelector('mark')).textDecorationLine") == "underline"
+        page.locator("#again").click()
+        first, _ = scripted.next(2, timeout_s=60)
+        first.say("Another one.")
+        page.locator(".answer.streaming", has_text="Another").wait_for()
+        assert page.locator("mark").count() == 0
+        page.locator("#stop").click()
+        page.locator("#send").wait_for()
+        assert page.locator("mark").count() == 0
+        page.locator("#edit").click()
+        page.locator("#composer.editing").wait_for()
+        page.locator("#prompt textarea").press("Enter")
+        for asked in scripted.next(2, timeout_s=60):
+            asked.say(f"{asked.body['model']} then.")
+            asked.end()
+        page.locator(".answer mark").nth(1).wait_for()
+        page.get_by_label("Mark differences").uncheck()
+        page.locator("mark").first.wait_for(state="detached")
+        assert page.locator(".answer", has_text="then.").count() == 2
 
 
 def _enter_the_arena(page: Any) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+from harness_serve.catalogue import Unchanging
 from scipy import stats
 
 from harness.contract import Endpoint
@@ -32,7 +33,7 @@ def serving_all(fake_endpoint: FakeEndpoint, tmp_path: Path, free_port):  # type
     fake_endpoint.models = ("base", "alpha", "beta")
     ballots = Ballots(str(tmp_path / "votes.db"))
     endpoint = Endpoint(fake_endpoint.url, fake_endpoint.models)
-    with serve_page(endpoint, [], ballots, port=free_port(), study=Study(sign_in=True)) as url:
+    with serve_page(Unchanging(endpoint), ballots, port=free_port(), study=Study(sign_in=True)) as url:
         yield url, ballots
 
 

@@ -352,7 +352,8 @@ def gradio_app(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-unt
     """The page as Gradio serves it, and the folder of its uploads."""
     pytest.importorskip("gradio")
     pytest.importorskip("openai")
-    from harness_serve.page import build_page, page_app
+    from harness_serve.catalogue import Unchanging
+    from harness_serve.page import page_app
 
     from harness.contract import Endpoint
     from harness.votes.store import Ballots
@@ -361,8 +362,8 @@ def gradio_app(tmp_path_factory: pytest.TempPathFactory):  # type: ignore[no-unt
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GRADIO_TEMP_DIR", str(folder))
         ballots = Ballots(str(tmp_path_factory.mktemp("votes") / "votes.db"))
-        page = build_page(Endpoint("http://127.0.0.1:9/v1", ("base", "alpha")), [], ballots, ["Hi"])
-        yield page_app(page, ballots), folder
+        served = Unchanging(Endpoint("http://127.0.0.1:9/v1", ("base", "alpha")))
+        yield page_app(served, ballots, ["Hi"]), folder
 
 
 def test_an_upload_is_refused_and_nothing_stored(gradio_app) -> None:  # type: ignore[no-untyped-def]
@@ -416,6 +417,7 @@ def test_a_link_opens_in_a_tab_of_its_own(target: str, form: str) -> None:
 def test_a_port_that_was_taken_meanwhile_is_named(tmp_path: Path) -> None:
     pytest.importorskip("gradio")
     pytest.importorskip("openai")
+    from harness_serve.catalogue import Unchanging
     from harness_serve.page import serve_page
 
     from harness.contract import Endpoint
@@ -424,5 +426,5 @@ def test_a_port_that_was_taken_meanwhile_is_named(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         ballots, endpoint = Ballots(str(tmp_path / "votes.db")), Endpoint("http://127.0.0.1:9/v1", ("base",))
-        with pytest.raises(HarnessError, match=f"port {port}"), serve_page(endpoint, [], ballots, port=port):
+        with pytest.raises(HarnessError, match=f"port {port}"), serve_page(Unchanging(endpoint), ballots, port=port):
             pytest.fail("started")

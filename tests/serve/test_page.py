@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
+from harness_serve.catalogue import Unchanging
 from harness_serve.page import serve_page
 
 from harness.contract import Endpoint
@@ -32,9 +33,8 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def page_url(endpoint, runs_folder: Path, database: str, free_port):  # type: ignore[no-untyped-def]
     variants = resolve_variants(("alpha", "beta"), runs_folder, Plugins())
-    with serve_page(
-        endpoint, variants, Ballots(database), ["Who keeps the key?", "Where is the bell?"], port=free_port()
-    ) as url:
+    served, asked = Unchanging(endpoint, variants), ["Who keeps the key?", "Where is the bell?"]
+    with serve_page(served, Ballots(database), asked, port=free_port()) as url:
         yield url
 
 
@@ -131,7 +131,7 @@ def test_an_answer_can_be_stopped_and_the_endpoint_is_told(
     chromium, scripted, tmp_path: Path, free_port, wait_until
 ) -> None:  # type: ignore[no-untyped-def]
     ballots = Ballots(str(tmp_path / "votes.db"))
-    with serve_page(Endpoint(scripted.url, scripted.models), [], ballots, port=free_port()) as url:
+    with serve_page(Unchanging(Endpoint(scripted.url, scripted.models)), ballots, port=free_port()) as url:
         page = chromium.new_page()
         page.goto(url)
         page.locator(".pane .chat").nth(1).wait_for()
@@ -243,7 +243,7 @@ def test_a_dead_endpoint_is_told_in_the_column(  # type: ignore[no-untyped-def]
     chromium, tmp_path: Path, free_port
 ) -> None:
     dead = Endpoint(f"http://127.0.0.1:{free_port()}/v1", ("base", "alpha"))
-    with serve_page(dead, [], Ballots(str(tmp_path / "votes.db")), port=free_port()) as url:
+    with serve_page(Unchanging(dead), Ballots(str(tmp_path / "votes.db")), port=free_port()) as url:
         page = chromium.new_page()
         page.goto(url)
         page.locator(".pane .chat").first.wait_for()

@@ -12,6 +12,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from harness_serve.engine import VllmOptions
 from harness_serve.engine_guard import KEYS_VARIABLE, NAMES_VARIABLE, OWNER_KEY_VARIABLE, SETTINGS_VARIABLE, EngineGuard
 from harness_serve.engine_guard import Settings as GuardSettings
 from harness_serve.keys import KeyFile
@@ -152,6 +153,54 @@ def test_a_request_is_one_line_with_its_key_and_tokens_and_without_its_words(
     assert stranger["status"] == 401 and "key" not in stranger
     assert (unknown["route"], unknown["status"]) == ("other", 404)
     assert "secret" not in served.log.read_text()
+
+
+def test_a_request_log_that_is_large_begins_anew_beside_the_one_before(
+    serve: Callable[..., Served], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("harness_serve.records.LARGEST_LOG", 700)
+    served = serve()
+    for number in range(12):
+        served.ask(f"/v1/models/number-{number}")
+    before = served.log.with_name(served.log.name + ".1")
+    sizes = [file.stat().st_size for file in (served.log, before)]
+    assert sizes[0] < 700 <= sizes[1] < 1400 and len(list(served.log.parent.glob("requests.jsonl*"))) == 2
+    lines = [*before.read_text().splitlines(), *served.log.read_text().splitlines()]
+    assert [json.loads(line)["event"] for line in lines] == ["request"] * len(lines) and 1 < len(lines) <= 12
+
+
+def test_pages_of_a_named_origin_may_ask_with_a_key(serve: Callable[..., Served]) -> None:
+    """Nobody else's: without the option, no origin's; a browser asks first, without the key."""
+    site = "https://app.example"
+    served = serve(allow_origins=[site])
+
+    def ask_from(origin: str, method: str = "GET", at: Served = served, **more: str) -> tuple[int, dict[str, str]]:
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            await at.guard({**scope, "app": at.engine}, receive, send)
+
+        headers = HERE | {"Origin": origin, "Sec-Fetch-Site": "cross-site", **more}
+        return ask(app, headers, "/v1/models", method, b"")[:2]
+
+    key, allowed = {"Authorization": f"Bearer {OWNER}"}, "access-control-allow-origin"
+    status, headers = ask_from(site, "OPTIONS", **{"Access-Control-Request-Headers": "authorization,x-stainless-os"})
+    assert status == 204 and headers[allowed] == site and "POST" in headers["access-control-allow-methods"]
+    assert headers["access-control-allow-headers"] == "authorization,x-stainless-os" and headers["vary"] == "origin"
+    status, headers = ask_from(site, **key)
+    assert status == 200 and headers[allowed] == site
+    status, headers = ask_from(site)
+    assert status == 401 and headers[allowed] == site
+    for origin in ("https://app.example.evil", "http://app.example", "null"):
+        for method in ("GET", "OPTIONS"):
+            status, headers = ask_from(origin, method, **key)
+            assert status == 403 and allowed not in headers
+    assert ask_from(site, at=serve(), **key)[0] == 403
+
+
+def test_an_origin_is_scheme_host_and_port_alone() -> None:
+    assert VllmOptions(allow_origins=("https://App.example:8443",)).allow_origins == ("https://app.example:8443",)
+    for text in ("*", "app.example", "https://app.example/", "https://*.example", "null"):
+        with pytest.raises(ValueError, match=r"as in https://app\.example\.org"):
+            VllmOptions(allow_origins=(text,))
 
 
 def test_prompts_are_logged_where_that_was_asked_for(serve: Callable[..., Served]) -> None:

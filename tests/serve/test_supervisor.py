@@ -8,6 +8,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -150,3 +151,18 @@ def test_while_the_engine_starts_its_port_answers_503(free_tcp_port: int) -> Non
             vllm.bind(("127.0.0.1", free_tcp_port))
     with pytest.raises(OSError):
         urllib.request.urlopen(url, timeout=10)
+
+
+@pytest.mark.parametrize(("under_way", "is_cut"), [([2, 1, 0], False), ([1] * 1000, True)], ids=["ended", "cut"])
+def test_sigterm_ends_with_143_only_where_answers_were_cut(under_way: list[int], is_cut: bool) -> None:
+    from harness_serve.command import Terminated, _drain
+
+    told: list[str] = []
+    left = iter(under_way)
+    control = SimpleNamespace(drain=lambda: next(left))
+    context = SimpleNamespace(console=SimpleNamespace(print=told.append))
+    with pytest.raises(Terminated) if is_cut else contextlib.nullcontext():
+        _drain(context, SimpleNamespace(control=control), 0.5 if is_cut else 60.0)  # type: ignore[arg-type]
+    assert ("1 answers were cut after 0.5 s" in told[-1]) is is_cut and "SIGTERM" in told[0]
+    with pytest.raises(Terminated):  # nothing tells which answers are under way
+        _drain(context, SimpleNamespace(control=None), 60.0)  # type: ignore[arg-type]

@@ -80,3 +80,35 @@ def test_an_engine_of_one_file_is_served_unverified(
     assert "adapters  unverified: the engine gives no log-probabilities of given ids" in done.out
     assert f"http://127.0.0.1:{free_tcp_port}/v1" in done.out and " ok" not in done.out
     assert "parrot has stopped" in done.err and "Stopped: the engine" in done.out
+
+
+def test_sigterm_ends_an_engine_that_cannot_drain_with_143(
+    harness: Callable[..., Any], tiny_model: Path, tmp_path: Path, free_tcp_port: int
+) -> None:
+    """128 and the signal's number, as answers may have been cut."""
+    (tmp_path / "parrot.py").write_text(PLUGIN.replace("signal.SIGINT", "signal.SIGTERM"))
+    done = harness(
+        "--plugin", "parrot.py", "serve", tiny_model, "--template", "chatml", "--no-ui", "--engine", "parrot",
+        "--port", free_tcp_port,
+    )  # fmt: skip
+    assert done.code == 143 and "Stopped: the engine and the page have ended." in done.out, done.err
+    assert "parrot has stopped" in done.err and "Traceback" not in done.err
+
+
+def test_a_study_begins_with_what_the_command_says(
+    harness: Callable[..., Any], tiny_model: Path, tmp_path: Path, free_tcp_port_factory: Callable[[], int]
+) -> None:
+    """The page comes up with the study's options; a variant to leave out must be one that is served."""
+    pytest.importorskip("gradio")
+    (tmp_path / "parrot.py").write_text(PLUGIN)
+    (tmp_path / "prompts.json").write_text('["Who keeps the key?", {"prompt": "Why?", "category": "causes"}]')
+    serve = (
+        "--plugin", "parrot.py", "serve", tiny_model, "--template", "chatml", "--engine", "parrot", "--port",
+        free_tcp_port_factory(), "--ui-port", free_tcp_port_factory(), "--prompts", "prompts.json",
+    )  # fmt: skip
+    done = harness(*serve, "--pairs", "informative", "--repeats", "0.1")
+    assert done.code == 0 and "page      http://127.0.0.1:" in done.out, done.err
+    done = harness(*serve, "--leave-out", "best")
+    assert done.code == 1 and "--leave-out best: no such variant." in done.err and "There are: " in done.err
+    done = harness(*serve, "--leave-out", tiny_model.name)
+    assert done.code == 1 and "the arena needs two variants" in done.err and "Traceback" not in done.err

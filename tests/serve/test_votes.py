@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import json
 import shutil
 import threading
 from collections import Counter
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,21 +20,27 @@ pytest.importorskip("openai")
 
 from harness_serve import markup
 from harness_serve.answering import Answer, Sampling, Shared, Turn
+from harness_serve.browsing import Filter, ballots_html, question_of, rows
+from harness_serve.catalogue import Catalogue, Known, Unchanging
 from harness_serve.handlers import Handlers
 from harness_serve.lot import EVERY, Lot
 from harness_serve.prompt_sets import Prompt, PromptSet
 from harness_serve.rendering import column_html, confirmation_html
 from harness_serve.revealing import revealing_words
 from harness_serve.session import Session, pause_s
+from harness_serve.study import Study
 
 from harness import HarnessError
 from harness.client.asking import Client
+from harness.contract import Endpoint
 from harness.measure.leaderboard import usable
 from harness.nouns import Ballot, Side, Verdict
 from harness.testing import FakeEndpoint, Reply, Request
+from harness.variants import Variant
 from harness.votes.store import Ballots
 
 NAMES = ("base", "alpha", "beta", "gamma")
+UNCHANGING = Catalogue(Unchanging(Endpoint("http://127.0.0.1:9/v1", NAMES)))
 
 
 @pytest.fixture
@@ -44,7 +52,8 @@ def ballots(tmp_path: Path) -> Ballots:
 def shared(fake_endpoint: FakeEndpoint, ballots: Ballots) -> Shared:
     """A page's shared parts; each variant answers with its name and the number of the turn."""
     fake_endpoint.answer = lambda request: f"{request.body['model']} {len(request.body['messages'])}"
-    return Shared(client_of(fake_endpoint), ballots, {"alpha": "f" * 64})
+    known = Known(NAMES, {"alpha": "f" * 64})
+    return Shared(client_of(fake_endpoint), ballots, lambda: known)
 
 
 def client_of(endpoint: FakeEndpoint) -> Client:
@@ -130,22 +139,22 @@ def test_each_conversation_draws_a_seed_of_its_own() -> None:
 
 def test_informative_pairs_follow_the_votes(ballots: Ballots) -> None:
     """The pair with the most votes is drawn least; chances are computed again after some more votes."""
-    models, lot = NAMES[:3], Lot(ballots, NAMES[:3], by_information=True)
-    assert Lot(ballots, models).weights() is None
+    models, lot = NAMES[:3], Lot(ballots, by_information=True)
+    assert Lot(ballots).weights(models) is None
 
     def vote(count: int, *names: str) -> None:
         for number in range(count):
             sides = [Side(name, None, [], f"by {name}", "stop") for name in names]
             ballots.vote(ballots.open(sides, seed=0, sampling={}, blind=True), Verdict("best", number % 2), reveal=True)
 
-    assert lot.weights() == pytest.approx({frozenset(pair): 1 / 3 for pair in itertools.combinations(models, 2)})
+    assert lot.weights(models) == pytest.approx({frozenset(pair): 1 / 3 for pair in itertools.combinations(models, 2)})
     vote(EVERY, "base", "alpha")
-    weights = lot.weights()
+    weights = lot.weights(models)
     assert weights is not None and min(weights, key=lambda pair: weights[pair]) == {"base", "alpha"}
     vote(EVERY - 1, "alpha", "beta")
-    assert lot.weights() is weights
+    assert lot.weights(models) is weights
     vote(1, "alpha", "beta")
-    assert lot.weights() != weights
+    assert lot.weights(models) != weights
     session, drawn = Session(), Counter[frozenset[str]]()
     for _ in range(600):
         session.begin_anew(models, blind=True, weights=weights)
@@ -178,7 +187,7 @@ SETTINGS = (0.0, 1.0, 64, "", "")  # of the pane
 
 def test_a_question_that_is_asked_again_closes_the_ballot_before(shared: Shared, ballots: Ballots) -> None:
     """Nobody can judge the earlier one any more; going on without a verdict closes a ballot, too."""
-    session, handlers = begun("base", "alpha"), Handlers(shared, NAMES, Lot(ballots, NAMES))
+    session, handlers = begun("base", "alpha"), Handlers(shared, UNCHANGING, Lot(ballots))
 
     async def asked() -> None:
         await drained(handlers.ask(session, "Compare", "Who?", "", *SETTINGS))
@@ -203,7 +212,7 @@ def test_a_set_is_worked_through_with_repeats(
     """Each prompt once, and earlier answers again, which ask nobody and count for the agreement only."""
     monkeypatch.setattr("harness_serve.session.BLIND_S", 0.01)
     prompts = PromptSet(tuple(Prompt(f"p{n}", f"Question {n}?", "law") for n in range(4)), repeats=1.0)
-    session, handlers = Session(person="ada"), Handlers(shared, NAMES, Lot(ballots, NAMES), prompts)
+    session, handlers = Session(person="ada"), Handlers(shared, UNCHANGING, Lot(ballots), Study(prompts))
 
     async def worked() -> None:
         for _ in range(8):
@@ -223,6 +232,29 @@ def test_a_set_is_worked_through_with_repeats(
         assert {side.answer for side in ballot.sides} == {side.answer for side in ballots[ballot.repeat_of].sides}
     assert len(fake_endpoint.requests) == 8
     assert usable(kept)[1] == {"earlier answers were shown again": 4}
+
+
+def test_a_prompt_without_two_answers_to_judge_is_done_and_a_skipped_one_comes_last(
+    shared: Shared, ballots: Ballots, fake_endpoint: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Otherwise a person would meet a prompt whose answers are always the same again and again."""
+    monkeypatch.setattr("harness_serve.session.BLIND_S", 0.01)
+    fake_endpoint.answer = lambda request: "Equal." if "Alike" in request.prompt else request.body["model"]
+    prompts = PromptSet((Prompt("alike", "Alike?"), Prompt("one", "One?"), Prompt("two", "Two?")))
+    session, handlers = Session(person="ada"), Handlers(shared, UNCHANGING, Lot(ballots), Study(prompts))
+
+    async def worked() -> list[str]:
+        asked = []
+        for _ in range(5):
+            await drained(handlers.follow(session, "Arena", "", *SETTINGS))
+            asked += [turn.prompt for turn in session.turns]
+            if len(asked) > 3:
+                await drained(session.judge(shared, Verdict("tie")))
+        return asked
+
+    asked = asyncio.run(worked())
+    skipped = [prompt for prompt in asked[:3] if prompt != "Alike?"]
+    assert sorted(asked[:3]) == ["Alike?", "One?", "Two?"] and asked[3:] == skipped
 
 
 def test_an_answer_that_says_who_it_is_is_flagged_and_not_ranked(
@@ -330,7 +362,7 @@ def test_long_answers_are_drawn_off_the_loop_and_not_read(
     monkeypatch.setattr(markup, "_renderer", Watched)
     short = "short *answer* of "
     fake_endpoint.answer = lambda request: answer if request.body["model"] == "base" else short + answer[:9_000]
-    session, handlers = begun("base", "alpha"), Handlers(shared, NAMES, Lot(ballots, NAMES))
+    session, handlers = begun("base", "alpha"), Handlers(shared, UNCHANGING, Lot(ballots))
 
     async def asked() -> str:
         drawings = [drawn async for drawn in handlers.ask(session, "Compare", "Who?", "", *SETTINGS)]
@@ -483,3 +515,78 @@ def test_votes_of_version_1_are_served_on(tmp_path: Path, fake_endpoint: FakeEnd
     session = begun("base", "alpha")
     asyncio.run(ask(session, Shared(client_of(fake_endpoint), ballots)))
     assert [ballot.state for ballot in ballots] == ["revealed"] * 5 + ["open"]
+
+
+def test_votes_are_browsed_newest_first_by_who_may_see_them(ballots: Ballots, monkeypatch: pytest.MonkeyPatch) -> None:
+    """People see their own; few ballots are read at once, by words as well."""
+    monkeypatch.setattr("harness_serve.browsing.AT_ONCE", 3)
+    for number in range(50):
+        asked = [{"role": "user", "content": f"Wörter {number}?"}]
+        sides = [Side("base", None, asked, "Ein Reiher.", "stop"), Side("alpha", None, asked, f"Nr. {number}.", "stop")]
+        person = "ada" if number % 5 else "ben"
+        id = ballots.open(sides, seed=0, sampling={}, annotator=person, blind=True)
+        ballots.vote(id, Verdict("best", number % 2), reveal=number != 49)
+    numbers = [ballot.id for ballot in Filter().of(ballots, "")]
+    assert numbers == list(range(49, 0, -1))  # the last one is not closed
+    page, first, count = Filter().page(ballots, "", 1)
+    assert [ballot.id for ballot in page] == numbers[20:40] and (first, count) == (20, 49)
+    assert Filter().page(ballots, "", 99)[1:] == (40, 49)
+    assert {ballot.annotator for ballot in Filter().of(ballots, "ben")} == {"ben"}
+    assert Filter(person="ada").page(ballots, "ben", 0) == ([], 0, 0) and not [*Filter("ada").of(ballots, "ben")]
+    page, _, count = Filter(text="WÖRTER 4").page(ballots, "", 0)
+    assert [question_of(ballot) for ballot in page] == [*(f"Wörter {n}?" for n in range(48, 39, -1)), "Wörter 4?"]
+    assert count == 10 and Filter(variant="gone").page(ballots, "", 0)[2] == 0
+    shown = ballots_html(ballots, Filter(text="Nr. 7."), "")
+    assert "1 to 1 of 1" in shown and "/votes.jsonl?text=Nr.+7." in shown
+    assert [json.loads(line)["id"] for line in rows(Filter(text="Nr. 7.").of(ballots, ""))] == [8]
+
+
+@dataclass
+class Changing:
+    """An engine whose variants change."""
+
+    endpoint: Endpoint
+    variants: Sequence[Variant] = ()
+    notice: str = ""
+
+
+def test_a_conversation_with_a_variant_that_is_gone_asks_nobody(
+    fake_endpoint: FakeEndpoint, ballots: Ballots, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the arena another pair is drawn instead, which tells nobody who is gone."""
+    monkeypatch.setattr("harness_serve.session.BLIND_S", 0.01)
+    fake_endpoint.answer = lambda request: request.body["model"]
+    served = Changing(Endpoint(fake_endpoint.url, ("base", "alpha", "beta")))
+    catalogue = Catalogue(served)
+    handlers = Handlers(Shared(client_of(fake_endpoint), ballots, catalogue.known), catalogue, Lot(ballots))
+    warned: list[str] = []
+    monkeypatch.setattr(handlers.gr, "Warning", warned.append)
+    monkeypatch.setattr(handlers.gr, "Info", lambda _: None)
+    compare, arena = begun("base", "alpha"), Session()
+    arena.begin_anew(("alpha", "base"), blind=True)
+    version = catalogue.version
+    served.endpoint = Endpoint(fake_endpoint.url, ("base", "beta", "gamma"))
+
+    async def asked() -> None:
+        await drained(handlers.ask(compare, "Compare", "Who?", "", *SETTINGS))
+        await drained(handlers.ask_again(compare, "Compare", "", *SETTINGS))
+        await drained(handlers.ask(arena, "Arena", "Who?", "", *SETTINGS))
+
+    asyncio.run(asked())
+    assert not compare.turns and warned and "Not served any more: alpha" in warned[0]
+    assert "alpha" not in arena.variants and len(arena.turns) == 1 and len(fake_endpoint.requests) == 2
+    assert catalogue.version != version and catalogue.known().first_picks == ["base", "beta"]
+
+
+def test_the_arena_draws_no_variant_that_is_left_out(shared: Shared, ballots: Ballots) -> None:
+    handlers = Handlers(shared, UNCHANGING, Lot(ballots), Study(left_out=frozenset({"base"})))
+    drawn: Counter[str] = Counter()
+
+    async def begun_often() -> None:
+        for _ in range(60):
+            session = Session()
+            await handlers.begin_anew(session, "", [], "Arena")
+            drawn.update(session.variants)
+
+    asyncio.run(begun_often())
+    assert set(drawn) == {"alpha", "beta", "gamma"}

@@ -137,6 +137,10 @@ def test_votes_tune_the_next_variant(tmp_path: Path, monkeypatch: pytest.MonkeyP
         assert f"$ harness {command}" in done.out
     assert "for the next round: harness serve demo voted --votes votes.db --port 8000" in done.out
     assert (tmp_path / "runs/voted/adapter/adapter_config.json").is_file()
+    (source,) = json.loads((tmp_path / "runs/voted/manifest.json").read_text())["data"]
+    assert {name: source["lengths"][name] for name in ("pairs", "longer")} == {"pairs": 11, "longer": 11}
+    assert source["lengths"]["chosen"] > source["lengths"]["rejected"] > 0
+    assert "the chosen answer is the longer one in 11 of 11" in done.out
     again = run("votes tune recipes/from-votes.yaml --run voted --no-serve")
     assert again.code != 0 and "runs/voted holds a run already" in again.err
 

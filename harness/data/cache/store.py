@@ -317,7 +317,7 @@ def _fields(report: SourceReport) -> dict[str, Any]:
 
 
 def _report(kept: dict[str, Any]) -> SourceReport:
-    return SourceReport(**kept | {name: Counter(kept[name]) for name in ("left_out", "escaped")})
+    return SourceReport(**kept | {name: Counter(kept[name]) for name in ("left_out", "escaped", "lengths")})
 
 
 def _conversation(kept: dict[str, Any]) -> Conversation:

@@ -258,6 +258,11 @@ class _Encoder:
         if len(items) > 1:
             report.parted += 1
             report.parts += times * len(items)
+        for item in items:
+            if set(item.roles) == {"chosen", "rejected"}:
+                chosen, rejected = (item.examples[item.roles.index(role)].supervised for role in ("chosen", "rejected"))
+                counted = {"pairs": 1, "longer": chosen > rejected, "chosen": chosen, "rejected": rejected}
+                report.lengths.update({name: times * count for name, count in counted.items()})
         report.weighted += prepared.item.weight != 1.0
         report.weight += times * prepared.item.weight
         report.with_thoughts += any(message.reasoning for message in messages_of(prepared.item))
