@@ -99,7 +99,7 @@ def test_the_walk_from_a_csv_to_peft_works_as_it_is_written(
     harness_here: Callable[..., Any], tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On a tiny model under the name of the page's, and on every fourth row."""
-    rows = (ROOT / "examples" / "desk.csv").read_text().splitlines(keepends=True)
+    rows = (DOCS / "desk.csv").read_text().splitlines(keepends=True)
     (tmp_path / "desk.csv").write_text("".join(rows[:1] + rows[1::4]))
     (tmp_path / ".models").mkdir()
     shutil.copytree(tiny_model, tmp_path / ".models" / "SmolLM2-135M-Instruct")
