@@ -59,7 +59,7 @@ SUBJECTS = {
     "seedling": Subject(
         ROOT / "recipes/seedling/demo.yaml",
         ("data.train.0.limit=500", "data.train.1.limit=250", "tune.epochs=1", "tune.step_tokens=512"),
-        village_questions, 480, 240, 48,
+        village_questions, 480, 240, 48, ("tune.step_tokens=512",),
     ),
     "smollm2": Subject(
         ROOT / "recipes/smollm2/json.yaml",

@@ -349,7 +349,7 @@ class _Changing:
 def test_an_open_page_follows_what_is_served(  # type: ignore[no-untyped-def]
     opened, scripted, tmp_path: Path, free_port
 ) -> None:
-    """Added variants can be picked without loading it again, and its conversation stays."""
+    """Added variants can be picked, removed ones go away, and a notice says when the engine has ended."""
     from harness_serve.page import serve_page
 
     served = _Changing(scripted.url, "base")
@@ -371,6 +371,28 @@ def test_an_open_page_follows_what_is_served(  # type: ignore[no-untyped-def]
         page.evaluate("look()")
         page.get_by_text("Now served as well: beta.").wait_for()
         assert page.locator(".chat .answer").count() == 2  # the conversation stays
+        page.locator("#picked input").click()
+        page.get_by_role("option", name="beta").click()
+        page.locator(".pane .chat").nth(2).wait_for()
+
+        served.serve("base", "beta")
+        page.evaluate("look()")
+        page.get_by_text("Not served any more: alpha.").wait_for()
+        page.locator("#picked .token", has_text="alpha").wait_for(state="detached")
+        page.wait_for_function("document.querySelectorAll('.pane .chat').length == 2")
+        assert set(page.locator(".chat header").all_inner_texts()) == {"base", "beta"}
+        served.notice = "The engine has ended & is being started again."
+        page.evaluate("look()")
+        page.locator("#notice [role=status]", has_text=served.notice).wait_for()
+        served.notice = ""
+        page.evaluate("look()")
+        page.locator("#notice").wait_for(state="hidden")
+        later = page.context.new_page()
+        later.goto(url)
+        later.locator("#mode label", has_text="Compare").wait_for()
+        assert "alpha" not in later.locator("body").inner_text()
+    page.evaluate("look()")
+    page.locator("#lost[role=alert]").wait_for()
 
 
 def test_differences_are_marked_on_request(  # type: ignore[no-untyped-def]
