@@ -27,6 +27,7 @@ from messages import ASK  # noqa: E402
 VARIANTS = ("json@base", "json")
 READY, SIZE = "Ctrl-C stops everything", {"width": 1280, "height": 840}
 MESSAGE = "Good evening! Could we sit outside on Saturday? We are 7, the name is Emma Hill."
+RIGHT = '{"name": "Emma Hill", "people": "7", "day": "Saturday"}'
 
 
 def main() -> None:
@@ -56,9 +57,9 @@ def ask(page: Page, text: str) -> None:
 
 
 def judge(page: Page) -> None:
-    """Prefer the answer that is JSON, for its format."""
-    is_json = [answer.lstrip().startswith("{") for answer in page.locator(".pane .source").all_text_contents()]
-    page.locator(f"#best-{is_json.index(True)}").click()
+    """Prefer the answer that is what was asked for, for its format."""
+    is_right = [answer.strip() == RIGHT for answer in page.locator(".pane .source").all_text_contents()]
+    page.locator(f"#best-{is_right.index(True)}").click()
     page.locator("#reasons label", has_text="better format").click()
     page.locator("#reasons label.selected").wait_for()
     page.mouse.move(0, 0)
