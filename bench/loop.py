@@ -16,7 +16,6 @@ import contextlib
 import json
 import os
 import platform
-import signal
 import subprocess
 import sys
 import tempfile
@@ -59,7 +58,7 @@ SUBJECTS = {
     "seedling": Subject(
         ROOT / "recipes/seedling/demo.yaml",
         ("data.train.0.limit=500", "data.train.1.limit=250", "tune.epochs=1", "tune.step_tokens=512"),
-        village_questions, 480, 240, 48, ("tune.step_tokens=512",),
+        village_questions, 480, 240, 48, ("tune.step_tokens=512", "tune.epochs=4"),
     ),
     "smollm2": Subject(
         ROOT / "recipes/smollm2/json.yaml",
@@ -217,7 +216,7 @@ def served(folder: Path, *arguments: str) -> Iterator[str]:
                 sys.exit(output.read_text())
         yield f"http://127.0.0.1:{page_port}"
     finally:
-        process.send_signal(signal.SIGINT)
+        process.terminate()
         process.wait()
 
 
