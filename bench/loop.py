@@ -182,7 +182,7 @@ async def all_working(
 
         async def working(person: Person, count: int) -> tuple[int, int]:
             context = await browser.new_context(viewport={"width": 900, "height": 600})
-            context.set_default_timeout(90_000)
+            context.set_default_timeout(300_000)
             page = await context.new_page()
             try:
                 return await work(page, url, person, questions, count, settings)
