@@ -316,3 +316,13 @@ def test_a_file_of_neither_tool_is_refused(harness_here: Callable[..., Any], tmp
     (tmp_path / "other.yaml").write_text("learning_rate: 1\n")
     done = harness_here("recipe", "import", tmp_path / "other.yaml", "--out", tmp_path / "x.yaml")
     assert done.code == 1 and "neither Axolotl's" in done.err and not (tmp_path / "x.yaml").exists()
+
+
+@pytest.mark.parametrize(
+    "text", ["base_model: ./model\ndatasets: []\nrl: grpo\n", "model_name_or_path: ./model\nstage: ppo\n"]
+)
+def test_a_way_of_training_without_a_counterpart_is_refused(text: str, harness_here: Any, tmp_path: Path) -> None:
+    (tmp_path / "theirs.yaml").write_text(text)
+    done = harness_here("recipe", "import", tmp_path / "theirs.yaml", "--out", tmp_path / "mine.yaml")
+    assert done.code == 1 and "trains in a way that no objective here does; read are configurations of dpo" in done.err
+    assert not (tmp_path / "mine.yaml").exists()

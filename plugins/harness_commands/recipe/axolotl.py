@@ -12,6 +12,7 @@ from harness_commands.recipe.training import (
     hub_path,
     learning_schedule,
     lora_options,
+    no_objective,
     step_tokens,
     template_of,
     trackers,
@@ -95,9 +96,7 @@ def _objective(config: Carried) -> None:
         put(config.recipe, "tune.objective.name", "pretrain" if texts else "sft")
         return
     if rl not in RL:
-        config.note("rl", "left", f"{rl} is not an objective here: {', '.join(sorted(set(RL.values())))} are")
-        put(config.recipe, "tune.objective.name", "dpo")
-        return
+        raise no_objective(config, "rl", RL.values())
     put(config.recipe, "tune.objective.name", RL[rl])
     config.note("rl", "carried", f"tune.objective: {RL[rl]}" + (", loss ipo" if rl == "ipo" else ""))
     if rl == "ipo":

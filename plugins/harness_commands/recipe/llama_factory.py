@@ -15,6 +15,7 @@ from harness_commands.recipe.training import (
     hub_path,
     learning_schedule,
     lora_options,
+    no_objective,
     step_tokens,
     template_of,
     trackers,
@@ -90,9 +91,7 @@ def _objective(config: Carried) -> None:
     """Choose the objective by `stage` and `pref_loss`."""
     stage = str(config.get("stage", "sft"))
     if stage not in STAGES:
-        put(config.recipe, "tune.objective.name", "sft")
-        config.note("stage", "left", f"{stage} is not an objective here: {', '.join(sorted(STAGES.values()))} are")
-        return
+        raise no_objective(config, "stage", STAGES.values())
     loss = str(config.get("pref_loss", "sigmoid"))
     name = PREFERENCES.get(loss, "dpo") if stage == "dpo" else STAGES[stage]
     put(config.recipe, "tune.objective.name", name)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from harness.errors import RecipeError
 from harness_commands.recipe.carried import Carried, put
 
 TRUST = "code of the model's folder runs only where you say so: model.trust_remote_code: true"
@@ -226,3 +228,11 @@ def hub_path(config: Carried, path: str, split: Any, subset: Any, remarks: list[
         split = split.partition("[")[0]
     remarks.append(f"{path} is on the hub: pin it with `revision: COMMIT`")
     return f"hub://{path}{f'/{subset}' if subset else ''}?split={split}"
+
+
+def no_objective(config: Carried, key: str, objectives: Iterable[str]) -> RecipeError:
+    """Return the error for a way of training that none of the objectives here is."""
+    return RecipeError(
+        f"{config.path}: {key}: {config.tree[key]} trains in a way that no objective here does; read are "
+        f"configurations of {', '.join(sorted(set(objectives)))}"
+    )
