@@ -122,7 +122,7 @@ def test_commands_that_are_shown_exist(generated):
     help_text = generated[ROOT / "docs" / "commands.md"]
     sections = dict(re.findall(r"^#+ harness ([\w ]+)\n\n```text\n(.*?)```", help_text, re.MULTILINE | re.DOTALL))
     for page in PAGES:
-        for line in re.findall(r"^(?:    |\$ )harness ([^#\n]+)", page.read_text(), re.MULTILINE):
+        for line in re.findall(r"^(?:    |\$ )harness ((?:'[^'\n]*'|[^#\n])+)", page.read_text(), re.MULTILINE):
             words = shlex.split(line.replace("…", ""))
             name = " ".join(words[:2]) if " ".join(words[:2]) in sections else words[0]
             assert name in sections, f"{page.name}: harness {line}"

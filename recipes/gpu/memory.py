@@ -22,6 +22,7 @@ from ruamel.yaml import YAML
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from harness.model import kernels, logprobs
+from harness.model.buffers import Buffers
 from harness.model.forward import causal_lm, output_head
 
 # fmt: off
@@ -75,7 +76,7 @@ def memory(recipe: dict[str, Any]) -> Memory:
     config = architecture(**shape)
     method = tune["method"]
     # PEFT moves what it adds to the device of the layer, which empty tensors cannot and need not do. The chunks of
-    # logits are a GPU's, and a CPU's kernels are left out.
+    # logits are a GPU's, and a CPU's kernels and lasting buffers are left out.
     stays_put = (
         patch.object(peft.tuners.tuners_utils.BaseTunerLayer, "_move_adapter_to_device_of_base_layer"),
         patch.object(torch.nn.Module, "to", lambda module, *args, **kwargs: module),
@@ -86,6 +87,7 @@ def memory(recipe: dict[str, Any]) -> Memory:
         stays_put[1],
         patch.dict(logprobs.LOGITS_AT_ONCE, cpu=logprobs.LOGITS_AT_ONCE["other"]),
         patch.object(kernels, "compiled", lambda x: False),
+        patch.object(Buffers, "get", lambda buffers, name, dtype, *shape, device: torch.empty(shape, dtype=dtype)),
     ):
         before = torch.get_default_dtype()
         torch.set_default_dtype(torch.bfloat16)

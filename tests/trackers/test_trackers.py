@@ -233,7 +233,7 @@ def test_a_library_that_is_missing_is_named_before_the_run_begins(monkeypatch, f
 
 def test_a_tracker_of_one_file_follows_a_run_and_its_resume(folder):
     """The example of the repository: redone steps replace the earlier ones."""
-    example = Path(__file__).resolve().parents[2] / "examples" / "tracker_csv.py"
+    example = Path(__file__).resolve().parents[2] / "examples" / "harness-csv" / "tracker_csv.py"
     tracker = plugins(example).trackers["csv"]
     for session in (first_session, second_session):
         receive = tracker.create(tracker.options())
