@@ -93,11 +93,15 @@ def conversations(draw: st.DrawFn, template: BoundTemplate, pieces: list[str]) -
     thoughts = st.just("") | say if template.habits.takes_thoughts else st.just("")
     messages = [Message("system", draw(say))] if template.takes_system and draw(st.booleans()) else []
     values = st.recursive(say | st.integers() | st.none(), lambda inner: st.lists(inner, max_size=2), max_leaves=3)
+    # Two keys that a broken control token would make one are refused: JSON keeps one value a key.
+    arguments = st.dictionaries(say, values, max_size=2).filter(
+        lambda drawn: len({key.replace(BREAK, "") for key in drawn}) == len(drawn)
+    )
     for _ in range(draw(st.integers(1, 3)) if template.takes_turns else 1):
         messages.append(Message("user", draw(say)))
         if template.takes_tools and draw(st.booleans()):
             calls = [
-                ToolCall("look", draw(st.dictionaries(say, values, max_size=2)), id=f"call0000{number}")
+                ToolCall("look", draw(arguments), id=f"call0000{number}")
                 for number in range(1 if template.name in ONE_CALL else draw(st.integers(1, 2)))
             ]
             messages.append(Message("assistant", "", tuple(calls), reasoning=draw(thoughts)))
