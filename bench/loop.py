@@ -137,9 +137,17 @@ def tune(folder: Path, name: str, recipe: str, *sets: str) -> None:
 
 def pairs_file(folder: Path, questions: Sequence[Question]) -> Path:
     """Write held-out preferences: the right answer, and the one to the question before."""
+
+    def answering(words: str) -> dict[str, str]:  # as a message: words that are JSON themselves stay words
+        return {"role": "assistant", "content": words}
+
     path = folder / "held-out.jsonl"
     rows = [
-        {"prompt": [{"role": "user", "content": one.prompt}], "chosen": one.right, "rejected": other.right}
+        {
+            "prompt": [{"role": "user", "content": one.prompt}],
+            "chosen": [answering(one.right)],
+            "rejected": [answering(other.right)],
+        }
         for one, other in zip(questions, [questions[-1], *questions], strict=False)
     ]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))

@@ -65,6 +65,12 @@ def test_a_system_prompt_beside_the_turns_comes_first(spelling):
     assert [turn.role for turn in item.prompt] == ["system", "user"] and item.prompt[0].content == "Be kind."
 
 
+def test_completions_that_are_json_themselves_stay_words():
+    words = '{"from": "Oslo", "name": "Ada"}', '{"from": "gpt"}'
+    item = convert({"prompt": "Hi", "chosen": words[0], "rejected": words[1]})
+    assert (item.chosen[-1].content, item.rejected[-1].content) == words
+
+
 def test_history_and_input_belong_to_the_prompt():
     item = convert(
         {"instruction": "Translate", "input": "Haus", "history": [["a", "b"]], "chosen": "house", "rejected": "mouse"}

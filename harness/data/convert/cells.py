@@ -37,6 +37,9 @@ def with_objects(dataset: Dataset, row: Row) -> Row:
 
 
 def _are_objects(value: Any, keys: frozenset[str]) -> bool:
+    """Return True for messages: not for an answer that is JSON itself, such as `{"from": "Oslo", "name": "Ada"}`."""
+    if isinstance(value, Mapping) and "from" in value and "value" not in value:
+        return False
     entries = value if isinstance(value, list) else [value]
     return bool(entries) and all(
         isinstance(one, Mapping) and one.keys() <= keys and any(kind in one for kind in _KINDS) for one in entries
