@@ -7,11 +7,11 @@ from typing import Any
 from harness_commands.recipe.carried import Carried, put
 from harness_commands.recipe.training import (
     NOT_NEEDED,
-    TRUST,
-    evaluate_held_out,
+    hold_out,
     hub_path,
     learning_schedule,
     lora_options,
+    model_of,
     no_objective,
     step_tokens,
     template_of,
@@ -48,10 +48,7 @@ def is_axolotl(tree: dict[str, Any]) -> bool:
 
 def read_axolotl(config: Carried) -> None:
     """Carry Axolotl's keys over to the recipe."""
-    config.carry("base_model", "model.path")
-    config.carry("revision_of_model", "model.revision")
-    if config.get("trust_remote_code"):
-        config.note("trust_remote_code", "left", TRUST)
+    model_of(config, "base_model", "revision_of_model")
     _objective(config)
     _data(config)
     template_of(config, "chat_template")
@@ -67,12 +64,7 @@ def read_axolotl(config: Carried) -> None:
     if config.get("early_stopping_patience") and config.get("val_set_size"):
         config.carry("early_stopping_patience", "tune.early_stopping.patience")
     trackers(config, {"wandb_project": "wandb", "mlflow_tracking_uri": "mlflow", "use_tensorboard": "tensorboard"})
-    share = config.get("val_set_size")
-    if isinstance(share, float) and 0 < share < 1:
-        config.carry("val_set_size", "data.validation_share")
-    elif share:
-        config.note("val_set_size", "left", "a number of rows; here it is a share: set data.validation_share")
-    evaluate_held_out(config)
+    hold_out(config, "val_set_size")
     config.leave(("rl_beta", "dpo_beta", "orpo_alpha", "simpo_gamma", "kto_desirable_weight"), "of another objective")
     config.leave(*NOT_NEEDED["attention"])
     config.leave(("sample_packing", "eval_sample_packing", "pad_to_sequence_len", "multipack_real_batches",

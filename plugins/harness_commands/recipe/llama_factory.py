@@ -10,11 +10,11 @@ from harness.errors import RecipeError
 from harness_commands.recipe.carried import Carried, Outcome, put
 from harness_commands.recipe.training import (
     NOT_NEEDED,
-    TRUST,
-    evaluate_held_out,
+    hold_out,
     hub_path,
     learning_schedule,
     lora_options,
+    model_of,
     no_objective,
     step_tokens,
     template_of,
@@ -41,10 +41,7 @@ def is_llama_factory(tree: dict[str, Any]) -> bool:
 
 def read_llama_factory(config: Carried) -> None:
     """Carry LLaMA-Factory's keys over to the recipe."""
-    config.carry("model_name_or_path", "model.path")
-    config.carry("model_revision", "model.revision")
-    if config.get("trust_remote_code"):
-        config.note("trust_remote_code", "left", TRUST)
+    model_of(config, "model_name_or_path", "model_revision")
     _rope(config)
     _objective(config)
     _data(config)
@@ -62,12 +59,7 @@ def read_llama_factory(config: Carried) -> None:
     if config.get("train_on_prompt"):
         config.note("train_on_prompt", "left", "questions are not trained on; texts are, with the dataset `text`")
     _trackers(config)
-    share = config.get("val_size")
-    if isinstance(share, float) and 0 < share < 1:
-        config.carry("val_size", "data.validation_share")
-    elif share:
-        config.note("val_size", "left", "a number of rows; here it is a share: set data.validation_share")
-    evaluate_held_out(config)
+    hold_out(config, "val_size")
     config.leave(("pref_beta", "pref_loss", "pref_ftx", "simpo_gamma", "dpo_label_smoothing"), "of another objective")
     config.leave(("packing", "neat_packing", "group_by_length"), "tune.layout: auto packs documents where none can see "
                  "another")  # fmt: skip

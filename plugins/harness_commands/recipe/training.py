@@ -200,8 +200,21 @@ def trackers(config: Carried, names: dict[str, str]) -> None:
         put(config.recipe, "track", [*tracked, {"tracker": "loss_plot"}])
 
 
-def evaluate_held_out(config: Carried) -> None:
-    """Let the recipe measure base and tuned variant on the rows that are held out, where there are any."""
+def model_of(config: Carried, path: str, revision: str) -> None:
+    """Carry over which model is tuned; that its folder's code may run is not."""
+    config.carry(path, "model.path")
+    config.carry(revision, "model.revision")
+    if config.get("trust_remote_code"):
+        config.note("trust_remote_code", "left", TRUST)
+
+
+def hold_out(config: Carried, key: str) -> None:
+    """Carry over the share that is held out, and let the recipe measure base and tuned variant on held-out rows."""
+    share = config.get(key)
+    if isinstance(share, float) and 0 < share < 1:
+        config.carry(key, "data.validation_share")
+    elif share:
+        config.note(key, "left", "a number of rows; here it is a share: set data.validation_share")
     data = config.recipe["data"]
     if not data.get("validation") and not data.get("validation_share"):
         return
