@@ -21,23 +21,22 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from _page import served
 from _people import PEOPLE, Person, Question, json_questions, prompt_rows, village_questions, work
 from _serving import REAL_MODEL, ROOT, keep
 from playwright.async_api import async_playwright
 
-from harness.client.ports import free_port
 from harness.extras import installed_versions
 from harness.measure.leaderboard import usable
 from harness.measure.statistics import mean
 from harness.measure.strengths import half_width
 from harness.votes.store import Ballots
 
-READY = "Ctrl-C stops everything"
 FROM_VOTES = ROOT / "recipes/from-votes.yaml"
 
 
@@ -167,7 +166,8 @@ def voted(
         prompts = folder / f"{path.stem}-prompts.json"
         prompts.write_text(json.dumps(prompt_rows(asked), ensure_ascii=False))
         began = time.monotonic()
-        with served(folder, *variants, "--leave-out", "base", "--votes", str(path), "--prompts", str(prompts)) as url:
+        arguments = (*variants, "--leave-out", "base", "--votes", str(path), "--prompts", str(prompts))
+        with served(folder / "runs", folder / "serve.txt", *arguments) as url:
             settings = {"temperature": "1", "max_tokens": str(subject.max_tokens)}
             asyncio.run(all_working(url, {one.prompt: one for one in asked}, left, settings, folder))
         took = time.monotonic() - began
@@ -203,29 +203,6 @@ async def all_working(
         counts = await asyncio.gather(*tasks)
         print("rounds, and clicks that were repeated, of each person:", counts, flush=True)
         await browser.close()
-
-
-@contextlib.contextmanager
-def served(folder: Path, *arguments: str) -> Iterator[str]:
-    """Run `harness serve ARGUMENTS`; yields the page's URL."""
-    port, page_port = free_port(), free_port()
-    command = ["serve", *arguments, f"--port={port}", f"--ui-port={page_port}"]
-    print("$ harness", *command, flush=True)
-    output = folder / "serve.txt"
-    with output.open("w") as log:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "harness.cli", "--runs", str(folder / "runs"), *command],
-            stdout=log, stderr=subprocess.STDOUT,
-        )  # fmt: skip
-    try:
-        while READY not in output.read_text():
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.5)
-                sys.exit(output.read_text())
-        yield f"http://127.0.0.1:{page_port}"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def summary(

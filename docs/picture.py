@@ -7,25 +7,22 @@ photographs it.
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import shutil
-import socket
-import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from playwright.sync_api import Page, sync_playwright
 
 DOCS = Path(__file__).resolve().parent
-sys.path.insert(0, str(DOCS.parent / "recipes" / "smollm2"))
+sys.path[:0] = [str(DOCS.parent / "recipes" / "smollm2"), str(DOCS.parent / "bench")]
 
+from _page import served  # noqa: E402
 from messages import ASK  # noqa: E402
 
 VARIANTS = ("json@base", "json")
-READY, SIZE = "Ctrl-C stops everything", {"width": 1280, "height": 840}
+SIZE = {"width": 1280, "height": 840}
 MESSAGE = "Good evening! Could we sit outside on Saturday? We are 7, the name is Emma Hill."
 RIGHT = '{"name": "Emma Hill", "people": "7", "day": "Saturday"}'
 
@@ -35,7 +32,11 @@ def main() -> None:
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="where the runs are")
     parser.add_argument("--out", type=Path, default=DOCS / "images" / "page.png")
     args, engine = parser.parse_known_args()  # what else is given goes to `harness serve`: --set cpu_threads=2
-    with served(args.runs.resolve(), engine) as url, sync_playwright() as playwright:
+    with (
+        tempfile.TemporaryDirectory() as folder,  # so that no vote is kept
+        served(args.runs.resolve(), Path(folder) / "serve.log", *VARIANTS, *engine) as url,
+        sync_playwright() as playwright,
+    ):
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-gpu"])
         page = browser.new_page(viewport=SIZE, device_scale_factor=2)
         page.goto(url)
@@ -63,38 +64,6 @@ def judge(page: Page) -> None:
     page.locator("#reasons label", has_text="better format").click()
     page.locator("#reasons label.selected").wait_for()
     page.mouse.move(0, 0)
-
-
-@contextlib.contextmanager
-def served(runs: Path, engine: Sequence[str] = ()) -> Iterator[str]:
-    """Run `harness serve` in an empty folder, so that no vote is kept; yields the page's address once it is ready."""
-    port, page_port = free_ports(2)
-    command = ["serve", *VARIANTS, f"--port={port}", f"--ui-port={page_port}", *engine]
-    with tempfile.TemporaryDirectory() as folder:
-        log = Path(folder) / "serve.log"
-        with log.open("w") as output:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "harness.cli", "--runs", str(runs), *command],
-                cwd=folder, env=os.environ | {"COLUMNS": "200"}, stdout=output, stderr=subprocess.STDOUT,
-            )  # fmt: skip
-        try:
-            while READY not in log.read_text():
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    process.wait(0.5)
-                    sys.exit(log.read_text())
-            yield f"http://127.0.0.1:{page_port}"
-        finally:
-            process.terminate()
-            process.wait()
-
-
-def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    with contextlib.ExitStack() as stack:
-        sockets = [stack.enter_context(socket.socket()) for _ in range(count)]
-        for each in sockets:
-            each.bind(("127.0.0.1", 0))
-        return [each.getsockname()[1] for each in sockets]
 
 
 def chromium() -> str:
