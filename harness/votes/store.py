@@ -29,6 +29,7 @@ from harness.votes.schema import (
 
 INTEGERS = range(-(2**63), 2**63)  # that a database keeps
 BUSY_TIMEOUT_MS = 10_000  # how long one writer waits for another
+READS = "harness_reads"  # the option of a connection that writes nothing
 
 
 class ClosedBallotError(HarnessError):
@@ -171,7 +172,7 @@ class Ballots:
 
     def __getitem__(self, ballot: int) -> Ballot:
         """Return one ballot. Raises HarnessError if it does not exist."""
-        with _transaction(self._engine) as connection:
+        with _transaction(self._engine, reads=True) as connection:
             if _is_id(ballot):
                 for one in _read(connection, ballots.c.id == ballot):
                     return one
@@ -183,7 +184,7 @@ class Ballots:
 
     def matching(self, **values: Any) -> list[Ballot]:
         """Return the ballots whose fields have these values, as in `matching(annotator="ada")`, oldest first."""
-        with _transaction(self._engine) as connection:
+        with _transaction(self._engine, reads=True) as connection:
             return list(_read(connection, _having(values)))
 
     def latest(self, first: int = 0, count: int = 500, variant: str = "", **values: Any) -> list[Ballot]:
@@ -192,7 +193,7 @@ class Ballots:
         Args:
             variant: one that is on a side; empty for any.
         """
-        with _transaction(self._engine) as connection:
+        with _transaction(self._engine, reads=True) as connection:
             wanted = sqlalchemy.select(ballots.c.id).where(_judged(variant, values))
             ids = connection.execute(wanted.order_by(ballots.c.id.desc()).offset(first).limit(count)).scalars().all()
             return list(_read(connection, ballots.c.id.in_(ids)))[::-1]
@@ -200,11 +201,11 @@ class Ballots:
     def count(self, variant: str = "", **values: Any) -> int:
         """Return the number of judged ballots that `latest` goes through."""
         counting = sqlalchemy.select(sqlalchemy.func.count()).select_from(ballots).where(_judged(variant, values))
-        with _transaction(self._engine) as connection:
+        with _transaction(self._engine, reads=True) as connection:
             return int(connection.execute(counting).scalar_one())
 
     def __len__(self) -> int:
-        with _transaction(self._engine) as connection:
+        with _transaction(self._engine, reads=True) as connection:
             return int(connection.execute(sqlalchemy.select(sqlalchemy.func.count()).select_from(ballots)).scalar_one())
 
     def _require_state(self, connection: Any, ballot: int, *states: str) -> None:
@@ -312,9 +313,10 @@ class _Place:
 
 
 @contextmanager
-def _transaction(engine: Any) -> Iterator[Any]:
+def _transaction(engine: Any, *, reads: bool = False) -> Iterator[Any]:
+    """Yield a connection in a transaction. One that only `reads` keeps no writer waiting, however long it takes."""
     try:
-        with engine.begin() as connection:
+        with engine.connect().execution_options(**{READS: reads}) as connection, connection.begin():
             yield connection
     except (sqlalchemy.exc.SQLAlchemyError, UnicodeError) as error:
         where = engine.url.render_as_string(hide_password=True)
@@ -360,4 +362,5 @@ def _make_durable(connection: Any, _record: Any) -> None:
 
 def _begin_immediately(connection: Any) -> None:
     """Take the write lock at once: otherwise two transactions that read and then write would make one another fail."""
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads = connection.get_execution_options().get(READS)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

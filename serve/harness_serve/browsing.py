@@ -62,15 +62,19 @@ class Filter(NamedTuple):
         return {name: value for name, value in kept.items() if value}
 
 
-def ballots_html(ballots: Ballots, wanted: Filter, viewer: str, number: int = 0) -> str:
-    """Return one page of the ballots that a person may see as HTML, with the link that downloads them all."""
+def ballots_html(ballots: Ballots, wanted: Filter, viewer: str, number: int = 0) -> tuple[str, int]:
+    """Return one page of the ballots that a person may see as HTML, with a link to download all, and its number.
+
+    After the last page comes the last page again.
+    """
     shown, first, count = wanted.page(ballots, viewer, number)
     if not shown:
-        return '<p class="empty">No votes here yet. A vote appears once you go on from it.</p>'
+        return '<p class="empty">No votes here yet. A vote appears once you go on from it.</p>', 0
     query = html.escape("?" + urlencode({name: value for name, value in wanted._asdict().items() if value}))
     counted = f"{first + 1} to {first + len(shown)} of {count}"
     link = f'<a href="/votes.jsonl{query}" download="votes.jsonl">Download as JSONL</a>'
-    return f'<p class="count"><span>{counted}</span>{link}</p>{"".join(map(_ballot_html, shown))}'
+    drawn = f'<p class="count"><span>{counted}</span>{link}</p>{"".join(map(_ballot_html, shown))}'
+    return drawn, first // ON_A_PAGE
 
 
 def rows(ballots: Iterable[Ballot]) -> Iterator[str]:
@@ -124,7 +128,7 @@ def _ballot_html(ballot: Ballot) -> str:
 
 def _side_html(ballot: Ballot, position: int) -> str:
     side = ballot.sides[position]
-    marks = ["cut at the most tokens"] if side.finish == "length" else []
+    marks = ["cut at the token limit"] if side.finish == "length" else []
     marks += [f"says who it is: {side.reveals}"] if side.reveals else []
     chips = "".join(f'<span class="mark">{html.escape(mark)}</span>' for mark in marks)
     is_best = ballot.verdict is not None and ballot.verdict.best == position

@@ -13,8 +13,9 @@ ADVICE = {
     CHAT: "One variant, one conversation.",
     COMPARE: "One prompt, side by side.",
     LEADERBOARD: "What people judged without knowing the names.",
-    VOTES: "Every ballot that is closed.",
+    VOTES: "Every vote that is final.",
 }
+KEYS = "Judge, then see the names. Keys: ← and →, = tie, b both bad, s skip, n next."
 
 
 def draw(state: Session, mode: str, standings: str = "", progress: str = "") -> list[Any]:
@@ -29,11 +30,12 @@ def draw(state: Session, mode: str, standings: str = "", progress: str = "") -> 
     judging = last is not None and last.is_open and not state.streaming
     voted = last is not None and last.verdict is not None and not last.closed and not state.streaming
     can_redo = last is not None and not state.streaming and not state.blind
-    advice = ADVICE.get(mode, "Judge, then see the names." if state.is_hidden else "Ask on for another pair.")
+    has_set = bool(progress) and mode == ARENA
+    advice = ADVICE.get(mode, KEYS if state.is_hidden else "The next question goes to another pair.")
     html, button, row = gr.HTML, gr.Button, gr.Row
     drawn = Drawn(
         session=state,
-        title=html(value=f"<p>{f'<b>{progress}</b> · ' if progress and mode == ARENA else ''}{advice}</p>"),
+        title=html(value=f"<p>{f'<b>{progress}</b> · ' if has_set else ''}{advice}</p>"),
         columns_row=row(visible=talks),
         columns=[
             *[html(value=column_html(state, column), visible=True) for column in range(count)],
@@ -56,15 +58,15 @@ def draw(state: Session, mode: str, standings: str = "", progress: str = "") -> 
         edit=button(visible=can_redo),
         again=button(visible=can_redo),
         stop=button(visible=state.streaming),
-        send=button(visible=not state.streaming),
+        send=button(visible=not state.streaming, variant="secondary" if has_set else "primary"),
         following=button(
-            visible=bool(progress) and mode == ARENA and not state.streaming,
+            visible=has_set and not state.streaming,
             variant="primary" if last is None or not judging or voted else "secondary",
         ),
         one=gr.Dropdown(interactive=not state.streaming, visible=mode == CHAT),
         picked=gr.Dropdown(interactive=not state.streaming, visible=mode == COMPARE),
         marks=gr.Checkbox(visible=mode == COMPARE and count > 1),
-        clear=button(value="Next round" if state.blind else "New conversation", visible=talks),
+        clear=button(value="Next round" if state.blind else "New conversation", visible=talks and not has_set),
     )
     return drawn.flat
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import html
+import inspect
 import json
 import random
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
@@ -184,18 +186,15 @@ class Handlers:
         """Return the variants of a conversation that are not served any more."""
         return [name for name in state.variants if name not in self.models]
 
-    async def browse(self, state: Session, mode: str, turned: int, *filters: Any) -> list[Any]:
-        """Show the kept ballots that fit the filters, and the number of the page that is shown."""
+    async def browse(self, state: Session, mode: str, *filters: str | None, turned: int = 0) -> str:
+        """Show the kept ballots that fit the filters: the first page of them, or the one before or after."""
         if mode != VOTES:
-            return ["", 0]
-        person, variant, verdict, text, number = filters
-        wanted = Filter(person.strip(), variant or "", verdict or "", text.strip())
-        number = max(0, int(number) + turned) if turned else 0
-
-        def drawn() -> str:
-            return ballots_html(self.shared.ballots, wanted, state.person, number)
-
-        return [await asyncio.to_thread(drawn), number]
+            return ""
+        wanted = Filter(*((given or "").strip() for given in filters))
+        number = max(0, state.page + turned) if turned else 0
+        arguments = (self.shared.ballots, wanted, state.person, number)
+        drawn, state.page = await asyncio.to_thread(ballots_html, *arguments)
+        return drawn
 
     async def _answered(
         self, state: Session, mode: str, prompt: str, system: str, sampling: Sampling, about: dict[str, Any]
@@ -272,53 +271,79 @@ def _no_longer(names: Sequence[str]) -> str:
 
 
 def connect(page: Any, components: Components, handlers: Handlers, examples: Sequence[str]) -> None:
-    """Attach the handlers to the components' events."""
+    """Attach the handlers to the components' events.
+
+    Every click is sent, and answered as soon as the same person's clicks before it allow. By default Gradio drops a
+    click while the browser is not quite through with the last one on the same button, though the page shows its end
+    already; and lets people wait for each other.
+    """
     gr = require("gradio", "serving")
     parts, prompt, mode, settings = components.drawn, components.prompt, components.mode, components.settings
     session, drawn = parts.session, parts.flat
     begun = [session, parts.one, parts.picked, mode]
-    quiet = {"show_progress": "hidden", "api_visibility": "private"}
-    at_once = quiet | {"concurrency_limit": None}
     asked = [session, mode, prompt, *settings]
-    asks = [trigger(handlers.ask, asked, [*drawn, prompt], **at_once) for trigger in (prompt.submit, parts.send.click)]
+    asks = [_on(trigger, handlers.ask, asked, [*drawn, prompt]) for trigger in (prompt.submit, parts.send.click)]
     for chip, example in zip(components.chips, examples, strict=False):
         asked = [session, mode, gr.State(example), *settings]
-        asks.append(chip.click(handlers.ask, asked, [*drawn, prompt], **at_once))
-    asks.append(parts.again.click(handlers.ask_again, [session, mode, *settings], drawn, **at_once))
-    asks.append(parts.following.click(handlers.follow, [session, mode, *settings], drawn, **at_once))
-    parts.edit.click(handlers.edit, [session, mode], [*drawn, prompt], **quiet)
-    parts.stop.click(handlers.stop, session, None, **at_once)
+        asks.append(_on(chip.click, handlers.ask, asked, [*drawn, prompt]))
+    asks.append(_on(parts.again.click, handlers.ask_again, [session, mode, *settings], drawn))
+    asks.append(_on(parts.following.click, handlers.follow, [session, mode, *settings], drawn))
+    _on(parts.edit.click, handlers.edit, [session, mode], [*drawn, prompt])
+    _on(parts.stop.click, handlers.stop, session, None)
     # Cancelled: so that the browser draws nothing any more that an old stream still sends.
     for trigger in (parts.picked.change, parts.one.change, parts.clear.click):
-        trigger(handlers.begin_anew, begun, drawn, cancels=asks, **quiet)
-    changed = mode.change(handlers.begin_anew, begun, drawn, cancels=asks, **quiet)
-    parts.skip.click(handlers.skip, begun, drawn, **quiet)
+        _on(trigger, handlers.begin_anew, begun, drawn, cancels=asks)
+    changed = _on(mode.change, handlers.begin_anew, begun, drawn, cancels=asks)
+    _on(parts.skip.click, handlers.skip, begun, drawn)
     verdicts = [Verdict("best", position) for position in range(MOST_COLUMNS)] + [Verdict("tie"), Verdict("bad")]
     for button, verdict in zip([*parts.best, parts.tie, parts.bad], verdicts, strict=True):
-        button.click(handlers.judge(verdict), [session, mode], drawn, **at_once)
-    parts.reasons.input(handlers.give_reasons, [session, parts.reasons], None, **at_once)
-    parts.reveal.click(handlers.reveal, [session, mode], drawn, **quiet)
-    parts.marks.input(handlers.mark, [session, mode, parts.marks], drawn, **quiet)
-    loaded = page.load(_knowing_who(handlers), begun, drawn, **quiet)
+        _on(button.click, handlers.judge(verdict), [session, mode], drawn)
+    _on(parts.reasons.input, handlers.give_reasons, [session, parts.reasons], None)
+    _on(parts.reveal.click, handlers.reveal, [session, mode], drawn)
+    _on(parts.marks.input, handlers.mark, [session, mode, parts.marks], drawn)
+    loaded = _attach(page.load, _knowing_who(handlers), begun, drawn)
     offered = [components.notice, mode, parts.one, parts.picked, components.filters[1]]
     for trigger in (loaded.then, components.refresh.click):
-        trigger(handlers.refresh, [session, mode, parts.one, parts.picked], offered, **quiet)
-    _connect_votes(components, handlers, changed, quiet)
-
-
-def _connect_votes(components: Components, handlers: Handlers, changed: Any, quiet: dict[str, Any]) -> None:
-    gr = require("gradio", "serving")
-    person, variant, verdict, text, number = components.filters
-    shown = [components.table, number]
-
-    def attach(trigger: Any, turned: int) -> None:
-        given = [components.drawn.session, components.mode, gr.State(turned), *components.filters]
-        trigger(handlers.browse, given, shown, **quiet)
-
+        _on(trigger, handlers.refresh, [session, mode, parts.one, parts.picked], offered)
+    person, variant, verdict, text = components.filters
+    given = [session, mode, *components.filters]
     for trigger in (changed.then, person.submit, variant.change, verdict.change, text.submit):
-        attach(trigger, 0)
+        _on(trigger, handlers.browse, given, components.table)
     for button, turned in zip(components.turning, (-1, 1), strict=True):
-        attach(button.click, turned)
+        _on(button.click, partial(handlers.browse, turned=turned), given, components.table)
+
+
+def _on(trigger: Any, handler: Callable[..., Any], given: Any, drawn: Any, **more: Any) -> Any:
+    """Attach a handler whose first input is the session, so that it answers in turn; return the event's dependency."""
+    return _attach(trigger, _in_turn(handler), given, drawn, **more)
+
+
+def _attach(trigger: Any, handler: Callable[..., Any], given: Any, drawn: Any, **more: Any) -> Any:
+    return trigger(
+        handler, given, drawn, show_progress="hidden", api_visibility="private", concurrency_limit=None,
+        trigger_mode="multiple", **more,
+    )  # fmt: skip
+
+
+def _in_turn(handler: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a handler that answers one person's clicks in their order, each up to its first drawing.
+
+    So a second click on the same button meets what the first one has begun, and begins nothing more.
+    """
+
+    async def answer(state: Session, *given: Any) -> Any:
+        async with state.turn:
+            return await handler(state, *given)
+
+    async def stream(state: Session, *given: Any) -> AsyncIterator[Any]:
+        async with aclosing(handler(state, *given)) as drawings:
+            async with state.turn:
+                first = await anext(drawings)
+            yield first
+            async for drawing in drawings:
+                yield drawing
+
+    return stream if inspect.isasyncgenfunction(handler) else answer
 
 
 def _knowing_who(handlers: Handlers) -> Callable[..., Any]:

@@ -69,7 +69,7 @@ class Components:
     chips: list[Any]
     prompt: Any
     settings: list[Any]  # system prompt, temperature, top p, most tokens, seed, tools
-    filters: list[Any]  # of the votes: person, variant, verdict, text, page
+    filters: list[Any]  # of the votes: person, variant, verdict, text
     table: Any
     turning: list[Any]  # the buttons to newer and older votes
     notice: Any  # of what is the matter with the engine
@@ -164,11 +164,10 @@ def _lay_out_votes(models: Sequence[str], state: dict[str, Any]) -> tuple[list[A
             variant = gr.Dropdown(of_any(models), value=ANY, **plain)
             verdict = gr.Dropdown(verdicts, value=ANY, **plain)
             text = gr.Textbox(placeholder="words in question or answers", elem_id="by_text", **plain)
-            number = gr.State(0)
             newer = gr.Button("Newer", size="sm", elem_id="newer", elem_classes="quiet")
             older = gr.Button("Older", size="sm", elem_id="older", elem_classes="quiet")
         table = gr.HTML(elem_id="ballots")
-    return [person, variant, verdict, text, number], table, [newer, older]
+    return [person, variant, verdict, text], table, [newer, older]
 
 
 def _lay_out_settings(defaults: Sampling) -> list[Any]:
@@ -187,7 +186,7 @@ def _lay_out_settings(defaults: Sampling) -> list[Any]:
                 info="1: no token is ruled out", elem_id="top_p",
             ),
             gr.Slider(
-                16, 2048, value=defaults.max_tokens, step=16, label="Most tokens",
+                16, 2048, value=defaults.max_tokens, step=16, label="Max tokens",
                 info="of one answer", elem_id="max_tokens",
             ),
             gr.Textbox(value="", label="Seed", placeholder="none", info="of the sampling", elem_id="seed"),

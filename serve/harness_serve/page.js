@@ -8,12 +8,64 @@ document.addEventListener("click", (event) => {
 // By key, where nobody is typing: left, right, = tie, b both bad, s skip; then r for the names, n for the next prompt.
 const BUTTON_OF = { ArrowLeft: "best-0", ArrowRight: "best-1", "=": "tie", b: "bad", s: "skip", r: "reveal", n: "following" };
 document.addEventListener("keydown", (event) => {
-  if (event.ctrlKey || event.metaKey || event.altKey || event.target.closest?.("input:not([type=checkbox]), textarea, [contenteditable]")) return;
+  if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.target.closest?.("input:not([type=checkbox]), textarea, [contenteditable]")) return;
   const button = document.getElementById(BUTTON_OF[event.key]);
   if (!button || button.closest("[inert]") || !button.offsetParent) return;
   event.preventDefault();
   button.click();
 });
+
+// A tab that was clicked would take the arrow keys, and a question that was sent all keys: in the arena they are to judge.
+document.addEventListener("pointerup", (event) => {
+  if (event.target.closest?.("#mode")) setTimeout(() => document.querySelector("#mode :focus")?.blur());
+});
+document.addEventListener("keydown", (event) => {
+  const isSent = event.key === "Enter" && !event.shiftKey && event.target.closest?.("#prompt") && event.target.value.trim();
+  if (isSent && document.querySelector("#mode .selected")?.textContent.trim() === "Arena") event.target.blur();
+});
+
+// Gradio ends its stream of answers when it owes none. The answer to a click that comes while the end is on its way would
+// never be read: the browser takes the old stream for an open one. For the browser it lasts, then: it is fetched again
+// once there is an answer to wait for. Between two clicks an open page keeps no connection.
+const fetched = window.fetch, owed = new Set();
+let wake = () => {};
+window.fetch = async (what, options) => {
+  const path = new URL(what.url ?? what, location.href).pathname;
+  if (path.endsWith("/queue/data")) return new Response(lasting(what), { headers: { "Content-Type": "text/event-stream" } });
+  const reply = await fetched(what, options);
+  if (path.endsWith("/queue/join") && reply.ok) {
+    owed.add((await reply.clone().json()).event_id);
+    wake();
+  }
+  return reply;
+};
+const lasting = (request) => new ReadableStream({
+  async start(answers) {
+    const text = new TextEncoder();
+    for (;;) {
+      while (!owed.size) await new Promise((resolve) => { wake = resolve; });
+      try {
+        const reply = await fetched(request.clone());
+        if (!reply.ok) throw new Error(`the stream of answers is refused: ${reply.status}`);
+        for await (const line of linesOf(reply.body)) {
+          const message = line.startsWith("data:") ? JSON.parse(line.slice(5)) : {};
+          if (message.msg === "process_completed") owed.delete(message.event_id);
+          if (message.msg !== "close_stream") answers.enqueue(text.encode(`${line}\n`));
+        }
+      } catch (error) { return answers.error(error); }
+    }
+  },
+});
+async function* linesOf(body) {
+  const reader = body.pipeThrough(new TextDecoderStream()).getReader();
+  let rest = "";
+  for (let part; !(part = await reader.read()).done;) {
+    const lines = (rest + part.value).split("\n");
+    rest = lines.pop();
+    yield* lines;
+  }
+}
 
 // Copies an answer as it was written, or a block of code. Browsers give the clipboard to encrypted pages and this machine only.
 const copied = async (text) => {
@@ -66,7 +118,12 @@ const followAnswers = () => {
   document.addEventListener("scroll", (event) => {
     if (event.target.classList?.contains("pane") && atEnd(event.target)) left.delete(event.target);
   }, true);
-  const follow = (pane) => { if (!left.has(pane)) pane.scrollTop = pane.scrollHeight; };
+  // Blind answers are written out faster than they can be read: there the question stays on top.
+  const endOf = (pane) => {
+    const chat = pane.querySelector(".chat.blind");
+    return chat ? (chat.lastElementChild?.offsetTop ?? 0) - chat.firstElementChild.offsetHeight : pane.scrollHeight;
+  };
+  const follow = (pane) => { if (!left.has(pane)) pane.scrollTop = endOf(pane); };
   const resized = new ResizeObserver((entries) => entries.forEach((entry) => follow(entry.target)));
   new MutationObserver((changes) => {
     const panes = new Set(changes.map((change) => change.target.parentElement?.closest(".block.pane")));

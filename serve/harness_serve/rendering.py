@@ -15,7 +15,7 @@ from harness_serve.differences import Marked, marked
 from harness_serve.markup import markdown
 from harness_serve.session import Session
 
-CUT = "cut at the most tokens allowed"
+CUT = "cut at the token limit"
 COPY = '<button class="copy" type="button" data-of="answer">Copy</button>'
 
 
@@ -29,7 +29,8 @@ def column_html(state: Session, column: int) -> str:
     body = turns or '<div class="empty">Its answers appear here.</div>'
     name = html.escape(state.names[column])
     header = f'<header><span class="dot dot-{column}"></span>{name}</header>'
-    return f'<section class="chat" data-variant="{name}">{header}{body}</section>'
+    kind = "chat blind" if state.blind else "chat"
+    return f'<section class="{kind}" data-variant="{name}">{header}{body}</section>'
 
 
 def turn_html(turn: Turn, answer: Answer, hidden: bool = False, marks: Marked | None = None) -> str:

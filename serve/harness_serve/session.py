@@ -42,10 +42,12 @@ class Session:
     turns: list[Turn] = field(default_factory=list)
     asked: list[asyncio.Task[None]] = field(default_factory=list)  # one for each answer that streams
     lock: asyncio.Lock = field(default_factory=asyncio.Lock)  # of the last turn's ballot
+    turn: asyncio.Lock = field(default_factory=asyncio.Lock)  # of clicks that are answered one after another
     editing: int | None = None  # the number of the turn that the next prompt takes the place of
     done: int = 0  # prompts of the set that are judged
     seen: tuple[str, ...] = ()  # the variants that the page offers this person
     marks: bool = False  # differences between answers are marked
+    page: int = 0  # of the kept votes, the newest first
 
     @property
     def streaming(self) -> bool:
@@ -194,6 +196,7 @@ class Session:
         """
         turn = self.last
         if turn is None or turn.ballot is None or self.streaming or (verdict is None and turn.verdict is None):
+            yield  # the page waits for a drawing, and takes no other verdict before it
             return
         number, latency_s = turn.ballot, turn.latency_s or time.monotonic() - turn.ended
         turn.is_voting = True

@@ -55,10 +55,16 @@ def _counted(board: Leaderboard) -> str:
 
 
 def _explained(board: Leaderboard) -> str:
-    parts = ["strength in log odds; intervals hold for all at once, by person; ranks are shared until they part"]
+    parts = [
+        "A strength that is 1 higher wins 73 % of the votes that are no tie (log odds).",
+        "Lines are 95 % intervals that hold for all variants at once, with each person's votes taken together; "
+        "variants whose order they leave open share a rank.",
+    ]
     if board.agreement is not None:
-        parts.append(f"people who judged the same answers agree by &alpha; = {board.agreement:.2f}")
-    return "; ".join(parts) + "."
+        parts.append(
+            f"People who judged the same answers agree by &alpha; = {board.agreement:.2f} (1: always; 0: as by chance)."
+        )
+    return " ".join(parts)
 
 
 def _places_html(places: Sequence[Place]) -> str:

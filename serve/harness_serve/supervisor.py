@@ -41,7 +41,7 @@ def quiet(waiting_for: str) -> None:
 
 
 class Supervisor:
-    """`variants` are those that answer now, `endpoint.models` their names with the base's and the remote ones.
+    """An engine and what it serves. `variants` answer now; `endpoint.models` has their names, and those of remote ones.
 
     `notice` says what is the matter, for people at the page; it is empty while the engine runs.
     """
@@ -112,7 +112,7 @@ class Supervisor:
         return tuple(variants)
 
     def watch(self, say: Report) -> None:
-        """Return never: start the engine again whenever it ends.
+        """Start the engine again whenever it ends; does not return.
 
         Raises:
             HarnessError: where it ended MOST_RESTARTS times in a row.

@@ -26,7 +26,7 @@ pytest.importorskip("sqlalchemy")
 import sqlalchemy
 
 from harness.votes.schema import ADDED
-from harness.votes.store import Ballots, ClosedBallotError, require_usable
+from harness.votes.store import Ballots, ClosedBallotError, _transaction, require_usable
 
 VERSION_1 = Path(__file__).resolve().parents[1] / "data" / "votes-1.db"
 ASKED = [{"role": "user", "content": "Wer? 🐦"}]
@@ -508,6 +508,18 @@ def test_a_locked_database_says_so_and_the_vote_goes_in_later(tmp_path, monkeypa
         other.rollback()
     ballots.vote(id, ALPHA)
     assert ballots[id].verdict == ALPHA
+
+
+def test_long_reads_keep_no_vote_waiting(database, monkeypatch):
+    """A leaderboard of many votes may take longer to read than a vote waits."""
+    monkeypatch.setattr("harness.votes.store.BUSY_TIMEOUT_MS", 100)
+    ballots = Ballots(database)
+    id = opened(ballots)
+    with _transaction(ballots._engine, reads=True) as reading:
+        count = sqlalchemy.text("SELECT count(*) FROM ballots WHERE verdict IS NOT NULL")
+        assert reading.execute(count).scalar_one() == 0
+        ballots.vote(id, ALPHA)
+    assert ballots.count() == 1
 
 
 def test_two_servers_on_one_database_see_each_others_votes(database):
