@@ -161,8 +161,11 @@ class Session:
         self.asked = asked
         shared.streaming.add(id(turn))
         try:
+            seen: object = None
             while not all(task.done() for task in asked):
-                yield
+                if (now := self._visible(turn)) != seen:  # a drawing costs as much where nothing is new
+                    seen = now
+                    yield
                 await asyncio.wait(asked, timeout=pause_s(shared, turn))
             ready = time.monotonic()
             while turn.share < 1 and turn.is_ready:
@@ -182,6 +185,12 @@ class Session:
             if self.asked is asked:  # otherwise it was stopped, and something else may be streaming
                 self.asked = []
         yield
+
+    def _visible(self, turn: Turn) -> list[tuple[Any, ...]]:
+        """Return what a drawing of a turn's answers depends on while they are awaited."""
+        if self.is_hidden:
+            return [(answer.error,) for answer in turn.answers]
+        return [(len(answer.text), len(answer.reasoning), answer.finish) for answer in turn.answers]
 
     async def judge(
         self, shared: Shared, verdict: Verdict | None, reasons: Sequence[str] | None = None

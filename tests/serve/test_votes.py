@@ -328,6 +328,29 @@ def test_answers_are_timed_where_they_arrive(
     asyncio.run(held())
 
 
+def test_nothing_is_drawn_while_nothing_new_can_be_seen(
+    ballots: Ballots, fake_endpoint: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that waits for first words costs the others nothing."""
+    monkeypatch.setattr("harness_serve.session.REDRAW_S", 0.001)
+    session, shared = begun("base", "alpha"), Shared(client_of(fake_endpoint), ballots)
+
+    async def watched() -> int:
+        news = session.ask(shared, "Who?", "", Sampling())
+        await anext(news)
+        requests = await asyncio.to_thread(fake_endpoint.next, 2, timeout_s=60)
+        drawing = asyncio.ensure_future(anext(news))
+        await asyncio.sleep(0.3)
+        assert not drawing.done()
+        requests[0].say("The heron.")
+        await drawing
+        for request in requests:
+            request.end()
+        return len([None async for _ in news])
+
+    assert asyncio.run(watched()) >= 1
+
+
 def test_the_more_answers_stream_the_less_often_each_is_drawn(shared: Shared) -> None:
     """All pages together are drawn no more often with fifty people than with five; a long answer less often, too."""
     turn, long = (Turn("Who?", "", Sampling(), [Answer(), Answer("word " * times)]) for times in (1, 8_000))
