@@ -100,6 +100,7 @@ class Turn:
     answers: list[Answer]
     ballot: int | None = None
     is_voting: bool = False  # a verdict is on its way to the database
+    tries: int = 0  # verdicts that were on their way, kept or not
     verdict: Verdict | None = None
     reasons: list[str] = field(default_factory=list)
     closed: bool = False

@@ -11,7 +11,7 @@ from harness_serve.session import Session
 
 ADVICE = {
     CHAT: "One variant, one conversation.",
-    COMPARE: "One prompt, side by side.",
+    COMPARE: "",  # its bar is full
     LEADERBOARD: "What people judged without knowing the names.",
     VOTES: "Every vote that is final.",
 }
@@ -45,7 +45,7 @@ def draw(state: Session, mode: str, standings: str = "", progress: str = "") -> 
         kept=gr.Column(visible=mode == VOTES),
         dock=gr.Column(visible=talks),
         examples=row(visible=last is None and not progress),
-        verdicts=row(visible=judging),
+        verdicts=row(visible=judging, elem_classes=f"of-{last.ballot}-{last.tries}" if last else ""),
         best=_best(state),
         tie=button(variant=_chosen(state, "tie")),
         bad=button(value="Both bad" if count == 2 else "All bad", variant=_chosen(state, "bad")),

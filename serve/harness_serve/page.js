@@ -1,8 +1,10 @@
-// A verdict closes its buttons at the click, before the server knows. It takes the row away, and draws a new one.
+// A verdict closes its buttons at the click, before the server knows, until it draws them under another class.
+let closed = null;
 document.addEventListener("click", (event) => {
   const row = event.target.closest?.("#verdicts button")?.closest("#verdicts");
-  if (row?.inert) event.stopImmediatePropagation();
-  else if (row) row.inert = true;
+  const name = row && [...row.classList].find((one) => one.startsWith("of-"));
+  if (row && name === closed) event.stopImmediatePropagation();
+  else if (row) closed = name;
 }, true);
 
 // By key, where nobody is typing: left, right, = tie, b both bad, s skip; then r for the names, n for the next prompt.
@@ -11,7 +13,7 @@ document.addEventListener("keydown", (event) => {
   if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest?.("input:not([type=checkbox]), textarea, [contenteditable]")) return;
   const button = document.getElementById(BUTTON_OF[event.key]);
-  if (!button || button.closest("[inert]") || !button.offsetParent) return;
+  if (!button?.offsetParent) return;
   event.preventDefault();
   button.click();
 });
@@ -33,8 +35,12 @@ let wake = () => {};
 window.fetch = async (what, options) => {
   const path = new URL(what.url ?? what, location.href).pathname;
   if (path.endsWith("/queue/data")) return new Response(lasting(what), { headers: { "Content-Type": "text/event-stream" } });
-  const reply = await fetched(what, options);
-  if (path.endsWith("/queue/join") && reply.ok) {
+  if (!path.endsWith("/queue/join")) return fetched(what, options);
+  let reply;
+  try { reply = await fetched(what, options); } finally {
+    if (!reply?.ok) closed = null;  // what did not arrive can be clicked again
+  }
+  if (reply.ok) {
     owed.add((await reply.clone().json()).event_id);
     wake();
   }
@@ -121,7 +127,9 @@ const followAnswers = () => {
   // Blind answers are written out faster than they can be read: there the question stays on top.
   const endOf = (pane) => {
     const chat = pane.querySelector(".chat.blind");
-    return chat ? (chat.lastElementChild?.offsetTop ?? 0) - chat.firstElementChild.offsetHeight : pane.scrollHeight;
+    if (!chat) return pane.scrollHeight;
+    const asked = chat.lastElementChild.querySelector(".said");
+    return asked ? asked.offsetTop - 1.4 * chat.firstElementChild.offsetHeight : 0;
   };
   const follow = (pane) => { if (!left.has(pane)) pane.scrollTop = endOf(pane); };
   const resized = new ResizeObserver((entries) => entries.forEach((entry) => follow(entry.target)));

@@ -205,7 +205,7 @@ class Session:
         """
         turn = self.last
         if turn is None or turn.ballot is None or self.streaming or (verdict is None and turn.verdict is None):
-            yield  # the page waits for a drawing, and takes no other verdict before it
+            yield
             return
         number, latency_s = turn.ballot, turn.latency_s or time.monotonic() - turn.ended
         turn.is_voting = True
@@ -223,7 +223,7 @@ class Session:
                 turn.verdict, turn.closed = ballot.verdict if ballot else turn.verdict, True
             except Exception as error:
                 fail(turn, "verdict", error)
-        turn.is_voting = False
+        turn.is_voting, turn.tries = False, turn.tries + 1
         yield
 
     async def close(self, shared: Shared, why: str) -> None:

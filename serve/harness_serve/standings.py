@@ -50,8 +50,8 @@ def _counted(board: Leaderboard) -> str:
         return "No blind votes yet. They come from the arena, where names are hidden until the vote."
     people = "1 person" if board.people == 1 else f"{board.people} people"
     counted = f"{board.votes} blind vote{'' if board.votes == 1 else 's'} of {people}"
-    left_out = ", ".join(f"{count} where {html.escape(reason)}" for reason, count in board.left_out.items())
-    return counted + (f"; left out: {left_out}" if left_out else "") + "."
+    left_out = ", ".join(f"{html.escape(reason)} ({count})" for reason, count in board.left_out.items())
+    return f"{counted}. " + (f"Left out: {left_out}." if left_out else "")
 
 
 def _explained(board: Leaderboard) -> str:
@@ -72,7 +72,7 @@ def _places_html(places: Sequence[Place]) -> str:
     scale = Scale.around(ends)
     rows = "".join(
         f'<tr><td class="rank">{place.rank}</td><th scope="row">{html.escape(place.variant)}</th>'
-        f"<td>{_drawn(place, scale)}</td><td>{place.strength:+.2f}</td>"
+        f"<td>{_drawn(place, scale)}</td><td>{_signed(place.strength)}</td>"
         f"<td>{place.win_rate.value:.0%}</td><td>{place.votes}</td></tr>"
         for place in places
     )
@@ -80,11 +80,15 @@ def _places_html(places: Sequence[Place]) -> str:
     return f'<table class="places"><thead><tr>{titles}</tr></thead><tbody>{rows}</tbody></table>'
 
 
+def _signed(value: float) -> str:
+    return f"{value:+.2f}".replace("-", "−")
+
+
 def _drawn(place: Place, scale: Scale) -> str:
     """Return a strength with its interval on the scale that all places share."""
-    label = f"{place.strength:+.2f}" + (
-        "" if place.interval is None else f", from {place.interval.low:+.2f} to {place.interval.high:+.2f}"
-    )
+    label = _signed(place.strength)
+    if (interval := place.interval) is not None:
+        label += f", from {_signed(interval.low)} to {_signed(interval.high)}"
     return intervals.interval_svg(scale, place.strength, place.interval, "strength", label)
 
 

@@ -135,7 +135,7 @@ BOTH = "() => { const [left, right] = document.querySelectorAll('#verdicts butto
 
 
 @pytest.mark.parametrize(
-    "between", ["", "document.querySelector('#verdicts').inert = false;"], ids=["as it is", "unlocked"]
+    "between", ["", "document.querySelector('#verdicts').className = 'of-other';"], ids=["as it is", "unlocked"]
 )
 def test_two_verdicts_at_once_are_one(  # type: ignore[no-untyped-def]
     opened, scripted, tmp_path: Path, free_port, between: str

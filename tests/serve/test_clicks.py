@@ -119,8 +119,11 @@ window.fetch = async (...asked) => {
   const reply = await real(...asked);
   if (!String(asked[0].url ?? asked[0]).includes("/queue/data")) return reply;
   const late = new TransformStream({ transform: async (part, out) => {
-    if (new TextDecoder().decode(part).includes("close_stream")) await new Promise((done) => { window.end = done; });
-    out.enqueue(part);
+    const text = new TextDecoder().decode(part), at = text.indexOf('data: {"msg":"close_stream"');
+    out.enqueue(at < 0 ? part : new TextEncoder().encode(text.slice(0, at)));
+    if (at < 0) return;
+    await new Promise((done) => { window.end = done; });
+    out.enqueue(new TextEncoder().encode(text.slice(at)));
   } });
   return new Response(reply.body.pipeThrough(late), reply);
 };
@@ -142,10 +145,9 @@ def test_a_click_is_heard_while_the_end_of_a_stream_is_on_its_way(  # type: igno
 def test_keys_judge_after_a_tab_and_after_a_question(signed_in, ballots: Ballots) -> None:  # type: ignore[no-untyped-def]
     """Neither the tab that was clicked last nor the box that the question was typed in takes the arrow keys."""
     page = signed_in("ada")
-    for name in ("Compare", "Arena"):
+    for name, is_blind in (("Compare", "false"), ("Arena", "true")):
         page.locator("#mode label", has_text=name).click()
-        page.locator("#mode label.selected", has_text=name).wait_for()
-    page.wait_for_function("document.querySelector('.chat')?.dataset.variant === 'A'")
+        page.wait_for_function(f"(document.querySelector('.chat')?.dataset.variant === 'A') === {is_blind}")
     _next(page, lambda: page.keyboard.press("n"))
     page.keyboard.press("ArrowLeft")
     page.locator("#confirmed", has_text="Kept: A is better").wait_for()
