@@ -151,6 +151,8 @@ def test_keys_judge_after_a_tab_and_after_a_question(signed_in, ballots: Ballots
     _next(page, lambda: page.keyboard.press("n"))
     page.keyboard.press("ArrowLeft")
     page.locator("#confirmed", has_text="Kept: A is better").wait_for()
+    page.keyboard.press("r")
+    page.locator("#reveal").wait_for(state="hidden")
     page.fill("#prompt textarea", "And now?")
     _next(page, lambda: page.keyboard.press("Enter"))
     page.keyboard.press("ArrowRight")
