@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 
 CONFIG = re.compile(r"window\.gradio_config = (\{.*?\});\s*(?:window|</script>)", re.DOTALL)
-FIRST_WORDS = b"answer streaming"  # the class of an answer that has words, and is to have more
+FIRST_WORDS = b"<p>word"  # of what the played endpoint says
 
 
 @dataclass(frozen=True, slots=True)

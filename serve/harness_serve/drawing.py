@@ -15,7 +15,7 @@ ADVICE = {
     LEADERBOARD: "What people judged without knowing the names.",
     VOTES: "Every vote that is final.",
 }
-KEYS = "Judge, then see the names. Keys: ← and →, = tie, b both bad, s skip, n next."
+KEYS = "Judge, then see the names. Keys: ← and →, = tie, b both bad, s skip"
 
 
 def draw(state: Session, mode: str, standings: str = "", progress: str = "") -> list[Any]:
@@ -31,7 +31,10 @@ def draw(state: Session, mode: str, standings: str = "", progress: str = "") -> 
     voted = last is not None and last.verdict is not None and not last.closed and not state.streaming
     can_redo = last is not None and not state.streaming and not state.blind
     has_set = bool(progress) and mode == ARENA
-    advice = ADVICE.get(mode, KEYS if state.is_hidden else "The next question goes to another pair.")
+    advice = ADVICE.get(
+        mode,
+        f"{KEYS}{', n next' if has_set else ''}." if state.is_hidden else "The next question goes to another pair.",
+    )
     html, button, row = gr.HTML, gr.Button, gr.Row
     drawn = Drawn(
         session=state,

@@ -163,10 +163,11 @@ class Session:
         try:
             seen: object = None
             while not all(task.done() for task in asked):
+                pause = REDRAW_S
                 if (now := self._visible(turn)) != seen:  # a drawing costs as much where nothing is new
-                    seen = now
+                    seen, pause = now, pause_s(shared, turn)
                     yield
-                await asyncio.wait(asked, timeout=pause_s(shared, turn))
+                await asyncio.wait(asked, timeout=pause)
             ready = time.monotonic()
             while turn.share < 1 and turn.is_ready:
                 await asyncio.sleep(pause_s(shared, turn))

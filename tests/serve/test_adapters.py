@@ -185,3 +185,35 @@ def test_each_replica_must_use_every_module() -> None:
         control.require_active("a", adapter, [{"a": whole}, {"a": half}])
     with pytest.raises(HarnessError, match="0 of the adapter's 2 modules"):
         control.require_active("a", adapter, [{}])
+
+
+@pytest.mark.soak  # two engines of its own
+def test_an_added_adapter_is_loaded_and_checked_on_every_replica(
+    runs_folder: Path, free_port: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each copy of the model is asked for its prompt ids, the probes and an answer, by its number."""
+    seen: list[int] = []
+    check = control.require_active
+    monkeypatch.setattr(control, "require_active", lambda *its: (seen.append(len(its[2])), check(*its)))
+    options = VllmOptions(port=free_port(), max_model_len=512, kv_cache_gib=0.3, adapter_slots=2, data_parallel_size=2)
+    alpha = resolve_variant("alpha", runs_folder, Plugins())
+    with Supervisor(ENGINE, options, (alpha,), Plugins(), runs_folder) as supervisor:
+        supervisor.start()
+        waited: list[str] = []
+        name = supervisor.add("beta", waited.append)["name"]
+        assert seen == [2, 2] and sum("probes" in text for text in waited) == 2
+        url, replicas = supervisor.endpoint.url, supervisor.endpoint.replicas
+        asked = {"messages": [{"role": "user", "content": "Who keeps the key?"}], "max_tokens": 24}
+        with openai.OpenAI(base_url=url, api_key="none", max_retries=0) as client:
+            answers = {
+                model: [
+                    client.chat.completions.create(model=model, **asked, extra_headers=one).choices[0].message.content
+                    for one in replicas
+                ]
+                for model in ("alpha", name)
+            }
+            assert [len(set(its)) for its in answers.values()] == [1, 1] and answers["alpha"] != answers[name]
+            supervisor.remove(name)
+            for one in replicas:
+                with pytest.raises(openai.NotFoundError, match=name):
+                    client.chat.completions.create(model=name, **asked, extra_headers=one)
