@@ -24,7 +24,7 @@ document.addEventListener("pointerup", (event) => {
 });
 document.addEventListener("keydown", (event) => {
   const isSent = event.key === "Enter" && !event.shiftKey && event.target.closest?.("#prompt") && event.target.value.trim();
-  if (isSent && document.querySelector("#mode .selected")?.textContent.trim() === "Arena") event.target.blur();
+  if (isSent && document.querySelector("#mode .selected")?.textContent.trim() === "Arena") setTimeout(() => event.target.blur());
 });
 
 // Gradio ends its stream of answers when it owes none. The answer to a click that comes while the end is on its way would
