@@ -33,9 +33,9 @@ class Page:
     """The page at a URL: its components by `elem_id`, and its events."""
 
     def __init__(self, url: str) -> None:
-        found = CONFIG.search(httpx.get(url).text)
-        assert found is not None
-        self.url, self.config = url, json.loads(found[1])
+        match = CONFIG.search(httpx.get(url).text)
+        assert match is not None
+        self.url, self.config = url, json.loads(match[1])
         self.ids = {part["props"].get("elem_id"): part["id"] for part in self.config["components"]}
 
     def event(self, part: int | None, kind: str) -> Event:
