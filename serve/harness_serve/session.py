@@ -20,6 +20,7 @@ from harness_serve.answering import Answer, Sampling, Shared, Turn, answered, fa
 
 REDRAW_S = 0.06  # how often a page that streams is drawn again, and
 REDRAW_OF_EACH_S = 0.04  # times the turns that stream: Gradio needs a good third of it on the one event loop of all
+UNCHANGED_S = 1.0  # after which it is drawn again though nothing of it is new
 UNHURRIED_CHARACTERS = 8_000  # of an answer, above which it is drawn less often
 BLIND_S = 1.8  # in which two blind answers are written out, side by side
 PairWeights = Mapping[frozenset[str], float]
@@ -162,10 +163,11 @@ class Session:
         shared.streaming.add(id(turn))
         try:
             seen: object = None
+            drawn_at = time.monotonic()
             while not all(task.done() for task in asked):
                 pause = REDRAW_S
-                if (now := self._visible(turn)) != seen:  # a drawing costs as much where nothing is new
-                    seen, pause = now, pause_s(shared, turn)
+                if (now := self._visible(turn)) != seen or time.monotonic() - drawn_at > UNCHANGED_S:
+                    seen, drawn_at, pause = now, time.monotonic(), pause_s(shared, turn)
                     yield
                 await asyncio.wait(asked, timeout=pause)
             ready = time.monotonic()
