@@ -39,7 +39,13 @@ class HarnessGroup(LazyGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         with _interruptible():
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            except click.NoSuchOption as error:
+                if not any(error.option_name in parameter.opts for parameter in self.params):
+                    raise
+                before = f"{ctx.command_path} {error.option_name} … {ctx.invoked_subcommand}"
+                raise click.UsageError(f"{error.option_name} stands before the command: {before}", ctx) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *self._plugged(ctx)})

@@ -52,6 +52,11 @@ def test_a_mistyped_word_is_answered_with_the_nearest(
     assert done.code != 0 and "Did you mean" in done.err and f"'{nearest}'" in done.err
 
 
+def test_an_option_of_the_root_behind_a_command_is_answered_with_its_place(harness_here: Callable[..., Any]) -> None:
+    done = harness_here("data", "list", "--plugin", "riddles.py")
+    assert done.code == 2 and "--plugin stands before the command: harness --plugin … data" in done.err
+
+
 @pytest.mark.parametrize(
     ("typed", "offered"),
     [
