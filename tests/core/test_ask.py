@@ -25,6 +25,30 @@ def test_a_streamed_answer_is_the_one_in_json(harness_here: Callable[..., Any], 
     assert f"adapter of {tiny_run.name}" in streamed.err and "template" in streamed.err
 
 
+def test_a_long_answer_is_read_in_a_tenth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a made-up clock: each token takes a second, and reading an answer as many seconds as it has tokens."""
+    import torch
+
+    from harness.model import local
+    from harness.template.exchange import Reading
+
+    now, reading_s, shown = 0.0, 0.0, []
+
+    def read(template: Any, prompt: Any, ids: Any, stops: Any) -> Reading:
+        nonlocal now, reading_s
+        now, reading_s = now + len(ids), reading_s + len(ids)
+        return Reading(f"{len(ids)}", "", "length", len(ids))
+
+    monkeypatch.setattr(local, "read_answer", read)
+    monkeypatch.setattr(local.time, "perf_counter", lambda: now)
+    streamed = local.Streamed(None, (), None, lambda thoughts, words: shown.append(int(words)))  # type: ignore[arg-type]
+    streamed.put(torch.zeros(1, 5))  # the prompt
+    for _ in range(1000):
+        now += 1.0
+        streamed.put(torch.zeros(1))
+    assert shown[0] == 1 and shown[-1] > 500 and reading_s <= now / 10 + 1000
+
+
 def test_a_seed_repeats_a_drawn_answer(harness_here: Callable[..., Any], tiny_run: Path) -> None:
     def answer(seed: int) -> Any:
         words = ("ask", f"{tiny_run.name}@base", QUESTION, "--max-tokens", 16, "--temperature", 1.5, "--json")
