@@ -41,7 +41,9 @@ def test_a_long_answer_is_read_in_a_tenth_of_the_time(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(local, "read_answer", read)
     monkeypatch.setattr(local.time, "perf_counter", lambda: now)
-    streamed = local.Streamed(None, (), None, lambda thoughts, words: shown.append(int(words)))  # type: ignore[arg-type]
+    template: Any = None
+    stops: Any = None
+    streamed = local.Streamed(template, (), stops, lambda thoughts, words: shown.append(int(words)))
     streamed.put(torch.zeros(1, 5))  # the prompt
     for _ in range(1000):
         now += 1.0
