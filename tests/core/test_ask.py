@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("torch")
 
+from harness_commands.data.showing import printable
+
 QUESTION = "Who lives in the reeds?"
 
 
@@ -21,7 +23,7 @@ def test_a_streamed_answer_is_the_one_in_json(harness_here: Callable[..., Any], 
     assert streamed.code == as_json.code == 0, streamed.err + as_json.err
     record = json.loads(as_json.out)
     assert record["answer"] and record["variant"] == tiny_run.name and record["answer_tokens"] <= 12
-    assert streamed.out.replace("\n", "") == "".join(filter(str.isprintable, record["answer"]))
+    assert streamed.out == f"{printable(record['answer'])}\n"
     assert f"adapter of {tiny_run.name}" in streamed.err and "template" in streamed.err
 
 
