@@ -87,6 +87,8 @@ def load_model(
     if attention.name != model.config._attn_implementation:
         model.set_attn_implementation(attention.name)
     if attention.name != model.config._attn_implementation:  # a class for each, chosen in its constructor
+        del model  # two may not fit beside each other
+        free_memory()
         model = _from_pretrained(spec, device, attention.name)
     model.chosen_attention = attention
     if added_ids:

@@ -144,6 +144,36 @@ def test_pairs_that_share_their_prompt_in_one_row_have_the_same_loss():
     assert one == pytest.approx(value(dpo.OBJECTIVE, options, shared, batch), rel=1e-6)
 
 
+class Waits(torch.overrides.TorchFunctionMode):
+    """Names the functions inside the block for which a host waits for its accelerator."""
+
+    NAMES = ("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "nonzero", "cpu", "numpy")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.__name__
+        places = args[1] if name in ("__getitem__", "__setitem__") else None
+        if name in self.NAMES or isinstance(places, list):
+            self.seen.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("weight", [1.0, 2.5])
+@pytest.mark.parametrize("module", [sft, dpo, kto, orpo, simpo, reward])
+def test_neither_a_loss_nor_its_units_let_an_accelerator_wait(module, weight):
+    batch = with_extras(padded(pairs(weight), 0, "cpu"), {"kl": torch.zeros(2 * PAIRS)})
+    with Waits() as waits:
+        loss = module.OBJECTIVE.loss(POLICY, batch, module.OBJECTIVE.options())
+        units = module.OBJECTIVE.units(batch)
+    assert loss.terms.keys() == units.keys() and not waits.seen
+    with Waits() as waits:
+        assert batch.figures("weight")[[0]] == weight
+    assert waits.seen == ["__getitem__", "__bool__"], "a list as index and a truth would be seen"
+
+
 @pytest.mark.parametrize("module", [sft, dpo, kto, orpo, simpo, reward])
 def test_a_share_without_documents_adds_nothing(module):
     empty = Given(torch.zeros(0), torch.zeros(0))
