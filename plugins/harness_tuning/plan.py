@@ -203,7 +203,7 @@ def _gate(gate: Gate | None) -> Iterator[Row]:
 def _method(tuner: Tuner) -> Iterator[Row]:
     """Say which layers move and which do not, what the method does to the base, and what becomes of the result."""
     own = _options(tuner.spec.method)
-    share = f"{tuner.trainable:,} weights move ({tuner.trainable / tuner.parameters:.1%})"
+    share = f"{tuner.learner.trainable:,} weights move ({tuner.learner.trainable / tuner.parameters:.1%})"
     yield "method", f"{tuner.method.name}: {share}" + (f"; {own}" if own else "")
     moving, resting = moving_and_resting(tuner.model)
     yield "layers", "that move: " + (_counted(moving) or "none")
@@ -318,7 +318,7 @@ def _cost(tuner: Tuner) -> Iterator[Row]:
     else:
         yield "memory", f"not measured: {widest} takes long" + (free and f"; there are {gib(cost.free_bytes or 0)}")
     if growth is not None:
-        own = OPTIMIZER_BYTES * tuner.trainable
+        own = OPTIMIZER_BYTES * tuner.learner.trainable
         parts = f"{gib(tuner.size_bytes)} of weights, {gib(own)} for what moves, {gib(growth - own)} for {widest}"
         yield "", f"estimated: {parts}"
     if cost.free_bytes is not None and (cost.peak_bytes or 0) > cost.free_bytes:
