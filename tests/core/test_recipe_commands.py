@@ -371,6 +371,22 @@ def test_a_key_that_changes_the_result_is_never_called_needless(tool: str, harne
         assert [step.filter for step in recipe.data.clean] == ["exact_duplicates"] and recipe.tune.keep == "best"
 
 
+def test_the_weight_of_the_chosen_answers_is_carried_over(harness_here: Any, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "rows.jsonl").touch()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dataset_info.json").write_text('{"pairs": {"file_name": "../rows.jsonl", "ranking": true}}')
+    theirs = {
+        "lf": "model_name_or_path: ./model\nstage: dpo\ndataset: pairs\npref_ftx: 0.5\n",
+        "ax": "base_model: ./model\nrl: dpo\nrpo_alpha: 0.5\ndatasets: [{path: rows.jsonl, type: chatml.intel}]\n",
+    }
+    for name, text in theirs.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+        assert harness_here("recipe", "import", f"{name}.yaml", "--out", f"my-{name}.yaml").code == 0
+        objective: Any = load_recipe(tmp_path / f"my-{name}.yaml", plugins(first_party=True)).tune.objective
+        assert (objective.name, objective.nll_weight) == ("dpo", 0.5)
+
+
 def test_defaults_of_the_other_tool_are_written_down(harness_here: Any, tmp_path: Path) -> None:
     (tmp_path / "model").mkdir()
     (tmp_path / "rows.json").touch()

@@ -95,6 +95,8 @@ def _objective(config: Carried) -> None:
     if rl == "ipo":
         put(config.recipe, "tune.objective.loss", "ipo")
     config.carry("dpo_beta" if "dpo_beta" in config.tree else "rl_beta", "tune.objective.beta")
+    if rl in ("dpo", "ipo"):
+        config.carry("rpo_alpha", "tune.objective.nll_weight")
     if rl == "orpo":
         config.carry("orpo_alpha", "tune.objective.beta")
     if rl == "kto":

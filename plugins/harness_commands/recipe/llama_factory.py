@@ -118,8 +118,10 @@ def _objective(config: Carried) -> None:
     if name == "simpo" and config.get("simpo_gamma") is not None:
         ratio = float(config.tree["simpo_gamma"]) / float(config.get("pref_beta", 0.1))
         config.change("simpo_gamma", "tune.objective.gamma_beta_ratio", ratio, "gamma / beta")
-    if config.get("pref_ftx"):
-        config.note("pref_ftx", "left", "no further loss on the chosen answers; simpo has nll_weight")
+    if name in ("dpo", "simpo"):
+        config.carry("pref_ftx", "tune.objective.nll_weight")
+    elif config.get("pref_ftx"):
+        config.note("pref_ftx", "left", "no further loss on the chosen answers; dpo and simpo have nll_weight")
 
 
 def _data(config: Carried) -> None:
