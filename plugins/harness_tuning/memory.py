@@ -147,7 +147,7 @@ def batch_bytes(learner: Learner, batch: Any) -> int:
                 some = learner.prepared(some)
         # Not `learner.loss`, which compares with units that are counted from what the tensors hold.
         loss = learner.objective.loss(learner.policy, some, learner.options)
-        learner.mean(loss, dict.fromkeys(loss.terms, 1.0)).backward()
+        loss.mean(dict.fromkeys(loss.terms, 1.0)).backward()
     return int(held.most)
 
 

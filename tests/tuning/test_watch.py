@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 import re
 import threading
@@ -20,10 +21,10 @@ pytest.importorskip("torch")
 import torch
 from harness_tuning import loop, samples, watch
 from harness_tuning.flops import Work, measured_peak
-from harness_tuning.learner import Learner
 from harness_tuning.watch import Best, Spikes
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.contract.objectives import Loss
 from harness.testing.models import tiny_model
 
 slow = pytest.mark.slow
@@ -212,7 +213,7 @@ def broken_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Let the gradient of a step be NaN."""
 
     def break_at(step: int) -> None:
-        launch, mean = loop.Tuner._launch, Learner.mean
+        launch, mean = loop.Tuner._launch, Loss.mean
         now = [0]
 
         def launching(self: loop.Tuner, number: int) -> Any:
@@ -220,9 +221,12 @@ def broken_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
             return launch(self, number)
 
         monkeypatch.setattr(loop.Tuner, "_launch", launching)
-        nan = float("nan")
-        broken = staticmethod(lambda loss, units: mean(loss, units) * (nan if now[0] == step else 1.0))
-        monkeypatch.setattr(Learner, "mean", broken)
+        nan = math.nan
+
+        def broken(loss: Loss, units: Any) -> Any:
+            return mean(loss, units) * (nan if now[0] == step else 1.0)
+
+        monkeypatch.setattr(Loss, "mean", broken)
 
     return break_at
 
