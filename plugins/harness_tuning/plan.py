@@ -321,6 +321,8 @@ def _cost(tuner: Tuner) -> Iterator[Row]:
         own = OPTIMIZER_BYTES * tuner.learner.trainable
         parts = f"{gib(tuner.size_bytes)} of weights, {gib(own)} for what moves, {gib(growth - own)} for {widest}"
         yield "", f"estimated: {parts}"
+    if tuner.fit.why_not is not None:
+        yield "", f"not estimated, since the model does not compute without contents ({tuner.fit.why_not})"
     if cost.free_bytes is not None and (cost.peak_bytes or 0) > cost.free_bytes:
         yield (
             "warning",
