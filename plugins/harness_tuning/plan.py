@@ -16,7 +16,7 @@ from rich.table import Table
 from rich.text import Text
 
 from harness.checks.methods import require_saved
-from harness.errors import listed
+from harness.errors import HarnessError, PluginError, first_line, listed
 from harness.model.configs import positions_of
 from harness.model.forward import causal_lm
 from harness.variants import Variant
@@ -242,7 +242,14 @@ def refused_by_engine(tuner: Tuner) -> str | None:
     engines, serve = tuner.plugins.engines, tuner.recipe.serve
     named = serve.engine if serve is not None else next(iter(engines.defaults), None)
     with tempfile.TemporaryDirectory(prefix="harness-adapter-") as folder:
-        tuner.method.save(tuner.model, Path(folder))
+        try:
+            tuner.method.save(tuner.model, Path(folder))
+        except (HarnessError, OSError):
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"the method {tuner.method.name!r}: save failed: {type(error).__name__}: {first_line(error)}"
+            ) from error
         require_saved(Path(folder), "adapter", tuner.method.name)
         if named is None or (engine := engines[named]).refuses is None:
             return None

@@ -111,7 +111,12 @@ def test_a_third_partys_method_is_one_file(tmp_path, recipe, harness):
     ("line", "instead", "told"),
     [
         ("    return peft.get_peft_model(", "    peft.get_peft_model(", "the method 'ia3': apply returned None"),
-        ("    model.save_pretrained(", "    str(", "the method 'ia3': save wrote none, and `produces` says 'adapter'"),
+        (
+            "    model.save_pretrained(",
+            "    dict(path=",
+            "the method 'ia3': save wrote none, and `produces` says 'adapter'",
+        ),
+        ("    model.save_pretrained(", "    model.save(", "the method 'ia3': save failed: AttributeError"),
     ],
 )
 def test_a_method_that_forgets_its_result_is_refused_before_step_1(tmp_path, recipe, harness, line, instead, told):
