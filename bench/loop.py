@@ -99,17 +99,8 @@ def closed(subject: Subject, folder: Path, votes: int, fresh: int) -> dict[str, 
     if "template=model" in sets:  # another model's held-out pairs
         sets.append(f"data.validation.0.path={pairs_file(folder, subject.questions('test', 40))}")
     if not (folder / "runs/voted").exists():
-        command = (
-            "votes",
-            "tune",
-            str(FROM_VOTES),
-            "--votes",
-            str(folder / "votes.db"),
-            "--run",
-            "voted",
-            "--no-serve",
-        )
-        printed = harness(folder, *command, *(f"--set={one}" for one in sets))
+        votes_tune = ("votes", "tune", str(FROM_VOTES), "--votes", str(folder / "votes.db"), "--run", "voted")
+        printed = harness(folder, *votes_tune, "--no-serve", *(f"--set={one}" for one in sets))
         (folder / "votes-tune.txt").write_text(printed)
         figures["tuning_s"] = round(time.monotonic() - began, 1)
     lines = (folder / "votes-tune.txt").read_text().splitlines()

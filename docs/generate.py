@@ -157,6 +157,7 @@ MEANINGS = {
     "dpo.beta": "how much a reward is of a log-ratio to the reference: the higher, the nearer the policy stays",
     "dpo.loss": "the published loss; `ipo` takes means a token",
     "dpo.label_smoothing": "the share of labels that are taken to be wrong, for `sigmoid` and `robust`",
+    "dpo.nll_weight": "weight of the supervised loss of the chosen completion",
     "kto.beta": "as of `dpo`",
     "kto.desirable_weight": "of good completions",
     "kto.undesirable_weight": "of bad ones",

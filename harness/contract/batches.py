@@ -75,6 +75,9 @@ class Batch:
         groups: [d], on the host, equal for the documents of one item: a preference's completions and their prompt.
         roles: [d], the role of each document in its item; `prompt` for one that others share.
         tokens: how many of the b*s positions are no padding.
+        weights: [d], on the host: of the item of each document, 1 where the data have none.
+        target_counts: [d], on the host: of the targets of each document.
+        by_role: the documents of each role, int64, item by item.
         position_ids: int64 [b, s]; None where each row is one document, padded on the right.
         extras: figures by name, [d] or [n] each, such as a preference's margin.
         sequences: the documents of packed rows, for variable-length attention; None for padded rows.
@@ -87,6 +90,9 @@ class Batch:
     groups: tuple[int, ...]
     roles: tuple[str, ...]
     tokens: int
+    weights: tuple[float, ...]
+    target_counts: tuple[int, ...]
+    by_role: Mapping[str, Tensor]
     position_ids: Tensor | None = None
     extras: Mapping[str, Tensor] = field(default_factory=dict)
     sequences: Sequences | None = None
@@ -121,12 +127,19 @@ class Batch:
             raise KeyError(name)
         return self.input_ids.new_zeros(len(self.roles)).float() + (default or 0.0)
 
+    def index(self, role: str) -> Tensor:
+        """Return the documents of a role, item by item, as an index of figures [d]: int64, on the device.
+
+        With a list as index the host waits for the device.
+        """
+        return self.by_role.get(role, self.input_ids.new_zeros(0))
+
     def of_role(self, role: str) -> list[int]:
-        """Return the documents of a role."""
+        """Return the documents of a role, as a list on the host."""
         return [number for number, own in enumerate(self.roles) if own == role]
 
     def pairs(self, first: str = "chosen", second: str = "rejected") -> tuple[list[int], list[int]]:
-        """Return the documents of two roles, item by item, for the items that have both."""
+        """Return the documents of two roles, item by item, for the items that have both: as lists, on the host."""
         one, other = (
             {self.groups[number]: number for number, role in enumerate(self.roles) if role == wanted}
             for wanted in (first, second)

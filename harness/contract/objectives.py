@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Protocol, get_args
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, get_args
 
 from harness.contract.batches import Batch
 from harness.contract.checking import require_functions, require_options, require_texts
@@ -46,6 +46,12 @@ class Loss:
     terms: Mapping[str, Term]
     metrics: Mapping[str, Metric] = field(default_factory=dict)
 
+    def mean(self, units: Mapping[str, float], names: Collection[str] | None = None) -> Tensor:
+        """Return the sum of the terms, or of those named, each by its weight and divided by its units."""
+        terms = self.terms if names is None else {name: self.terms[name] for name in names}
+        first, *others = (term.sum * term.weight / (units[name] or 1) for name, term in terms.items())
+        return sum(others, first)
+
 
 class Policy(Protocol):
     """The model that is trained, as an objective asks it."""
@@ -82,7 +88,7 @@ class Objective:
     `loss(policy, batch, options)` returns the batch's Loss; `units(batch)` returns the number of units of each of its
     terms, without a forward pass. `value_at_start(options)` is the loss at step 0 if it is known for any model and data
     (ln 2 for DPO), else None; a run whose first loss differs is refused. It is per unit, over the terms with their
-    weights.
+    weights: of all of them, or, as a mapping, of those that are known by their names.
 
     `encode(item, template, longest, options)` returns the items that are trained on in the place of one that the
     template encoded, with ids and masks of their own; what has more than `longest` tokens is for `data.on_overlong`.
@@ -103,13 +109,30 @@ class Objective:
     loss: Callable[[Policy, Batch, Any], Loss]
     units: Callable[[Batch], Mapping[str, float]]
     reads: Reads = "conversations"
-    value_at_start: Callable[[Any], float | None] | None = None
+    value_at_start: Callable[[Any], float | Mapping[str, float] | None] | None = None
     default: bool = False
     encode: Callable[[Item, Any, int, Any], Sequence[Item]] | None = None
     prepare: Callable[[Policy, Batch, Any], Mapping[str, Tensor]] | None = None
     beside: Callable[[Sequence[Item], int, Any], Item] | None = None
     observe: Callable[[Policy, Sequence[Batch], Any], Mapping[str, Metric]] | None = None
     head: Callable[[int], Module] | None = None
+
+
+class ValueAtStart(NamedTuple):
+    """The value of a loss, and the one that its objective knows for the starting state."""
+
+    value: float
+    known: float
+
+
+def value_at_start(objective: Objective, options: Any, loss: Callable[[], Loss], batch: Batch) -> ValueAtStart | None:
+    """Return the loss of a batch in the starting state beside the one that is known, None where none is."""
+    if objective.value_at_start is None or (known := objective.value_at_start(options)) is None:
+        return None
+    units = objective.units(batch)
+    if isinstance(known, Mapping):
+        return ValueAtStart(float(loss().mean(units, known)), sum(known.values()))
+    return ValueAtStart(float(loss().mean(units)), known)
 
 
 def check_objective(objective: Objective) -> None:

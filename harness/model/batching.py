@@ -9,6 +9,7 @@ Worked example, the two sides of a preference, `P` the prompt's ids, `c` and `r`
 from __future__ import annotations
 
 import itertools
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -218,6 +219,10 @@ class _Layout:
         source, token_id, document = on_device(torch.tensor(targets, dtype=torch.long).reshape(-1, 3)).unbind(1)
         names = {name for item in items for name in item.extras}
         places = list(zip(self.groups, self.examples, strict=True))
+        counts = Counter(document for *_, document in self.targets)
+        by_role: dict[str, list[int]] = {}
+        for number in sorted(range(len(self.documents)), key=self.groups.__getitem__):
+            by_role.setdefault(self.roles[number], []).append(number)
         extras = {
             name: on_device(torch.tensor([_figure(items[group], name, number) for group, number in places]))
             for name in sorted(names)
@@ -229,6 +234,9 @@ class _Layout:
             tuple(self.groups),
             tuple(self.roles),
             tokens=sum(map(len, self.tokens)),
+            weights=tuple(_figure(items[group], "weight", number) if items else 1.0 for group, number in places),
+            target_counts=tuple(counts[number] for number in range(len(self.documents))),
+            by_role={role: on_device(torch.tensor(numbers)) for role, numbers in by_role.items()},
             position_ids=position_ids,
             extras=extras,
             sequences=None if is_padded else self._sequences(width, on_device),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import transformers
 
 from harness.errors import ModelError, first_line
-from harness.model.tokenizer import hub_hint
+from harness.model.tokenizer import hub_hint, require_place
 
 if TYPE_CHECKING:
     from harness.recipe import ModelSpec
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def load_config(spec: ModelSpec) -> Any:
     """Return the configuration of a model, with what `overrides_of` changes in it. Raises ModelError."""
+    require_place(spec.path)
     try:
         config = transformers.AutoConfig.from_pretrained(
             spec.path, revision=spec.revision, trust_remote_code=spec.trust_remote_code

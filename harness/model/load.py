@@ -20,7 +20,7 @@ from harness.model.forward import causal_lm, check_forward
 from harness.model.heads import load_head
 from harness.model.kernels import CPU
 from harness.model.templates import load_template
-from harness.model.tokenizer import hub_hint
+from harness.model.tokenizer import hub_hint, require_place
 from harness.template import BoundTemplate
 from harness.variants import Variant, require_here
 
@@ -87,6 +87,8 @@ def load_model(
     if attention.name != model.config._attn_implementation:
         model.set_attn_implementation(attention.name)
     if attention.name != model.config._attn_implementation:  # a class for each, chosen in its constructor
+        del model  # two may not fit beside each other
+        free_memory()
         model = _from_pretrained(spec, device, attention.name)
     model.chosen_attention = attention
     if added_ids:
@@ -202,6 +204,7 @@ def _begin_embeddings(model: Any, ids: list[int]) -> None:
 
 def _from_pretrained(spec: ModelSpec, device: torch.device, attention: str | None = None) -> Any:
     """Load the model with an attention, or with the one that transformers picks: sdpa for a model that has it."""
+    require_place(spec.path)
     transformers.utils.logging.disable_progress_bar()
     try:
         return transformers.AutoModelForCausalLM.from_pretrained(

@@ -84,11 +84,11 @@ class ModelPolicy:
 
 def _noise_scale(batch: Batch, alpha: float) -> Tensor:
     """Return alpha / sqrt(length of the document) at each position, 0 in the padding, float32 [b, s]."""
-    scale = torch.zeros(batch.input_ids.shape, device=batch.input_ids.device)
-    documents = batch.documents
-    for row, start, length in zip(
-        documents.row.tolist(), documents.start.tolist(), documents.length.tolist(), strict=True
-    ):
-        if length:
-            scale[row, start : start + length] = alpha / length**0.5
-    return scale
+    documents, (b, s) = batch.documents, batch.input_ids.shape
+    places = torch.arange(b * s, device=batch.input_ids.device)
+    if not batch.roles:
+        return torch.zeros(b, s, device=places.device)
+    begins = documents.row * s + documents.start  # in order
+    own = torch.searchsorted(begins, places, right=True) - 1
+    is_inside = places < (begins + documents.length)[own]
+    return torch.where(is_inside, alpha * documents.length.float().rsqrt()[own], 0.0).view(b, s)

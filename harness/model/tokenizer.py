@@ -14,9 +14,8 @@ from harness.recipe import HUB_ID
 def load_tokenizer(path: str, revision: str | None = None, *, trust_remote_code: bool = False) -> Any:
     """Return the fast tokenizer of a model folder or hub id. Raises ModelError where there is none."""
     transformers = require("transformers", "tuning")
+    require_place(path)
     folder = Path(path)
-    if not folder.is_dir() and (folder.exists() or not HUB_ID.fullmatch(path)):
-        raise ModelError(f"{path}: {'not a model folder but a file' if folder.exists() else 'no such folder'}")
     if folder.is_dir() and not any(name.is_file() for name in folder.glob("*token*")):
         raise ModelError(f"{path}: no tokenizer in this folder: it has no tokenizer.json")
     try:
@@ -28,6 +27,13 @@ def load_tokenizer(path: str, revision: str | None = None, *, trust_remote_code:
     if not tokenizer.is_fast:
         raise ModelError(f"{path}: its tokenizer is a slow one; the harness needs a fast tokenizer (tokenizer.json)")
     return tokenizer
+
+
+def require_place(path: str) -> None:
+    """Raise ModelError for a path that is neither a folder nor what a hub id looks like."""
+    folder = Path(path)
+    if not folder.is_dir() and (folder.exists() or not HUB_ID.fullmatch(path)):
+        raise ModelError(f"{path}: {'not a model folder but a file' if folder.exists() else 'no such folder'}")
 
 
 def add_tokens(tokenizer: Any, tokens: Sequence[str]) -> None:

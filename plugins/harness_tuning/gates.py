@@ -20,6 +20,7 @@ from torch import Tensor
 import harness
 from harness.checks.objectives import check_shift, check_sums
 from harness.contract.batches import Batch
+from harness.contract.objectives import value_at_start
 from harness.errors import listed
 from harness.files import read_json
 from harness.model.forward import causal_lm, plain_logits
@@ -103,10 +104,11 @@ def check_fast_loss(learner: Learner, batch: Batch) -> float:
 def check_value_at_start(learner: Learner, batch: Batch) -> float | None:
     """Return the loss where the objective knows it at step 0. Raises HarnessError where the loss is another."""
     objective = learner.objective
-    if objective.value_at_start is None or (expected := objective.value_at_start(learner.options)) is None:
+    with in_float32(), torch.no_grad():
+        start = value_at_start(objective, learner.options, lambda: learner.loss(batch), batch)
+    if start is None:
         return None
-    with in_float32():
-        value = float(learner.value(batch))
+    value, expected = start
     if not abs(value - expected) <= LARGEST_DIFFERENCE_AT_START * max(1.0, abs(expected)):
         raise harness.HarnessError(
             f"the objective {objective.name!r} begins with a loss of {value:.4f}, expected {expected:.4f} within "

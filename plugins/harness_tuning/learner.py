@@ -119,7 +119,7 @@ class Learner:
         scale = gradient_scale(units) if self.optimizer.is_half else 1.0
         for batch in batches:
             loss = self.loss(batch)
-            (self.mean(loss, units) * scale).backward()
+            (loss.mean(units) * scale).backward()
             sums.add(batch, loss)
         if scale != 1.0:
             self.optimizer.divide_gradients(scale)
@@ -204,14 +204,7 @@ class Learner:
 
     def value(self, batch: Batch) -> Tensor:
         """Return the mean loss of one batch alone, in this process, with its gradient."""
-        return self.mean(self.loss(batch), self.objective.units(batch))
-
-    @staticmethod
-    def mean(loss: Loss, units: Mapping[str, float]) -> Tensor:
-        """Return the sum of the terms, each by its weight and divided by its units."""
-        parts = [term.sum * term.weight / (units[name] or 1) for name, term in loss.terms.items()]
-        total: Tensor = torch.stack(parts).sum() if len(parts) > 1 else parts[0]
-        return total
+        return self.loss(batch).mean(self.objective.units(batch))
 
     def _units(self, batches: Sequence[Batch]) -> dict[str, float]:
         counts: Counter[str] = Counter()

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from dataclasses import asdict, dataclass, replace
 from typing import Any, TypeVar
 
@@ -217,11 +217,6 @@ class Tuner:
         return computing(self.recipe.model.path, what, hint)
 
     @property
-    def trainable(self) -> int:
-        """Return the number of weights that move."""
-        return self.learner.trainable
-
-    @property
     def is_done(self) -> bool:
         """True where no step is left: all are done, or the validation loss has stopped falling."""
         return self.progress.step >= self.total_steps or self.is_stopped_early
@@ -243,6 +238,10 @@ class Tuner:
             yield from self._looked()
         if self.world.is_main:
             self.run.metrics_path.touch()
+        with closing(self.ahead):
+            yield from self._trained(stop)
+
+    def _trained(self, stop: Callable[[], bool]) -> Iterator[dict[str, float]]:
         self.pace.go_on()
         under_way: deque[Launched] = deque()
         while not self.is_done:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from harness.errors import HarnessError
 from harness.model.batching import nothing, packed, padded
 from harness.nouns import Item
 from harness_tuning.batching import Layout, Part, Schedule, Sizes, Split, split_step
-from harness_tuning.learner import OutOfMemory
+from harness_tuning.learner import OutOfMemory, is_out_of_memory
 from harness_tuning.prepared import OBSERVED, Prepared
 
 
@@ -146,27 +147,46 @@ class Ahead:
     split that was halved meanwhile are let go. Without a thread each step's batches are made when they are asked for.
     """
 
-    def __init__(self, source: Epochs, thread: ThreadPoolExecutor | None, rank: int = 0, size: int = 1) -> None:
+    def __init__(
+        self, source: Epochs, begin_thread: Callable[[], ThreadPoolExecutor] | None, rank: int = 0, size: int = 1
+    ) -> None:
         self.source, self.rank, self.size = source, rank, size
-        self._thread = thread
+        self._begin_thread = begin_thread
+        self._thread: ThreadPoolExecutor | None = None
         self._next: tuple[tuple[int, Split], Future[list[Batch]]] | None = None
 
     def step(self, number: int) -> list[Batch]:
         """Return the batches of a step, and let those of the next one be made."""
         ahead, self._next = self._next, None
-        if ahead is not None and ahead[0] == (number, self.source.split):
-            batches = ahead[1].result()
-        else:
+        batches = self._made(ahead[1]) if ahead is not None and ahead[0] == (number, self.source.split) else None
+        if batches is None:
             batches = self.source.step(number, self.rank, self.size)
-        if self._thread is not None and number < self.source.total_steps:
+        if self._begin_thread is not None and number < self.source.total_steps:
+            self._thread = self._thread or self._begin_thread()
             following = self._thread.submit(self.source.step, number + 1, self.rank, self.size)
             self._next = (number + 1, self.source.split), following
         return batches
 
+    def close(self) -> None:
+        """End the thread, and let go what it has made. The next step that is asked for begins another."""
+        thread, self._thread, self._next = self._thread, None, None
+        if thread is not None:
+            thread.shutdown(cancel_futures=True)
 
-def thread_for(device: torch.device) -> ThreadPoolExecutor | None:
-    """Return a thread that makes batches on this process's accelerator; None on a CPU, whose cores are all at work."""
+    @staticmethod
+    def _made(batches: Future[list[Batch]]) -> list[Batch] | None:
+        """Return batches that were made ahead; None where there was no memory for them beside the step before."""
+        try:
+            return batches.result()
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            return None
+
+
+def thread_for(device: torch.device) -> Callable[[], ThreadPoolExecutor] | None:
+    """Return what begins a thread that makes batches on this process's accelerator; None on a CPU: its cores work."""
     if device.type == "cpu":
         return None
     here = torch.accelerator.current_device_index()  # a thread begins on the first one
-    return ThreadPoolExecutor(1, "batches", torch.accelerator.set_device_index, (here,))
+    return partial(ThreadPoolExecutor, 1, "batches", torch.accelerator.set_device_index, (here,))

@@ -22,6 +22,8 @@ torch = pytest.importorskip("torch")
 
 from transformers import AutoModelForCausalLM  # noqa: E402
 
+from harness.errors import ModelError  # noqa: E402
+from harness.model.configs import load_config  # noqa: E402
 from harness.model.load import load_model  # noqa: E402
 from harness.model.tokenizer import load_tokenizer  # noqa: E402
 from harness.recipe import ModelSpec  # noqa: E402
@@ -249,6 +251,12 @@ def test_the_list_tells_what_is_there_and_what_is_broken(harness, tiny_model, tm
     assert "not a safetensors file, or not all of one" in torn["problem"]
     table = harness("models", "list", "--models", "models").out
     assert "Qwen2ForCausalLM" in table and "unknown" in table and "unreadable" in table
+
+
+@pytest.mark.parametrize("load", [load_model, load_config, lambda spec: load_tokenizer(spec.path)])
+def test_a_folder_that_is_gone_is_not_looked_up_on_the_hub(load, tmp_path):
+    with pytest.raises(ModelError, match=r"gone: no such folder$"):
+        load(ModelSpec(path=str(tmp_path / "gone"), dtype="float32"))
 
 
 def test_weights_go_to_an_accelerator_as_they_are_read(tiny_model, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import random
 from typing import Any
 
@@ -216,10 +217,10 @@ def test_weights_are_loaded_onto_the_gpu(tiny_model):
 
 def test_batches_that_a_thread_makes_ahead_are_on_the_gpu():
     _, source, _ = learning(of_shape(), conversations(60, 256), 2048)
-    ahead = Ahead(source, thread_for(GPU))
-    for number in range(1, min(source.total_steps, 4) + 1):
-        pairs = list(zip(ahead.step(number), source.step(number), strict=True))
-        assert all(one.input_ids.is_cuda and torch.equal(one.input_ids, other.input_ids) for one, other in pairs)
+    with contextlib.closing(Ahead(source, thread_for(GPU))) as ahead:
+        for number in range(1, min(source.total_steps, 4) + 1):
+            pairs = list(zip(ahead.step(number), source.step(number), strict=True))
+            assert all(one.input_ids.is_cuda and torch.equal(one.input_ids, other.input_ids) for one, other in pairs)
 
 
 @pytest.fixture

@@ -12,9 +12,10 @@ import pytest
 
 torch = pytest.importorskip("torch")
 
-from harness_tuning.learner import Learner, with_extras  # noqa: E402
+from harness_tuning.learner import with_extras  # noqa: E402
 from harness_tuning.objectives import dpo, kto, orpo, reward, sft, simpo  # noqa: E402
 
+from harness.contract.objectives import value_at_start  # noqa: E402
 from harness.model.batching import nothing, packed, padded  # noqa: E402
 from harness.nouns import Example, Item  # noqa: E402
 
@@ -63,7 +64,7 @@ def pairs(weight: float = 1.0) -> list[Item]:
 def value(objective: Any, options: Any, policy: Given, batch: Any) -> float:
     loss = objective.loss(policy, batch, options)
     assert all(math.isfinite(float(metric.sum)) for metric in loss.metrics.values())
-    return float(Learner.mean(loss, objective.units(batch)))
+    return float(loss.mean(objective.units(batch)))
 
 
 def figures_of(name: str) -> list[Any]:
@@ -84,6 +85,13 @@ def test_dpo_is_trls(figures, weight):
     assert value(dpo.OBJECTIVE, options_of(dpo.DpoOptions, figures), POLICY, batch) == pytest.approx(
         figures["value"], rel=2e-5
     )
+
+
+def test_dpo_with_an_nll_weight_adds_the_mean_loss_of_the_chosen_tokens():
+    batch, weight = padded(pairs(), 0, "cpu"), 0.5
+    plain, supervised = (value(dpo.OBJECTIVE, dpo.DpoOptions(nll_weight=one), POLICY, batch) for one in (0.0, weight))
+    nll = -sum(TRL["logprobs"][:PAIRS]) / sum(TRL["lengths"][:PAIRS])
+    assert supervised - plain == pytest.approx(weight * nll, rel=1e-5)
 
 
 @pytest.mark.parametrize("figures", figures_of("kto"))
@@ -136,6 +144,36 @@ def test_pairs_that_share_their_prompt_in_one_row_have_the_same_loss():
     assert one == pytest.approx(value(dpo.OBJECTIVE, options, shared, batch), rel=1e-6)
 
 
+class Waits(torch.overrides.TorchFunctionMode):
+    """Names the functions inside the block for which a host waits for its accelerator."""
+
+    NAMES = ("item", "tolist", "__bool__", "__float__", "__int__", "__index__", "nonzero", "cpu", "numpy")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: list[str] = []
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        name = function.__name__
+        places = args[1] if name in ("__getitem__", "__setitem__") else None
+        if name in self.NAMES or isinstance(places, list):
+            self.seen.append(name)
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("weight", [1.0, 2.5])
+@pytest.mark.parametrize("module", [sft, dpo, kto, orpo, simpo, reward])
+def test_neither_a_loss_nor_its_units_let_an_accelerator_wait(module, weight):
+    batch = with_extras(padded(pairs(weight), 0, "cpu"), {"kl": torch.zeros(2 * PAIRS)})
+    with Waits() as waits:
+        loss = module.OBJECTIVE.loss(POLICY, batch, module.OBJECTIVE.options())
+        units = module.OBJECTIVE.units(batch)
+    assert loss.terms.keys() == units.keys() and not waits.seen
+    with Waits() as waits:
+        assert batch.figures("weight")[[0]] == weight
+    assert waits.seen == ["__getitem__", "__bool__"], "a list as index and a truth would be seen"
+
+
 @pytest.mark.parametrize("module", [sft, dpo, kto, orpo, simpo, reward])
 def test_a_share_without_documents_adds_nothing(module):
     empty = Given(torch.zeros(0), torch.zeros(0))
@@ -147,6 +185,10 @@ def test_a_share_without_documents_adds_nothing(module):
     assert all(float(term.sum) == 0.0 for term in loss.terms.values())
 
 
+def known_at_start(options: dpo.DpoOptions) -> float:
+    return dpo.value_at_start(options)["pairs"]
+
+
 def test_the_loss_at_the_start_is_the_known_one():
     batch = padded(pairs(), 0, "cpu")
     start = Given(torch.tensor(interleaved(TRL["reference"])))
@@ -155,8 +197,12 @@ def test_the_loss_at_the_start_is_the_known_one():
         dpo.DpoOptions(loss="robust", label_smoothing=0.3),
         dpo.DpoOptions(loss="ipo", beta=0.2),
     ):
-        assert value(dpo.OBJECTIVE, options, start, batch) == pytest.approx(dpo.value_at_start(options), rel=1e-5)
-    assert dpo.value_at_start(dpo.DpoOptions(loss="ipo", beta=0.2)) == pytest.approx(1 / 0.16)
+        assert value(dpo.OBJECTIVE, options, start, batch) == pytest.approx(known_at_start(options), rel=1e-5)
+        supervised = options.model_copy(update={"nll_weight": 0.5})
+        loss = dpo.OBJECTIVE.loss(start, batch, supervised)
+        at_start = value_at_start(dpo.OBJECTIVE, supervised, lambda loss=loss: loss, batch)
+        assert at_start == pytest.approx((known_at_start(options), known_at_start(options)), rel=1e-5)
+    assert known_at_start(dpo.DpoOptions(loss="ipo", beta=0.2)) == pytest.approx(1 / 0.16)
     no_kl = with_extras(batch, {"kl": torch.zeros(2 * PAIRS)})
     assert value(kto.OBJECTIVE, kto.KtoOptions(), start, no_kl) == pytest.approx(0.5, rel=1e-5)
     assert kto.value_at_start(kto.KtoOptions(desirable_weight=0.5)) is None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -148,46 +150,70 @@ def ids_of(batches: list[Any]) -> list[Any]:
     return [batch.input_ids.tolist() for batch in batches]
 
 
+@pytest.fixture
+def ahead_of():
+    """Return a function that lets a thread make the batches of a source ahead, as on an accelerator."""
+    with contextlib.ExitStack() as after:
+        yield lambda source: after.enter_context(contextlib.closing(Ahead(source, partial(ThreadPoolExecutor, 1))))
+
+
 @pytest.mark.parametrize("layout", ["padded", "packed"])
-def test_batches_made_ahead_by_a_thread_are_those_made_when_asked_for(layout):
+def test_batches_made_ahead_by_a_thread_are_those_made_when_asked_for(ahead_of, layout):
     """Over several epochs, while the same source is asked by others; begun anywhere, as a resumed run does."""
     plain, source = epochs(pairs(20), layout), epochs(pairs(20), layout)
     plain.total_steps = source.total_steps = 3 * source.schedule.total_steps(1)
-    with ThreadPoolExecutor(1) as thread:
-        for first in (1, 4):
-            ahead = Ahead(source, thread)
-            for number in range(first, source.total_steps + 1):
-                assert ids_of(ahead.step(number)) == ids_of(plain.step(number))
-                assert source.progress(number) == plain.progress(number)
+    for first in (1, 4):
+        ahead = ahead_of(source)
+        for number in range(first, source.total_steps + 1):
+            assert ids_of(ahead.step(number)) == ids_of(plain.step(number))
+            assert source.progress(number) == plain.progress(number)
 
 
-def test_batches_made_ahead_are_let_go_where_the_split_was_halved_meanwhile():
+def test_batches_made_ahead_are_let_go_where_the_split_was_halved_meanwhile(ahead_of):
     plain, source = epochs(items(40)), epochs(items(40))
-    with ThreadPoolExecutor(1) as thread:
-        ahead = Ahead(source, thread)
-        before = ids_of(ahead.step(1))
-        for one in (plain, source):
-            one.halve(1)
-        again = ids_of(ahead.step(1))  # the same step in smaller batches
-        assert again == ids_of(plain.step(1)) != before
-        assert ids_of(ahead.step(2)) == ids_of(plain.step(2))
+    ahead = ahead_of(source)
+    before = ids_of(ahead.step(1))
+    for one in (plain, source):
+        one.halve(1)
+    again = ids_of(ahead.step(1))  # the same step in smaller batches
+    assert again == ids_of(plain.step(1)) != before
+    assert ids_of(ahead.step(2)) == ids_of(plain.step(2))
 
 
-def test_what_fails_while_a_step_is_made_ahead_is_raised_when_it_is_asked_for(monkeypatch):
+def fails_in_a_thread(monkeypatch, source: Epochs, error: Exception) -> None:
+    batch, main = source.batch, threading.main_thread()
+
+    def of_part(part: Any) -> Any:
+        if threading.current_thread() is not main:
+            raise error
+        return batch(part)
+
+    monkeypatch.setattr(source, "batch", of_part)
+
+
+def test_what_fails_while_a_step_is_made_ahead_is_raised_when_it_is_asked_for(ahead_of, monkeypatch):
     source = epochs(items(40))
-    with ThreadPoolExecutor(1) as thread:
-        ahead = Ahead(source, thread)
-        part = source.batch
-        monkeypatch.setattr(
-            source, "batch", lambda some: part(some) if threading.current_thread() is main else broken()
-        )
-        ahead.step(1)
-        with pytest.raises(OSError, match="the disk is gone"):
-            ahead.step(2)
+    fails_in_a_thread(monkeypatch, source, OSError("the disk is gone"))
+    ahead = ahead_of(source)
+    ahead.step(1)
+    with pytest.raises(OSError, match="the disk is gone"):
+        ahead.step(2)
 
 
-main = threading.main_thread()
+def test_a_step_that_found_no_memory_ahead_is_made_when_it_is_asked_for(ahead_of, monkeypatch):
+    """Beside the step before there may be no room for it; afterwards there is."""
+    plain, source = epochs(items(40)), epochs(items(40))
+    fails_in_a_thread(monkeypatch, source, torch.OutOfMemoryError("CUDA out of memory"))
+    ahead = ahead_of(source)
+    ahead.step(1)
+    assert ids_of(ahead.step(2)) == ids_of(plain.step(2))
 
 
-def broken() -> None:
-    raise OSError("the disk is gone")
+def test_a_thread_ends_when_it_is_closed_and_another_begins_where_a_step_is_asked_for(ahead_of):
+    before, source = threading.active_count(), epochs(items(40))
+    ahead = ahead_of(source)
+    for number in (1, 2):
+        ahead.step(number)
+        assert threading.active_count() == before + 1
+        ahead.close()
+        assert threading.active_count() == before

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import random
 import re
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +21,10 @@ pytest.importorskip("torch")
 import torch
 from harness_tuning import loop, samples, watch
 from harness_tuning.flops import Work, measured_peak
-from harness_tuning.learner import Learner
 from harness_tuning.watch import Best, Spikes
 from torch.utils.flop_counter import FlopCounterMode
 
+from harness.contract.objectives import Loss
 from harness.testing.models import tiny_model
 
 slow = pytest.mark.slow
@@ -163,22 +167,25 @@ def test_a_spike_names_its_rows_and_stops_where_the_recipe_says_so(runs, recipe,
 
 
 @pytest.fixture
-def one_behind(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Read the figures of a step once the next is under way, as on an accelerator."""
-    begin = loop.Tuner.__init__
+def as_on_an_accelerator(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Make batches ahead in a thread, and read the figures of a step once the next is under way."""
+    begin, name = loop.Tuner.__init__, "batches of a test"
 
     def begin_behind(self: loop.Tuner, *arguments: Any, **settings: Any) -> None:
         begin(self, *arguments, **settings)
         self.behind = 1
 
     monkeypatch.setattr(loop.Tuner, "__init__", begin_behind)
+    monkeypatch.setattr(loop, "thread_for", lambda device: partial(ThreadPoolExecutor, 1, name))
+    yield
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(name)], "each ends with its loop"
 
 
 @slow
-def test_reading_figures_a_step_later_changes_nothing(runs, recipe, harness, request):
+def test_batches_made_ahead_and_figures_read_a_step_later_change_nothing(runs, recipe, harness, request):
     path = recipe(steps=7, dropout=0.1, checkpoint_every=3, validate_every=2)
     assert harness("tune", path, "--run", "at-once").code == 0
-    request.getfixturevalue("one_behind")
+    request.getfixturevalue("as_on_an_accelerator")
     assert harness("tune", path, "--run", "behind").code == 0
     assert adapter(runs / "behind") == adapter(runs / "at-once")
     keys = ("step", "loss", "validation_loss", "grad_norm", "tokens")
@@ -186,12 +193,27 @@ def test_reading_figures_a_step_later_changes_nothing(runs, recipe, harness, req
     assert one == other
 
 
+@slow
+@pytest.mark.usefixtures("as_on_an_accelerator")
+def test_a_run_stopped_between_batches_made_ahead_is_resumed_to_the_same_bytes(runs, recipe, harness, monkeypatch):
+    """The batches of step 5 were there when the run stopped after step 4, or were being made."""
+    path = recipe(steps=7, dropout=0.1)
+    assert harness("tune", path, "--run", "whole").code == 0
+    with monkeypatch.context() as until:
+        steps = loop.Tuner.steps
+        until.setattr(loop.Tuner, "steps", lambda tuner, stop: steps(tuner, lambda: tuner.progress.step >= 3))
+        assert harness("tune", path, "--run", "stopped").code == 130
+    assert metrics(runs / "stopped")[-1]["step"] == 4
+    assert harness("tune", "--resume", "stopped").code == 0
+    assert adapter(runs / "stopped") == adapter(runs / "whole")
+
+
 @pytest.fixture
 def broken_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
     """Let the gradient of a step be NaN."""
 
     def break_at(step: int) -> None:
-        launch, mean = loop.Tuner._launch, Learner.mean
+        launch, mean = loop.Tuner._launch, Loss.mean
         now = [0]
 
         def launching(self: loop.Tuner, number: int) -> Any:
@@ -199,15 +221,18 @@ def broken_step(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
             return launch(self, number)
 
         monkeypatch.setattr(loop.Tuner, "_launch", launching)
-        nan = float("nan")
-        broken = staticmethod(lambda loss, units: mean(loss, units) * (nan if now[0] == step else 1.0))
-        monkeypatch.setattr(Learner, "mean", broken)
+        nan = math.nan
+
+        def broken(loss: Loss, units: Any) -> Any:
+            return mean(loss, units) * (nan if now[0] == step else 1.0)
+
+        monkeypatch.setattr(Loss, "mean", broken)
 
     return break_at
 
 
 @slow
-@pytest.mark.usefixtures("one_behind")
+@pytest.mark.usefixtures("as_on_an_accelerator")
 def test_a_gradient_that_is_not_finite_stops_with_the_state_before_it(runs, recipe, harness, broken_step, monkeypatch):
     """Step 6 was under way when step 5 was seen to be broken, and has moved nothing."""
     path = recipe(steps=9, dropout=0.1, seed=3)

@@ -13,7 +13,7 @@ import torch
 from harness.checks.objectives import check_shift, check_sums
 from harness.contract.batches import Batch
 from harness.contract.kinds import Kind
-from harness.contract.objectives import Loss
+from harness.contract.objectives import Loss, value_at_start
 from harness.data.encode.items import items_of, sequences_of
 from harness.errors import HarnessError
 from harness.model.batching import padded
@@ -67,11 +67,10 @@ class Subject:
 
     def mean(self, batch: Batch) -> torch.Tensor:
         """Return the sum of the terms, each by its weight and divided by its units."""
-        units = self.objective.units(batch)
-        loss = self.loss(batch)
+        loss, units = self.loss(batch), self.objective.units(batch)
         if loss.terms.keys() != units.keys():
             raise HarnessError(f"its loss has the terms {', '.join(loss.terms)}; its units are of {', '.join(units)}")
-        return torch.stack([term.sum * term.weight / (units[name] or 1) for name, term in loss.terms.items()]).sum()
+        return loss.mean(units)
 
     def _prepared(self, batch: Batch) -> Mapping[str, torch.Tensor]:
         if self.objective.prepare is None:
@@ -87,11 +86,12 @@ class Subject:
 def begins_at_its_value(kit: Kit, kind: Kind, entry: Entry[Any]) -> None:
     """Require the loss that the objective says it begins with."""
     subject = _subject(kit, kind, entry)
-    known = subject.objective.value_at_start
-    if known is None or (expected := known(subject.options)) is None:
-        raise NotTried("it has no `value_at_start`")
     with torch.no_grad():
-        value = float(subject.mean(subject.batch(subject.items)))
+        batch = subject.batch(subject.items)
+        start = value_at_start(subject.objective, subject.options, lambda: subject.loss(batch), batch)
+    if start is None:
+        raise NotTried("it has no `value_at_start`")
+    value, expected = start
     if not abs(value - expected) <= LARGEST_DIFFERENCE * max(1.0, abs(expected)):
         raise HarnessError(f"it begins with a loss of {value:.6g}, and `value_at_start` says {expected:.6g}")
 

@@ -73,7 +73,7 @@ def loss(policy: Policy, batch: Batch, options: KtoOptions) -> harness.Loss:
     logprobs = batch.by_document(of_targets)
     ratios = logprobs - batch.figures(REFERENCE)
     kl = batch.figures(KL).clamp(min=0)
-    good, bad = batch.of_role("chosen"), batch.of_role("rejected")
+    good, bad = batch.index("chosen"), batch.index("rejected")
     weight, lengths = batch.figures("weight", 1.0), batch.targets_by_document()
     desirable = desirable_losses(ratios[good], kl[good], options) * weight[good]
     undesirable = undesirable_losses(ratios[bad], kl[bad], options) * weight[bad]
@@ -96,8 +96,7 @@ def undesirable_losses(ratios: Tensor, kl: Tensor, options: KtoOptions) -> Tenso
 
 def units(batch: Batch) -> dict[str, float]:
     """Count the completions, each by the weight of its item."""
-    documents = batch.of_role("chosen") + batch.of_role("rejected")
-    return {"completions": float(batch.figures("weight", 1.0)[documents].sum())}
+    return {"completions": sum(batch.weights[n] for role in ("chosen", "rejected") for n in batch.of_role(role))}
 
 
 def value_at_start(options: KtoOptions) -> float | None:

@@ -18,16 +18,16 @@ REFERENCE = "reference"  # the figure of a document: its completion's log-probab
 
 @dataclass(frozen=True, slots=True)
 class Pairs:
-    """The pairs of a batch: figures of the chosen and of the rejected completions, float32 [p] each."""
+    """The pairs of a batch: the documents of the chosen and of the rejected completions, and the weights, [p] each."""
 
-    chosen: list[int]
-    rejected: list[int]
+    chosen: Tensor
+    rejected: Tensor
     weight: Tensor
 
     @classmethod
     def of(cls, batch: Batch) -> Pairs:
-        """Return the pairs of a batch, item by item."""
-        chosen, rejected = batch.pairs()
+        """Return the pairs of a batch each of whose items is one."""
+        chosen, rejected = batch.index("chosen"), batch.index("rejected")
         return cls(chosen, rejected, batch.figures("weight", 1.0)[chosen])
 
     def both(self, figures: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,7 +66,7 @@ class Pairs:
 
 def pair_units(batch: Batch) -> float:
     """Return the sum of the weights of the batch's pairs."""
-    return float(Pairs.of(batch).weight.sum())
+    return sum(batch.weights[document] for document in batch.of_role("chosen"))
 
 
 def reference(policy: Policy, batch: Batch, options: object) -> dict[str, Tensor]:
@@ -79,9 +79,9 @@ def drift(batch: Batch, ratios: Tensor) -> dict[str, harness.Metric]:
 
     In nats, on the completions of the data. A KL would need completions of the policy's own.
     """
-    completions = [*batch.of_role("chosen"), *batch.of_role("rejected")]  # not the prompts that they may share
-    moved = means(batch, ratios).detach().abs()[completions]
-    return {"drift": harness.Metric(moved.sum(), len(completions))}
+    moved = means(batch, ratios).detach().abs()
+    chosen, rejected = (moved[batch.index(role)] for role in ("chosen", "rejected"))  # not prompts that they share
+    return {"drift": harness.Metric(chosen.sum() + rejected.sum(), len(chosen) + len(rejected))}
 
 
 def means(batch: Batch, sums: Tensor) -> Tensor:
@@ -106,7 +106,7 @@ def chosen_nll(batch: Batch, logprobs: Tensor, weight: float = 1.0) -> harness.T
 
 def chosen_tokens(batch: Batch) -> float:
     """Return the number of tokens of the chosen completions, each by the weight of its pair."""
-    return float(_chosen_weights(batch).sum())
+    return sum(batch.weights[document] * batch.target_counts[document] for document in batch.of_role("chosen"))
 
 
 def _chosen_weights(batch: Batch) -> Tensor:

@@ -41,8 +41,7 @@ def entropies(figures: Tensor) -> dict[str, harness.Metric]:
 
 def units(batch: Batch) -> dict[str, float]:
     """Count the targets, each by the weight of its row."""
-    weight = batch.extras.get("weight")
-    return {"nll": batch.supervised if weight is None else float(weight[batch.targets.document].sum())}
+    return {"nll": sum(weight * count for weight, count in zip(batch.weights, batch.target_counts, strict=True))}
 
 
 OBJECTIVE = harness.Objective(
