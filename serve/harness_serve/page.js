@@ -29,8 +29,9 @@ document.addEventListener("keydown", (event) => {
 
 // Gradio ends its stream of answers when it owes none. The answer to a click that comes while the end is on its way would
 // never be read: the browser takes the old stream for an open one. For the browser it lasts, then: it is fetched again
-// once there is an answer to wait for. Between two clicks an open page keeps no connection.
-const fetched = window.fetch, owed = new Set();
+// once there is an answer to wait for. Between two clicks an open page keeps no connection. The end of an answer that was
+// streamed repeats its last drawing, which may be older than what another click has drawn meanwhile: that is left out.
+const fetched = window.fetch, owed = new Set(), streamed = new Set();
 let wake = () => {};
 window.fetch = async (what, options) => {
   const path = new URL(what.url ?? what, location.href).pathname;
@@ -55,9 +56,13 @@ const lasting = (request) => new ReadableStream({
         const reply = await fetched(request.clone());
         if (!reply.ok) throw new Error(`the stream of answers is refused: ${reply.status}`);
         for await (const line of linesOf(reply.body)) {
-          const message = line.startsWith("data:") ? JSON.parse(line.slice(5)) : {};
-          if (message.msg === "process_completed") owed.delete(message.event_id);
-          if (message.msg !== "close_stream") answers.enqueue(text.encode(`${line}\n`));
+          const message = line.startsWith("data:") ? JSON.parse(line.slice(5)) : {}, id = message.event_id;
+          if (message.msg === "process_generating") streamed.add(id);
+          if (message.msg === "process_completed") owed.delete(id);
+          if (message.msg === "process_completed" && streamed.delete(id) && message.output?.data) {
+            message.output.data = message.output.data.map(() => ({ __type__: "update" }));
+            answers.enqueue(text.encode(`data: ${JSON.stringify(message)}\n`));
+          } else if (message.msg !== "close_stream") answers.enqueue(text.encode(`${line}\n`));
         }
       } catch (error) { return answers.error(error); }
     }

@@ -37,7 +37,9 @@ def ballots(tmp_path: Path) -> Ballots:
 
 
 @pytest.fixture
-def url(fake_endpoint: FakeEndpoint, ballots: Ballots, free_port, monkeypatch) -> Iterator[str]:  # type: ignore[no-untyped-def]
+def url(  # type: ignore[no-untyped-def]
+    fake_endpoint: FakeEndpoint, ballots: Ballots, free_port, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[str]:
     """A page with prompts to work through, of two variants that answer at once."""
     from harness_serve.page import serve_page
 
@@ -79,8 +81,8 @@ def _next(page: Any, act: Callable[[], None]) -> None:
 
 
 @pytest.fixture
-def unfinished(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Keep the server from ending any event before the test is over, though what it has drawn is shown."""
+def ending(monkeypatch: pytest.MonkeyPatch) -> Iterator[Future[None]]:
+    """Keep the server from ending any event before the test lets it, though what it has drawn is shown."""
     over, attach = Future[None](), handlers._on
 
     def held(trigger: Any, handler: Any, *given: Any, **more: Any) -> Any:
@@ -92,14 +94,18 @@ def unfinished(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         return attach(trigger, answer if inspect.isasyncgenfunction(handler) else handler, *given, **more)
 
     monkeypatch.setattr(handlers, "_on", held)
-    yield
-    over.set_result(None)
+    yield over
+    if not over.done():
+        over.set_result(None)
 
 
 def test_a_click_is_heard_before_the_last_one_on_its_button_is_over(  # type: ignore[no-untyped-def]
-    unfinished, signed_in, ballots: Ballots
+    ending: Future[None], signed_in, ballots: Ballots
 ) -> None:
-    """The page shows the end of an event before the browser knows of it; people go by what it shows."""
+    """The page shows the end of an event before the browser knows of it; people go by what it shows.
+
+    When it does end, it draws nothing older over what was clicked since.
+    """
     page = signed_in("ada")
     for _ in range(2):
         _next(page, page.locator("#following").click)
@@ -109,6 +115,10 @@ def test_a_click_is_heard_before_the_last_one_on_its_button_is_over(  # type: ig
     _next(page, lambda: page.keyboard.press("n"))
     page.keyboard.press("ArrowLeft")
     page.locator("#confirmed", has_text="Kept: A is better").wait_for()
+    ending.set_result(None)
+    page.wait_for_function("() => owed.size === 0")
+    page.wait_for_timeout(300)
+    assert "Kept: A is better" in page.locator("#confirmed").inner_text()
     kept = {(ballot.state, ballot.verdict) for ballot in ballots}
     assert kept == {("void", None), ("revealed", Verdict("best", 0)), ("voted", Verdict("best", 0))}
 
