@@ -152,7 +152,7 @@ def test_a_click_is_heard_while_the_end_of_a_stream_is_on_its_way(  # type: igno
     page.wait_for_function(ENDED)
 
 
-def test_keys_judge_after_a_tab_and_after_a_question(signed_in, ballots: Ballots) -> None:  # type: ignore[no-untyped-def]
+def test_keys_judge_after_a_tab_and_a_question(signed_in, ballots: Ballots) -> None:  # type: ignore[no-untyped-def]
     """Neither the tab that was clicked last nor the box that the question was typed in takes the arrow keys."""
     page = signed_in("ada")
     for name, is_blind in (("Compare", "false"), ("Arena", "true")):
