@@ -75,9 +75,9 @@ bench: .venv/installed .venv-trl/installed
 docs: .venv/installed
 	.venv/bin/python docs/generate.py
 
-# The documentation as a site, in docs-site/. A link that leads nowhere is an error.
+# The documentation as a site, in docs-site/. A link that leads nowhere is an error; docs/ has its extension of Markdown.
 site: .venv/installed-dev
-	.venv/bin/zensical build --strict
+	PYTHONPATH=docs .venv/bin/zensical build --strict
 
 # The wheel and the source distribution, in dist/.
 dist: .venv/installed-dev

@@ -8,12 +8,12 @@ LLaMA-Factory's environment: `pip install torch==2.13.0 llamafactory==0.9.5`. Wh
 built for that torch, uninstall the first and remove the second's `lib/*.so`: text needs neither. Without that Python,
 the side is left out.
 
-The limit. A LoRA step moves about 4 FLOPs a base weight and token through the decoder (forward 2, gradient of the input
-2; the frozen weights need no gradient), and 6 for the head where there is something to learn. Two figures say how near
-ours comes: the time that the step's own matrix products need when run alone over the step's time, and the model's
-FLOP/s over those of a plain large bf16 product. Each side runs in a process of its own, one after the other, and
-reports tokens that are no padding per second, and how much its memory grows while it trains. With `--device cuda`,
-random weights in the shapes of Qwen3 and Llama 3 (see bench/_accelerator.py).
+The limit. Two figures say how near ours comes: the time that the step's own matrix products need when run alone over
+the step's time, and the model's FLOP/s (those that a LoRA step needs by the formula of harness_tuning/flops.py) over
+those of a plain large bf16 product. A ratio to another side divided by them is what it could be at most: if nothing but
+the products took time, and if each of them were as fast as a large one. Each side runs in a process of its own, one
+after the other, and reports tokens that are no padding per second, and how much its memory grows while it trains. With
+`--device cuda`, random weights in the shapes of Qwen3 and Llama 3 (see bench/_accelerator.py).
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ from _sides import in_process
 ROOT = Path(__file__).resolve().parents[1]
 RANK = 16
 LEARNING_RATE = 1e-3
+LIMITS = ("products_over_step", "flops_over_large_product")
 # Rows, tokens of a batch, and the sizes of a Qwen2 with random weights; None: the real model.
 SHAPES: dict[str, dict[str, Any]] = {
     "2M": {
@@ -189,8 +190,8 @@ def ours(folder: Path) -> dict[str, Any]:
     with Products() as products:
         for number in chosen:
             step(number)
-    head = learner.model.get_output_embeddings().weight.numel()
-    needed = 4 * (tuner.parameters - head) * train.tokens + 6 * head * train.supervised
+    squares = sum(length**2 for length in train.items.lengths())
+    needed = tuner.pace.work.flops(train.tokens, train.supervised, squares)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
         step(1)
     spent = sorted(profile.key_averages(), key=lambda event: -event.self_cpu_time_total)[:16]
@@ -312,8 +313,7 @@ SIDES = {"ours": ours, "trl": trl, "llamafactory": llamafactory}
 def report(shape: str, sides: dict[str, dict[str, Any]]) -> None:
     """Print the figures and the ratios, and keep them beside those of the other shapes."""
     mine = sides["ours"]
-    figures: dict[str, Any] = {"products_over_step": mine["products_over_step"]}
-    figures["flops_over_large_product"] = mine["flops_over_large_product"]
+    figures: dict[str, Any] = {share: mine[share] for share in LIMITS}
     print(f"\n{shape}, attention {mine['attention']}")
     for name, side in sides.items():
         print(
@@ -328,9 +328,13 @@ def report(shape: str, sides: dict[str, dict[str, Any]]) -> None:
                 "peak_memory_ratio": mine["peak_bytes"] / side["peak_bytes"],
                 "loss_step_1_difference": abs(mine["loss_step_1"] / side["loss_step_1"] - 1),
             }
+            for share in LIMITS:
+                ratios[f"limit_by_{share}"] = ratios["tokens_per_s_ratio"] / mine[share]
             print(
                 f"  ours/{name}: {ratios['tokens_per_s_ratio']:.2f} x tokens/s, {ratios['grown_memory_ratio']:.2f} x "
-                f"memory while training, loss at step 1 differs by {ratios['loss_step_1_difference']:.2%}"
+                f"memory while training, loss at step 1 differs by {ratios['loss_step_1_difference']:.2%}\n"
+                f"  at most {ratios['limit_by_products_over_step']:.2f} x, with its products alone, and "
+                f"{ratios['limit_by_flops_over_large_product']:.2f} x with each as fast as a large one"
             )
     print(
         f"  limit: its matrix products alone take {mine['products_over_step']:.0%} of a step; "

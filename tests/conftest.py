@@ -82,6 +82,7 @@ class SoakRecord:
             "seconds": round(sum(test["seconds"] for test in self.tests.values())),
             "tests": self.tests,
         }
+        self.folder.mkdir(parents=True, exist_ok=True)
         (self.folder / f"soak-{now:%Y-%m-%d}.json").write_text(json.dumps(record, indent=2) + "\n")
 
 

@@ -21,7 +21,8 @@ from harness.testing import plugins
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 FOLDERS = ("harness", "plugins", "serve", "docs", "recipes", "examples", "tests", "bench")
-EXAMPLE = ROOT / "examples" / "harness-riddles" / "harness_riddles" / "__init__.py"
+EXAMPLES = ROOT / "examples"
+EXAMPLE = EXAMPLES / "harness-riddles" / "harness_riddles" / "__init__.py"
 
 
 def test_every_hook_and_event_has_a_heading_with_its_exact_signature():
@@ -117,17 +118,21 @@ def test_commands_that_are_shown_work(page, command, harness):
     assert done.code == 0 and done.out, done.err
 
 
-def test_commands_that_are_shown_exist(generated):
+OF_EXAMPLES = sorted(path for kind in ("*/README.md", "*/*.py", "*/*/__init__.py") for path in EXAMPLES.glob(kind))
+
+
+@pytest.mark.parametrize("page", [*PAGES, *OF_EXAMPLES], ids=lambda page: str(page.relative_to(ROOT)))
+def test_commands_that_are_shown_exist(page, generated):
     """Every `harness WORD` in the docs is a command, and every option given to one is one of its options."""
     help_text = generated[ROOT / "docs" / "commands.md"]
     sections = dict(re.findall(r"^#+ harness ([\w ]+)\n\n```text\n(.*?)```", help_text, re.MULTILINE | re.DOTALL))
-    for page in PAGES:
-        for line in re.findall(r"^(?:    |\$ )harness ((?:'[^'\n]*'|[^#\n])+)", page.read_text(), re.MULTILINE):
-            words = shlex.split(line.replace("…", ""))
-            name = " ".join(words[:2]) if " ".join(words[:2]) in sections else words[0]
-            assert name in sections, f"{page.name}: harness {line}"
-            for option in (word.split("=")[0] for word in words if word.startswith("--")):
-                assert option in sections[name], f"{page.name}: harness {line}"
+    sections["longest"] = "--count"  # an example's own
+    for line in re.findall(r"^(?:    |\$ |)harness ((?:'[^'\n]*'|[^#\n])+)", page.read_text(), re.MULTILINE):
+        words = shlex.split(re.sub(r"^--plugin \S+ ", "", line.replace("…", "")))
+        name = " ".join(words[:2]) if " ".join(words[:2]) in sections else words[0]
+        assert name in sections, f"{page.name}: harness {line}"
+        for option in (word.split("=")[0] for word in words if word.startswith("--")):
+            assert option in sections[name], f"{page.name}: harness {line}"
 
 
 def sources() -> dict[str, str]:

@@ -107,6 +107,22 @@ def test_the_readme_works_on_an_index_page(wheels: dict[str, zipfile.ZipFile]) -
     assert [name for name in inside if not (ROOT / name.partition("#")[0]).exists()] == []
 
 
+def test_the_project_s_address_is_in_one_place() -> None:
+    """Nobody has confirmed it yet; whoever does changes it there alone."""
+    urls = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]
+    source = urls.pop("Source")
+    assert all(url.startswith(f"{source}/") for url in urls.values())
+    files = [
+        path
+        for folder in ("docs", "harness", "plugins", "serve", "recipes", "examples", "tests")
+        for kind in ("*.md", "*.py", "*.jinja", "*.toml", "*.yaml")
+        for path in (ROOT / folder).rglob(kind)
+    ]
+    files += [path for path in ROOT.glob("*.*") if path.is_file() and path.name != "pyproject.toml"]
+    place = source.removeprefix("https://")
+    assert [str(path) for path in files if place in path.read_text(encoding="utf-8", errors="replace")] == []
+
+
 def test_each_extra_says_what_it_holds() -> None:
     """In a comment beside it, and in the docs by its name."""
     text = (ROOT / "pyproject.toml").read_text()

@@ -64,8 +64,10 @@ def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Pat
     """A link or an anchor that leads nowhere is an error; the network is not there."""
     pytest.importorskip("zensical")
     shutil.copytree(DOCS, tmp_path / "docs")
-    shutil.copy(ROOT / "zensical.toml", tmp_path)
+    for name in ("zensical.toml", "pyproject.toml"):
+        shutil.copy(ROOT / name, tmp_path)
     nowhere = {"HTTP_PROXY": "http://127.0.0.1:9", "HTTPS_PROXY": "http://127.0.0.1:9", "PATH": "/usr/bin:/bin"}
+    nowhere["PYTHONPATH"] = str(tmp_path / "docs")
     done = subprocess.run(
         [sys.executable, "-m", "zensical", "build", "--strict", "--clean"],
         cwd=tmp_path, env=nowhere, capture_output=True, text=True, check=False,
@@ -74,6 +76,12 @@ def test_the_site_builds_strictly_and_loads_nothing_from_elsewhere(tmp_path: Pat
     for name in pages_of(CONFIG["nav"]):
         page = (tmp_path / CONFIG["site_dir"] / name).with_suffix(".html").read_text()
         assert not re.findall(r'<(?:script|img|link rel="stylesheet")[^>]+(?:src|href)="https?://[^"]+', page), name
+        assert not re.findall(r'href="\.\./[^"]*"', page), name  # the folder above is not published
+    source = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Source"]
+    cookbook = (tmp_path / CONFIG["site_dir"] / "plugins.html").read_text()
+    targets = set(re.findall(rf'href="{re.escape(source)}/blob/main/([^"]+)"', cookbook))
+    assert "examples/harness-csv/tracker_csv.py" in targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
 
 
 @pytest.mark.slow

@@ -1,6 +1,6 @@
 """An objective in one file: DFT (Wu et al. 2025, https://arxiv.org/abs/2508.05629).
 
-harness tune RECIPE --plugin examples/harness-dft/objective_dft.py --set tune.objective=dft
+harness --plugin examples/harness-dft/objective_dft.py tune RECIPE --set tune.objective=dft
 
 The loss of each token is that of `sft` times the token's own probability, through which no gradient goes: a token that
 the model finds very unlikely pulls less. Once tuned, the run is evaluated, compared and served without this file.

@@ -1,6 +1,6 @@
 """An engine in one file: a server that somebody else started, at a port of this machine or of another.
 
-harness serve RUN --plugin examples/harness-elsewhere/engine_elsewhere.py --engine elsewhere --port 8001
+harness --plugin examples/harness-elsewhere/engine_elsewhere.py serve RUN --engine elsewhere --port 8001
 
 It should answer under the names of the variants (`--served-model-name`). It tells neither token ids nor
 log-probabilities here, so that parity and adapters are shown as unverified.

@@ -1,6 +1,6 @@
 """A shape in one file: entries of a help centre, with a title, a body and an author.
 
-harness data preview --plugin examples/harness-faq/shape_faq.py --dataset faq entries.jsonl
+harness --plugin examples/harness-faq/shape_faq.py data preview --dataset faq entries.jsonl
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """A method in one file: IA3 (Liu et al. 2022, https://arxiv.org/abs/2205.05638), which scales activations by vectors.
 
-harness tune RECIPE --plugin examples/harness-ia3/method_ia3.py --set 'tune.method={name: ia3}'
+harness --plugin examples/harness-ia3/method_ia3.py tune RECIPE --set 'tune.method={name: ia3}'
 
 PEFT brings it; a method says which weights move and how they are saved. vLLM serves no IA3 adapter, and the plan says
 so: `harness runs merge RUN` makes a model of it.

@@ -1,6 +1,6 @@
 """A template in one file: roles and words as in a play, which needs no token but the tokenizer's own end.
 
-harness template show --plugin examples/harness-script/template_script.py --template script --model FOLDER
+harness --plugin examples/harness-script/template_script.py template show --template script --model FOLDER
 """
 
 from __future__ import annotations

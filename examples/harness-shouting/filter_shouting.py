@@ -1,6 +1,6 @@
 """A filter in one file: rows that are mostly capitals are left out, and counted under the reason.
 
-harness data stats --plugin examples/harness-shouting/filter_shouting.py RECIPE
+harness --plugin examples/harness-shouting/filter_shouting.py data stats RECIPE
 """
 
 from __future__ import annotations

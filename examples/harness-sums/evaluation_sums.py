@@ -1,6 +1,6 @@
 """An evaluation in one file: sums of two numbers, which an answer gives exactly or not.
 
-harness evaluate RUN@base RUN --plugin examples/harness-sums/evaluation_sums.py --evaluation sums
+harness --plugin examples/harness-sums/evaluation_sums.py evaluate RUN@base RUN --evaluation sums
 """
 
 from __future__ import annotations

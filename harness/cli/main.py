@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -39,7 +40,13 @@ class HarnessGroup(LazyGroup):
 
     def invoke(self, ctx: click.Context) -> Any:
         with _interruptible():
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            except click.NoSuchOption as error:
+                if not any(error.option_name in parameter.opts for parameter in self.params):
+                    raise
+                before = f"{ctx.command_path} {error.option_name} … {ctx.invoked_subcommand}"
+                raise click.UsageError(f"{error.option_name} stands before the command: {before}", ctx) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return sorted({*super().list_commands(ctx), *self._plugged(ctx)})
@@ -138,16 +145,25 @@ def main(arguments: list[str] | None = None) -> Any:
     try:
         return cli.main(args=arguments, prog_name="harness", standalone_mode=True)
     except HarnessError as error:
-        click.secho("error: ", fg="red", bold=True, nl=False, err=True, color=False if without_colour() else None)
-        click.echo(str(error), err=True)
+        _say_error(str(error))
         sys.exit(1)
     except BrokenPipeError:
         sys.exit(141)
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        _say_error("no space is left where the output goes, or a file that is written")
+        sys.exit(1)
     except Ended as ended:
         sys.exit(128 + ended.number)
     finally:
         if ours:
             signal.signal(signal.SIGTERM, before)
+
+
+def _say_error(message: str) -> None:
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True, color=False if without_colour() else None)
+    click.echo(message, err=True)
 
 
 def _end(number: int, frame: object) -> None:

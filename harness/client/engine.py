@@ -1,7 +1,7 @@
-"""The engine backend: a variant of this machine, answered by an engine that is asked in token ids.
+"""The backends of an engine's variants: asked in token ids where the engine tells them, else through its chat.
 
-Prompts are rendered and answers read here, by the variant's own template, as the local backend does it; the parity
-check (`harness.checks`) shows that the engine's chat gives the same.
+In ids, prompts are rendered and answers read here, by the variant's own template, as the local backend does it; the
+parity check (`harness.checks`) shows that the engine's chat gives the same. A chat's prompts nobody can compare.
 """
 
 from __future__ import annotations
@@ -43,8 +43,31 @@ class Served:
     more: Mapping[str, Any] = field(default_factory=dict)
 
 
+def backend_of(served: Served, variant: Variant, template: BoundTemplate, concurrency: int = 32) -> HttpBackend:
+    """Return the backend of a variant that an engine serves under its name, by what the engine tells."""
+    if "token_ids" in served.endpoint.capabilities:
+        return EngineBackend(served, variant.name, variant, template, concurrency)
+    return ChatBackend(served, variant, concurrency)
+
+
+class ChatBackend(HttpBackend):
+    """One variant of an engine that tells no token ids: the engine renders its prompts and ends its answers.
+
+    It is capable of what the engine declares, as far as probing it shows the same.
+    """
+
+    def __init__(self, served: Served, variant: Variant, concurrency: int = 32) -> None:
+        super().__init__(served.endpoint, variant.name, limits=_limits(concurrency))
+        self.served, self.variant, self.longest = served, variant, served.longest
+        self.capabilities &= {*served.endpoint.capabilities, *RENDERED}
+
+    @functools.cached_property
+    def identity(self) -> Identity:
+        return _identity(self.served, self.variant, {"name": "the engine's", "sha256": None, "stop_tokens": []})
+
+
 class EngineBackend(HttpBackend):
-    """One variant of an engine, under the name `model` there.
+    """One variant of an engine that is asked in token ids, under the name `model` there.
 
     Args:
         concurrency: the requests that may be under way at once.
@@ -55,7 +78,7 @@ class EngineBackend(HttpBackend):
     ) -> None:
         self.served, self.variant, self.template = served, variant, template
         self.endpoint, self.model, self.name = served.endpoint, model, variant.name
-        self.limits = Limits(concurrency=concurrency, max_retries=2, timeout_s=ASK_TIMEOUT_S)
+        self.limits = _limits(concurrency)
         self.longest = served.longest
         self.longest_scored = None if served.longest is None else served.longest - 1  # vLLM answers a token, too
         self._stops = functools.cache(functools.partial(stops_of, template))
@@ -64,15 +87,7 @@ class EngineBackend(HttpBackend):
 
     @functools.cached_property
     def identity(self) -> Identity:
-        return Identity(
-            weights_of(self.variant),
-            identity_of(self.template),
-            self.served.engine,
-            self.served.version,
-            self.served.dtype or self.variant.model.dtype,
-            None,
-            dict(self.served.more),
-        )
+        return _identity(self.served, self.variant, identity_of(self.template))
 
     def ask(self, requests: Sequence[Request]) -> Iterator[tuple[int, Answer]]:
         """Yield the answers as they finish. Raises HarnessError for a prompt that does not fit, before any is sent."""
@@ -104,3 +119,12 @@ class EngineBackend(HttpBackend):
             request.prompt,  # type: ignore[arg-type]
             read.reasoning,
         )
+
+
+def _limits(concurrency: int) -> Limits:
+    return Limits(concurrency=concurrency, max_retries=2, timeout_s=ASK_TIMEOUT_S)
+
+
+def _identity(served: Served, variant: Variant, template: Mapping[str, Any]) -> Identity:
+    dtype = served.dtype or variant.model.dtype
+    return Identity(weights_of(variant), template, served.engine, served.version, dtype, None, dict(served.more))

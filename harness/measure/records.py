@@ -65,6 +65,14 @@ class Record:
         return str(self.entries.get("noise", ""))
 
     @property
+    def unverified(self) -> str:
+        """A sentence on an engine whose prompts could not be compared with training's; empty for any other."""
+        parity = self.entries.get("asked", {}).get("parity")
+        if not isinstance(parity, str):
+            return ""
+        return f"unverified: {parity}, so that its prompts are not compared with training's"
+
+    @property
     def measured(self) -> str:
         """The time of the measurement, in ISO format; of a record in format 1, that of its file."""
         if (time := self.entries.get("measured")) is not None:

@@ -37,6 +37,7 @@ from harness.template.exchange import Stops, identity_of, prompt_ids, read_answe
 from harness.variants import Variant
 
 Tell = Callable[[str, str], None]  # takes the thoughts and the words of an answer so far
+READINGS = 10  # of an answer that is shown as it comes: one takes this part of the time until the next
 
 
 class LocalBackend(Scorer):
@@ -90,7 +91,7 @@ class LocalBackend(Scorer):
     def ask(self, requests: Sequence[Request], tell: Tell | None = None) -> Iterator[tuple[int, Answer]]:
         """Yield the answers batch by batch, the longest prompts first.
 
-        `tell` gets the thoughts and words of an answer so far, after each token; it goes with one request.
+        `tell` gets the thoughts and words of an answer so far, as it comes; it goes with one request.
 
         Raises:
             HarnessError: for a prompt that does not fit.
@@ -178,11 +179,15 @@ def generate(
 
 
 class Streamed(BaseStreamer):  # type: ignore[misc]
-    """Passes on the thoughts and words of one answer so far, read as the finished answer is, after each token."""
+    """Passes on the thoughts and words of one answer so far, read as the finished answer is.
+
+    Reading takes as long as the answer is: so much happens between two readings that they take a tenth of the time.
+    """
 
     def __init__(self, template: BoundTemplate, prompt: Sequence[int], stops: Stops, tell: Tell) -> None:
         self.template, self.prompt, self.stops, self.tell = template, prompt, stops, tell
         self.ids: list[int] | None = None  # the first call brings the prompt
+        self.next_s = 0.0  # when the answer is read again
 
     def put(self, value: torch.Tensor) -> None:
         """Take the ids that are new: int64 [1, prompt], then [1] each."""
@@ -190,7 +195,10 @@ class Streamed(BaseStreamer):  # type: ignore[misc]
             self.ids = []
             return
         self.ids += value.flatten().tolist()
+        if (began := time.perf_counter()) < self.next_s:
+            return
         read = read_answer(self.template, self.prompt, self.ids, self.stops)
+        self.next_s = began + READINGS * (time.perf_counter() - began)
         self.tell(read.reasoning, read.text)
 
     def end(self) -> None:

@@ -128,6 +128,11 @@ class Plugins(Registries):
             )
         return diagnoses
 
+    def source_of(self, plugin: str) -> str:
+        """Return what to import of a loaded plugin: its file, or the module that its entry point names."""
+        entry = self._installed.get(plugin)
+        return self.loaded[plugin].path if entry is None else entry.module
+
     def read_by(self, plugin: str) -> Reads:
         """Return what the code of `plugin` has read while it was loaded and registered things."""
         return self._reads.get(plugin, Reads())
@@ -173,13 +178,8 @@ class Plugins(Registries):
             if known and not known.error:
                 kinds = {kind: claims if claims == known.kinds.get(kind) else None for kind, claims in kinds.items()}
             failed = None if added else self.failed[info.name]
-            record = Record(
-                now.path,
-                now.import_s,
-                kinds,
-                failed.error or "" if failed else "",
-                failed.details if failed else "",
-            )
+            problem = (failed.error or "", failed.details) if failed else ("", "")
+            record = Record(now.path, now.import_s, kinds, *problem)
             self._index.keep(entry, record, before, self.read_by(info.name))
         return now if added else None
 

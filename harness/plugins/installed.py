@@ -96,6 +96,4 @@ def installed() -> list[Installed]:
     """Return the entry points of everything that is installed."""
     import importlib.metadata  # not for a start that finds them in the index
 
-    return sorted(
-        map(Installed.of, importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)), key=lambda one: one.order
-    )
+    return list(map(Installed.of, importlib.metadata.entry_points(group=ENTRY_POINT_GROUP)))

@@ -1,6 +1,6 @@
 """Recipes: YAML files that name model, template, data, tuning, evaluations and serving (`schema`), and their loader."""
 
-from harness.recipe.load import load_data_recipe, load_recipe, qualified, template_spec, with_sets
+from harness.recipe.load import evaluate_spec, load_data_recipe, load_recipe, qualified, template_spec, with_sets
 from harness.recipe.schema import (
     HUB_ID,
     NAME,
@@ -43,6 +43,7 @@ __all__ = [
     "TrackSpec",
     "TuneSpec",
     "combined",
+    "evaluate_spec",
     "load_data_recipe",
     "load_recipe",
     "qualified",

@@ -142,11 +142,20 @@ def template_spec(written: str, plugins: Plugins, sets: Sequence[str] = ()) -> T
     document.override(sets)
     tree.setdefault("name", plugins.templates.default)
     name = tree["name"]
-    model = combined(TemplateSpec, plugins.templates[name].options if isinstance(name, str) else None)
-    try:
-        return model.model_validate(plain(tree))
-    except pydantic.ValidationError as error:
-        raise RecipeError(explain(error, document, (), model)) from None
+    return _section(
+        document, combined(TemplateSpec, plugins.templates[name].options if isinstance(name, str) else None)
+    )
+
+
+def evaluate_spec(name: str, plugins: Plugins, sets: Sequence[str] = ()) -> EvaluateSpec:
+    """Return the section of an evaluation that no recipe has: its defaults, with `sets` (KEY=VALUE) over them.
+
+    Raises RecipeError, as a recipe would, and UnknownNameError.
+    """
+    document = Document(Path(f"--evaluation {name}"), CommentedMap(evaluation=name))
+    document.override(sets)
+    spec = _section(document, combined(EvaluateSpec, plugins.evaluations[name].options))
+    return with_absolute_paths(spec, Path.cwd())
 
 
 def with_sets(spec: T, sets: Sequence[str]) -> T:
@@ -158,11 +167,15 @@ def with_sets(spec: T, sets: Sequence[str]) -> T:
         return spec
     document = Document(Path("--set"), YAML().load(json.dumps(spec.model_dump(mode="json"))))
     document.override(sets)
+    return with_absolute_paths(_section(document, type(spec)), Path.cwd())
+
+
+def _section(document: Document, model: type[T]) -> T:
+    """Return a document that is one section alone. Raises RecipeError."""
     try:
-        changed = type(spec).model_validate(plain(document.tree))
+        return model.model_validate(plain(document.tree))
     except pydantic.ValidationError as error:
-        raise RecipeError(explain(error, document, (), type(spec))) from None
-    return with_absolute_paths(changed, Path.cwd())
+        raise RecipeError(explain(error, document, (), model)) from None
 
 
 class _Reader:

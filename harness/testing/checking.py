@@ -19,7 +19,7 @@ from typing import Any
 from harness.contract.kinds import KINDS
 from harness.errors import PluginError, known_names, nearest
 from harness.plugins import Plugins
-from harness.plugins.registry import SLOW_S, PluginInfo
+from harness.plugins.registry import FIRST_PARTY, SLOW_S, PluginInfo
 from harness.testing.command import plugins as load
 from harness.testing.laws import process
 from harness.testing.laws.law import Doubtful, Finding, Kit, NotTried, Outcome, laws_of, tried
@@ -173,17 +173,6 @@ def _imported(environment: Mapping[str, str] | None, target: str, *before: str) 
     return subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
 
 
-def module_of(info: PluginInfo) -> str:
-    """Return what to import of a plugin: its file, or the module that its entry point names."""
-    if not info.distribution:
-        return info.path
-    entries = importlib.metadata.entry_points(group="harness")
-    for entry in entries:
-        if entry.dist is not None and info.name in (entry.name, f"{entry.dist.name}/{entry.name}"):
-            return entry.module
-    return info.name
-
-
 def _loads(kit: Plugins, name: str) -> Finding:
     if (failed := kit.failed.get(name)) is not None:
         return Finding("plugin", name, "it loads and registers", "broken", failed.error or "")
@@ -225,7 +214,7 @@ def _metadata(info: PluginInfo) -> Iterator[Finding]:
             raise Doubtful("pyproject.toml has no `description`")
         if "License-Expression" not in data and "License" not in data:
             raise Doubtful("pyproject.toml states no `license`")
-        if info.owner != "harness" and not any(re.match(r"instruct[-_.]harness\b", need) for need in needs):
+        if info.owner != FIRST_PARTY and not any(re.match(r"instruct[-_.]harness\b", need) for need in needs):
             raise Doubtful("its dependencies do not name instruct-harness, so that any version of it is taken")
 
     yield tried("its distribution says what it is", "plugin", info.name, trial, info.path)

@@ -49,7 +49,8 @@ def command(
     harness ask .models/SmolLM2-135M-Instruct - --max-tokens 64 < question.txt
 
     The weights are loaded into this process, and the question goes through the template that the run was tuned with.
-    The answer alone goes to the standard output, as it is written; thoughts and everything else to standard error.
+    The answer alone goes to the standard output, as it is written, with control characters made visible; thoughts and
+    everything else to standard error.
     """
     from harness.variants import require_here, require_words, resolve_variant
 
@@ -112,31 +113,26 @@ class _Shown:
     def __init__(self) -> None:
         self.thoughts = self.text = ""
 
-    def update(self, thoughts: str, text: str) -> None:
-        """Write what an answer has more than before; text whose end may still change is kept back."""
-        self.thoughts = self._written(self.thoughts, thoughts, err=True)
+    def update(self, thoughts: str, text: str, *, is_whole: bool = False) -> None:
+        """Write what an answer has more than before; half a character at its end is kept back until it is whole."""
+        self.thoughts = self._written(self.thoughts, thoughts, is_whole, err=True)
         if text and self.thoughts and not self.text:
             click.echo("\n", err=True)
-        self.text = self._written(self.text, text, err=False)
+        self.text = self._written(self.text, text, is_whole, err=False)
 
     def end(self, thoughts: str, text: str) -> None:
         """Write the rest of a finished answer."""
-        self.update(thoughts, text)
+        self.update(thoughts, text, is_whole=True)
         click.echo()
 
     @staticmethod
-    def _written(before: str, now: str, *, err: bool) -> str:
-        if not now.startswith(before) or now.endswith("\ufffd"):  # half a character
+    def _written(before: str, now: str, is_whole: bool, *, err: bool) -> str:
+        if not now.startswith(before) or (now.endswith("\ufffd") and not is_whole):
             return before
-        new = _kept(now[len(before) :])
+        new = printable(now[len(before) :])
         click.secho(new, dim=True if err else None, nl=False, err=err)
         (sys.stderr if err else sys.stdout).flush()
         return now
-
-
-def _kept(text: str) -> str:
-    """Return text without control characters that would move a terminal's cursor or change its colours."""
-    return "".join(char for char in text if char.isprintable() or char in "\n\t")
 
 
 def _as_dict(variant: Variant, request: Request, answer: Answer, seconds: float, load_s: float) -> dict[str, Any]:

@@ -20,7 +20,7 @@ RUN = "demo"
 @click.option("--ui-port", default=7860, show_default=True, help="Port of the page.")
 @click.pass_context
 def command(ctx: click.Context, no_serve: bool, port: int, ui_port: int) -> None:
-    """Tune the seedling for about a minute, evaluate, compare and report base and tuned, and serve both with a page.
+    """Tune the seedling for a few minutes, evaluate, compare and report base and tuned, and serve both with a page.
 
     Each step is the command that is printed above it.
     """

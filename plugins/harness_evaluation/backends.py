@@ -69,16 +69,22 @@ def choose(
     plugins: Plugins,
     wanted: Kind = "auto",
     url: str | None = None,
+    engine_name: str | None = None,
 ) -> Choice:
     """Choose the engine where one can run and serves all these variants, else this process.
 
     Args:
         needs: the capabilities that each evaluation needs, by its name; of those only that ask.
         url: an engine that runs already.
+        engine_name: the engine to start, whatever the recipe names.
 
     Raises:
-        HarnessError: where the engine is wanted and cannot be had.
+        HarnessError: where an engine is wanted and cannot be had.
     """
+    if engine_name is not None and (url is not None or wanted == "local"):
+        raise HarnessError(
+            f"--engine starts one, which {'--endpoint' if url else '--backend local'} excludes: leave one out"
+        )
     here = tuple(variant for variant in variants if variant.remote is None)
     if not needs:
         return Choice("none", "no evaluation asks a model")
@@ -91,12 +97,14 @@ def choose(
         return Choice("endpoint", "joined by --endpoint", url=url)
     if wanted == "local":
         return Choice("local", "asked for by --backend local")
-    engine, options, unable = _engine(here, plugins)
+    engine, options, unable = _engine(here, plugins, engine_name)
     why_not = why_not or unable
     if why_not is None:
-        return Choice("engine", f"{engine.name} serves all these variants", engine, options)
-    if wanted == "engine":
-        raise HarnessError(f"--backend engine: {why_not}. Leave it out, and the weights are loaded in this process")
+        reason = f"{engine.name} serves all these variants" if engine_name is None else "asked for by --engine"
+        return Choice("engine", reason, engine, options)
+    if wanted == "engine" or engine_name is not None:
+        option = "--backend engine" if engine_name is None else f"--engine {engine_name}"
+        raise HarnessError(f"{option}: {why_not}. Leave it out, and the weights are loaded in this process")
     return Choice("local", why_not)
 
 
@@ -109,17 +117,19 @@ def _why_not_elsewhere(variants: Sequence[Variant], needs: Mapping[str, Sequence
     return None
 
 
-def _engine(variants: tuple[Variant, ...], plugins: Plugins) -> tuple[Engine, Any, str | None]:
+def _engine(variants: tuple[Variant, ...], plugins: Plugins, name: str | None) -> tuple[Engine, Any, str | None]:
     """Return the engine with its options for measuring, and why it could not serve the variants here, or None."""
     from harness.checks.serving import engine_of, validated
 
-    engine, chosen = engine_of(plugins, variants)
+    engine, chosen = engine_of(plugins, variants, name)
     own = engine.measuring() if engine.measuring is not None else {}
     chosen = {**own, **chosen, "host": "127.0.0.1", "port": free_port(), "api_key": None, "allow_hosts": ()}
     options = validated(engine, chosen)
-    if engine.unable is None:
-        return engine, options, f"the engine {engine.name!r} does not say if it can run here"
-    return engine, options, engine.unable(variants, options)
+    if engine.unable is not None:
+        return engine, options, engine.unable(variants, options)
+    if name is not None:
+        return engine, options, None
+    return engine, options, f"the engine {engine.name!r} does not say if it can run here (`unable`); --engine starts it"
 
 
 @contextlib.contextmanager
@@ -191,7 +201,7 @@ def _of_engine(
     """Start or join the engine, check it, and return a backend for each variant, by name."""
     from harness.checks.serving import checked, started
     from harness.client.asking import models_of
-    from harness.client.engine import EngineBackend, Served
+    from harness.client.engine import Served, backend_of
     from harness.model.templates import load_template
 
     if choice.engine is not None:
@@ -206,7 +216,7 @@ def _of_engine(
     served = Served(ready.endpoint, name, ready.endpoint.version, dtype, longest, _checks(ready, choice))
     concurrency = max(1, AT_ONCE // len(variants))
     return {
-        variant.name: EngineBackend(served, variant.name, variant, load_template(variant, plugins), concurrency)
+        variant.name: backend_of(served, variant, load_template(variant, plugins), concurrency)
         for variant in ready.variants
     }
 

@@ -13,12 +13,14 @@ import click
 
 from harness.cli.context import Context
 from harness.errors import HarnessError, known_names, nearest
-from harness.plugins.registry import FIRST_PARTY, Registry
+from harness.plugins.registry import FIRST_PARTY, Entry
 from harness_evaluation.tables import print_table
 
 if TYPE_CHECKING:
     from harness.contract import Evaluation
-    from harness.recipe import EvaluateSpec, Recipe
+    from harness.options import Options
+    from harness.plugins import Plugins
+    from harness.recipe import Recipe
     from harness.variants import Variant
 
 
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     "only",
     multiple=True,
     metavar="NAME",
-    help="Only this evaluation of the recipe. Can be given several times.",
+    help="Only this evaluation of the recipe, or one that is not in it, as --set has it. Can be given several times.",
 )
 @click.option("--tasks", metavar="A,B", help="Instead of a recipe: these lm-eval tasks.")
 @click.option(
@@ -68,6 +70,7 @@ if TYPE_CHECKING:
     envvar="HARNESS_BACKEND",
     help="Ask through one engine for all variants, or load each into this process; auto: the engine where it can.",
 )
+@click.option("--engine", metavar="NAME", help="Start this engine, not the recipe's, and ask through it.")
 @click.option("--endpoint", metavar="URL", help="Ask this running engine, one of `harness serve`, for all variants.")
 @click.option(
     "--repeat-share",
@@ -99,6 +102,7 @@ def command(
     dtype: str | None,
     template: str | None,
     backend: Any,
+    engine: str | None,
     endpoint: str | None,
     repeat_share: float,
     again: bool,
@@ -117,6 +121,7 @@ def command(
     \b
     harness evaluate demo@base demo
     harness evaluate demo --evaluation val_loss
+    harness evaluate Qwen/Qwen2.5-0.5B-Instruct --evaluation instruct
     harness evaluate demo --set as_lm_eval=true --dtype float32
     harness evaluate Qwen/Qwen2.5-0.5B --template chatml --tasks gsm8k --limit 100
     """
@@ -130,17 +135,21 @@ def command(
     from harness_evaluation.measuring import Asking, measure_all
 
     resolved = resolve_variants(variants, context.runs_folder, context.plugins, template)
-    recipe = load_recipe(recipe_path, context.plugins) if recipe_path else _shared_recipe(resolved, need=not tasks)
+    recipe = (
+        load_recipe(recipe_path, context.plugins) if recipe_path else _shared_recipe(resolved, need=not (tasks or only))
+    )
     known = context.plugins.evaluations
-    specs = _from_tasks(tasks, include_path) if tasks else _from_recipe(recipe, only, include_path, known)
     sets += () if limit is None else (f"limit={limit}",)
+    specs = (
+        _from_tasks(tasks, include_path) if tasks else _from_recipe(recipe, only, include_path, sets, context.plugins)
+    )
     specs = _with_sets(specs, sets)
     resolved = tuple(_as_asked(variant, recipe if recipe_path else None, dtype, specs, context) for variant in resolved)
     if inspect is not None or dry_run:
         look_first(context, resolved, specs, recipe, repeat_share, inspect)
         return
     needs = {name: known[name].needed(options) for name, options in specs if known[name].asks}
-    choice = choose(resolved, needs, context.plugins, backend, endpoint)
+    choice = choose(resolved, needs, context.plugins, backend, endpoint, engine)
     if backend == "auto" and choice.kind not in ("remote", "none"):
         click.echo(f"Asked through the {choice.kind} backend: {choice.reason}", err=True)
     events = Events.to(recipe.track if recipe else (), context.plugins)
@@ -163,8 +172,8 @@ def _shared_recipe(variants: Sequence[Variant], need: bool) -> Recipe | None:
     if not runs:
         if need:
             raise HarnessError(
-                "a plain model has no recipe that says what to measure: "
-                "name one with --recipe FILE, or tasks with --tasks A,B"
+                "a plain model has no recipe that says what to measure: name an evaluation with --evaluation NAME (as "
+                "`harness plugins list evaluation` shows them), a recipe with --recipe FILE, or tasks with --tasks A,B"
             )
         return None
     first = runs[0]
@@ -187,33 +196,33 @@ def _measures(recipe: Recipe) -> dict[str, Any]:
 
 
 def _from_recipe(
-    recipe: Recipe | None, only: Sequence[str], include_path: Path | None, known: Registry[Evaluation]
+    recipe: Recipe | None, only: Sequence[str], include_path: Path | None, sets: Sequence[str], plugins: Plugins
 ) -> list[tuple[str, Any]]:
-    """Return (name, options) of the recipe's evaluations, or of those that `only` names, bare or as `owner:name`."""
-    assert recipe is not None
+    """Return (name, options) of the recipe's evaluations, or of those that `only` names, bare or as `owner:name`.
+
+    One that the recipe does not have gets its defaults, with `sets` over them.
+    """
+    from harness.recipe import evaluate_spec
+
     if include_path is not None:
         raise HarnessError("--include-path belongs to --tasks; in a recipe it is `include_path` of the evaluation")
-    entries = [known.entry(spec.evaluation) for spec in recipe.evaluate]
-    if not entries:
+    known = plugins.evaluations
+    its = [(known.entry(spec.evaluation), spec) for spec in (recipe.evaluate if recipe else ())]
+    if recipe is not None and not (its or only):
         raise HarnessError(
-            f"the recipe {recipe.name!r} names no evaluations. "
-            f"Add them under `evaluate:`, or name tasks with --tasks A,B"
+            f"the recipe {recipe.name!r} names no evaluations. Add them under `evaluate:`, or name one with "
+            f"--evaluation NAME, or tasks with --tasks A,B"
         )
-    its: Registry[Evaluation] = Registry(
-        known.kind, claims=list({entry.qualified: entry for entry in entries}.values())
-    )
-    for name in only:
-        if name not in its:
-            raise HarnessError(
-                f"--evaluation {name}: no evaluation of the recipe {recipe.name!r} has this name."
-                f"{nearest(name, its)} It has: {known_names(its)}"
-            )
-    wanted = [its.entry(name) for name in only] or entries
-    return [
-        (entry.qualified.removeprefix(f"{FIRST_PARTY}:"), spec)  # records name those of the harness without it
-        for entry, spec in zip(entries, recipe.evaluate, strict=True)
-        if entry in wanted
-    ]
+    wanted = [known.entry(name) for name in only]
+    specs: list[tuple[Entry[Evaluation], Any]] = [(one, spec) for one, spec in its if one in wanted or not only]
+    for one in wanted:
+        if one in [of for of, _ in specs]:
+            continue
+        if recipe is not None:
+            click.echo(f"{one.name} is not in the recipe {recipe.name!r}: its options are the defaults", err=True)
+        specs.append((one, evaluate_spec(one.qualified, plugins, _those_of(sets, one.item.options))))
+    # Records name those of the harness without it.
+    return [(one.qualified.removeprefix(f"{FIRST_PARTY}:"), spec) for one, spec in specs]
 
 
 def _from_tasks(tasks: str, include_path: Path | None) -> list[tuple[str, Any]]:
@@ -239,10 +248,12 @@ def _with_sets(specs: Sequence[tuple[str, Any]], sets: Sequence[str]) -> list[tu
                 f"{', '.join(dict.fromkeys(name for name, _ in specs))} have: {known_names(known)}"
             )
 
-    def those_of(options: EvaluateSpec) -> list[str]:
-        return [o for o in sets if o.partition("=")[0].partition(".")[0] in type(options).model_fields]
+    return [(name, with_sets(options, _those_of(sets, type(options)))) for name, options in specs]
 
-    return [(name, with_sets(options, those_of(options))) for name, options in specs]
+
+def _those_of(sets: Sequence[str], options: type[Options]) -> list[str]:
+    """Return those of `sets` whose key `options` have."""
+    return [override for override in sets if override.partition("=")[0].partition(".")[0] in options.model_fields]
 
 
 def _as_asked(

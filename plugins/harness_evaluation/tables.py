@@ -63,6 +63,7 @@ def print_table(context: Context, variants: Sequence[Variant], records: Sequence
         f"↓ less is better; weights in {dtypes}[/dim]"
     )
     for style, lines in (
+        ("yellow", sentences((record, record.unverified) for record in records if record.unverified)),
         ("dim", sentences((record, record.noise) for record in records if record.noise)),
         ("yellow", sentences((record, warning) for record in records for warning in record.warnings)),
     ):

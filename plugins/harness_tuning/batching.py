@@ -53,11 +53,6 @@ class Sizes:
         longest, rows = [max(map(len, item.examples)) for item in items], [len(item.examples) for item in items]
         return cls([sum(map(len, item.examples)) for item in items], rows, longest)
 
-    @classmethod
-    def of_single(cls, lengths: Sequence[int], layout: Layout = "padded") -> Sizes:
-        """Return the sizes of items that are one example each."""
-        return cls(lengths, [1] * len(lengths), lengths, layout)
-
     def positions(self, rows: Sequence[Sequence[int]]) -> int:
         """Return the positions of a batch, b*s: padded, each example is a row; packed, each of `rows` is one."""
         if self.layout == "packed":

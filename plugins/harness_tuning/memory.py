@@ -25,6 +25,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from harness.errors import first_line
 from harness.model.buffers import KEPT_SHAPES, SHAPE_BYTES
 from harness.model.forward import causal_lm
 from harness.recipe import TuneSpec
@@ -44,13 +45,14 @@ SEARCHED_STEPS = 200  # of the plan, for its widest batch
 class Fit:
     """A split with which a step fits, the share of layers that are checkpointed, and what is taken at the peak.
 
-    `growth_bytes` are those of the widest batch and of the optimizer, beside what was taken before; None where the
-    model could not be run on empty tensors.
+    `growth_bytes` are those of the widest batch and of the optimizer, beside what was taken before; None where they are
+    not estimated, with the reason where the model cannot be run on empty tensors.
     """
 
     split: Split
     checkpointed: float
     growth_bytes: int | None
+    why_not: str | None = None
 
     def __str__(self) -> str:
         again = f", {self.checkpointed:.0%} of the layers computed twice" if self.checkpointed else ""
@@ -91,9 +93,12 @@ def largest_fit(learner: Learner, source: Epochs, spec: TuneSpec, room: int | No
         positions = whole.positions
         while True:
             source.split = replace(whole, positions=positions)
-            growth = growth_bytes(learner, source, widest_part(source))
+            try:
+                growth = growth_bytes(learner, source, widest_part(source))
+            except NotEstimated as error:
+                return Fit(source.split, share, None, str(error))
             best = Fit(source.split, share, growth)
-            if growth is None or growth <= room:
+            if growth <= room:
                 return best
             if spec.microbatch_tokens != "auto" or positions <= least:
                 break
@@ -114,12 +119,16 @@ def widest_part(source: Epochs) -> Part:
     return max((source.parts(step)[0] for step in steps), key=lambda part: part.positions)
 
 
-def growth_bytes(learner: Learner, source: Epochs, part: Part) -> int | None:
-    """Return the bytes that a step with this batch takes beside the weights; None where empty tensors do not do."""
+class NotEstimated(Exception):
+    """A model that does not compute on tensors without contents: one with kernels of its own, say."""
+
+
+def growth_bytes(learner: Learner, source: Epochs, part: Part) -> int:
+    """Return the bytes that a step with this batch takes beside the weights. Raises NotEstimated."""
     try:
         batch = batch_bytes(learner, source.batch(part))
-    except Exception:  # a model with kernels of its own: it is tried instead
-        return None
+    except Exception as error:  # whatever a model's own code raises; its batches are tried instead
+        raise NotEstimated(f"{type(error).__name__}: {first_line(error)}") from error
     weight: Tensor = causal_lm(learner.model).get_input_embeddings().weight
     is_compiled = weight.device.type == "cpu" and weight.dtype != torch.float32  # whose products are not oneDNN's
     return batch + OPTIMIZER_BYTES * learner.trainable + (KEPT_SHAPES * SHAPE_BYTES if is_compiled else 0)

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from harness.errors import listed
+from harness.checks.methods import require_saved
+from harness.errors import HarnessError, PluginError, first_line, listed
 from harness.model.configs import positions_of
 from harness.model.forward import causal_lm
 from harness.variants import Variant
@@ -231,16 +232,27 @@ def _counted(kinds: Counter[str]) -> str:
 
 
 def refused_by_engine(tuner: Tuner) -> str | None:
-    """Return why the engine of the recipe would not serve the adapter, and the way out; None where it would."""
-    engines = tuner.plugins.engines
-    serve = tuner.recipe.serve
-    if not tuner.learner.is_adapter or (serve is None and not engines.defaults):
+    """Return why the engine of the recipe would not serve the adapter, and the way out; None where it would.
+
+    Raises:
+        HarnessError: where the method saves no adapter.
+    """
+    if not tuner.learner.is_adapter:
         return None
-    engine = engines[serve.engine if serve is not None else engines.default]
-    if engine.refuses is None:
-        return None
+    engines, serve = tuner.plugins.engines, tuner.recipe.serve
+    named = serve.engine if serve is not None else next(iter(engines.defaults), None)
     with tempfile.TemporaryDirectory(prefix="harness-adapter-") as folder:
-        tuner.method.save(tuner.model, Path(folder))
+        try:
+            tuner.method.save(tuner.model, Path(folder))
+        except (HarnessError, OSError):
+            raise
+        except Exception as error:
+            raise PluginError(
+                f"the method {tuner.method.name!r}: save failed: {type(error).__name__}: {first_line(error)}"
+            ) from error
+        require_saved(Path(folder), "adapter", tuner.method.name)
+        if named is None or (engine := engines[named]).refuses is None:
+            return None
         reason = engine.refuses(Variant(tuner.run.name, tuner.recipe.model, Path(folder)))
     if reason is None:
         return None
@@ -316,6 +328,8 @@ def _cost(tuner: Tuner) -> Iterator[Row]:
         own = OPTIMIZER_BYTES * tuner.learner.trainable
         parts = f"{gib(tuner.size_bytes)} of weights, {gib(own)} for what moves, {gib(growth - own)} for {widest}"
         yield "", f"estimated: {parts}"
+    if tuner.fit.why_not is not None:
+        yield "", f"not estimated, since the model does not compute without contents ({tuner.fit.why_not})"
     if cost.free_bytes is not None and (cost.peak_bytes or 0) > cost.free_bytes:
         yield (
             "warning",

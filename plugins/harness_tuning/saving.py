@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from harness.checks.methods import require_saved
 from harness.contract.events import Artefact
 from harness.files import read_json, replacing, write_json
 from harness.model.heads import save_head
@@ -35,6 +36,7 @@ def save_result(tuner: Tuner) -> None:
     with replacing(target) as temporary:
         temporary.mkdir()
         (save_model if tuner.merges else tuner.method.save)(tuner.model, temporary)
+        require_saved(temporary, "model" if whole else "adapter", tuner.method.name)
         if whole:  # so that the folder can be used by itself
             _complete(tuner, temporary)
     if tuner.head is not None:

@@ -19,6 +19,7 @@ import torch
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 import harness
+from harness.checks.methods import require_model
 from harness.data import EncodedData
 from harness.model.buffers import keep_few_shapes
 from harness.model.forward import causal_lm, check_forward, decoder_of
@@ -139,7 +140,9 @@ class Beginning:
             return measure_probes(base, self.probes[:1])
 
     def _applied(self, base: Any) -> Any:
-        model = self.method.apply(base, self.recipe.tune.method).train()
+        model = self.method.apply(base, self.recipe.tune.method)
+        require_model(model, self.method.name)
+        model.train()
         fuse_adapters(model)
         if next(model.parameters()).device.type == self.device.type:  # else they are shared out later
             self.fused = fuse_layers(model)

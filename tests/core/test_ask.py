@@ -11,6 +11,8 @@ import pytest
 
 pytest.importorskip("torch")
 
+from harness_commands.data.showing import printable
+
 QUESTION = "Who lives in the reeds?"
 
 
@@ -21,8 +23,34 @@ def test_a_streamed_answer_is_the_one_in_json(harness_here: Callable[..., Any], 
     assert streamed.code == as_json.code == 0, streamed.err + as_json.err
     record = json.loads(as_json.out)
     assert record["answer"] and record["variant"] == tiny_run.name and record["answer_tokens"] <= 12
-    assert streamed.out.replace("\n", "") == "".join(filter(str.isprintable, record["answer"]))
+    assert streamed.out == f"{printable(record['answer'])}\n"
     assert f"adapter of {tiny_run.name}" in streamed.err and "template" in streamed.err
+
+
+def test_a_long_answer_is_read_in_a_tenth_of_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a made-up clock: each token takes a second, and reading an answer as many seconds as it has tokens."""
+    import torch
+
+    from harness.model import local
+    from harness.template.exchange import Reading
+
+    now, reading_s, shown = 0.0, 0.0, []
+
+    def read(template: Any, prompt: Any, ids: Any, stops: Any) -> Reading:
+        nonlocal now, reading_s
+        now, reading_s = now + len(ids), reading_s + len(ids)
+        return Reading(f"{len(ids)}", "", "length", len(ids))
+
+    monkeypatch.setattr(local, "read_answer", read)
+    monkeypatch.setattr(local.time, "perf_counter", lambda: now)
+    template: Any = None
+    stops: Any = None
+    streamed = local.Streamed(template, (), stops, lambda thoughts, words: shown.append(int(words)))
+    streamed.put(torch.zeros(1, 5))  # the prompt
+    for _ in range(1000):
+        now += 1.0
+        streamed.put(torch.zeros(1))
+    assert shown[0] == 1 and shown[-1] > 500 and reading_s <= now / 10 + 1000
 
 
 def test_a_seed_repeats_a_drawn_answer(harness_here: Callable[..., Any], tiny_run: Path) -> None:

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import itertools
+import shlex
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
 import pytest
+from harness_commands.plugins.new import USES
 
 from harness.contract.kinds import KINDS
 from tests.distributions import keeps_its_promises, output_of
@@ -51,6 +54,14 @@ def test_what_is_new_is_as_ruff_likes_it(tmp_path, harness_here):
         assert harness_here("plugins new --single-file", kind, f"one_{kind}").code == 0
     ruff(tmp_path, "check")
     ruff(tmp_path, "format", "--check")
+
+
+@pytest.mark.parametrize("kind", sorted({*KIND_NAMES} - {"command"}))
+def test_the_command_that_uses_it_has_the_options_that_it_is_shown_with(kind, harness_here):
+    words = shlex.split(USES[kind])
+    command = list(itertools.takewhile(lambda word: word.isalpha() and word.islower(), words))
+    done = harness_here(*command, "--help")
+    assert done.code == 0 and {word for word in words if word.startswith("--")} <= set(done.out.split())
 
 
 @pytest.mark.parametrize("kind", sorted(set(KIND_NAMES) - HEAVY))

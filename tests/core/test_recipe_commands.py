@@ -312,6 +312,90 @@ def test_a_llama_factory_configuration_is_carried_over_with_its_dataset_info(
     assert ("images cannot be trained on" in lines["dataset"]["became"]) == (dataset == "chat")
 
 
+# Of each tool: keys that change the result beside keys that do not, with their outcome.
+OUTCOMES = {
+    "Axolotl": (
+        AXOLOTL.format(type="alpaca", four="false", packing="true", adapter=LORA),
+        {
+            "s2_attention": ("true", "left"),
+            "eager_attention": ("true", "needless"),
+            "train_on_inputs": ("true", "left"),
+            "tokenizer_config": ("other/tokenizer", "left"),
+            "plugins": ("[axolotl.integrations.kd.KDPlugin, axolotl.integrations.liger.LigerPlugin]", "left"),
+            "special_tokens": ("{pad_token: <pad>}", "needless"),
+            "tokens": ("[<one>]", "left"),
+            "shuffle_merged_datasets": ("false", "left"),
+            "lora_model_dir": ("./adapter", "left"),
+            "lora_modules_to_save": ("[embed_tokens, lm_head]", "carried"),
+            "loss_watchdog_threshold": ("5.0", "left"),
+            "load_in_8bit": ("false", "needless"),
+        },
+    ),
+    "LLaMA-Factory": (
+        LLAMA_FACTORY.format(stage="sft", target="all", dataset="plain", template="llama3"),
+        {
+            "shift_attn": ("true", "left"),
+            "flash_attn": ("fa2", "needless"),
+            "pure_bf16": ("true", "left"),
+            "train_on_prompt": ("true", "left"),
+            "dataset_exact_deduplication": ("true", "carried"),
+            "packing": ("true", "changed"),
+            "additional_target": ("embed_tokens,extra", "left"),
+            "adapter_name_or_path": ("./adapter", "left"),
+            "enable_thinking": ("false", "left"),
+            "load_best_model_at_end": ("true", "carried"),
+            "metric_for_best_model": ("rouge", "left"),
+            "eval_steps": ("10", "carried"),
+            "val_size": ("0.1", "carried"),
+            "resize_vocab": ("false", "needless"),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("tool", OUTCOMES)
+def test_a_key_that_changes_the_result_is_never_called_needless(tool: str, harness_here: Any, tmp_path: Path) -> None:
+    text, keys = OUTCOMES[tool]
+    (tmp_path / "theirs.yaml").write_text(text + "".join(f"{key}: {value}\n" for key, (value, _) in keys.items()))
+    (tmp_path / "model").mkdir()
+    for rows in ("rows.jsonl", "plain.json"):
+        (tmp_path / rows).touch()
+    report = json.loads(harness_here("recipe", "import", tmp_path / "theirs.yaml", "--out", "my.yaml", "--json").out)
+    found = {line["key"]: line["outcome"] for line in report["lines"]}
+    assert {key: found[key] for key in keys} == {key: outcome for key, (_, outcome) in keys.items()}
+    assert report["tool"] == tool and report["problem"] is None
+    recipe = load_recipe(tmp_path / "my.yaml", plugins(first_party=True))
+    if tool == "Axolotl":
+        assert recipe.tune.method.train_also == ("embeddings", "head")  # type: ignore[attr-defined]
+    else:
+        assert [step.filter for step in recipe.data.clean] == ["exact_duplicates"] and recipe.tune.keep == "best"
+
+
+def test_the_weight_of_the_chosen_answers_is_carried_over(harness_here: Any, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "rows.jsonl").touch()
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dataset_info.json").write_text('{"pairs": {"file_name": "../rows.jsonl", "ranking": true}}')
+    theirs = {
+        "lf": "model_name_or_path: ./model\nstage: dpo\ndataset: pairs\npref_ftx: 0.5\n",
+        "ax": "base_model: ./model\nrl: dpo\nrpo_alpha: 0.5\ndatasets: [{path: rows.jsonl, type: chatml.intel}]\n",
+    }
+    for name, text in theirs.items():
+        (tmp_path / f"{name}.yaml").write_text(text)
+        assert harness_here("recipe", "import", f"{name}.yaml", "--out", f"my-{name}.yaml").code == 0
+        objective: Any = load_recipe(tmp_path / f"my-{name}.yaml", plugins(first_party=True)).tune.objective
+        assert (objective.name, objective.nll_weight) == ("dpo", 0.5)
+
+
+def test_defaults_of_the_other_tool_are_written_down(harness_here: Any, tmp_path: Path) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "rows.json").touch()
+    (tmp_path / "few.yaml").write_text("model_name_or_path: ./model\nstage: sft\ndataset: rows\n")
+    assert harness_here("recipe", "import", "few.yaml", "--out", "my.yaml").code == 0
+    tune = load_recipe(tmp_path / "my.yaml", plugins(first_party=True)).tune
+    assert (tune.learning_rate, tune.schedule, tune.epochs, tune.warmup_ratio) == (5e-5, "linear", 3.0, 0.0)
+
+
 def test_a_file_of_neither_tool_is_refused(harness_here: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "other.yaml").write_text("learning_rate: 1\n")
     done = harness_here("recipe", "import", tmp_path / "other.yaml", "--out", tmp_path / "x.yaml")

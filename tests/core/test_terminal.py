@@ -31,6 +31,31 @@ def test_a_terminal_without_utf_8_gets_plain_signs(harness: Callable[..., Any]) 
         assert done.code == 0 and "..." in done.out, done.err
 
 
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+@pytest.mark.parametrize("words", [["data", "list"], ["--help"]])
+def test_an_output_that_cannot_be_written_is_one_message(words: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "harness", *words], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert done.returncode == 1 and done.stderr.splitlines() == [
+        "error: no space is left where the output goes, or a file that is written"
+    ]
+
+
+@pytest.mark.parametrize("module", ["torch", "peft"])
+def test_a_missing_extra_is_named_whole(
+    module: str, harness_here: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """With its brackets, which are not taken for a style of the terminal's."""
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "config.json").write_text('{"model_type": "qwen2"}')
+    monkeypatch.setitem(sys.modules, module, None)  # which an import takes for a module that is not installed
+    done = harness_here("ask", tmp_path / "model", "Who?")
+    assert done.code == 1 and f"needs {module!r}" in done.err
+    assert "pip install 'instruct-harness[tuning]'" in done.err
+
+
 @pytest.mark.parametrize("no_color", ["", "1"])
 def test_messages_have_no_colours_where_none_are_wanted(no_color: str, write_rows: Callable[..., Path]) -> None:
     """https://no-color.org: by a variable that is not empty."""
@@ -50,6 +75,11 @@ def test_a_mistyped_word_is_answered_with_the_nearest(
 ) -> None:
     done = harness_here(*words)
     assert done.code != 0 and "Did you mean" in done.err and f"'{nearest}'" in done.err
+
+
+def test_an_option_of_the_root_behind_a_command_is_answered_with_its_place(harness_here: Callable[..., Any]) -> None:
+    done = harness_here("data", "list", "--plugin", "riddles.py")
+    assert done.code == 2 and "--plugin stands before the command: harness --plugin … data" in done.err
 
 
 @pytest.mark.parametrize(

@@ -158,7 +158,9 @@ def test_a_plain_model_is_measured_beside_the_runs(
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (("--evaluation", "lm_evil"), r"'demo' has this name. Did you mean 'lm_eval'\? It has: lm_eval, val_loss"),
+        (("--evaluation", "lm_evil"), r"no evaluation is named 'lm_evil'. Did you mean 'lm_eval'\?"),
+        (("--engine", "vllm"), "--engine starts one, which --backend local excludes: leave one out"),
+        (("--engine", "vllm", "--endpoint", "http://127.0.0.1:9/v1"), "which --endpoint excludes"),
         (("--tasks", " , "), "no task is named"),
         (("--include-path", "tasks"), "--include-path belongs to --tasks"),
     ],

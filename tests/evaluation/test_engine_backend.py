@@ -25,10 +25,12 @@ from harness.model.local import LocalBackend
 from harness.nouns import Message
 from harness.plugins import Plugins
 from harness.run import Run
+from harness.testing import FakeEndpoint
 from harness.variants import base_of, tuned_of
 from tests.evaluation.engines import LikeVllm
 
 pytestmark = pytest.mark.slow
+SUMS = Path(__file__).parents[2] / "examples/harness-sums/evaluation_sums.py"
 
 
 @pytest.fixture
@@ -231,6 +233,28 @@ def test_anyones_engine_is_started_where_it_can_serve_all_variants(
         HarnessError, match=r"--backend engine: it is Sunday\. Leave it out, and the weights are loaded"
     ):
         typed(*command, "engine")
+
+
+def test_an_engine_that_tells_no_ids_is_asked_through_its_chat(
+    typed: Callable[..., Result], finished_run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "elsewhere.py").write_text(ELSEWHERE.replace('("token_ids", "logprobs", "score")', ""))
+    command = ("--plugin", "elsewhere.py", "--plugin", str(SUMS), "evaluate", "demo@base", "demo")
+    its = ("--evaluation", "sums", "--set", "count=3", "--set", "largest=0", "--repeat-share", "0")
+    with FakeEndpoint(
+        lambda asked: "2" if asked.body["model"] == "demo" else "0", models=("demo@base", "demo")
+    ) as server:
+        monkeypatch.setenv("ELSEWHERE", server.url)
+        done = typed(*command, *its, "--backend", "engine", "--engine", "elsewhere", "--json")
+        shown = typed(*command, *its, "--backend", "engine", "--engine", "elsewhere").stdout
+    assert "sums is not in the recipe 'demo': its options are the defaults" in done.stderr
+    of_base, tuned = json.loads(done.stdout)
+    assert of_base["options"] == tuned["options"] == {"count": 3, "largest": 0, "seed": 0}
+    assert (of_base["scores"]["exact"]["value"], tuned["scores"]["exact"]["value"]) == (1.0, 0.0)
+    assert tuned["engine"] == "elsewhere" and tuned["template"]["name"] == "the engine's"
+    assert "unverified: the engine does not tell which ids it receives" in " ".join(shown.split())
+    sent = next(one.body for one in server.requests if str(one.prompt).startswith("What is 0 + 0"))
+    assert "stop_token_ids" not in sent and sent["messages"][-1]["role"] == "user" and sent["max_tokens"] == 8
 
 
 @pytest.mark.soak

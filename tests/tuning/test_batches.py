@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 
 import pytest
-from harness_tuning.batching import Schedule, Sizes, Split, best_fit, level, plan_epoch, split_step
+from harness_tuning.batching import Layout, Schedule, Sizes, Split, best_fit, level, plan_epoch, split_step
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -13,9 +13,14 @@ LENGTHS = st.lists(st.integers(1, 64), min_size=1, max_size=200)
 LAYOUT = st.sampled_from(["padded", "packed"])
 
 
+def single(lengths: list[int], layout: Layout = "padded") -> Sizes:
+    """Sizes of items that are one example each."""
+    return Sizes(lengths, [1] * len(lengths), lengths, layout)
+
+
 @given(lengths=LENGTHS, layout=LAYOUT, epoch=st.integers(0, 5), seed=st.integers(0, 9), step=st.sampled_from([40, 200]))
 def test_every_item_is_in_one_step_and_none_has_more_than_the_recipes_tokens(lengths, layout, epoch, seed, step):
-    steps = plan_epoch(Sizes.of_single(lengths, layout), step, seed, epoch)
+    steps = plan_epoch(single(lengths, layout), step, seed, epoch)
     assert sorted(index for items in steps for index in items) == list(range(len(lengths)))
     assert all(sum(lengths[index] for index in items) <= step or len(items) == 1 for items in steps)
 
@@ -25,7 +30,7 @@ def test_every_item_is_in_one_step_and_none_has_more_than_the_recipes_tokens(len
     row_tokens=st.none() | st.integers(16, 128),
 )  # fmt: skip
 def test_a_split_has_each_item_once_and_keeps_its_bound(lengths, layout, positions, processes, row_tokens):
-    sizes = Sizes.of_single(lengths, layout)
+    sizes = single(lengths, layout)
     parts = split_step(sizes, range(len(lengths)), Split(positions, row_tokens), processes)
     assert sorted(index for part in parts for index in part.items) == list(range(len(lengths)))
     assert all(part.positions <= positions or len(part.items) == 1 for part in parts)
@@ -34,7 +39,7 @@ def test_a_split_has_each_item_once_and_keeps_its_bound(lengths, layout, positio
 
 @given(lengths=LENGTHS, layout=LAYOUT, epochs=st.integers(1, 3))
 def test_whole_epochs_see_every_item_that_often(lengths, layout, epochs):
-    schedule = Schedule(Sizes.of_single(lengths, layout), 64, seed=1)
+    schedule = Schedule(single(lengths, layout), 64, seed=1)
     seen: list[int] = []
     for step in range(1, schedule.total_steps(epochs) + 1):
         done, items = schedule.items_of(step)
@@ -44,7 +49,7 @@ def test_whole_epochs_see_every_item_that_often(lengths, layout, epochs):
 
 
 def test_a_step_can_be_asked_for_without_the_steps_before_it():
-    sizes = Sizes.of_single([3 + number % 17 for number in range(500)])
+    sizes = single([3 + number % 17 for number in range(500)])
     forward = Schedule(sizes, 64, seed=4)
     in_order = [forward.items_of(step) for step in range(1, forward.total_steps(3) + 1)]
     assert Schedule(sizes, 64, seed=4).items_of(len(in_order)) == in_order[-1]
@@ -52,7 +57,7 @@ def test_a_step_can_be_asked_for_without_the_steps_before_it():
 
 @pytest.mark.parametrize("layout", ["padded", "packed"])
 def test_epochs_and_seeds_differ_in_order_only(layout):
-    sizes = Sizes.of_single([3 + number % 17 for number in range(500)], layout)
+    sizes = single([3 + number % 17 for number in range(500)], layout)
     assert plan_epoch(sizes, 64, 0, 0) == plan_epoch(sizes, 64, 0, 0)
     assert plan_epoch(sizes, 64, 0, 0) != plan_epoch(sizes, 64, 0, 1) != plan_epoch(sizes, 64, 1, 1)
 
@@ -64,7 +69,7 @@ def lengths_of_answers(count: int) -> list[int]:
 
 
 def test_padding_stays_small():
-    sizes = Sizes.of_single(lengths_of_answers(2000))
+    sizes = single(lengths_of_answers(2000))
     parts = [part for items in plan_epoch(sizes, 16384, 0, 0) for part in split_step(sizes, items, Split(16384))]
     assert sum(sizes.tokens) / sum(part.positions for part in parts) > 0.95
 
@@ -72,7 +77,7 @@ def test_padding_stays_small():
 @pytest.mark.parametrize("step_tokens", [4096, 16384])
 def test_packed_steps_and_rows_are_98_percent_full(step_tokens):
     """Steps of the recipe's tokens, of which each batch is one row; rows are level where a mask keeps them apart."""
-    sizes = Sizes.of_single(lengths_of_answers(3000), "packed")
+    sizes = single(lengths_of_answers(3000), "packed")
     steps = plan_epoch(sizes, step_tokens, 0, 0)
     assert sum(sizes.tokens) / (len(steps) * step_tokens) > 0.98
     for split, full in ((Split(step_tokens), 1.0), (Split.whole(step_tokens, max(sizes.tokens)), 0.97)):
@@ -82,7 +87,7 @@ def test_packed_steps_and_rows_are_98_percent_full(step_tokens):
 
 def test_an_item_longer_than_a_step_is_one_of_its_own_and_the_others_are_packed_as_without_it():
     lengths = lengths_of_answers(500)
-    sizes = Sizes.of_single([*lengths, 9000], "packed")
+    sizes = single([*lengths, 9000], "packed")
     steps = plan_epoch(sizes, 4096, 0, 0)
     assert [500] in steps
     assert sum(lengths) / ((len(steps) - 1) * 4096) > 0.97

@@ -123,6 +123,20 @@ def test_the_memory_of_every_objective_is_estimated(objective, items):
     assert memory.growth_bytes(learner, source, memory.widest_part(source)) > 0
 
 
+def test_a_model_that_does_not_compute_without_contents_is_not_estimated_and_says_why(monkeypatch):
+    def broken(*_):
+        raise RuntimeError("no fake kernel\nof my.op")
+
+    config = transformers.LlamaConfig(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=4, vocab_size=300
+    )
+    learner, source = empty_learner(config), Epochs(Kept(ANSWERS), 0, "cpu", step_tokens=100)
+    monkeypatch.setattr(memory, "batch_bytes", broken)
+    fit = memory.largest_fit(learner, source, SPEC, room=1)
+    assert (fit.growth_bytes, fit.why_not) == (None, "RuntimeError: no fake kernel")
+    assert fit.split == source.split, "it is tried as it is"
+
+
 @pytest.mark.soak
 def test_a_lora_of_8b_at_4096_tokens_fits_a_gpu_of_24_gb(monkeypatch):
     """Computed on empty tensors, with the chunk of logits that a GPU takes."""

@@ -107,6 +107,27 @@ def test_a_third_partys_method_is_one_file(tmp_path, recipe, harness):
     assert harness("evaluate", "small@base", "small").code == 0  # without the plugin
 
 
+@pytest.mark.parametrize(
+    ("line", "instead", "told"),
+    [
+        ("    return peft.get_peft_model(", "    peft.get_peft_model(", "the method 'ia3': apply returned None"),
+        (
+            "    model.save_pretrained(",
+            "    dict(path=",
+            "the method 'ia3': save wrote none, and `produces` says 'adapter'",
+        ),
+        ("    model.save_pretrained(", "    model.save(", "the method 'ia3': save failed: AttributeError"),
+    ],
+)
+def test_a_method_that_forgets_its_result_is_refused_before_step_1(tmp_path, recipe, harness, line, instead, told):
+    text = (ROOT / "examples/harness-ia3/method_ia3.py").read_text()
+    assert line in text
+    (tmp_path / "method_ia3.py").write_text(text.replace(line, instead))
+    done = harness("--plugin", "method_ia3.py", "tune", recipe("float32", steps=3), "--set", "tune.method={name: ia3}")
+    assert done.code == 1 and told in " ".join(done.err.split()) and "loss (smoothed)" not in done.out
+    assert not (tmp_path / "runs/small/adapter").exists()
+
+
 def test_a_third_partys_objective_is_one_file_and_its_run_is_used_without(tmp_path, recipe, harness):
     plugin = ROOT / "examples/harness-dft/objective_dft.py"
     path = recipe("float32", steps=3)

@@ -175,7 +175,7 @@ def test_smaller_steps_are_named_only_where_they_help(rows, smaller_help):
     spec = TuneSpec.model_validate(
         {"objective": {"name": "sft"}, "method": {"name": "lora"}, "epochs": 1, "step_tokens": 16384}
     )
-    sizes = Sizes.of_single(lengths)
+    sizes = Sizes(lengths, [1] * len(lengths), lengths)
     total = Schedule(sizes, spec.step_tokens, spec.seed).total_steps(spec.epochs)
     told = plan._few_steps(SimpleNamespace(spec=spec, source=SimpleNamespace(sizes=sizes), total_steps=total))
     assert ("tune.step_tokens=" in told) == smaller_help and "tune.epochs=" in told

@@ -10,8 +10,9 @@ import peft
 import torch
 import transformers
 
+from harness.checks.methods import require_model, require_saved
 from harness.contract.kinds import Kind
-from harness.errors import HarnessError, known_names
+from harness.errors import HarnessError
 from harness.model.load import load_model
 from harness.plugins.registry import Entry
 from harness.recipe import ModelSpec
@@ -19,7 +20,6 @@ from harness.testing.laws.law import Kit, NotTried
 from harness.testing.models import tiny_model
 
 LARGEST_DIFFERENCE = 1e-4  # of logits, in float32
-FILES = {"adapter": "adapter_config.json", "model": "config.json"}
 
 
 def some_weights_move(kit: Kit, kind: Kind, entry: Entry[Any]) -> None:
@@ -49,13 +49,7 @@ def reloads_to_the_same(kit: Kit, kind: Kind, entry: Entry[Any]) -> None:
     expected = _logits(model)
     folder.mkdir()
     method.save(model, folder)
-    names = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    other = {"adapter": "model", "model": "adapter"}[method.produces]
-    if FILES[method.produces] not in names or not any(name.endswith(".safetensors") for name in names):
-        raise HarnessError(
-            f"save wrote {known_names(names)}, and `produces` says {method.produces!r}: expected "
-            f"{FILES[method.produces]} and safetensors{f'. That looks like a {other}' if FILES[other] in names else ''}"
-        )
+    require_saved(folder, method.produces, entry.name)
     loaded = _logits(_reloaded(kit, method.produces, folder))
     difference = float((loaded - expected).abs().max())
     if not difference <= LARGEST_DIFFERENCE * max(1.0, float(expected.abs().max())):
@@ -87,10 +81,7 @@ def _applied(kit: Kit, kind: Kind, entry: Entry[Any]) -> Any:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = method.apply(_base(kit), options)
-    if not isinstance(model, torch.nn.Module):
-        raise HarnessError(f"apply returned {model!r:.80}, expected the model")
-    if not any(weight.requires_grad for weight in model.parameters()):
-        raise HarnessError("no weight of the model that apply returned is trained (`requires_grad`)")
+    require_model(model, entry.name)
     return model.eval()
 
 

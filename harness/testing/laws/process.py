@@ -13,11 +13,12 @@ import sys
 import warnings
 from typing import Any
 
-# What nobody may change, and what may be meant: a folder more on `sys.path`, a variable that a library reads.
+SEED = "the seed of `random`"
+# What nobody may change; the rest may be meant: a folder more on `sys.path`, a variable that a library reads.
 OTHERS = (
     "the working folder",
     "signal handlers",
-    "the seed of `random`",
+    SEED,
     "torch's default dtype",
     "torch's seed",
     "torch's determinism",
@@ -34,7 +35,7 @@ def state() -> dict[str, Any]:
         "the working folder": os.getcwd(),  # noqa: PTH109
         "signal handlers": {number.name: repr(signal.getsignal(number)) for number in signal.valid_signals()
                             if isinstance(number, signal.Signals)},
-        "the seed of `random`": hash(random.getstate()),
+        SEED: hash(random.getstate()),
         "torch's default dtype": torch and str(torch.get_default_dtype()),
         "torch's seed": torch and torch.initial_seed(),
         "torch's determinism": torch and torch.are_deterministic_algorithms_enabled(),
@@ -53,7 +54,7 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     changed = []
     for name, value in after.items():
         if value != before[name]:
-            is_short = isinstance(value, str | int | float) and name not in OTHERS[2:3]
+            is_short = isinstance(value, str | int | float) and name != SEED
             changed.append(f"{name} ({value})" if is_short else name)
     return changed
 

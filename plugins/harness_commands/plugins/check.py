@@ -37,11 +37,11 @@ def check(context: Context, source: str, rows: Path | None, sets: tuple[str, ...
     Objectives, methods, templates and engines are tried on a tiny model. A law is kept, broken, doubtful (authors may
     mean it), or not tried, with the reason.
     """
-    from harness.testing.checking import examine, loaded, module_of
+    from harness.testing.checking import examine, loaded
 
     environment = dict(os.environ)  # the plugin may change it
     plugins, name = loaded(source)
-    timed = module_of(plugins.loaded[name]) if name in plugins.loaded else None
+    timed = plugins.source_of(name) if name in plugins.loaded else None
     report = examine(plugins, name, rows, dict(map(_pair, sets)), timed, environment)
     if as_json:
         click.echo(json.dumps(report.as_dict(), indent=2, ensure_ascii=False))

@@ -78,6 +78,19 @@ TESTS = {
         '    assert done.code == 0 and done.out == "demo\\n"',
     ),
 }
+# A command that uses what is made, by kind; what stands in capitals is the user's.
+USES = {
+    "dataset": "data preview --dataset @name@",
+    "shape": "data preview --dataset @name@ FILE",
+    "filter": "data stats RECIPE --set 'data.clean=[{filter: @name@}]'",
+    "template": "template show --template @name@ --model FOLDER",
+    "objective": "tune RECIPE --set tune.objective=@name@",
+    "method": "tune RECIPE --set tune.method=@name@",
+    "evaluation": "evaluate RUN@base RUN --evaluation @name@",
+    "engine": "serve RUN --engine @name@",
+    "tracker": "tune RECIPE --set 'track=[{tracker: @name@}]'",
+    "command": "@name@",
+}
 USED = {"plugins": r"\bplugins\(", "run": r"\brun\(", "tiny_tokenizer": r"\btiny_tokenizer\("}
 
 
@@ -169,11 +182,13 @@ def _module(name: str, prefix: str = "harness_") -> str:
 def _say_what_next(kind: str, name: str, single_file: bool, folder: Path, files: dict[str, str]) -> None:
     for path in files:
         click.echo(f"wrote {folder / path}")
+    file = folder / f"{_module(name, '')}.py"
+    command = f"harness --plugin {file}" if single_file else "harness"
     if single_file:
-        file = folder / f"{_module(name, '')}.py"
         click.echo(f"\nTry it:     harness plugins check {file}")
-        click.echo(f"Use it:     harness --plugin {file} plugins show {kind} {name}")
-        click.echo(f"In recipes: plugins: [{json.dumps(str(file.name))}]")
     else:
         click.echo(f"\nTry it:     cd {folder} && pip install -e '.[dev]' && pytest && harness plugins check {name}")
-        click.echo(f"Use it:     harness plugins show {kind} {name}")
+    click.echo(f"Show it:    {command} plugins show {kind} {name}")
+    click.echo(f"Use it:     {command} {_fill(USES[kind], kind, name)}")
+    if single_file:
+        click.echo(f"In recipes: plugins: [{json.dumps(file.name)}]")

@@ -52,6 +52,7 @@ def show(context: Context, kind: str, name: str, as_json: bool) -> None:
 def described(kind: Kind, entry: Entry[Any]) -> dict[str, Any]:
     """Return what is known of a registered thing as JSON data."""
     item, plugin = entry.item, entry.plugin
+    options = _options(item)
     help_line = item.get_short_help_str(200) if isinstance(item, click.Command) else item.description
     return {
         "kind": kind.name,
@@ -59,8 +60,8 @@ def described(kind: Kind, entry: Entry[Any]) -> dict[str, Any]:
         "qualified": entry.qualified,
         "description": help_line,
         "plugin": {"name": plugin.name, "version": plugin.version, "path": plugin.path},
-        "options": _options(item),
-        "recipe": _fragment(kind, entry),
+        "options": options,
+        "recipe": _fragment(kind, entry, options),
     }
 
 
@@ -103,8 +104,8 @@ def _plain(value: Any) -> Any:
     return json.loads(json.dumps(value, default=lambda other: list(other) if isinstance(other, tuple) else str(other)))
 
 
-def _fragment(kind: Kind, entry: Entry[Any]) -> str:
-    """Return the lines of a recipe that name a thing, with its first options at their defaults."""
+def _fragment(kind: Kind, entry: Entry[Any], options: list[dict[str, Any]]) -> str:
+    """Return the lines of a recipe that name a thing, with its options at their defaults."""
     if not kind.where:
         return ""
     from ruamel.yaml import YAML
@@ -113,8 +114,7 @@ def _fragment(kind: Kind, entry: Entry[Any]) -> str:
     section: Any = {last: entry.name}
     if kind.name == "dataset" and getattr(entry.item, "source", None) is None:
         section["path"] = "rows.jsonl"
-    section |= {one["name"]: one["default"] for one in _options(entry.item) if not one["required"]}
-    section |= {one["name"]: "..." for one in _options(entry.item) if one["required"]}
+    section |= {one["name"]: "..." if one["required"] else one["default"] for one in options}
     for key in reversed(keys):
         section = {key.removesuffix("[]"): [section] if key.endswith("[]") else section}
     out = io.StringIO()

@@ -6,7 +6,8 @@ from typing import Any
 
 from harness_commands.recipe.carried import Carried, put
 from harness_commands.recipe.training import (
-    NOT_NEEDED,
+    account_for_rest,
+    also_trained,
     hold_out,
     hub_path,
     learning_schedule,
@@ -39,6 +40,7 @@ TYPES = {
 }
 RL = {"dpo": "dpo", "ipo": "dpo", "orpo": "orpo", "simpo": "simpo", "kto": "kto"}
 PAIRS = {"dpo", "orpo", "simpo"}
+USUAL_TOKENS = {"bos_token", "eos_token", "pad_token", "unk_token"}
 
 
 def is_axolotl(tree: dict[str, Any]) -> bool:
@@ -65,16 +67,15 @@ def read_axolotl(config: Carried) -> None:
         config.carry("early_stopping_patience", "tune.early_stopping.patience")
     trackers(config, {"wandb_project": "wandb", "mlflow_tracking_uri": "mlflow", "use_tensorboard": "tensorboard"})
     hold_out(config, "val_set_size")
-    config.leave(("rl_beta", "dpo_beta", "orpo_alpha", "simpo_gamma", "kto_desirable_weight"), "of another objective")
-    config.leave(*NOT_NEEDED["attention"])
-    config.leave(("sample_packing", "eval_sample_packing", "pad_to_sequence_len", "multipack_real_batches",
+    config.spare(("rl_beta", "dpo_beta", "orpo_alpha", "simpo_gamma", "kto_desirable_weight"), "of another objective")
+    config.spare(("sample_packing", "eval_sample_packing", "pad_to_sequence_len", "multipack_real_batches",
                   "sample_packing_sequentially", "group_by_length", "sample_packing_group_size"),
                  "tune.layout: auto packs documents where none can see another")  # fmt: skip
-    for kind in ("kernels", "memory", "machine", "output", "checkpoints", "data", "launch"):
-        config.leave(*NOT_NEEDED[kind])
-    config.leave(("special_tokens", "eot_tokens", "tokens"), "the template knows its stop tokens, and a pad token is "
-                 "not needed; `template: {name, add_tokens: true}` adds those that a tokenizer lacks")  # fmt: skip
-    config.leave(("train_on_inputs",), "questions are never trained on; texts are, with the dataset `text`")
+    if {*config.get("special_tokens", {})} <= USUAL_TOKENS:
+        config.spare(("special_tokens",), "the template knows its stop tokens, and a pad token is not needed")
+    config.lose(("special_tokens",), "`template: {name, add_tokens: true}` adds those that a template writes")
+    config.spare(("eot_tokens",), "the template knows its stop tokens, and each turn's is trained on")
+    account_for_rest(config)
 
 
 def _objective(config: Carried) -> None:
@@ -94,6 +95,8 @@ def _objective(config: Carried) -> None:
     if rl == "ipo":
         put(config.recipe, "tune.objective.loss", "ipo")
     config.carry("dpo_beta" if "dpo_beta" in config.tree else "rl_beta", "tune.objective.beta")
+    if rl in ("dpo", "ipo"):
+        config.carry("rpo_alpha", "tune.objective.nll_weight")
     if rl == "orpo":
         config.carry("orpo_alpha", "tune.objective.beta")
     if rl == "kto":
@@ -218,7 +221,7 @@ def _method(config: Carried) -> None:
     adapter = config.get("adapter")
     if adapter is None:
         put(config.recipe, "tune.method", {"name": "full"})
-        config.leave(("load_in_8bit", "load_in_4bit"), "needs an adapter; all weights are trained")
+        config.spare(("load_in_8bit", "load_in_4bit"), "needs an adapter; all weights are trained")
         return
     is_four = bool(config.get("load_in_4bit")) or adapter == "qlora"
     name = "dora" if config.get("peft_use_dora") else "qlora" if is_four else "lora"
@@ -236,11 +239,6 @@ def _method(config: Carried) -> None:
         config.change("lora_target_linear", "tune.method.target_modules", "all-linear", "all linear layers")
     if config.get("peft_use_rslora"):
         config.carry("peft_use_rslora", "tune.method.rslora")
-    if (also := config.get("lora_modules_to_save")) and name != "dora":
-        config.note("lora_modules_to_save", "left", f"{', '.join(also)}: embeddings of added tokens are trained with "
-                    "`template: {name, add_tokens: true}`; see tune.method.train_also")  # fmt: skip
+    also_trained(config, "lora_modules_to_save")
     config.carry("loraplus_lr_ratio", "tune.method.b_rate_ratio")
-    config.leave(
-        ("lora_model_dir",), "a run goes on with `harness tune --resume`; on another's adapter: method from_run"
-    )
-    config.leave(("lora_fan_in_fan_out",), "PEFT looks at the layers")
+    config.spare(("lora_fan_in_fan_out",), "PEFT looks at the layers")

@@ -66,11 +66,16 @@ class Carried:
         put(self.recipe, where, value)
         self.note(key, "changed", f"{where}: {_shown(value)} ({why})")
 
-    def leave(self, keys: Iterable[str], why: str) -> None:
-        """Account for keys that a recipe does without, for a reason."""
+    def spare(self, keys: Iterable[str], why: str) -> None:
+        """Account for keys that a recipe does without, for a reason: none of them changes the result."""
         for key in keys:
-            if key in self.tree:
-                self.note(key, "needless", why)
+            self.note(key, "needless", why)
+
+    def lose(self, keys: Iterable[str], why: str, *, off: bool = False) -> None:
+        """Account for keys that have no counterpart where they are on, or with `off` where they are switched off."""
+        for key in keys:
+            if (self.tree.get(key) is False) if off else (self.tree.get(key) not in EMPTY):
+                self.note(key, "left", why)
 
     def finish(self) -> None:
         """Account for every key that no rule has named."""

@@ -9,7 +9,8 @@ from typing import Any
 from harness.errors import RecipeError
 from harness_commands.recipe.carried import Carried, Outcome, put
 from harness_commands.recipe.training import (
-    NOT_NEEDED,
+    account_for_rest,
+    also_trained,
     hold_out,
     hub_path,
     learning_schedule,
@@ -56,15 +57,27 @@ def read_llama_factory(config: Carried) -> None:
     config.carry("neftune_noise_alpha", "tune.objective.neftune_alpha")
     if config.get("mask_history"):
         config.carry("mask_history", "data.train_on", "last")
-    if config.get("train_on_prompt"):
-        config.note("train_on_prompt", "left", "questions are not trained on; texts are, with the dataset `text`")
+    if config.get("dataset_exact_deduplication"):
+        config.carry("dataset_exact_deduplication", "data.clean", [{"filter": "exact_duplicates"}])
     _trackers(config)
     hold_out(config, "val_size")
-    config.leave(("pref_beta", "pref_loss", "pref_ftx", "simpo_gamma", "dpo_label_smoothing"), "of another objective")
-    config.leave(("packing", "neat_packing", "group_by_length"), "tune.layout: auto packs documents where none can see "
-                 "another")  # fmt: skip
-    for keys, why in NOT_NEEDED.values():
-        config.leave(keys, why)
+    config.spare(("pref_beta", "pref_loss", "pref_ftx", "simpo_gamma", "dpo_label_smoothing"), "of another objective")
+    packs = "tune.layout: auto packs documents where none can see another"
+    if config.get("packing") and not config.get("neat_packing"):
+        config.note("packing", "changed", f"{packs}; without neat_packing neighbours do")
+    config.spare(("packing", "neat_packing", "group_by_length"), packs)
+    _defaults(config)
+    account_for_rest(config)
+
+
+def _defaults(config: Carried) -> None:
+    """Write down the defaults of LLaMA-Factory's trainer that are others than those here."""
+    tune = config.recipe["tune"]
+    theirs = {"learning_rate": 5e-5, "schedule": "linear", "warmup_ratio": 0.0}
+    if "steps" not in tune:
+        theirs["epochs"] = 3.0
+    for key, value in theirs.items():
+        tune.setdefault(key, value)
 
 
 def _rope(config: Carried) -> None:
@@ -105,8 +118,10 @@ def _objective(config: Carried) -> None:
     if name == "simpo" and config.get("simpo_gamma") is not None:
         ratio = float(config.tree["simpo_gamma"]) / float(config.get("pref_beta", 0.1))
         config.change("simpo_gamma", "tune.objective.gamma_beta_ratio", ratio, "gamma / beta")
-    if config.get("pref_ftx"):
-        config.note("pref_ftx", "left", "no further loss on the chosen answers; simpo has nll_weight")
+    if name in ("dpo", "simpo"):
+        config.carry("pref_ftx", "tune.objective.nll_weight")
+    elif config.get("pref_ftx"):
+        config.note("pref_ftx", "left", "no further loss on the chosen answers; dpo and simpo have nll_weight")
 
 
 def _data(config: Carried) -> None:
@@ -134,7 +149,7 @@ def _data(config: Carried) -> None:
     if strategy := config.get("mix_strategy"):
         outcome: Outcome = "needless" if strategy == "concat" else "changed"
         config.note("mix_strategy", outcome, "all rows of all sources, shuffled; see `weight` of a source")
-    config.leave(("interleave_probs",), "see `weight` of each source")
+    config.lose(("interleave_probs",), "see `weight` of each source")
 
 
 def _info(config: Carried) -> tuple[Path, dict[str, Any]]:
@@ -235,11 +250,12 @@ def _method(config: Carried) -> None:
     method.setdefault("alpha", 2 * rank)
     config.carry("use_rslora", "tune.method.rslora")
     config.carry("loraplus_lr_ratio", "tune.method.b_rate_ratio")
-    config.leave(
-        ("additional_target",), "embeddings of added tokens are trained with `template: {name, add_tokens: true}`"
-    )
-    config.leave(("adapter_name_or_path",), "a run goes on with `harness tune --resume`; on another's adapter: method "
-                 "from_run")  # fmt: skip
+    also_trained(config, "additional_target")
+    if name == "qlora":
+        config.carry("double_quantization", "tune.method.double_quant")
+        if config.get("quantization_method", "bnb") not in ("bnb", "bitsandbytes"):
+            config.note("quantization_method", "left", "bases in 4 bits are bitsandbytes' NF4")
+    config.spare(("double_quantization", "quantization_method"), "of bases in 4 bits, as bitsandbytes holds them")
 
 
 def _trackers(config: Carried) -> None:

@@ -30,11 +30,11 @@ SCHEDULES = {"cosine": "cosine", "linear": "linear", "constant": "constant", "co
 NOT_NEEDED: dict[str, tuple[tuple[str, ...], str]] = {
     "attention": (
         ("flash_attention", "attention", "flash_attn", "attn", "attn_implementation", "sdp_attention",
-         "xformers_attention", "flex_attention", "eager_attention", "s2_attention", "shift_attn"),
+         "xformers_attention", "flex_attention", "eager_attention"),
         "the fastest attention that is the model's own function is chosen, and tried",
     ),
     "kernels": (
-        ("plugins", "liger_rope", "liger_rms_norm", "liger_glu_activation", "liger_layer_norm",
+        ("liger_rope", "liger_rms_norm", "liger_glu_activation", "liger_layer_norm",
          "liger_fused_linear_cross_entropy", "liger_cross_entropy", "enable_liger_kernel", "use_cce",
          "cut_cross_entropy", "lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "use_unsloth", "torch_compile",
          "unsloth_cross_entropy_loss", "experimental_skip_move_to_device", "use_unsloth_gc"),
@@ -42,15 +42,14 @@ NOT_NEEDED: dict[str, tuple[tuple[str, ...], str]] = {
     ),
     "memory": (
         ("gradient_checkpointing_kwargs", "activation_offloading", "deepspeed", "fsdp", "fsdp_config", "fsdp_version",
-         "gpu_memory_limit", "low_cpu_mem_usage", "max_memory", "double_quantization", "per_device_eval_batch_size",
-         "eval_batch_size", "quantization_method"),
+         "gpu_memory_limit", "low_cpu_mem_usage", "max_memory", "per_device_eval_batch_size", "eval_batch_size"),
         "memory decides the split of a step; weights are shared out with `harness tune --nproc N`, tune.parallel: fsdp",
     ),
     "machine": (
-        ("model_type", "tokenizer_type", "tokenizer_config", "is_llama_derived_model", "is_mistral_derived_model",
+        ("model_type", "tokenizer_type", "is_llama_derived_model", "is_mistral_derived_model",
          "is_qwen_derived_model", "is_falcon_derived_model", "strict", "tf32", "local_rank", "ddp_timeout", "device",
          "ddp_find_unused_parameters", "use_fast_tokenizer", "tokenizer_use_fast", "cls_model_config", "ddp",
-         "low_bit_optimizer", "upcast_layernorm", "pure_bf16", "hf_hub_token", "use_cache"),
+         "hf_hub_token", "use_cache"),
         "found out from the model's files and the machine",
     ),
     "output": (
@@ -59,19 +58,18 @@ NOT_NEEDED: dict[str, tuple[tuple[str, ...], str]] = {
         "a run is the folder runs/NAME: adapter, template, metrics and loss curve; `harness runs export` sends it on",
     ),
     "checkpoints": (
-        ("save_strategy", "saves_per_epoch", "save_total_limit", "resume_from_checkpoint", "evals_per_epoch",
+        ("save_strategy", "saves_per_epoch", "save_total_limit", "evals_per_epoch",
          "eval_strategy", "evaluation_strategy", "eval_table_size", "eval_max_new_tokens", "logging_steps",
-         "auto_resume_from_checkpoints", "load_best_model_at_end", "metric_for_best_model", "greater_is_better",
+         "auto_resume_from_checkpoints", "greater_is_better",
          "include_tokens_per_second", "include_num_input_tokens_seen", "include_mfu", "mfu_profile_every",
-         "mfu_warmup_steps", "profiler_steps", "do_causal_lm_eval", "loss_watchdog_threshold",
-         "loss_watchdog_patience", "debug"),
+         "mfu_warmup_steps", "profiler_steps", "do_causal_lm_eval", "debug"),
         "every step is logged; see tune.validate_every, checkpoint_every, keep, early_stopping and on_spike",
     ),
     "data": (
         ("dataset_prepared_path", "dataset_processes", "dataset_num_proc", "shuffle_merged_datasets",
          "overwrite_cache", "preprocessing_num_workers", "preprocessing_batch_size", "dataloader_num_workers",
          "dataloader_pin_memory", "dataloader_prefetch_factor", "remove_unused_columns", "streaming",
-         "tokenized_path", "data_shared_file_system", "dataset_exact_deduplication", "skip_prepare_dataset"),
+         "tokenized_path", "data_shared_file_system", "skip_prepare_dataset"),
         "encoded data are cached by what they are made of; rows are shuffled by tune.seed",
     ),
     "launch": (
@@ -81,6 +79,39 @@ NOT_NEEDED: dict[str, tuple[tuple[str, ...], str]] = {
         "a command or a tracker's option here: harness tune, harness evaluate, track",
     ),
 }  # fmt: skip
+
+# Keys without a counterpart that change the result, with the reason: named where they are on.
+LOST: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("shift_attn", "s2_attention"), "LongLoRA's shifted attention is not the model's own function, and is not here"),
+    (("tokenizer_config",), "another tokenizer than the model's own: put its files into the model's folder"),
+    (("pure_bf16", "upcast_layernorm"), "the weights that move are in float32, the others in model.dtype"),
+    (("loss_watchdog_threshold", "loss_watchdog_patience"), "no loss ends a run by its size: see tune.on_spike"),
+    (("resume_from_checkpoint", "adapter_name_or_path", "lora_model_dir"),
+     "a run goes on with `harness tune --resume`; on another's adapter: method from_run"),
+    (("train_on_inputs", "train_on_prompt"), "questions are not trained on; texts are, with the dataset `text`"),
+    (("tokens", "new_special_tokens"), "`template: {name, add_tokens: true}` adds those that a template writes"),
+)  # fmt: skip
+# Such keys that are on unless they are switched off.
+LOST_WHERE_OFF: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("shuffle_merged_datasets",), "rows are always shuffled, by tune.seed"),
+    (("enable_thinking",), "see `template: {name, thinking: off}`"),
+    (("ignore_pad_token_for_loss",), "padding is never trained on"),
+)
+ALSO_TRAINED = {"embed_tokens": "embeddings", "lm_head": "head"}  # the whole weights beside an adapter
+SAME_FUNCTION = ("liger", "cut_cross_entropy")  # in the names of Axolotl's plugins of kernels
+
+
+def account_for_rest(config: Carried) -> None:
+    """Account for keys that have no counterpart: those that change the result first, then those that do not."""
+    for keys, why in LOST:
+        config.lose(keys, why)
+    for keys, why in LOST_WHERE_OFF:
+        config.lose(keys, why, off=True)
+    for keys, why in NOT_NEEDED.values():
+        config.spare(keys, why)
+    if all(any(name in str(one).lower() for name in SAME_FUNCTION) for one in config.get("plugins", ())):
+        config.spare(("plugins",), NOT_NEEDED["kernels"][1])
+    config.lose(("plugins",), "these plugins may change the loss, the optimizer or the data")
 
 
 def template_of(config: Carried, key: str) -> None:
@@ -115,6 +146,15 @@ def lora_options(config: Carried, *, rank: str, alpha: str, dropout: str, target
         config.carry(target, "tune.method.target_modules", [str(name) for name in names])
 
 
+def also_trained(config: Carried, key: str) -> None:
+    """Carry over the whole weights that are trained beside an adapter, where they are embeddings or head."""
+    names = config.get(key, [])
+    names = names if isinstance(names, list) else [one.strip() for one in str(names).split(",")]
+    if names and set(names) <= {*ALSO_TRAINED} and config.recipe["tune"]["method"]["name"] == "lora":
+        config.carry(key, "tune.method.train_also", [ALSO_TRAINED[name] for name in names])
+    config.lose((key,), "whole weights beside an adapter are embeddings and head, with lora: tune.method.train_also")
+
+
 def step_tokens(config: Carried, batch: str, accumulation: str, width: int) -> None:
     """Put the tokens of a step in the place of rows: a packed row is full, another is taken as UNPACKED_TOKENS."""
     rows = int(config.get(batch, 1)) * int(config.get(accumulation, 1))
@@ -131,7 +171,7 @@ def learning_schedule(config: Carried, *, epochs: str, steps: str, scheduler: st
     config.carry("learning_rate", "tune.learning_rate", float(config.get("learning_rate", 2e-4)))
     if int(config.get(steps, 0) or 0) > 0:
         config.carry(steps, "tune.steps")
-        config.leave((epochs,), f"{steps} ends the run")
+        config.spare((epochs,), f"{steps} ends the run")
     else:
         config.carry(epochs, "tune.epochs")
     schedule = str(config.get(scheduler, "cosine"))
@@ -167,7 +207,18 @@ def learning_schedule(config: Carried, *, epochs: str, steps: str, scheduler: st
         if isinstance(value, int) and value >= 1 and (validation or key == "save_steps"):
             config.carry(key, where)
         else:
-            config.leave((key,), "a share of the run; here it is a number of steps" if value else "is off")
+            config.spare((key,), "a share of the run; here it is a number of steps" if value else "is off")
+    _keep(config)
+
+
+def _keep(config: Carried) -> None:
+    """Keep the weights of the least validation loss where the other tool does."""
+    if config.get("metric_for_best_model", "loss") not in ("loss", "eval_loss"):
+        config.note("metric_for_best_model", "left", "tune.keep: best goes by the validation loss")
+    config.spare(("metric_for_best_model",), "the validation loss, as here")
+    if config.get("load_best_model_at_end") and "validate_every" in config.recipe["tune"]:
+        config.carry("load_best_model_at_end", "tune.keep", "best")
+    config.lose(("load_best_model_at_end",), "tune.keep: best goes with held-out rows and tune.validate_every")
 
 
 def _warmup(config: Carried, steps: str) -> None:
@@ -175,7 +226,7 @@ def _warmup(config: Carried, steps: str) -> None:
     config.carry("warmup_ratio", "tune.warmup_ratio")
     warmup, total = config.get("warmup_steps"), config.get(steps)
     if not warmup:
-        config.leave(("warmup_steps",), "is off")
+        config.spare(("warmup_steps",), "is off")
     elif isinstance(warmup, float) and warmup < 1:
         config.carry("warmup_steps", "tune.warmup_ratio")
     elif total and int(total) > 0:
