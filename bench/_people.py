@@ -197,8 +197,9 @@ PEOPLE = (
 ENDED = """() => {
   const articles = [...document.querySelectorAll('.pane article')];
   const ended = (one) => !one.dataset.seen && one.querySelector('.source, .none, .failed');
+  const shown = (id) => document.querySelector(id)?.offsetParent;
   return articles.length === 2 && articles.every(ended)
-    && (document.querySelector('#best-0')?.offsetParent || document.querySelector('#confirmed [role]')?.offsetParent);
+    && (shown('#best-0') || shown('#confirmed [role]') || shown('.failed'));
 }"""
 BEGUN = "() => document.querySelector('.pane article:not([data-seen])') !== null"
 KEPT = "() => document.querySelector('#confirmed [role=status] b')?.offsetParent"
@@ -231,7 +232,7 @@ async def work(
         await page.wait_for_function(ENDED)
         await page.wait_for_timeout(PAUSE_MS)
         rounds += 1
-        if not await page.locator("#best-0").is_visible():  # the answers are the same, or one is empty
+        if not await page.locator("#best-0").is_visible():  # the answers are the same, or one is empty or failed
             continue
         question = questions[await page.locator(".said").first.text_content()]
         left, right = await page.locator(".pane .source").all_text_contents()

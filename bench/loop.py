@@ -62,8 +62,8 @@ SUBJECTS = {
     "smollm2": Subject(
         ROOT / "recipes/smollm2/json.yaml",
         ("data.train.0.limit=40", "tune.epochs=1", "tune.step_tokens=512", "tune.learning_rate=1.0e-3"),
-        json_questions, 320, 160, 96,
-        (f"model.path={REAL_MODEL.resolve()}", "template=model", "tune.learning_rate=1.0e-4", "tune.epochs=2"),
+        json_questions, 240, 240, 96,
+        (f"model.path={REAL_MODEL.resolve()}", "template=model", "tune.learning_rate=5.0e-4", "tune.epochs=2"),
     ),
 }  # fmt: skip
 

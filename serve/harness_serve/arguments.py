@@ -37,6 +37,7 @@ from harness_serve.remotes import as_settings
 CPU_KV_CACHE_GIB = 1.0
 SPARE_SLOTS = 2  # for adapters that are added while serving
 USUAL_RANK = 16
+KEPT_OPEN_S = "75"  # an idle connection, by vLLM
 CPU_BLOCK_TOKENS = 32  # of the KV cache; vLLM's own 128 would keep no prompt shorter than that for the next request
 
 
@@ -167,6 +168,8 @@ def environment(plan: Plan, options: VllmOptions, guard: Settings | None = None,
     variables = dict(
         os.environ, VLLM_NO_USAGE_STATS="1", DO_NOT_TRACK="1", PYTHONUNBUFFERED="1", PYTHONWARNINGS="ignore"
     )
+    # vLLM's own 5 s are also those after which clients let an idle connection go: who is later loses an answer.
+    variables.setdefault("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", KEPT_OPEN_S)
     if plan.model.is_local:
         variables["HF_HUB_OFFLINE"] = "1"
     names = Names.checked(options.host, options.allow_hosts)

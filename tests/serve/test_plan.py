@@ -291,6 +291,15 @@ def test_the_engine_is_guarded_with_a_key_and_without(
     assert json.loads(variables["HARNESS_SERVE_NAMES"]) == ["127.0.0.1", "compare.example.org"]
 
 
+@pytest.mark.parametrize(("own", "seconds"), [(None, 75), ("20", 20)])
+def test_the_engine_keeps_a_connection_longer_than_its_clients_do(monkeypatch, own, seconds):
+    """Of an equal time, which is vLLM's default, now and then a request meets a connection that is being closed."""
+    if own:
+        monkeypatch.setenv("VLLM_HTTP_TIMEOUT_KEEP_ALIVE", own)
+    variables = environment(Plan(MODEL, "float32", ("base",), {}, None), VllmOptions(), on_cpu=True)
+    assert int(variables["VLLM_HTTP_TIMEOUT_KEEP_ALIVE"]) == seconds
+
+
 @pytest.mark.parametrize(("spins", "kept"), [("10000", None), ("300000", "300000")])
 def test_the_engine_does_not_inherit_the_spinning_of_the_commands_own_threads(
     monkeypatch: pytest.MonkeyPatch, spins: str, kept: str | None
