@@ -57,7 +57,7 @@ SUBJECTS = {
     "seedling": Subject(
         ROOT / "recipes/seedling/demo.yaml",
         ("data.train.0.limit=500", "data.train.1.limit=250", "tune.epochs=1", "tune.step_tokens=512"),
-        village_questions, 480, 240, 48, ("tune.step_tokens=512", "tune.epochs=4"),
+        village_questions, 480, 240, 48, ("tune.step_tokens=512", "tune.epochs=4", "tune.objective.nll_weight=0"),
     ),
     "smollm2": Subject(
         ROOT / "recipes/smollm2/json.yaml",
