@@ -2,10 +2,11 @@
 
     python bench/memory.py --rows ROWS.json
 
-For each shape of bench/tuning.py and objective, a process of its own tunes up to the widest batch. The growth is
-counted from the moment at which the estimate is made, when the weights are there and nothing else, to the peak of the
-steps. It does not depend on what else the machine does. Beside it stands how much a process grows while it loads the
-model, over the size of its weights.
+For each shape of bench/tuning.py and objective, a process of its own tunes up to the widest batch. The bytes of that
+batch are estimated on empty tensors, and counted on its real ones: those that were asked for. The growth of the process
+is counted from the moment at which the estimate is made, when the weights are there and nothing else, to the peak of
+the steps; it has the allocator's gaps in it, too. It does not depend on what else the machine does. Beside it stands
+how much a process grows while it loads the model, over the size of its weights.
 """
 
 from __future__ import annotations
@@ -51,8 +52,9 @@ def main() -> None:
             results[f"{shape} {objective}"] = figures
             estimate, grown = figures["estimated_bytes"], figures["grown_bytes"]
             print(
-                f"{shape:5} {objective}: estimated {estimate / 2**20:6,.0f} MiB, grown by {grown / 2**20:6,.0f} MiB "
-                f"({estimate / grown - 1:+.0%})",
+                f"{shape:5} {objective}: a batch estimated {figures['batch_bytes'] / 2**20:7,.1f} MiB, counted "
+                f"{figures['counted_batch_bytes'] / 2**20:7,.1f}; the step estimated {estimate / 2**20:6,.0f}, the "
+                f"process grown by {grown / 2**20:6,.0f} ({estimate / grown - 1:+.0%})",
                 flush=True,
             )
             TARGET.write_text(json.dumps({"cores": os.cpu_count(), "shapes": results}, indent=2) + "\n")
@@ -80,8 +82,10 @@ def measured(folder: Path, objective: str) -> dict[str, Any]:
 
     def fit(learner: Any, source: Any, *rest: Any) -> memory.Fit:
         part = memory.widest_part(source)
+        batch = source.batch(part)
         about["positions"] = part.positions
-        about["batch_bytes"] = memory.batch_bytes(learner, source.batch(part))
+        about["batch_bytes"] = memory.batch_bytes(learner, batch)
+        about["counted_batch_bytes"] = counted(learner, batch)
         about["estimated_bytes"] = memory.growth_bytes(learner, source, part)
         about["weights_bytes"] = tuner.size_bytes
         free_memory()
@@ -98,6 +102,21 @@ def measured(folder: Path, objective: str) -> dict[str, Any]:
             break
     before = about.pop("before")
     return about | {"grown_bytes": _status("VmHWM:") - before, "kernels": str(tuner.fused)}
+
+
+def counted(learner: Any, batch: Any) -> int:
+    """Return the most bytes that the tensors of a batch's loss and gradient held at once, beside the weights."""
+    from harness_tuning.gates import without_trace
+    from harness_tuning.memory import Held
+
+    with without_trace(learner), Held() as held:
+        weights = [*learner.model.parameters(), *learner.model.buffers()]
+        kept = [weight.untyped_storage() for weight in weights]  # alive, since they are known by what they are
+        for weight in weights:
+            held.leave_out(weight)
+        learner.value(learner.prepared(batch)).backward()
+        del kept
+    return int(held.most)
 
 
 def loaded(folder: Path) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.weak import WeakIdKeyDictionary
+from transformers import masking_utils
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from harness.errors import first_line
@@ -138,7 +139,7 @@ def batch_bytes(learner: Learner, batch: Any) -> int:
     """Return the most bytes that the loss of a batch and its gradient hold at once, beside the weights."""
     mode = detect_fake_mode(list(learner.model.parameters())) or FakeTensorMode()
     learner.model.train()
-    with _empty_weights(learner, mode) as weights, mode, Held() as held:
+    with _empty_weights(learner, mode) as weights, _one_sequence_a_row(), mode, Held() as held:
         for weight in weights:
             held.leave_out(weight)
         some = _empty(batch, mode)
@@ -149,6 +150,20 @@ def batch_bytes(learner: Learner, batch: Any) -> int:
         loss = learner.objective.loss(learner.policy, some, learner.options)
         loss.mean(dict.fromkeys(loss.terms, 1.0)).backward()
     return int(held.most)
+
+
+@contextmanager
+def _one_sequence_a_row() -> Iterator[None]:
+    """Keep transformers from looking for packed sequences in rows, which needs their contents; else it masks all rows.
+
+    Rows that are packed have their mask already, or their documents beside it.
+    """
+    search = masking_utils.find_packed_sequence_indices
+    masking_utils.find_packed_sequence_indices = lambda position_ids: None
+    try:
+        yield
+    finally:
+        masking_utils.find_packed_sequence_indices = search
 
 
 @contextmanager

@@ -137,6 +137,25 @@ def test_a_model_that_does_not_compute_without_contents_is_not_estimated_and_say
     assert fit.split == source.split, "it is tried as it is"
 
 
+def test_the_estimate_of_a_batch_is_what_its_tensors_take():
+    """Of padded rows, too, whose attention needs no mask: bytes that were asked for, not those of the allocator."""
+    config = transformers.LlamaConfig(
+        hidden_size=64, intermediate_size=128, num_hidden_layers=4, num_attention_heads=4, vocab_size=300
+    )
+    learner = empty_learner(config)
+    items = [Item((Example([5] * length, [True] * length),), ("answer",)) for length in (300, 280, 290)]
+    source = Epochs(Kept(items), 0, "cpu", step_tokens=1000)
+    batch = source.batch(memory.widest_part(source))
+    estimated = memory.batch_bytes(learner, batch)
+    with memory.Held() as held:
+        weights = [*learner.model.parameters(), *learner.model.buffers()]
+        kept = [weight.untyped_storage() for weight in weights]  # by which they are known
+        for weight in weights:
+            held.leave_out(weight)
+        learner.value(batch).backward()
+    assert len(kept) and estimated == pytest.approx(held.most, rel=0.03)
+
+
 @pytest.mark.soak
 def test_a_lora_of_8b_at_4096_tokens_fits_a_gpu_of_24_gb(monkeypatch):
     """Computed on empty tensors, with the chunk of logits that a GPU takes."""
