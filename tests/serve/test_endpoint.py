@@ -67,6 +67,15 @@ def test_a_streamed_answer_is_the_same_answer(client) -> None:  # type: ignore[n
     assert len(chunks) > 3
 
 
+@pytest.mark.parametrize("model", ["base", "alpha"])
+def test_an_answer_follows_a_json_schema(client, model: str) -> None:  # type: ignore[no-untyped-def]
+    """Neither was tuned on JSON: the engine takes only the tokens that the schema allows. It allows no white space."""
+    schema = {"enum": ["the wren", "the jay"]}
+    wanted = {"type": "json_schema", "json_schema": {"name": "keeper", "schema": schema, "strict": True}}
+    choice = client.chat.completions.create(model=model, response_format=wanted, **ASK).choices[0]
+    assert choice.message.content in ('"the wren"', '"the jay"') and choice.finish_reason == "stop"
+
+
 def test_an_unknown_model_is_404(client) -> None:  # type: ignore[no-untyped-def]
     with pytest.raises(openai.NotFoundError, match="gamma"):
         client.chat.completions.create(model="gamma", **ASK)
