@@ -148,17 +148,25 @@ def main(arguments: list[str] | None = None) -> Any:
         _say_error(str(error))
         sys.exit(1)
     except BrokenPipeError:
+        _leave_output()
         sys.exit(141)
     except OSError as error:
         if error.errno != errno.ENOSPC or error.filename is not None:
             raise
         _say_error("no space is left where the output goes, or a file that is written")
+        _leave_output()
         sys.exit(1)
     except Ended as ended:
         sys.exit(128 + ended.number)
     finally:
         if ours:
             signal.signal(signal.SIGTERM, before)
+
+
+def _leave_output() -> None:
+    """Let what could not be written go, which Python would try again at its end, and complain of."""
+    if sys.stdout is sys.__stdout__:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _say_error(message: str) -> None:

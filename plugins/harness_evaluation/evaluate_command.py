@@ -135,9 +135,9 @@ def command(
     from harness_evaluation.measuring import Asking, measure_all
 
     resolved = resolve_variants(variants, context.runs_folder, context.plugins, template)
-    recipe = (
-        load_recipe(recipe_path, context.plugins) if recipe_path else _shared_recipe(resolved, need=not (tasks or only))
-    )
+    recipe = load_recipe(recipe_path, context.plugins) if recipe_path else None
+    if recipe is None:
+        recipe = _shared_recipe(resolved, decides=not tasks, need=not (tasks or only))
     known = context.plugins.evaluations
     sets += () if limit is None else (f"limit={limit}",)
     specs = (
@@ -166,8 +166,12 @@ def command(
             context.console.print(f"[dim]Is a difference real?  [/dim]harness compare {escape(names)}", soft_wrap=True)
 
 
-def _shared_recipe(variants: Sequence[Variant], need: bool) -> Recipe | None:
-    """Return the recipe of the variants' runs. Raises HarnessError for none, or for runs that measure differently."""
+def _shared_recipe(variants: Sequence[Variant], decides: bool, need: bool) -> Recipe | None:
+    """Return the recipe of the variants' runs.
+
+    Raises:
+        HarnessError: for none, where there is `need` of one; for runs that measure differently, where that `decides`.
+    """
     runs = list({variant.run.folder: variant.run for variant in variants if variant.run is not None}.values())
     if not runs:
         if need:
@@ -177,7 +181,7 @@ def _shared_recipe(variants: Sequence[Variant], need: bool) -> Recipe | None:
             )
         return None
     first = runs[0]
-    for run in runs[1:] if need else ():
+    for run in runs[1:] if decides else ():
         if _measures(run.recipe) != _measures(first.recipe):
             raise HarnessError(
                 f"the recipes of {first.name} and {run.name} name different evaluations or validation data; "

@@ -117,7 +117,7 @@ def test_a_click_is_heard_before_the_last_one_on_its_button_is_over(  # type: ig
     page.locator("#confirmed", has_text="Kept: A is better").wait_for()
     ending.set_result(None)
     page.wait_for_function("() => owed.size === 0")
-    page.wait_for_timeout(300)
+    page.evaluate("() => new Promise((drawn) => requestAnimationFrame(() => requestAnimationFrame(drawn)))")
     assert "Kept: A is better" in page.locator("#confirmed").inner_text()
     kept = {(ballot.state, ballot.verdict) for ballot in ballots}
     assert kept == {("void", None), ("revealed", Verdict("best", 0)), ("voted", Verdict("best", 0))}
@@ -147,7 +147,7 @@ def test_a_click_is_heard_while_the_end_of_a_stream_is_on_its_way(  # type: igno
     page = signed_in("ada", LATE_END)
     page.wait_for_function("() => Boolean(window.end)")
     page.locator("#following").click()
-    page.wait_for_timeout(500)
+    page.wait_for_function("() => owed.size > 0")
     page.evaluate("() => window.end()")
     page.wait_for_function(ENDED)
 

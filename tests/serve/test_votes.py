@@ -329,18 +329,24 @@ def test_answers_are_timed_where_they_arrive(
 
 
 def test_nothing_is_drawn_while_nothing_new_can_be_seen(
-    ballots: Ballots, fake_endpoint: FakeEndpoint, monkeypatch: pytest.MonkeyPatch
+    ballots: Ballots,
+    fake_endpoint: FakeEndpoint,
+    monkeypatch: pytest.MonkeyPatch,
+    wait_until: Callable[[Callable[[], object]], None],
 ) -> None:
     """A page that waits for first words costs the others nothing."""
     monkeypatch.setattr("harness_serve.session.REDRAW_S", 0.001)
+    monkeypatch.setattr("harness_serve.session.UNCHANGED_S", 1e9)
     session, shared = begun("base", "alpha"), Shared(client_of(fake_endpoint), ballots)
+    looks, visible = [], Session._visible
+    monkeypatch.setattr(Session, "_visible", lambda *of: looks.append(of) or visible(*of))
 
     async def watched() -> int:
         news = session.ask(shared, "Who?", "", Sampling())
         await anext(news)
         requests = await asyncio.to_thread(fake_endpoint.next, 2, timeout_s=60)
         drawing = asyncio.ensure_future(anext(news))
-        await asyncio.sleep(0.3)
+        await asyncio.to_thread(wait_until, lambda: len(looks) > 20)
         assert not drawing.done()
         requests[0].say("The heron.")
         await drawing
