@@ -165,7 +165,7 @@ def main(arguments: list[str] | None = None) -> Any:
 
 def _leave_output() -> None:
     """Let what could not be written go, which Python would try again at its end, and complain of."""
-    if sys.stdout is sys.__stdout__:
+    if sys.stdout is not None and sys.stdout is sys.__stdout__:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
