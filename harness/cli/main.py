@@ -165,8 +165,9 @@ def main(arguments: list[str] | None = None) -> Any:
 
 def _leave_output() -> None:
     """Let what could not be written go, which Python would try again at its end, and complain of."""
-    if sys.stdout is not None and sys.stdout is sys.__stdout__:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    out = sys.__stdout__
+    if out is not None and sys.stdout is out:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), out.fileno())
 
 
 def _say_error(message: str) -> None:
