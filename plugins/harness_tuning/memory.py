@@ -3,8 +3,8 @@
 The estimate runs the loss of the batch and its gradient once on tensors that have shapes and no contents (torch's
 FakeTensorMode), and counts the bytes that are alive at once: activations, a chunk of logits, gradients. Beside it stand
 the weights and the optimizer's gradients and moments; on a CPU, products that are kept compiled, of as many shapes as
-are kept. Workspaces of kernels and what an allocator loses between blocks are not counted: a tenth of the memory is
-left for these.
+are kept, and what the C library's allocator loses between blocks of batches of other sizes. Workspaces of kernels are
+not counted: a tenth of the memory is left for these.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from harness_tuning.sources import Epochs
 
 USABLE = 0.9  # of the memory that is free
 NEGLIGIBLE_BYTES = 2**28
+CPU_GAPS = 0.25  # of a batch's bytes, which lie free between others; bench/memory.py saw 0.13 to 0.5
 OPTIMIZER_BYTES = 4 + 8  # of a trained weight: its gradient and AdamW's two means, in float32
 SHARES = (0.0, 0.5, 1.0)  # of the layers, whose activations are computed twice instead of kept
 SEARCHED_STEPS = 200  # of the plan, for its widest batch
@@ -131,15 +132,17 @@ def growth_bytes(learner: Learner, source: Epochs, part: Part) -> int:
     except Exception as error:  # whatever a model's own code raises; its batches are tried instead
         raise NotEstimated(f"{type(error).__name__}: {first_line(error)}") from error
     weight: Tensor = causal_lm(learner.model).get_input_embeddings().weight
-    is_compiled = weight.device.type == "cpu" and weight.dtype != torch.float32  # whose products are not oneDNN's
-    return batch + OPTIMIZER_BYTES * learner.trainable + (KEPT_SHAPES * SHAPE_BYTES if is_compiled else 0)
+    is_cpu = weight.device.type == "cpu"
+    gaps = int(CPU_GAPS * batch) if is_cpu else 0
+    compiled = KEPT_SHAPES * SHAPE_BYTES if is_cpu and weight.dtype != torch.float32 else 0  # float32's: not oneDNN's
+    return batch + gaps + OPTIMIZER_BYTES * learner.trainable + compiled
 
 
 def batch_bytes(learner: Learner, batch: Any) -> int:
     """Return the most bytes that the loss of a batch and its gradient hold at once, beside the weights."""
     mode = detect_fake_mode(list(learner.model.parameters())) or FakeTensorMode()
     learner.model.train()
-    with _empty_weights(learner, mode) as weights, _one_sequence_a_row(), mode, Held() as held:
+    with _empty_weights(learner, mode) as weights, one_sequence_a_row(), mode, Held() as held:
         for weight in weights:
             held.leave_out(weight)
         some = _empty(batch, mode)
@@ -153,7 +156,7 @@ def batch_bytes(learner: Learner, batch: Any) -> int:
 
 
 @contextmanager
-def _one_sequence_a_row() -> Iterator[None]:
+def one_sequence_a_row() -> Iterator[None]:
     """Keep transformers from looking for packed sequences in rows, which needs their contents; else it masks all rows.
 
     Rows that are packed have their mask already, or their documents beside it.

@@ -16,7 +16,7 @@ import peft.tuners.tuners_utils
 import torch
 import transformers
 from harness_tuning.flops import Work
-from harness_tuning.memory import Held
+from harness_tuning.memory import Held, one_sequence_a_row
 from harness_tuning.methods.lora import LoraOptions, apply_lora
 from ruamel.yaml import YAML
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -104,7 +104,7 @@ def memory(recipe: dict[str, Any]) -> Memory:
         finally:
             torch.set_default_dtype(before)
         trained = sum(weight.numel() for weight in model.parameters() if weight.requires_grad)
-        with Held() as held:
+        with one_sequence_a_row(), Held() as held:
             for weight in model.parameters():
                 held.add(weight)
             weights, base = held.now, causal_lm(model)

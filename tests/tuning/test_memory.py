@@ -165,6 +165,7 @@ def test_a_lora_of_8b_at_4096_tokens_fits_a_gpu_of_24_gb(monkeypatch):
 
     monkeypatch.setitem(logprobs.LOGITS_AT_ONCE, "cpu", logprobs.LOGITS_AT_ONCE["other"])
     monkeypatch.setattr(memory, "KEPT_SHAPES", 0)
+    monkeypatch.setattr(memory, "CPU_GAPS", 0)
     monkeypatch.setattr(BaseTunerLayer, "_move_adapter_to_device_of_base_layer", lambda *args, **kwargs: None)
     monkeypatch.setattr(torch.nn.Module, "to", lambda module, *args, **kwargs: module)  # PEFT's: nothing to move
     config = transformers.LlamaConfig(
