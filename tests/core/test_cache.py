@@ -27,6 +27,8 @@ from harness.template import BoundTemplate, bind
 pytest.importorskip("pyarrow")
 pytest.importorskip("transformers")
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def plugins():
@@ -384,7 +386,6 @@ def preparing(tiny_model, path):
     return subprocess.Popen(list(map(str, arguments)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.slow
 def test_two_processes_at_once_prepare_it_once(cache, tiny_model, write_rows):
     path = write_rows(*map(row, range(30)))
     first = preparing(tiny_model, path)
@@ -397,7 +398,6 @@ def test_two_processes_at_once_prepare_it_once(cache, tiny_model, write_rows):
     assert len(folders(cache)) == 1
 
 
-@pytest.mark.slow
 def test_killed_while_it_writes_it_leaves_nothing_half(cache, tiny_model, write_rows):
     path = write_rows(*map(row, range(30)))
     killed = preparing(tiny_model, path)

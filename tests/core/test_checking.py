@@ -11,6 +11,8 @@ import pytest
 from harness.testing import FakeBackend, check
 from harness.testing.checking import import_times
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 PAGE = (ROOT / "docs" / "plugins.md").read_text()
 KINDS = ("shapes", "filters", "templates", "objectives", "methods", "evaluations", "trackers", "commands")

@@ -14,6 +14,8 @@ from pathlib import Path
 
 import pytest
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SEEDLING = ROOT / "recipes" / "seedling" / "data"
 
@@ -125,7 +127,6 @@ def test_validate_is_content_with_good_data(harness):
         assert done.code == 0 and "nothing wrong" in done.out, done.out
 
 
-@pytest.mark.slow
 def test_validate_checks_a_recipe_against_its_template_and_length(harness, write_rows, tiny_model, tmp_path):
     path = write_rows(*ALPACA, {"instruction": "long", "output": "a key " * 40})
     (tmp_path / "r.yaml").write_text(
@@ -357,7 +358,6 @@ def test_doctor_says_what_is_there_in_words_and_in_json(harness):
     assert "torch build" in text and "good to know" in text
 
 
-@pytest.mark.slow
 def test_doctor_asks_the_hub_it_is_told_of_and_does_not_wait_for_one_that_is_silent(harness):
     closed = socket.socket()
     closed.bind(("127.0.0.1", 0))  # and does not listen

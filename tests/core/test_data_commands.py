@@ -23,6 +23,8 @@ from harness.nouns import Conversation, Message, Preference, ToolCall
 from harness.plugins import Plugins
 from harness.recipe import DataSource
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[2]
 SEEDLING = ROOT / "recipes" / "seedling" / "data"
 CHROMIUM = next((path for path in map(shutil.which, ("chromium", "chromium-browser", "google-chrome")) if path), None)
@@ -134,7 +136,6 @@ def test_a_wrong_set_says_what_would_be_right(override, told, harness, tmp_path)
     assert done.code == 1 and told in done.err and "Traceback" not in done.err, done
 
 
-@pytest.mark.slow
 def test_with_a_recipe_it_is_the_recipes(harness, recipe):
     done = harness("data", "stats", recipe, "--set", "data.train.0.limit=2", "--json")
     assert json.loads(done.out)["items"] == 3
@@ -210,7 +211,6 @@ def test_preview_of_a_very_long_row_shows_how_it_begins(harness, write_rows):
     assert json.loads(harness("data", "preview", path, "--json").out)["messages"][1]["content"] == "so " * 1_000_000
 
 
-@pytest.mark.slow
 def test_preview_shows_tokens_what_is_learnt_and_what_is_a_control_token(harness, recipe):
     done = harness("data", "preview", recipe, "--tokens", "--count", 1)
     assert done.code == 0 and re.search(r"tokens: \d+, 3 supervised", done.out), done
@@ -221,7 +221,6 @@ def test_preview_shows_tokens_what_is_learnt_and_what_is_a_control_token(harness
     assert supervised == "0!<|im_end|>" and tokens[0]["control"] and not tokens[0]["supervised"]
 
 
-@pytest.mark.slow
 def test_preview_of_a_file_has_tokens_where_the_model_is_named(harness, write_rows, tiny_model):
     path = write_rows({"prompt": "Wie heißt du? 🦦", "chosen": "Ötter", "rejected": "Ä"})
     (path.parent / "pairs.py").write_text(PAIRS)
@@ -262,7 +261,6 @@ def test_stats_count_rows_turns_roles_scripts_sources_and_duplicates(harness, wr
     assert "exact duplicates" in table and "14.3%" in table and "Cyrillic" in table and "1 × wrong" in table
 
 
-@pytest.mark.slow
 def test_stats_of_a_recipe_have_tokens_and_what_is_learnt_of_them(harness, recipe):
     found = json.loads(harness("data", "stats", recipe, "--json").out)
     assert found["items"] == 6 and found["tokens"]["n"] == 6
@@ -320,7 +318,6 @@ def test_of_much_a_sample_is_told_that_is_as_mixed_and_says_its_size(monkeypatch
     assert "language (of 2,000 items drawn at random)" in dict(shares_of(Measured("", found, [])))
 
 
-@pytest.mark.slow
 def test_what_is_learnt_is_what_the_recipe_trains_on(harness, recipe, write_rows):
     said = [("user", "Hi"), ("assistant", "Hello."), ("user", "Bye"), ("assistant", "So long.")]
     write_rows({"messages": [{"role": role, "content": text} for role, text in said]}, name="m.jsonl")
@@ -635,7 +632,6 @@ def test_half_of_an_emoji_in_a_tools_name_survives(tmp_path):
 # Progress
 
 
-@pytest.mark.slow
 def test_a_bar_is_shown_where_somebody_watches_and_it_takes_long(tmp_path, write_rows, harness):
     (tmp_path / "slow.py").write_text(SLOW)
     path = write_rows(*({"n": n} for n in range(5)))

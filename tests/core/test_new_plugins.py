@@ -17,6 +17,8 @@ from harness_commands.plugins.new import USES
 from harness.contract.kinds import KINDS
 from tests.distributions import keeps_its_promises, output_of
 
+pytestmark = pytest.mark.slow
+
 KIND_NAMES = [kind.name for kind in KINDS]
 HEAVY = {"template", "objective", "method", "engine"}
 

@@ -15,6 +15,8 @@ import pytest
 from harness.plugins import Plugins
 from harness.plugins.index import Index
 
+pytestmark = pytest.mark.slow
+
 DATASET = """
 import harness
 

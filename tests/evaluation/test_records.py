@@ -24,6 +24,8 @@ from harness.plugins import PluginInfo, Plugins
 from harness.recipe import DataSource, ModelSpec
 from harness.variants import Variant, resolve_variants
 
+pytestmark = pytest.mark.slow
+
 Typed = Callable[..., Any]
 MEASURE = ("--template", "chatml", "--tasks", "who", "--include-path", "tasks", "--dtype", "float32")
 

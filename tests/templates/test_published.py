@@ -20,6 +20,8 @@ from harness.plugins import Plugins
 from harness.template import BREAK, BoundTemplate, bind, tools_for_vllm
 from harness.template.encode import trained
 
+pytestmark = pytest.mark.slow
+
 TOKEN = re.compile(
     r"<\|[^|<>\s'\"{}]{1,40}\|>|<｜[^｜<>'\"{}]{1,40}｜>|\[/?[A-Z_]{3,30}\]|<(?:start|end)_of_turn>|<\|?[a-z_]+\|?>"
     r"|</(?:think|tool_call|tool_response|arg_key|arg_value|tools|end_of_utterance|s)>"
