@@ -116,7 +116,7 @@ def lay_out(known: Known, examples: Sequence[str], variants: Sequence[Variant], 
         with gr.Row(elem_id="composer") as state["composer"]:
             prompt = gr.Textbox(
                 value="", placeholder="Ask…", show_label=False, container=False, lines=1, max_lines=8,
-                autofocus=True, elem_id="prompt", scale=8,
+                autofocus=first != ARENA, elem_id="prompt", scale=8,
             )  # fmt: skip
             quiet = {"size": "sm", "elem_classes": "quiet", "visible": False}
             state["edit"] = gr.Button("Edit", elem_id="edit", **quiet)
