@@ -45,6 +45,10 @@ class Ballots:
         with _transaction(self._engine) as connection:
             migration.bring_up_to_date(connection)
 
+    def close(self) -> None:
+        """Close the connections that nobody uses. With the last one SQLite writes all into the one file."""
+        self._engine.dispose()
+
     def open(
         self,
         sides: Sequence[Side],

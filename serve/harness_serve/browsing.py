@@ -69,7 +69,8 @@ def ballots_html(ballots: Ballots, wanted: Filter, viewer: str, number: int = 0)
     """
     shown, first, count = wanted.page(ballots, viewer, number)
     if not shown:
-        return '<p class="empty">No votes here yet. A vote appears once you go on from it.</p>', 0
+        none = "No votes here yet. A vote appears once you go on from it."
+        return f'<p class="empty">{"No vote fits these filters." if any(wanted) else none}</p>', 0
     query = html.escape("?" + urlencode({name: value for name, value in wanted._asdict().items() if value}))
     counted = f"{first + 1} to {first + len(shown)} of {count}"
     link = f'<a href="/votes.jsonl{query}" download="votes.jsonl">Download as JSONL</a>'

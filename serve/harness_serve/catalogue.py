@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -66,6 +67,7 @@ class Catalogue:
 
     def __init__(self, served: Served) -> None:
         self._served = served
+        self._begun = secrets.token_hex(4)
         self._identities: dict[str, Mapping[str, Any]] = {}  # of all that ever were here: a name is used once
         self._known = self._looked_up()
 
@@ -75,10 +77,13 @@ class Catalogue:
 
     @property
     def version(self) -> str:
-        """A text that is another one when names or notice are. To be asked in a thread: new files are hashed first."""
+        """Two words: the first is another after a start of the server, the second when names or notice are.
+
+        To be asked in a thread: new files are hashed first.
+        """
         self.known()
         state = json.dumps([self._served.endpoint.models, self._served.notice])
-        return hashlib.sha256(state.encode()).hexdigest()[:12]
+        return f"{self._begun} {hashlib.sha256(state.encode()).hexdigest()[:12]}"
 
     def known(self) -> Known:
         if self._known.models != tuple(self._served.endpoint.models):

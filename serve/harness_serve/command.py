@@ -185,6 +185,7 @@ def _serve(
 
             require("gradio", "serving")
             ballots = Ballots(settings["votes"])
+            stack.callback(ballots.close)
             page_url = stack.enter_context(
                 serve_page(
                     supervisor,

@@ -66,8 +66,9 @@ def draw(state: Session, mode: str, standings: str = "", progress: str = "") -> 
             visible=has_set and not state.streaming,
             variant="primary" if last is None or not judging or voted else "secondary",
         ),
-        one=gr.Dropdown(interactive=not state.streaming, visible=mode == CHAT),
-        picked=gr.Dropdown(interactive=not state.streaming, visible=mode == COMPARE),
+        # Hidden ones stay in the page: what is not there would keep the variants of the server's start.
+        one=gr.Dropdown(interactive=not state.streaming, visible=True if mode == CHAT else "hidden"),
+        picked=gr.Dropdown(interactive=not state.streaming, visible=True if mode == COMPARE else "hidden"),
         marks=gr.Checkbox(visible=mode == COMPARE and count > 1),
         clear=button(value="Next round" if state.blind else "New conversation", visible=talks and not has_set),
     )

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 PREFIX = re.compile(
     r"^\((?:APIServer|EngineCore|Worker)[^)]*\) ?(?:(?:ERROR|INFO|WARNING|CRITICAL) [\d-]+ [\d:]+ \[[^]]*\] ?)?"
 )
 FOLLOWS = "EngineDeadError"  # raised by the server once the engine has gone
+ALIVE = "Avg prompt throughput:"  # reported by the server while its engine works
 ERROR_LINE = re.compile(r"(?:[\w.]+(?:Error|Exception)\b|[\w.]+: error: )")
 
 
 def error_lines(log_path: Path) -> list[str]:
     """Return the error messages of the log, each once, without prefixes and stack frames."""
+    return _errors_in(_lines(log_path))
+
+
+def _errors_in(lines: Sequence[str]) -> list[str]:
     telling: list[str] = []
     in_message = False
-    for line in _lines(log_path):
+    for line in lines:
         if ERROR_LINE.match(line):
             in_message = True
         elif not line or line.startswith(("Traceback", "  File ", "The above exception", "During handling")):
@@ -33,8 +39,13 @@ def telling_lines(log_path: Path, most: int = 16) -> str:
 
 
 def why_it_ended(log_path: Path) -> str:
-    """Return one line on why a running engine ended: the last error in its log that does not follow from its end."""
-    errors = [line for line in error_lines(log_path) if ERROR_LINE.match(line) and FOLLOWS not in line]
+    """Return one line on why a running engine ended: the last error in its log that does not follow from its end.
+
+    Of the errors before it was last seen to work, such as that of a request, it did not end.
+    """
+    lines = _lines(log_path)
+    since = max((number for number, line in enumerate(lines) if ALIVE in line), default=-1) + 1
+    errors = [line for line in _errors_in(lines[since:]) if ERROR_LINE.match(line) and FOLLOWS not in line]
     if errors:
         return errors[-1][:300]
     return "its process was killed, by somebody or for want of memory; `dmesg` tells the latter"

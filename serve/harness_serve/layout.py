@@ -95,11 +95,12 @@ def lay_out(known: Known, examples: Sequence[str], variants: Sequence[Variant], 
         state["title"] = gr.HTML(elem_id="title")
         bare = {"show_label": False, "container": False, "filterable": len(models) > 6, "interactive": True}
         state["one"] = gr.Dropdown(
-            list(models), value=picked_first[-1], label="Variant", visible=not several, elem_id="one", **bare
-        )
+            list(models), value=picked_first[-1], label="Variant", visible="hidden" if several else True,
+            elem_id="one", **bare,
+        )  # fmt: skip
         state["picked"] = gr.Dropdown(
             list(models), value=list(picked_first), multiselect=True, max_choices=MOST_COLUMNS, label="Variants",
-            visible=first == COMPARE, elem_id="picked", **bare,
+            visible=True if first == COMPARE else "hidden", elem_id="picked", **bare,
         )  # fmt: skip
         state["marks"] = gr.Checkbox(
             value=False, label="Mark differences", container=False, visible=False, elem_id="marks", interactive=True

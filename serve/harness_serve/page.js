@@ -96,21 +96,27 @@ document.addEventListener("click", async (event) => {
   setTimeout(() => { button.textContent = "Copy"; }, 1500);
 });
 
-// Asks now and then whether the variants have changed, or the engine has ended; the server then draws what it offers now.
-let shown, isLost;
+// Asks now and then whether the server is there and knows this page, and whether the variants have changed or the engine
+// has ended; the server then draws what it offers now.
+let shown, begun, problem = "";
+const warn = (text, isOver) => {
+  if (text === problem) return;
+  problem = text;
+  document.getElementById("lost")?.remove();
+  if (!text) return;
+  const line = Object.assign(document.createElement("p"), { id: "lost", role: "alert", textContent: `${text} What is not shown as kept is not kept. ` });
+  if (isOver) line.append(Object.assign(document.createElement("a"), { href: "", textContent: "Load it again" }));
+  document.body.prepend(line);
+};
 const look = async () => {
   if (document.hidden) return;
   const reply = await fetch("served").catch(() => null);
-  if (!reply !== Boolean(isLost)) {
-    isLost = !reply;
-    document.getElementById("lost")?.remove();
-    if (isLost) {
-      const text = "The server of this page does not answer. What is not shown as kept is not kept.";
-      document.body.prepend(Object.assign(document.createElement("p"), { id: "lost", role: "alert", textContent: text }));
-    }
-  }
-  const now = reply?.ok ? await reply.text() : shown;
-  if (shown !== undefined && now !== shown) document.getElementById("refresh")?.click();
+  const now = reply?.ok ? await reply.text() : shown, server = now?.split(" ")[0];
+  begun ??= server;
+  if (reply?.status === 401) warn("You are not signed in any more, and this page is closed.", true);
+  else if (server !== begun) warn("The server was started again, and does not know this page.", true);
+  else warn(reply ? "" : "The server of this page does not answer.", false);
+  if (shown !== undefined && now !== shown && server === begun) document.getElementById("refresh")?.click();
   shown = now;
 };
 look();

@@ -31,7 +31,7 @@ STYLE = (
 
 def standings_html(board: Leaderboard) -> str:
     """Return the leaderboard as HTML without scripts, for the page and for a file."""
-    parts = [f'<p class="count">{_counted(board)}</p>']
+    parts = [f'<p class="count">{html.escape(counted(board))}</p>']
     if board.places:
         parts.append(_places_html(board.places))
         parts.append(f'<p class="count">{_explained(board)}</p>')
@@ -45,13 +45,14 @@ def standings_html(board: Leaderboard) -> str:
     return f'<section class="standings">{"".join(parts)}</section>'
 
 
-def _counted(board: Leaderboard) -> str:
+def counted(board: Leaderboard) -> str:
+    """Return how many votes of how many people there are, and what was left out, as a sentence or two."""
     if not board.votes:
         return "No blind votes yet. They come from the arena, where names are hidden until the vote."
     people = "1 person" if board.people == 1 else f"{board.people} people"
-    counted = f"{board.votes} blind vote{'' if board.votes == 1 else 's'} of {people}"
-    left_out = ", ".join(f"{html.escape(reason)} ({count})" for reason, count in board.left_out.items())
-    return f"{counted}. " + (f"Left out: {left_out}." if left_out else "")
+    votes = f"{board.votes} blind vote{'' if board.votes == 1 else 's'} of {people}."
+    left_out = ", ".join(f"{reason} ({count})" for reason, count in board.left_out.items())
+    return f"{votes} Left out: {left_out}." if left_out else votes
 
 
 def _explained(board: Leaderboard) -> str:

@@ -117,6 +117,8 @@ def leaderboard(
         return
     from rich.markup import escape
 
+    from harness_serve.standings import counted
+
     if board.problem:
         context.console.print(f"[yellow]no order yet[/yellow]: {escape(board.problem)}")
     if board.places:
@@ -130,8 +132,7 @@ def leaderboard(
         error = "" if effect.stderr is None else f" (standard error {effect.stderr:.2f})"
         where = "log odds for an answer that differs in it as much as answers usually do"
         context.console.print(f"[dim]{name}: {effect.value:+.2f}{error} {where}[/dim]", soft_wrap=True)
-    left_out = "".join(f", {count} left out where {reason}" for reason, count in board.left_out.items())
-    context.console.print(f"[dim]{board.votes} blind votes of {board.people} people{left_out}[/dim]")
+    context.console.print(f"[dim]{escape(counted(board))}[/dim]", soft_wrap=True)
     for line in board.warnings:
         context.console.print(f"[yellow]{escape(line)}[/yellow]", soft_wrap=True)
 
@@ -139,7 +140,7 @@ def leaderboard(
 @votes.command()
 @click.argument("out", type=click.Path(path_type=Path), metavar="FILE")
 @DATABASE
-@click.option("--both-bad", is_flag=True, help="Take answers that were all bad as rejected ones, alone.")
+@click.option("--both-bad", is_flag=True, help="With --form feedback: take answers that were all bad, too.")
 @click.option(
     "--form",
     type=click.Choice(["preferences", "feedback", "messages"]),
@@ -156,6 +157,8 @@ def export(context: Context, out: Path, votes: str, both_bad: bool, form: str) -
     """
     from harness.data.export import check_writable, write_items
 
+    if both_bad and form != "feedback":
+        raise HarnessError(f"--both-bad needs --form feedback: in {form} one answer is the better one")
     check_writable(out)
     dataset = context.plugins.datasets["votes"]
     lengths: list[tuple[int, int]] = []

@@ -110,6 +110,17 @@ def test_a_ballot_comes_back_as_it_was(ballots, database):
     assert kept.system_prompt == "Be brief." and kept.created_at.utcoffset().total_seconds() == 0
 
 
+def test_a_closed_database_is_one_file(tmp_path):
+    """A copy of it has every vote; while a server has it open, a part is in a file beside it."""
+    path = tmp_path / "votes.db"
+    ballots = Ballots(str(path))
+    ballots.vote(opened(ballots), ALPHA)
+    ballots.close()
+    assert [one.name for one in tmp_path.iterdir()] == ["votes.db"]
+    shutil.copy(path, tmp_path / "copy.db")
+    assert [ballot.verdict for ballot in Ballots(str(tmp_path / "copy.db"))] == [ALPHA]
+
+
 def test_a_verdict_may_be_changed_until_the_variants_are_revealed(ballots):
     id = opened(ballots)
     ballots.vote(id, ALPHA)

@@ -350,8 +350,8 @@ def test_an_open_page_follows_what_is_served(  # type: ignore[no-untyped-def]
     """Added variants can be picked, removed ones go away, and a notice says when the engine has ended."""
     from harness_serve.page import serve_page
 
-    served = _Changing(scripted.url, "base")
-    with serve_page(served, Ballots(str(tmp_path / "votes.db")), port=free_port()) as url:
+    served, port = _Changing(scripted.url, "base"), free_port()
+    with serve_page(served, Ballots(str(tmp_path / "votes.db")), port=port) as url:
         page = opened(url)
         page.locator(".pane .chat").first.wait_for()
         assert page.locator("#mode label").all_inner_texts() == ["Chat"]
@@ -391,6 +391,28 @@ def test_an_open_page_follows_what_is_served(  # type: ignore[no-untyped-def]
         assert "alpha" not in later.locator("body").inner_text()
     page.evaluate("look()")
     page.locator("#lost[role=alert]").wait_for()
+    with serve_page(served, Ballots(str(tmp_path / "votes.db")), port=port):
+        page.evaluate("look()")
+        page.locator("#lost", has_text="started again").get_by_role("link").click()
+        page.locator(".pane .chat").first.wait_for()
+        assert not page.locator("#lost").count()
+
+
+def test_a_page_opened_after_its_first_variants_have_gone_has_no_error(  # type: ignore[no-untyped-def]
+    opened, scripted, tmp_path: Path, free_port
+) -> None:
+    """The server began with them; what is out of sight in a tab must not keep them."""
+    from harness_serve.page import serve_page
+
+    served = _Changing(scripted.url, "base", "alpha")
+    with serve_page(served, Ballots(str(tmp_path / "votes.db")), port=free_port()) as url:
+        served.serve("base", "beta", "gamma")
+        page = opened(url)
+        for mode, columns in (("Chat", 1), ("Arena", 2), ("Compare", 2), ("Chat", 1)):
+            page.locator("#mode label", has_text=mode).click()
+            page.wait_for_function(f"document.querySelectorAll('.pane .chat').length == {columns}")
+        assert "alpha" not in page.locator("body").inner_text()
+        assert not page.get_by_text("not in the list of choices").count()
 
 
 def test_differences_are_marked_on_request(  # type: ignore[no-untyped-def]

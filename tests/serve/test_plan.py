@@ -24,7 +24,7 @@ from harness_serve.arguments import (
 )
 from harness_serve.engine import VllmOptions
 from harness_serve.engine_guard import OWNER_KEY_VARIABLE
-from harness_serve.engine_log import telling_lines
+from harness_serve.engine_log import telling_lines, why_it_ended
 from harness_serve.plan import CHAT_FILES, Plan, plan_engine
 from safetensors.numpy import save_file
 
@@ -343,6 +343,19 @@ def test_a_core_is_left_to_other_programs(monkeypatch: pytest.MonkeyPatch, cores
     plan = Plan(MODEL, "float32", ("base",), {}, None)
     assert environment(plan, VllmOptions(), on_cpu=True)["OMP_NUM_THREADS"] == str(threads)
     assert environment(plan, VllmOptions(cpu_threads=3), on_cpu=True)["OMP_NUM_THREADS"] == "3"
+
+
+def test_an_error_that_the_engine_survived_is_not_the_reason_of_its_end(tmp_path: Path) -> None:
+    log = tmp_path / "engine.log"
+    handled = "(APIServer pid=1) ERROR 11-26 19:05:17 [parser.py:117] json.decoder.JSONDecodeError: Expecting ':'"
+    alive = "(APIServer pid=1) INFO 11-26 19:05:27 [loggers.py:335] Engine 000: Avg prompt throughput: 28.6 tokens/s"
+    dead = (
+        "(APIServer pid=1) ERROR 11-26 19:19:15 [async_llm.py:906] vllm.v1.engine.exceptions.EngineDeadError: see above"
+    )
+    log.write_text("\n".join([handled, alive, dead]))
+    assert why_it_ended(log).startswith("its process was killed")
+    log.write_text("\n".join([alive, handled, dead]))
+    assert why_it_ended(log).startswith("json.decoder.JSONDecodeError")
 
 
 def test_the_telling_lines_of_a_log_are_the_errors(tmp_path: Path) -> None:

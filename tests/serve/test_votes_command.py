@@ -55,7 +55,7 @@ def test_votes_are_ranked(database: Path, tmp_path: Path) -> None:
     out = tmp_path / "board.html"
     done = run("votes leaderboard", "--votes", database, "--out", out)
     assert done.code == 0 and "95 % interval" in done.out and "42 blind votes of 6 people" in done.out
-    assert "1 left out where names were shown" in done.out and "dropping" in done.out
+    assert "Left out: names were shown (1)" in done.out and "dropping" in done.out
     page = out.read_text()
     assert "&lt;i&gt;base&lt;/i&gt;" in page and "<i>base" not in page and "<script" not in page
     assert page.count('class="estimate"') == 3 and "https:" not in page

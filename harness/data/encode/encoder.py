@@ -118,8 +118,9 @@ def _held_out(encoder: _Encoder, report: DataReport, spec: DataSpec) -> EncodedD
     if not any(source.kept for source in report.held_out):
         rows = sum(source.kept for source in report.train)
         raise DataError(
-            f"data.validation_share = {spec.validation_share:g} holds out none of {rows:,} rows: raise it, or name "
-            "other data under data.validation"
+            f"data.validation_share = {spec.validation_share:g} holds out none of {rows:,} rows (each is drawn "
+            "by a hash of its content, so that of few it may be none): raise it, or name other data under "
+            "data.validation"
         )
     return encoder.finish(report.held_out)
 
