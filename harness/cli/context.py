@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import os
+import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -38,6 +40,13 @@ class Context:
         from rich.console import Console
 
         return Console(highlight=False)
+
+    def typed(self, *words: str) -> str:
+        """Return a command as one types it next, with the plugin files and the runs folder that this one was given."""
+        plugins = [word for file in self.plugin_files for word in ("--plugin", str(file))]
+        is_known = self.runs_folder == Path("runs") or "HARNESS_RUNS" in os.environ
+        runs = [] if is_known else ["--runs", str(self.runs_folder)]
+        return shlex.join(["harness", *plugins, *runs, *words])
 
     def table(self, *columns: str) -> Table:
         """Return an empty table in the look that all commands share."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
-
 import click
 
 from harness.cli.context import Context
@@ -19,7 +17,7 @@ def run_step(ctx: click.Context, name: str, *arguments: str) -> None:
     from rich.markup import escape
 
     context: Context = ctx.obj
-    context.console.print(f"\n[bold cyan]$ {escape(shown(name, *arguments))}[/bold cyan]", soft_wrap=True)
+    context.console.print(f"\n[bold cyan]$ {escape(context.typed(name, *arguments))}[/bold cyan]", soft_wrap=True)
     root = ctx.find_root().command
     assert isinstance(root, click.Group)
     step = root.get_command(ctx, name)
@@ -27,8 +25,3 @@ def run_step(ctx: click.Context, name: str, *arguments: str) -> None:
         raise HarnessError(f"this needs `harness {name}`, which no plugin brings; see `harness plugins list`")
     names = ctx.help_option_names  # a command keeps those that it is first asked with
     step.main(list(arguments), f"harness {name}", standalone_mode=False, obj=context, help_option_names=names)
-
-
-def shown(name: str, *arguments: str) -> str:
-    """Return a command of `harness` as one types it."""
-    return shlex.join(("harness", name, *arguments))

@@ -162,8 +162,8 @@ def command(
     else:
         print_table(context, resolved, records)
         if len(variants) > 1:
-            names = " ".join(variants[:2])
-            context.console.print(f"[dim]Is a difference real?  [/dim]harness compare {escape(names)}", soft_wrap=True)
+            compare = escape(context.typed("compare", *variants[:2]))
+            context.console.print(f"[dim]Is a difference real?  [/dim]{compare}", soft_wrap=True)
 
 
 def _shared_recipe(variants: Sequence[Variant], decides: bool, need: bool) -> Recipe | None:

@@ -200,7 +200,7 @@ def _tune_and_show(context: Context, run: Run, world: World, events: Events) -> 
         if not tuner.is_done:
             console.print(
                 f"\nStopped after step {tuner.progress.step} of {tuner.total_steps}; nothing is lost. Go on with:\n"
-                f"  harness tune --resume {run.folder}",
+                f"  {context.typed('tune', '--resume', str(run.folder))}",
                 soft_wrap=True,
             )
             session["outcome"] = "interrupted"
@@ -311,7 +311,8 @@ def _show_result(context: Context, tuner: Tuner, seconds: float, validation: lis
         )
     # Without `evaluate` in the recipe there is nothing to measure with, and nothing to compare.
     commands = ("evaluate", "compare") if run.recipe.evaluate else ()
-    measure = "".join(f"  harness {command} {run.name}@base {run.name}\n" for command in commands)
+    measure = "".join(f"  {context.typed(command, f'{run.name}@base', run.name)}\n" for command in commands)
+    use = ("serve", run.name) if tuner.head is None else ("score", run.name, "FILE")
     kept = ", metrics and loss curve" if (run.folder / "loss.png").is_file() else " and metrics"
     change = f"; validation loss {validation[0]:.4f} → {validation[-1]:.4f}" if len(validation) > 1 else ""
     ended = _ending(run.manifest)
@@ -320,7 +321,7 @@ def _show_result(context: Context, tuner: Tuner, seconds: float, validation: lis
         f"memory {peak_memory_bytes(tuner.device) / 2**30:.2f} GiB{change}\n"
         f"{ended}{merging}[dim]{'model' if whole else 'adapter'}, chat template{kept} are in[/dim] "
         f"{run.folder}\n\n"
-        f"{measure}  harness {f'serve {run.name}' if tuner.head is None else f'score {run.name} FILE'}",
+        f"{measure}  {context.typed(*use)}",
         soft_wrap=True,
     )
 

@@ -193,7 +193,7 @@ def tune_command(
     run that the recipe goes on from (`method: from_run`), or else the base model. Each step is the command that is
     printed above it.
     """
-    from harness.cli.steps import run_step, shown
+    from harness.cli.steps import run_step
     from harness.run import Run
 
     context: Context = ctx.obj
@@ -219,7 +219,7 @@ def tune_command(
     run_step(ctx, "compare", parent, name)
     serve = ("serve", parent, name, "--votes", votes, "--port", str(port), "--ui-port", str(ui_port))
     if no_serve:
-        click.echo(f"\nfor the next round: {shown(*serve)}")
+        click.echo(f"\nfor the next round: {context.typed(*serve)}")
     else:
         run_step(ctx, *serve)
 

@@ -14,6 +14,7 @@ import pytest
 from click.testing import CliRunner
 
 from harness.cli import doctor
+from harness.cli.context import Context
 from harness.cli.main import cli
 
 
@@ -29,6 +30,15 @@ def test_a_terminal_without_utf_8_gets_plain_signs(harness: Callable[..., Any]) 
     for encoding in ("ascii", "latin-1"):
         done = harness("template", "list", env={"PYTHONIOENCODING": encoding, "PYTHONUTF8": "0"})
         assert done.code == 0 and "..." in done.out, done.err
+
+
+def test_a_command_to_type_next_has_what_this_one_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HARNESS_RUNS", raising=False)
+    assert Context().typed("serve", "a b") == "harness serve 'a b'"
+    given = Context(Path("/tmp/r"), (Path("p.py"),))
+    assert given.typed("serve") == "harness --plugin p.py --runs /tmp/r serve"
+    monkeypatch.setenv("HARNESS_RUNS", "/tmp/r")
+    assert given.typed("serve") == "harness --plugin p.py serve"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import re
-import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -226,14 +224,8 @@ def next_commands(context: Context, draft: Draft, out: Path) -> Iterator[tuple[s
         *([(("ask", name, question[:60]), "one answer, without an engine")] if question else []),
         (("serve", f"{name}@base", name), "both behind one endpoint, and the page to compare them"),
     ]  # fmt: skip
-    runs = (
-        []
-        if context.runs_folder == Path("runs") or "HARNESS_RUNS" in os.environ
-        else ["--runs", str(context.runs_folder)]
-    )
-    plugins = [word for file in context.plugin_files for word in ("--plugin", str(file))]
     for words, purpose in steps:
-        yield shlex.join(["harness", *plugins, *runs, *words]), purpose
+        yield context.typed(*words), purpose
 
 
 def _asked(item: DataItem | None) -> Any:

@@ -56,8 +56,8 @@ def diff(context: Context, first: str, second: str, as_json: bool) -> None:
         table.add_row(f"  {escape(key)}", *(shown(side.get(key)) for side in scores))
     context.console.print(table)
     if scores[0] and scores[1]:
-        names = " ".join(run.name for run in runs)
-        context.console.print(f"[dim]Is a difference real?  [/dim]harness compare {escape(names)}", soft_wrap=True)
+        compare = escape(context.typed("compare", *(run.name for run in runs)))
+        context.console.print(f"[dim]Is a difference real?  [/dim]{compare}", soft_wrap=True)
 
 
 def _side(variant: str) -> str:
