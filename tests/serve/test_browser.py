@@ -408,6 +408,7 @@ def test_a_page_opened_after_its_first_variants_have_gone_has_no_error(  # type:
     with serve_page(served, Ballots(str(tmp_path / "votes.db")), port=free_port()) as url:
         served.serve("base", "beta", "gamma")
         page = opened(url)
+        page.locator("#picked .token", has_text="beta").wait_for()
         for mode, columns in (("Chat", 1), ("Arena", 2), ("Compare", 2), ("Chat", 1)):
             page.locator("#mode label", has_text=mode).click()
             page.wait_for_function(f"document.querySelectorAll('.pane .chat').length == {columns}")
