@@ -16,6 +16,8 @@ from harness_commands.recipe.shipped import shipped_recipes
 from harness.recipe import load_recipe
 from harness.testing import plugins
 
+pytestmark = pytest.mark.slow
+
 QUESTIONS = [(f"How warm is room {n}?", f"Room {n} has {15 + n % 9} degrees.") for n in range(80)]
 
 
@@ -160,7 +162,6 @@ def test_a_small_file_gets_smaller_steps_and_more_passes(
     assert schedule_of(tokens, items, longest=3000).step_tokens >= 3000
 
 
-@pytest.mark.slow
 def test_the_commands_that_are_printed_work(
     harness_here: Callable[..., Any], tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

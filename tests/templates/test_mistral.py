@@ -34,6 +34,8 @@ from mistral_common.tokens.tokenizers.mistral import MistralTokenizer
 from mistral_common.tokens.tokenizers.sentencepiece import SentencePieceTokenizer
 from mistral_common.tokens.tokenizers.tekken import Tekkenizer
 
+pytestmark = pytest.mark.slow
+
 DATA = MistralTokenizer._data_path()
 SENTENCEPIECE = {
     "mistral-v1": DATA / "tokenizer.model.v1",
