@@ -110,12 +110,9 @@ def counted(learner: Any, batch: Any) -> int:
     from harness_tuning.memory import Held
 
     with without_trace(learner), Held() as held:
-        weights = [*learner.model.parameters(), *learner.model.buffers()]
-        kept = [weight.untyped_storage() for weight in weights]  # alive, since they are known by what they are
-        for weight in weights:
+        for weight in [*learner.model.parameters(), *learner.model.buffers()]:
             held.leave_out(weight)
         learner.value(learner.prepared(batch)).backward()
-        del kept
     return int(held.most)
 
 

@@ -229,10 +229,12 @@ class Held(TorchDispatchMode):  # type: ignore[misc,unused-ignore]  # torch type
         super().__init__()
         self.now = self.most = 0
         self._known = WeakIdKeyDictionary()
+        self._left_out: list[torch.UntypedStorage] = []  # kept alive, since what is known is known by its identity
 
     def leave_out(self, tensor: Tensor) -> None:
         """Do not count this tensor, nor views of it."""
-        self._known[tensor.untyped_storage()] = True
+        self._left_out.append(storage := tensor.untyped_storage())
+        self._known[storage] = True
 
     def add(self, tensor: Tensor) -> None:
         """Count a tensor until its memory is let go."""
