@@ -14,12 +14,8 @@ ALIVE = "Avg prompt throughput:"  # reported by the server while its engine work
 ERROR_LINE = re.compile(r"(?:[\w.]+(?:Error|Exception)\b|[\w.]+: error: )")
 
 
-def error_lines(log_path: Path) -> list[str]:
-    """Return the error messages of the log, each once, without prefixes and stack frames."""
-    return _errors_in(_lines(log_path))
-
-
 def _errors_in(lines: Sequence[str]) -> list[str]:
+    """Return the error messages among the lines of a log, each once, without stack frames."""
     telling: list[str] = []
     in_message = False
     for line in lines:
@@ -34,8 +30,9 @@ def _errors_in(lines: Sequence[str]) -> list[str]:
 
 def telling_lines(log_path: Path, most: int = 16) -> str:
     """Return the last error messages of the log, or its last lines where there are none, and the log's path."""
-    lines = error_lines(log_path)[-most:] or [line for line in _lines(log_path) if line][-most:]
-    return "\n".join(f"  {line[:400]}" for line in lines) + f"\n  the whole log: {log_path}"
+    lines = _lines(log_path)
+    telling = _errors_in(lines)[-most:] or [line for line in lines if line][-most:]
+    return "\n".join(f"  {line[:400]}" for line in telling) + f"\n  the whole log: {log_path}"
 
 
 def why_it_ended(log_path: Path) -> str:
