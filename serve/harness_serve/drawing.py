@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from harness.extras import require
-from harness_serve.layout import ARENA, CHAT, COMPARE, LEADERBOARD, MOST_COLUMNS, VOTES, Drawn
+from harness_serve.layout import ARENA, CHAT, COMPARE, LEADERBOARD, MOST_COLUMNS, VOTES, Drawn, kept_in_page
 from harness_serve.rendering import column_html, confirmation_html
 from harness_serve.session import Session
 
@@ -66,9 +66,8 @@ def draw(state: Session, mode: str, standings: str = "", progress: str = "") -> 
             visible=has_set and not state.streaming,
             variant="primary" if last is None or not judging or voted else "secondary",
         ),
-        # Hidden ones stay in the page: what is not there would keep the variants of the server's start.
-        one=gr.Dropdown(interactive=not state.streaming, visible=True if mode == CHAT else "hidden"),
-        picked=gr.Dropdown(interactive=not state.streaming, visible=True if mode == COMPARE else "hidden"),
+        one=gr.Dropdown(interactive=not state.streaming, visible=kept_in_page(mode == CHAT)),
+        picked=gr.Dropdown(interactive=not state.streaming, visible=kept_in_page(mode == COMPARE)),
         marks=gr.Checkbox(visible=mode == COMPARE and count > 1),
         clear=button(value="Next round" if state.blind else "New conversation", visible=talks and not has_set),
     )

@@ -95,12 +95,12 @@ def lay_out(known: Known, examples: Sequence[str], variants: Sequence[Variant], 
         state["title"] = gr.HTML(elem_id="title")
         bare = {"show_label": False, "container": False, "filterable": len(models) > 6, "interactive": True}
         state["one"] = gr.Dropdown(
-            list(models), value=picked_first[-1], label="Variant", visible="hidden" if several else True,
+            list(models), value=picked_first[-1], label="Variant", visible=kept_in_page(first == CHAT),
             elem_id="one", **bare,
         )  # fmt: skip
         state["picked"] = gr.Dropdown(
             list(models), value=list(picked_first), multiselect=True, max_choices=MOST_COLUMNS, label="Variants",
-            visible=True if first == COMPARE else "hidden", elem_id="picked", **bare,
+            visible=kept_in_page(first == COMPARE), elem_id="picked", **bare,
         )  # fmt: skip
         state["marks"] = gr.Checkbox(
             value=False, label="Mark differences", container=False, visible=False, elem_id="marks", interactive=True
@@ -128,6 +128,11 @@ def lay_out(known: Known, examples: Sequence[str], variants: Sequence[Variant], 
         settings = _lay_out_settings(_sampling_defaults(variants))
     refresh = gr.Button("Refresh", elem_id="refresh", visible="hidden")  # for `page.js`
     return Components(mode, Drawn(**state), chips, prompt, settings, filters, table, turning, notice, refresh)
+
+
+def kept_in_page(is_shown: bool) -> bool | str:
+    """Return `visible` of a component that gets its news out of sight, too: one that is not in the page does not."""
+    return True if is_shown else "hidden"
 
 
 def modes_of(models: Sequence[str]) -> tuple[str, ...]:
