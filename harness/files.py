@@ -134,6 +134,27 @@ def read_json(path: Path) -> Any:
         raise HarnessError(f"{path}: cannot be read: {error.strerror}") from None
 
 
+def read_only_uri(database: Path) -> str:
+    """Return the URI by which SQLite reads a database without changing a byte of it.
+
+    What was last written may still be in a log beside the file, as after a server was killed, or while one runs. Where
+    there is none, the file is opened as `immutable`, which needs no files of SQLite's own in a folder that may not be
+    written to, but would not see a log.
+
+    Raises:
+        HarnessError: where there is a log that SQLite could not read.
+    """
+    log, index, journal = (database.with_name(database.name + suffix) for suffix in ("-wal", "-shm", "-journal"))
+    if not any(path.exists() for path in (log, journal)):
+        return database.absolute().as_uri() + "?mode=ro&immutable=1"
+    if not index.exists() and not os.access(database.absolute().parent, os.W_OK, effective_ids=True):
+        raise HarnessError(
+            f"{database}: what was written last is in {log.name} beside it, which SQLite reads only in a folder that "
+            f"you can write to: copy both files to one"
+        )
+    return database.absolute().as_uri() + "?mode=ro"
+
+
 def append_json_line(path: Path, value: Mapping[str, Any]) -> None:
     """Append one line to a JSONL file in a single write."""
     with explain_full_disk(path), path.open("a", encoding="utf-8") as file:

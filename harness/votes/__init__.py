@@ -1,4 +1,4 @@
-"""Votes: ballots in a database (`store`), with migration from earlier versions (`migration`)."""
+"""Votes: ballots (`store`) in a database (`database`), with migration from earlier versions (`migration`)."""
 
 from typing import TYPE_CHECKING
 

@@ -15,6 +15,23 @@ LOCK = 0x6861726E657373  # "harness": servers that start on a new PostgreSQL dat
 APART_S = 5.0  # the rows of one verdict were written one after the other
 
 
+def version_of(connection: Any) -> int | None:
+    """Return the version of the tables, from 2 on; None where there are none yet, or those of version 1.
+
+    Raises:
+        HarnessError: for a version that this harness does not know.
+    """
+    if versions.name not in sqlalchemy.inspect(connection).get_table_names():
+        return None
+    version = connection.execute(sqlalchemy.select(sqlalchemy.func.max(versions.c.version))).scalar_one()
+    if version not in range(2, VERSION + 1):
+        raise HarnessError(
+            f"the votes database has the version {version}, and this harness knows {VERSION}: "
+            f"use the harness that wrote it, or a newer one"
+        )
+    return int(version)
+
+
 def bring_up_to_date(connection: Any) -> None:
     """Create the tables of this version, and move the votes of version 1 into them.
 
@@ -23,19 +40,13 @@ def bring_up_to_date(connection: Any) -> None:
     """
     if connection.dialect.name == "postgresql":  # SQLite's transaction has the only write lock already
         connection.execute(sqlalchemy.select(sqlalchemy.func.pg_advisory_xact_lock(LOCK)))
-    names = set(sqlalchemy.inspect(connection).get_table_names())
-    if versions.name in names:
-        version = connection.execute(sqlalchemy.select(sqlalchemy.func.max(versions.c.version))).scalar_one()
-        if version in range(2, VERSION):
+    if (version := version_of(connection)) is not None:
+        if version < VERSION:
             _add_columns(connection, version)
-        elif version != VERSION:
-            raise HarnessError(
-                f"the votes database has the version {version}, and this harness knows {VERSION}: "
-                f"use the harness that wrote it, or a newer one"
-            )
         return
+    names = set(sqlalchemy.inspect(connection).get_table_names())
     old = _votes_of_version_1(connection) if "votes" in names else []
-    if strange := names & (set(metadata.tables) - {versions.name}):
+    if strange := names & set(metadata.tables):
         raise HarnessError(f"the votes database has a table {sorted(strange)[0]!r} that the harness did not make")
     metadata.create_all(connection)
     _create_view(connection)

@@ -1,23 +1,21 @@
-"""Durable ballot storage in SQLite or PostgreSQL: each operation is one transaction, on disk when it returns.
-
-In SQLite the database is in WAL mode and each commit waits for the disk. The same code takes a PostgreSQL URL.
-"""
+"""Durable ballot storage in SQLite or PostgreSQL: each operation is one transaction, on disk when it returns."""
 
 from __future__ import annotations
 
 import datetime
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
 from harness.nouns import FINISHES, Ballot, Side, Verdict
 from harness.votes import migration
+from harness.votes.database import engine_of, file_of, transaction
 from harness.votes.schema import (
     MAX_SIDES,
     MIN_SIDES,
+    VERSION,
     ballots,
     insert_ballot,
     now,
@@ -28,8 +26,6 @@ from harness.votes.schema import (
 )
 
 INTEGERS = range(-(2**63), 2**63)  # that a database keeps
-BUSY_TIMEOUT_MS = 10_000  # how long one writer waits for another
-READS = "harness_reads"  # the option of a connection that writes nothing
 
 
 class ClosedBallotError(HarnessError):
@@ -39,10 +35,20 @@ class ClosedBallotError(HarnessError):
 class Ballots:
     """The ballots in a database: a SQLite file, or a SQLAlchemy URL such as postgresql://user@host/name."""
 
-    def __init__(self, database: str) -> None:
-        """Open the database, creating or migrating its tables. Raises HarnessError if it cannot be used."""
-        self._engine = _engine(database)
-        with _transaction(self._engine) as connection:
+    def __init__(self, database: str, *, reads: bool = False) -> None:
+        """Open the database, creating or migrating its tables. Raises HarnessError if it cannot be used.
+
+        Args:
+            reads: write nothing, so that a read-only file will do; only tables of an earlier version are migrated.
+        """
+        if reads:
+            self._engine = engine_of(database, reads=True)
+            with transaction(self._engine, reads=True) as connection:
+                if migration.version_of(connection) == VERSION:
+                    return
+            self.close()
+        self._engine = engine_of(database)
+        with transaction(self._engine) as connection:
             migration.bring_up_to_date(connection)
 
     def close(self) -> None:
@@ -76,7 +82,7 @@ class Ballots:
             raise ValueError(f"the sides of a ballot are different variants, found {twice[0]!r} on {len(twice)}")
         if not isinstance(seed, int) or seed not in INTEGERS:
             raise ValueError(f"the seed of a ballot is an integer of 64 bits, found {seed!r}")
-        with _transaction(self._engine) as connection:
+        with transaction(self._engine) as connection:
             return insert_ballot(connection, sides, seed=seed, system_prompt=system_prompt, sampling=sampling, **about)
 
     def record(
@@ -103,7 +109,7 @@ class Ballots:
         if tokens is not None and (not isinstance(tokens, int) or tokens not in range(2**31)):
             raise ValueError(f"the number of tokens of an answer is from 0 to {2**31 - 1}, found {tokens!r}")
         here = (sides.c.ballot == ballot) & (sides.c.position == position)
-        with _transaction(self._engine) as connection:
+        with transaction(self._engine) as connection:
             self._require_state(connection, ballot, "open")
             values = {"answer": storable(answer), "finish": finish, "tokens": tokens}
             values |= {"first_token_s": first_token_s, "seconds": seconds, "reveals": storable(reveals)}
@@ -131,7 +137,7 @@ class Ballots:
             ClosedBallotError: if the variants were revealed, or if the ballot is void.
             HarnessError: if a side has no answer yet, or an empty one.
         """
-        with _transaction(self._engine) as connection:
+        with transaction(self._engine) as connection:
             self._require_state(connection, ballot, "open", "voted")
             its_sides = connection.execute(
                 sqlalchemy.select(sides.c.finish, sides.c.answer)
@@ -157,26 +163,26 @@ class Ballots:
 
     def reveal(self, ballot: int) -> None:
         """Close a ballot: its variants are shown, and its verdict stays. Raises ClosedBallotError for a void one."""
-        with _transaction(self._engine) as connection:
+        with transaction(self._engine) as connection:
             self._require_state(connection, ballot, "open", "voted", "revealed")
             connection.execute(ballots.update().where(ballots.c.id == ballot).values(state="revealed"))
 
     def void(self, ballot: int, note: str = "") -> None:
         """Close a ballot that cannot be judged, such as one with an answer that failed; `note` says why."""
-        with _transaction(self._engine) as connection:
+        with transaction(self._engine) as connection:
             self._require_state(connection, ballot, "open", "void")
             connection.execute(ballots.update().where(ballots.c.id == ballot).values(state="void", note=note))
 
     def forget(self, annotator: str) -> int:
         """Delete every ballot of a person, with what was asked and answered; return their number."""
-        with _transaction(self._engine) as connection:
+        with transaction(self._engine) as connection:
             theirs = sqlalchemy.select(ballots.c.id).where(ballots.c.annotator == storable(annotator))
             connection.execute(sides.delete().where(sides.c.ballot.in_(theirs)))
             return int(connection.execute(ballots.delete().where(ballots.c.annotator == storable(annotator))).rowcount)
 
     def __getitem__(self, ballot: int) -> Ballot:
         """Return one ballot. Raises HarnessError if it does not exist."""
-        with _transaction(self._engine, reads=True) as connection:
+        with transaction(self._engine, reads=True) as connection:
             if _is_id(ballot):
                 for one in _read(connection, ballots.c.id == ballot):
                     return one
@@ -188,7 +194,7 @@ class Ballots:
 
     def matching(self, **values: Any) -> list[Ballot]:
         """Return the ballots whose fields have these values, as in `matching(annotator="ada")`, oldest first."""
-        with _transaction(self._engine, reads=True) as connection:
+        with transaction(self._engine, reads=True) as connection:
             return list(_read(connection, _having(values)))
 
     def latest(self, first: int = 0, count: int = 500, variant: str = "", **values: Any) -> list[Ballot]:
@@ -197,7 +203,7 @@ class Ballots:
         Args:
             variant: one that is on a side; empty for any.
         """
-        with _transaction(self._engine, reads=True) as connection:
+        with transaction(self._engine, reads=True) as connection:
             wanted = sqlalchemy.select(ballots.c.id).where(_judged(variant, values))
             ids = connection.execute(wanted.order_by(ballots.c.id.desc()).offset(first).limit(count)).scalars().all()
             return list(_read(connection, ballots.c.id.in_(ids)))[::-1]
@@ -205,11 +211,11 @@ class Ballots:
     def count(self, variant: str = "", **values: Any) -> int:
         """Return the number of judged ballots that `latest` goes through."""
         counting = sqlalchemy.select(sqlalchemy.func.count()).select_from(ballots).where(_judged(variant, values))
-        with _transaction(self._engine, reads=True) as connection:
+        with transaction(self._engine, reads=True) as connection:
             return int(connection.execute(counting).scalar_one())
 
     def __len__(self) -> int:
-        with _transaction(self._engine, reads=True) as connection:
+        with transaction(self._engine, reads=True) as connection:
             return int(connection.execute(sqlalchemy.select(sqlalchemy.func.count()).select_from(ballots)).scalar_one())
 
     def _require_state(self, connection: Any, ballot: int, *states: str) -> None:
@@ -225,15 +231,15 @@ class Ballots:
 
 def require_usable(database: str) -> None:
     """Raise HarnessError if ballots could not be kept in a database. Creates no file, and changes nothing."""
-    engine = _engine(database)
-    is_file = engine.dialect.name == "sqlite" and not engine.url.database.startswith("file:")  # a URI of SQLite
-    if is_file and not (path := Path(engine.url.database)).exists():
+    engine = engine_of(database)
+    path = file_of(engine)
+    if path is not None and not path.exists():
         if not os.access(path.parent, os.W_OK | os.X_OK):
             raise HarnessError(
                 f"the votes database {path} cannot be created: {path.parent} is not a folder that you can write to"
             )
         return
-    with _transaction(engine) as connection:
+    with transaction(engine) as connection:
         migration.bring_up_to_date(connection)
         connection.execute(versions.update().values(version=versions.c.version))  # a read-only one refuses it
         connection.rollback()
@@ -274,60 +280,6 @@ def _is_verdict(verdict: Verdict, count: int) -> bool:
     return verdict.kind in ("tie", "bad") and verdict.best is None
 
 
-def _engine(database: str) -> Any:
-    """Return the SQLAlchemy engine of a database; does not connect yet."""
-    if database.strip() in ("", ":memory:") or database.rstrip("/") in ("sqlite:", "sqlite:///:memory:"):
-        raise HarnessError(f"votes in {database!r} would be gone when the server stops: name a file")
-    url = _with_driver(database) if "://" in database else f"sqlite:///{database}"
-    try:
-        engine = sqlalchemy.create_engine(url, pool_pre_ping=True)  # a server that came back is found again
-    except (sqlalchemy.exc.ArgumentError, ModuleNotFoundError, ValueError) as error:
-        raise HarnessError(
-            f"the votes database cannot be used: {error}. Give a SQLite file or a SQLAlchemy URL whose driver is "
-            f"installed, such as postgresql://user@host/name (pip install 'instruct-harness[postgres]')"
-        ) from None
-    if engine.dialect.name == "sqlite":
-        sqlalchemy.event.listen(engine, "connect", _make_durable)
-        sqlalchemy.event.listen(engine, "begin", _begin_immediately)
-        sqlalchemy.event.listen(engine, "begin", _Place(engine.url.database).check)
-    return engine
-
-
-class _Place:
-    """The place of a SQLite file: what is written to one that was moved away meanwhile is found by nobody."""
-
-    def __init__(self, path: str) -> None:
-        self.path = path
-        self.file: tuple[int, int] | None = None
-
-    def check(self, _: Any) -> None:
-        """Raise HarnessError if the path has another file than at the first transaction, or none."""
-        try:
-            status = Path(self.path).stat()
-        except OSError:
-            status = None
-        here = None if status is None else (status.st_dev, status.st_ino)
-        if self.file is None:
-            self.file = here
-        elif here != self.file:
-            raise HarnessError(
-                f"the votes database {self.path} was moved away or replaced while it was in use: put it back, or start "
-                f"the server again"
-            )
-
-
-@contextmanager
-def _transaction(engine: Any, *, reads: bool = False) -> Iterator[Any]:
-    """Yield a connection in a transaction. One that only `reads` keeps no writer waiting, however long it takes."""
-    try:
-        with engine.connect().execution_options(**{READS: reads}) as connection, connection.begin():
-            yield connection
-    except (sqlalchemy.exc.SQLAlchemyError, UnicodeError) as error:
-        where = engine.url.render_as_string(hide_password=True)
-        reason = getattr(error, "orig", None) or error
-        raise HarnessError(f"the votes database {where} cannot be used: {reason}") from error
-
-
 def _read(connection: Any, condition: Any) -> Iterator[Ballot]:
     ballot_rows = connection.execute(ballots.select().where(condition).order_by(ballots.c.id)).mappings().all()
     wanted = sqlalchemy.select(ballots.c.id).where(condition)
@@ -348,23 +300,3 @@ def _read(connection: Any, condition: Any) -> Iterator[Ballot]:
         }
         kept |= {"blind": bool(row["blind"]), "reasons": tuple(row["reasons"] or ())}
         yield Ballot(**kept, created_at=created_at, sides=tuple(sides_of[row["id"]]), verdict=verdict)
-
-
-def _with_driver(url: str) -> str:
-    """Return a PostgreSQL URL that names no driver, in either spelling, with psycopg as its driver."""
-    scheme, separator, rest = url.partition("://")
-    return f"postgresql+psycopg{separator}{rest}" if scheme in ("postgres", "postgresql") else url
-
-
-def _make_durable(connection: Any, _record: Any) -> None:
-    connection.isolation_level = None  # transactions begin where `_begin_immediately` says, not at the first change
-    cursor = connection.cursor()
-    for pragma in ("journal_mode=WAL", "synchronous=FULL", f"busy_timeout={BUSY_TIMEOUT_MS}", "foreign_keys=ON"):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _begin_immediately(connection: Any) -> None:
-    """Take the write lock at once: otherwise two transactions that read and then write would make one another fail."""
-    reads = connection.get_execution_options().get(READS)
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

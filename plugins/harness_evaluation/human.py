@@ -88,7 +88,7 @@ def blind_votes(votes: str) -> tuple[list[Ballot], dict[str, int]]:
 
     if not is_there(votes):
         raise HarnessError(f"there is no votes database {votes}; `harness serve --votes FILE` keeps votes in one")
-    return usable(Ballots(votes))
+    return usable(Ballots(votes, reads=True))
 
 
 def _why(left_out: Mapping[str, int]) -> str:

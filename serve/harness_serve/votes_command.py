@@ -230,19 +230,19 @@ def tune_command(
 @click.confirmation_option("--yes", prompt="Delete every ballot of this person, for good?")
 def forget(annotator: str, votes: str) -> None:
     """Delete every ballot of a person, with what was asked and answered."""
-    count = _opened(votes).forget(annotator)
+    count = _opened(votes, reads=False).forget(annotator)
     if not count:
         raise HarnessError(f"{votes} has no ballots of {annotator!r}")
     click.echo(f"{count} ballots of {annotator} are deleted")
 
 
-def _opened(database: str) -> Ballots:
+def _opened(database: str, *, reads: bool = True) -> Ballots:
     """Open a votes database that is there. Raises HarnessError for a file that is not."""
     from harness.votes.store import Ballots, is_there
 
     if not is_there(database):
         raise HarnessError(f"{database}: no such votes database; `harness serve --votes {database}` keeps one")
-    return Ballots(database)
+    return Ballots(database, reads=reads)
 
 
 def _length_bias(lengths: Sequence[tuple[int, int]]) -> str:

@@ -25,8 +25,9 @@ pytest.importorskip("sqlalchemy")
 
 import sqlalchemy
 
+from harness.votes.database import transaction
 from harness.votes.schema import ADDED
-from harness.votes.store import Ballots, ClosedBallotError, _transaction, require_usable
+from harness.votes.store import Ballots, ClosedBallotError, require_usable
 
 VERSION_1 = Path(__file__).resolve().parents[1] / "data" / "votes-1.db"
 ASKED = [{"role": "user", "content": "Wer? 🐦"}]
@@ -508,7 +509,7 @@ def test_a_database_that_cannot_be_written_says_so_at_the_start(tmp_path):
 
 
 def test_a_locked_database_says_so_and_the_vote_goes_in_later(tmp_path, monkeypatch):
-    monkeypatch.setattr("harness.votes.store.BUSY_TIMEOUT_MS", 20)
+    monkeypatch.setattr("harness.votes.database.BUSY_TIMEOUT_MS", 20)
     path = tmp_path / "votes.db"
     ballots = Ballots(str(path))
     id = opened(ballots)
@@ -523,10 +524,10 @@ def test_a_locked_database_says_so_and_the_vote_goes_in_later(tmp_path, monkeypa
 
 def test_long_reads_keep_no_vote_waiting(database, monkeypatch):
     """A leaderboard of many votes may take longer to read than a vote waits."""
-    monkeypatch.setattr("harness.votes.store.BUSY_TIMEOUT_MS", 100)
+    monkeypatch.setattr("harness.votes.database.BUSY_TIMEOUT_MS", 100)
     ballots = Ballots(database)
     id = opened(ballots)
-    with _transaction(ballots._engine, reads=True) as reading:
+    with transaction(ballots._engine, reads=True) as reading:
         count = sqlalchemy.text("SELECT count(*) FROM ballots WHERE verdict IS NOT NULL")
         assert reading.execute(count).scalar_one() == 0
         ballots.vote(id, ALPHA)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +19,8 @@ from harness.testing import run
 from harness.votes.store import Ballots
 
 ROOT = Path(__file__).resolve().parents[2]
+# Root may write to every file. Without these capabilities it may do what a file's mode says, as anybody else.
+BOUND = ["setpriv", *(f"--{which}=-dac_override,-dac_read_search" for which in ("bounding-set", "inh-caps"))]
 
 
 @pytest.fixture
@@ -40,6 +47,7 @@ def database(tmp_path: Path) -> Path:
     ballot(["tuned", "other"], Verdict("best", 0), finish="length")
     ballot(["tuned", "other"], Verdict("best", 0), blind=False)
     ballot(["tuned", "other"], None)
+    ballots.close()
     return path
 
 
@@ -92,6 +100,56 @@ def test_a_person_is_forgotten(database: Path) -> None:
     assert "person3" not in {ballot.annotator for ballot in Ballots(str(database))}
     again = run("votes forget person3 --yes", "--votes", database)
     assert again.code != 0 and "has no ballots of 'person3'" in again.err
+
+
+@pytest.fixture
+def bound_by_modes() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Runs `harness` in a process that may not write to read-only files, even if root started it."""
+    if os.geteuid() == 0 and shutil.which("setpriv") is None:
+        pytest.skip("root may write to read-only files, and there is no `setpriv`")
+    prefix = BOUND if os.geteuid() == 0 else []
+
+    def harness(*arguments: object) -> subprocess.CompletedProcess[str]:
+        command = [*prefix, sys.executable, "-m", "harness.cli", *map(str, arguments)]
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    return harness
+
+
+def test_a_read_only_database_is_read(
+    database: Path, tmp_path: Path, bound_by_modes: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    """As a file that others own, and on a disk that is mounted read-only."""
+    folder = tmp_path / "owned"
+    folder.mkdir()
+    kept = Path(shutil.move(database, folder))
+    kept.chmod(0o444)
+    folder.chmod(0o555)
+    listed = bound_by_modes("votes", "list", "--votes", kept)
+    assert listed.returncode == 0 and "43 revealed, 1 void" in listed.stdout, listed.stderr
+    exported = bound_by_modes("votes", "export", tmp_path / "preferences.jsonl", "--votes", kept)
+    assert exported.returncode == 0 and "41 rows" in exported.stdout, exported.stderr
+    forgotten = bound_by_modes("votes", "forget", "person3", "--yes", "--votes", kept)
+    assert forgotten.returncode == 1 and "you may not write to this file" in forgotten.stderr
+    kept.chmod(0o644)
+    forgotten = bound_by_modes("votes", "forget", "person3", "--yes", "--votes", kept)
+    assert forgotten.returncode == 1 and f"you may not write to {folder}, where SQLite keeps" in forgotten.stderr
+    assert [path.name for path in folder.iterdir()] == ["votes.db"]
+
+
+def test_votes_in_a_log_that_cannot_be_read_are_not_passed_over(
+    database: Path, tmp_path: Path, bound_by_modes: Callable[..., subprocess.CompletedProcess[str]]
+) -> None:
+    folder = tmp_path / "owned"
+    folder.mkdir()
+    ballots = Ballots(str(database))
+    ballots.open([Side("base", None, []), Side("tuned", None, [])], seed=0, sampling={})
+    for name in ("votes.db", "votes.db-wal"):
+        shutil.copy(tmp_path / name, folder)
+    folder.chmod(0o555)
+    for command in (("votes", "list", "--votes"), ("data", "validate", "--dataset", "votes")):
+        done = bound_by_modes(*command, folder / "votes.db")
+        assert done.returncode == 1 and "written last is in votes.db-wal beside it" in done.stderr, done.stderr
 
 
 @pytest.mark.parametrize("command", ["list", "leaderboard", "export out.jsonl", "forget ada --yes"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import DataError, shown
+from harness.files import read_only_uri
 from harness.nouns import Row
 
 MAGIC = b"SQLite format 3\x00"
@@ -44,15 +45,8 @@ def sqlite_rows(path: Path) -> Iterator[tuple[int, Row | DataError]]:
 
 
 def _opened(path: Path) -> sqlite3.Connection:
-    """Return a read-only connection.
-
-    What was last written may still be in a log beside the file, as after a server was killed, or while one runs. Where
-    there is none, the file is opened as `immutable`, which needs no files of SQLite's own in a folder that may not be
-    written to, but would not see a log.
-    """
-    has_log = any(path.with_name(path.name + suffix).exists() for suffix in ("-wal", "-journal"))
-    uri = path.absolute().as_uri() + ("?mode=ro" if has_log else "?mode=ro&immutable=1")
-    connection = sqlite3.connect(uri, uri=True, timeout=10)
+    """Return a read-only connection. Raises HarnessError where what was written last cannot be read."""
+    connection = sqlite3.connect(read_only_uri(path), uri=True, timeout=10)
     connection.text_factory = _Text
     return connection
 
