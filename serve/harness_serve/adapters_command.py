@@ -43,7 +43,8 @@ def add(context: Context, variant: str, endpoint: str | None, as_json: bool) -> 
     harness adapters add ./adapter
 
     It answers under the run's name with the beginning of its hash, as in demo-1f0c2a9b: a name is never used for other
-    weights while the server runs.
+    weights while the server runs. Where these weights are served already, under whatever name, that name is printed and
+    nothing is changed, which is no error.
     """
     path = Path(variant).expanduser()
     if any((path / name).is_file() for name in ("manifest.json", "adapter_config.json")):
@@ -51,6 +52,9 @@ def add(context: Context, variant: str, endpoint: str | None, as_json: bool) -> 
     done = _answer(context, endpoint, {"do": "add", "variant": variant})
     if as_json:
         click.echo(json.dumps(done, indent=2))
+        return
+    if not done["added"]:
+        click.echo(f"{done['name']} is served already, with these weights")
         return
     its = [agreement for agreement in done["agreements"] if agreement["variant"] == done["name"]]
     checked = f": {its[0]['tokens']} log-probabilities are {its[0]['mean']:.1e} nats from what was tuned" if its else ""

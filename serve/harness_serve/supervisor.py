@@ -64,6 +64,7 @@ class Supervisor:
         self._named, self._remotes = tuple(variants), tuple(remotes)
         self._added: list[Variant] = []
         self._used: set[str] = set()
+        self._weights: dict[str, str] = {}  # the hash of each adapter that is served, by its name
         self._kept = contextlib.ExitStack()  # folders
         self._life = contextlib.ExitStack()  # the engine that runs
         self._lock = threading.RLock()  # held while the engine, or what it serves, changes
@@ -90,6 +91,7 @@ class Supervisor:
 
     def _begin(self, report: Report) -> Checked:
         variants = self._servable()
+        self._weights = {its.name: _hash_of(its.adapter) for its in variants if its.adapter is not None}
         ready = self._life.enter_context(started(self.engine, self.options, variants, self.plugins, report))
         names = (*ready.endpoint.models, *(variant.name for variant in self._remotes))
         self.endpoint = replace(ready.endpoint, models=names)
@@ -162,7 +164,8 @@ class Supervisor:
     def add(self, text: str, report: Report = quiet) -> dict[str, Any]:
         """Serve the adapter of a run or a folder, under a name with the hash of its files; returns what was checked.
 
-        Nobody can ask it before it passed the checks that a start makes, on every replica.
+        Nobody can ask it before it passed the checks that a start makes, on every replica. One that is served already,
+        under whatever name, is not `added` again.
 
         Raises:
             HarnessError: where it cannot be served beside the others, or a check fails; nothing is changed then.
@@ -175,7 +178,16 @@ class Supervisor:
                     f"{variant.name} is a whole model and no adapter: `harness serve {text}` starts an engine for it"
                 )
             local = tuple(other for other in self.variants if other.remote is None)
-            staged = self._staged(variant, local[0])
+            held = self._held(variant)
+            assert held.adapter is not None
+            weights = _hash_of(held.adapter)
+            if twin := next((name for name, its in self._weights.items() if its == weights), None):
+                return {"name": twin, "added": False, "agreements": [], "compared": []}
+            staged = replace(
+                held,
+                name=self._unused(f"{variant.name}-{weights[:HASH_DIGITS]}"),
+                chat_folder=held.chat_folder or local[0].chat_folder,
+            )
             report(f"the engine to load {staged.name}")
             control.load(staged, local)
             try:
@@ -185,30 +197,31 @@ class Supervisor:
                 raise
             control.publish(staged.name)
             self._added.append(staged)
+            self._weights[staged.name] = weights
             self._show((*self.variants, staged), (*self.endpoint.models, staged.name))
             return {
                 "name": staged.name,
+                "added": True,
                 "agreements": [dataclasses.asdict(agreement) for agreement in ready.agreements],
                 "compared": ready.parity.compared,
             }
 
-    def _staged(self, variant: Variant, first: Variant) -> Variant:
-        """Return the variant under a new name, from a copy of its files: what is served cannot change or go away."""
-        copy = self._folder / f"added-{len(self._used)}"
+    def _held(self, variant: Variant) -> Variant:
+        """Return the variant from a copy of its files: what is served cannot change or go away."""
+        copy = Path(tempfile.mkdtemp(prefix="added-", dir=self._folder))
         try:
-            held = self._copied(variant, copy)
+            return self._copied(variant, copy)
         except OSError as error:
             raise harness.HarnessError(f"{variant.name}: its files cannot be read: {error}") from None
-        assert held.adapter is not None
-        name = unused = f"{variant.name}-{sha256_of_files(held.adapter, 'adapter_*')[:HASH_DIGITS]}"
-        if any(name == other.name for other in self.variants):
-            raise harness.HarnessError(f"{variant.name} is served already, as {name}")
-        number = 1
-        while unused in self._used:  # the engine's prefix cache knows an adapter by its name alone
+
+    def _unused(self, name: str) -> str:
+        """Return the name, with a number where it was used: the engine's prefix cache knows adapters by names alone."""
+        unused, number = name, 1
+        while unused in self._used:
             number += 1
             unused = f"{name}-{number}"
         self._used.add(unused)
-        return replace(held, name=unused, chat_folder=held.chat_folder or first.chat_folder)
+        return unused
 
     def _copied(self, variant: Variant, folder: Path) -> Variant:
         """Return the variant from a copy of its adapter, and of what a run has beside it for engine and checks.
@@ -246,6 +259,7 @@ class Supervisor:
             is_freed = control.unload(name)
             self._added = [variant for variant in self._added if variant.name != name]
             self._named = tuple(variant for variant in self._named if variant.name != name)
+            self._weights.pop(name, None)
             left = tuple(variant for variant in self.variants if variant.name != name)
             self._show(left, tuple(model for model in self.endpoint.models if model != name))
             return {"name": name, "slot_freed": is_freed}
@@ -289,6 +303,10 @@ class Supervisor:
 
     def _show(self, variants: tuple[Variant, ...], models: tuple[str, ...]) -> None:
         self.variants, self.endpoint = variants, replace(self.endpoint, models=models)
+
+
+def _hash_of(adapter: Path) -> str:
+    return sha256_of_files(adapter, "adapter_*")
 
 
 def _answers(endpoint: Endpoint) -> bool:

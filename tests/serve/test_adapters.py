@@ -70,8 +70,7 @@ def test_an_added_run_answers_as_tuned_under_the_hash_of_its_weights(
     assert name in supervisor.endpoint.models and name in {model.id for model in client.models.list()}
     added, named = (client.chat.completions.create(model=m, **asked).choices[0].message.content for m in (name, "beta"))
     assert added == named
-    with pytest.raises(HarnessError, match=f"beta is served already, as {name}"):
-        supervisor.add("beta")
+    assert supervisor.add("beta") == {"name": name, "added": False, "agreements": [], "compared": []}
     supervisor.remove(name)
     with pytest.raises(openai.NotFoundError, match=name):
         client.chat.completions.create(model=name, **asked)
@@ -160,6 +159,8 @@ def test_adapters_are_added_listed_and_removed_by_command(supervisor: Supervisor
         done = adapters("add beta")
         assert done.code == 0 and "log-probabilities" in done.out and "waiting for the parity check" in done.err
         name = done.out.split()[0]
+        again = adapters("add beta")
+        assert again.code == 0 and again.out == f"{name} is served already, with these weights\n"
         assert name in adapters("list").out and "room for 1 more, of rank 8" in adapters("list").out
         assert json.loads(adapters("list --json").out)["adapters"][-1] == {"name": name, "added": True, "run": "beta"}
         assert "is served no more" in adapters(f"remove {name}").out and name not in adapters("list").out

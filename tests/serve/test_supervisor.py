@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import socket
 import urllib.error
 import urllib.request
@@ -104,6 +105,23 @@ def test_an_engine_that_ends_is_started_again_with_what_was_added(watched: Calla
     assert pauses == [1] and supervisor.notice == ""
     assert "out of paper" in words[0] and "again in 1 s (try 1 of 5)" in words[0]
     assert words[-1] == "The engine runs again: base, alpha, beta, gamma-1234abcd"
+
+
+def test_weights_that_are_served_are_not_added_again(tmp_path: Path) -> None:
+    """Under whatever name they are served, and as they are now: a run may have been tuned again since the start."""
+    (tmp_path / "alpha").mkdir()
+    (tmp_path / "alpha/adapter_config.json").write_text('{"base_model_name_or_path": "somebody/model"}')
+    (tmp_path / "alpha/adapter_model.safetensors").write_bytes(b"weights")
+    shutil.copytree(tmp_path / "alpha", tmp_path / "copy")
+    kind = harness.Engine("fragile", "ends", VllmOptions, Fragile().start)
+    alpha = Variant("alpha", ModelSpec(path="somebody/model"), tmp_path / "alpha", tmp_path)
+    with Supervisor(kind, VllmOptions(), [alpha], Plugins(), tmp_path) as supervisor:
+        supervisor.start()
+        done = supervisor.add(str(tmp_path / "copy"))
+        assert (done["name"], done["added"]) == ("alpha", False)
+        (tmp_path / "copy/adapter_model.safetensors").write_bytes(b"changed")
+        with pytest.raises(AttributeError, match="load"):  # the engine is asked
+            supervisor.add(str(tmp_path / "copy"))
 
 
 def test_each_end_doubles_the_pause_until_it_is_given_up(watched: Callable[..., Any]) -> None:
