@@ -9,11 +9,12 @@ built for that torch, uninstall the first and remove the second's `lib/*.so`: te
 the side is left out.
 
 The limit. Two figures say how near ours comes: the time that the step's own matrix products need when run alone over
-the step's time, and the model's FLOP/s (those that a LoRA step needs by the formula of harness_tuning/flops.py) over
-those of a plain large bf16 product. A ratio to another side divided by them is what it could be at most: if nothing but
-the products took time, and if each of them were as fast as a large one. Each side runs in a process of its own, one
-after the other, and reports tokens that are no padding per second, and how much its memory grows while it trains. With
-`--device cuda`, random weights in the shapes of Qwen3 and Llama 3 (see bench/_accelerator.py).
+the step's time (medians of interleaved rounds), and the model's FLOP/s (those that a LoRA step needs by the formula of
+harness_tuning/flops.py) over those of a plain large bf16 product. A ratio to another side divided by them is what it
+could be at most: if nothing but the products took time, and if each of them were as fast as a large one. Each side runs
+in a process of its own, one after the other, and reports tokens that are no padding per second, and how much its memory
+grows while it trains. With `--device cuda`, random weights in the shapes of Qwen3 and Llama 3 (see
+bench/_accelerator.py).
 """
 
 from __future__ import annotations
@@ -26,7 +27,9 @@ import shutil
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from _sides import in_process
@@ -34,6 +37,7 @@ from _sides import in_process
 ROOT = Path(__file__).resolve().parents[1]
 RANK = 16
 LEARNING_RATE = 1e-3
+ROUNDS = 7  # of a few steps and of their products alone, one after the other
 LIMITS = ("products_over_step", "flops_over_large_product")
 # Rows, tokens of a batch, and the sizes of a Qwen2 with random weights; None: the real model.
 SHAPES: dict[str, dict[str, Any]] = {
@@ -175,7 +179,8 @@ def ours(folder: Path) -> dict[str, Any]:
     began = time.perf_counter()
     steps = len(list(tuner.steps(lambda: False)))
     seconds = time.perf_counter() - began
-    grown = _memory_bytes(device) - before_start - tuner.size_bytes  # the others' model is loaded when they begin
+    peak = _memory_bytes(device)
+    grown = peak - before_start - tuner.size_bytes  # the others' model is loaded when they begin
     learner, source = tuner.learner, tuner.source
     chosen = range(1, tuner.total_steps + 1, max(1, tuner.total_steps // 3))
 
@@ -183,13 +188,11 @@ def ours(folder: Path) -> dict[str, Any]:
         learner.backward(source.step(number))
         learner.optimizer.adamw.zero_grad(set_to_none=True)
 
-    began = time.perf_counter()
-    for number in chosen:
-        step(number)
-    alone = time.perf_counter() - began
     with Products() as products:
         for number in chosen:
             step(number)
+    rounds = [(_seconds(lambda: [step(number) for number in chosen]), products.seconds(device)) for _ in range(ROUNDS)]
+    alone, of_products = (median(seconds) for seconds in zip(*rounds, strict=True))
     squares = sum(length**2 for length in train.items.lengths())
     needed = tuner.pace.work.flops(train.tokens, train.supervised, squares)
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:
@@ -198,12 +201,18 @@ def ours(folder: Path) -> dict[str, Any]:
     total = sum(event.self_cpu_time_total for event in profile.key_averages())
     return {
         "tokens": train.tokens, "supervised": train.supervised, "seconds": seconds, "steps": steps,
-        "loss_step_1": loss, "tokens_per_s": train.tokens / seconds, "peak_bytes": _memory_bytes(device),
+        "loss_step_1": loss, "tokens_per_s": train.tokens / seconds, "peak_bytes": peak,
         "grown_bytes": grown, "device": str(device), "attention": str(tuner.attention),
-        "products_over_step": products.seconds(device) / alone, "product_calls": len(products.calls),
+        "products_over_step": of_products / alone, "product_calls": len(products.calls),
         "flops_over_large_product": needed / seconds / large_flops_per_s(device),
         "profile": {event.key: round(event.self_cpu_time_total / total, 4) for event in spent},
     }  # fmt: skip
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
 
 
 def trl(folder: Path) -> dict[str, Any]:
