@@ -244,6 +244,7 @@ MEANINGS = {
     "vllm.remotes": "models of other endpoints; `harness serve` sets it",
     "vllm.control_socket": "where the engine passes on what changes its adapters; `harness serve` sets it",
     "vllm.cpu_threads": "threads on a CPU; one fewer than the process may use cores where left out",
+    "vllm.compact_json": "no white space between the parts of JSON that a request asks for; see [Serving](serving.md)",
     "vllm.batch_invariant": "answers that do not depend on what shares their batch; of GPUs whose build can",
     "vllm.enforce_eager": "no compilation: quicker to start, slower to answer; "
                           "yes on a CPU, no on a GPU where left out",

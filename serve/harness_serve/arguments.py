@@ -94,6 +94,9 @@ def vllm_arguments(
         arguments += ["--enable-auto-tool-choice", f"--tool-call-parser={tool_parser}"]
     if reasoning_parser is not None:
         arguments.append(f"--reasoning-parser={reasoning_parser}")
+    if options.compact_json:  # vLLM's other backend that can, guidance, refuses requests that must call a tool
+        form = "--structured-outputs-config"
+        arguments += [f"{form}.backend=xgrammar", f"{form}.disable_any_whitespace=true"]
     if variables:  # of the template; the parser of thoughts goes by them, too
         arguments.append(f"--default-chat-template-kwargs={json.dumps(variables)}")
     if (room := capacity(plan, options)) is not None:

@@ -62,6 +62,7 @@ class VllmOptions(Options):
         None  # the template's; `none`: tool calls stay text. `vllm serve --help` names the parsers
     )
     reasoning_parser: str | None = None  # found by what the template writes; `none`: thoughts stay in the text
+    compact_json: bool = False  # no white space between the parts of JSON that requests ask for
     batch_invariant: bool = False  # answers that do not depend on what shares their batch, where the build can
     seed: int = 0
     request_log: Path | None = None  # a JSON line for each request; beside the engine's log

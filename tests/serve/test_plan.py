@@ -414,6 +414,7 @@ def test_the_parser_is_given_the_switch_of_thinking_as_requests_ask(tmp_path: Pa
         ({"adapter_rank": 20}, "--max-lora-rank=32"),
         ({"kv_cache_gib": 2}, f"--kv-cache-memory-bytes={2**31}"),
         ({"extra_args": ("--max-num-seqs=4",)}, "--max-num-seqs=4"),
+        ({"compact_json": True}, "--structured-outputs-config.disable_any_whitespace=true"),
     ],
 )
 @pytest.mark.parametrize("on_cpu", [True, False])
