@@ -62,20 +62,28 @@ class Filter(NamedTuple):
         return {name: value for name, value in kept.items() if value}
 
 
-def ballots_html(ballots: Ballots, wanted: Filter, viewer: str, number: int = 0) -> tuple[str, int]:
-    """Return one page of the ballots that a person may see as HTML, with a link to download all, and its number.
+class Page(NamedTuple):
+    """One page of ballots, drawn."""
+
+    html: str
+    number: int = 0
+    is_last: bool = True
+
+
+def ballots_html(ballots: Ballots, wanted: Filter, viewer: str, number: int = 0) -> Page:
+    """Return one page of the ballots that a person may see, with a link to download all.
 
     After the last page comes the last page again.
     """
     shown, first, count = wanted.page(ballots, viewer, number)
     if not shown:
         none = "No votes here yet. A vote appears once you go on from it."
-        return f'<p class="empty">{"No vote fits these filters." if any(wanted) else none}</p>', 0
+        return Page(f'<p class="empty">{"No vote fits these filters." if any(wanted) else none}</p>')
     query = html.escape("?" + urlencode({name: value for name, value in wanted._asdict().items() if value}))
     counted = f"{first + 1} to {first + len(shown)} of {count}"
     link = f'<a href="/votes.jsonl{query}" download="votes.jsonl">Download as JSONL</a>'
     drawn = f'<p class="count"><span>{counted}</span>{link}</p>{"".join(map(_ballot_html, shown))}'
-    return drawn, first // ON_A_PAGE
+    return Page(drawn, first // ON_A_PAGE, first + len(shown) >= count)
 
 
 def rows(ballots: Iterable[Ballot]) -> Iterator[str]:

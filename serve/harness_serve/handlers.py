@@ -179,6 +179,7 @@ class Handlers:
             gr.Radio(choices=modes_of(models), **({} if mode in modes_of(models) else {"value": CHAT})),
             gr.Dropdown(choices=models, **({} if first == one else {"value": first})),
             gr.Dropdown(choices=models, **({} if left == picked else {"value": left})),
+            gr.Textbox(visible=not state.person),  # who gave a name sees no one else's votes
             gr.Dropdown(choices=of_any(models)),
         ]
 
@@ -186,15 +187,16 @@ class Handlers:
         """Return the variants of a conversation that are not served any more."""
         return [name for name in state.variants if name not in self.models]
 
-    async def browse(self, state: Session, mode: str, *filters: str | None, turned: int = 0) -> str:
+    async def browse(self, state: Session, mode: str, *filters: str | None, turned: int = 0) -> list[Any]:
         """Show the kept ballots that fit the filters: the first page of them, or the one before or after."""
         if mode != VOTES:
-            return ""
+            return ["", self.gr.skip(), self.gr.skip()]
         wanted = Filter(*((given or "").strip() for given in filters))
         number = max(0, state.page + turned) if turned else 0
         arguments = (self.shared.ballots, wanted, state.person, number)
-        drawn, state.page = await asyncio.to_thread(ballots_html, *arguments)
-        return drawn
+        page = await asyncio.to_thread(ballots_html, *arguments)
+        state.page = page.number
+        return [page.html, self.gr.Button(visible=page.number > 0), self.gr.Button(visible=not page.is_last)]
 
     async def _answered(
         self, state: Session, mode: str, prompt: str, system: str, sampling: Sampling, about: dict[str, Any]
@@ -302,15 +304,17 @@ def connect(page: Any, components: Components, handlers: Handlers, examples: Seq
     _on(parts.reveal.click, handlers.reveal, [session, mode], drawn)
     _on(parts.marks.input, handlers.mark, [session, mode, parts.marks], drawn)
     loaded = _attach(page.load, _knowing_who(handlers), begun, drawn)
-    offered = [components.notice, mode, parts.one, parts.picked, components.filters[1]]
+    offered = [components.notice, mode, parts.one, parts.picked, *components.filters[:2]]
     for trigger in (loaded.then, components.refresh.click):
         _on(trigger, handlers.refresh, [session, mode, parts.one, parts.picked], offered)
     person, variant, verdict, text = components.filters
-    given = [session, mode, *components.filters]
-    for trigger in (changed.then, person.submit, variant.change, verdict.change, text.submit):
-        _on(trigger, handlers.browse, given, components.table)
+    given, listed = [session, mode, *components.filters], [components.table, *components.turning]
+    for trigger in (changed.then, variant.change, verdict.change):
+        _on(trigger, handlers.browse, given, listed)
+    for box in (person, text):  # while a list is drawn, of what is typed meanwhile only the latest is asked for
+        _on(box.input, handlers.browse, given, listed, trigger_mode="always_last")
     for button, turned in zip(components.turning, (-1, 1), strict=True):
-        _on(button.click, partial(handlers.browse, turned=turned), given, components.table)
+        _on(button.click, partial(handlers.browse, turned=turned), given, listed)
 
 
 def _on(trigger: Any, handler: Callable[..., Any], given: Any, drawn: Any, **more: Any) -> Any:
@@ -318,10 +322,12 @@ def _on(trigger: Any, handler: Callable[..., Any], given: Any, drawn: Any, **mor
     return _attach(trigger, _in_turn(handler), given, drawn, **more)
 
 
-def _attach(trigger: Any, handler: Callable[..., Any], given: Any, drawn: Any, **more: Any) -> Any:
+def _attach(
+    trigger: Any, handler: Callable[..., Any], given: Any, drawn: Any, *, trigger_mode: str = "multiple", **more: Any
+) -> Any:
     return trigger(
         handler, given, drawn, show_progress="hidden", api_visibility="private", concurrency_limit=None,
-        trigger_mode="multiple", **more,
+        trigger_mode=trigger_mode, **more,
     )  # fmt: skip
 
 

@@ -142,7 +142,7 @@ def modes_of(models: Sequence[str]) -> tuple[str, ...]:
 
 def of_any(models: Sequence[str]) -> list[tuple[str, str]]:
     """Return the choices of the votes' filter by variant."""
-    return [("any variant", ANY), *((name, name) for name in models)]
+    return [("Any variant", ANY), *((name, name) for name in models)]
 
 
 def _lay_out_verdicts(state: dict[str, Any]) -> None:
@@ -162,16 +162,16 @@ def _lay_out_verdicts(state: dict[str, Any]) -> None:
 def _lay_out_votes(models: Sequence[str], state: dict[str, Any]) -> tuple[list[Any], Any, list[Any]]:
     """Return the filters of the votes, their table, and the buttons that turn its pages."""
     gr = require("gradio", "serving")
-    verdicts = [("any verdict", ANY), ("one is best", "best"), ("tie", "tie"), ("all bad", "bad")]
+    verdicts = [("Any verdict", ANY), ("One is best", "best"), ("Tie", "tie"), ("All bad", "bad")]
     plain = {"show_label": False, "container": False, "interactive": True}
     with gr.Column(visible=False, elem_id="kept") as state["kept"]:
         with gr.Row(elem_id="filters"):
-            person = gr.Textbox(placeholder="person", elem_id="by_person", **plain)
+            person = gr.Textbox(placeholder="Person", elem_id="by_person", max_lines=1, **plain)
             variant = gr.Dropdown(of_any(models), value=ANY, **plain)
             verdict = gr.Dropdown(verdicts, value=ANY, **plain)
-            text = gr.Textbox(placeholder="words in question or answers", elem_id="by_text", **plain)
-            newer = gr.Button("Newer", size="sm", elem_id="newer", elem_classes="quiet")
-            older = gr.Button("Older", size="sm", elem_id="older", elem_classes="quiet")
+            text = gr.Textbox(placeholder="Words to find", elem_id="by_text", max_lines=1, **plain)
+            newer = gr.Button("Newer", size="sm", elem_id="newer", visible=False)
+            older = gr.Button("Older", size="sm", elem_id="older", visible=False)
         table = gr.HTML(elem_id="ballots")
     return [person, variant, verdict, text], table, [newer, older]
 
@@ -185,7 +185,7 @@ def _lay_out_settings(defaults: Sampling) -> list[Any]:
             ),
             gr.Slider(
                 0, 2, value=defaults.temperature, step=0.05, label="Temperature",
-                info="0: always the likeliest token", elem_id="temperature",
+                info="0: the likeliest token", elem_id="temperature",
             ),
             gr.Slider(
                 0.05, 1, value=defaults.top_p, step=0.05, label="Top p",

@@ -565,8 +565,9 @@ def test_votes_are_browsed_newest_first_by_who_may_see_them(ballots: Ballots, mo
     page, _, count = Filter(text="WÖRTER 4").page(ballots, "", 0)
     assert [question_of(ballot) for ballot in page] == [*(f"Wörter {n}?" for n in range(48, 39, -1)), "Wörter 4?"]
     assert count == 10 and Filter(variant="gone").page(ballots, "", 0)[2] == 0
-    shown, _ = ballots_html(ballots, Filter(text="Nr. 7."), "")
+    shown = ballots_html(ballots, Filter(text="Nr. 7."), "").html
     assert "1 to 1 of 1" in shown and "/votes.jsonl?text=Nr.+7." in shown
+    assert [ballots_html(ballots, Filter(), "", number).is_last for number in range(3)] == [False, False, True]
     assert [json.loads(line)["id"] for line in rows(Filter(text="Nr. 7.").of(ballots, ""))] == [8]
 
 
