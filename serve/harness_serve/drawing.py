@@ -2,67 +2,76 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from harness.extras import require
 from harness_serve.layout import ARENA, CHAT, COMPARE, LEADERBOARD, MOST_COLUMNS, VOTES, Drawn, kept_in_page
-from harness_serve.rendering import column_html, confirmation_html
+from harness_serve.rendering import column_html, confirmation_html, over_html
 from harness_serve.session import Session
 
+if TYPE_CHECKING:
+    from harness_serve.prompt_sets import PromptSet
+
 ADVICE = {
-    CHAT: "One variant, one conversation.",
-    COMPARE: "",  # its bar is full
+    CHAT: "",
+    COMPARE: "",
     LEADERBOARD: "What people judged without knowing the names.",
     VOTES: "Every vote that is final.",
 }
-KEYS = "Judge, then see the names. Keys: ← and →, = tie, b both bad, s skip"
+KEYS = '<span class="keys">Keys: ← and →, = tie, b both bad, s skip, n next.</span>'
+REVEALED = "The next question goes to another pair."
 
 
-def draw(state: Session, mode: str, standings: str = "", progress: str = "") -> list[Any]:
+def draw(state: Session, mode: str, standings: str = "", prompts: PromptSet | None = None) -> list[Any]:
     """Return a value for every component as `state` has it, in the order of `Drawn.flat`.
 
     Args:
         standings: HTML of the leaderboard.
-        progress: how far the person is with the set of prompts; empty where there is none.
+        prompts: those to work through in the arena.
     """
     gr = require("gradio", "serving")
     count, last, talks = len(state.variants), state.last, mode in (CHAT, COMPARE, ARENA)
     judging = last is not None and last.is_open and not state.streaming
     voted = last is not None and last.verdict is not None and not last.closed and not state.streaming
     can_redo = last is not None and not state.streaming and not state.blind
-    has_set = bool(progress) and mode == ARENA
-    advice = ADVICE.get(
-        mode,
-        f"{KEYS}{', n next' if has_set else ''}." if state.is_hidden else "The next question goes to another pair.",
-    )
+    total = len(prompts.prompts) if prompts is not None and mode == ARENA else 0
+    has_set = total > 0
+    is_over = has_set and state.done >= total and last is None
+    advice = ADVICE.get(mode, f"Judge, then see the names. {KEYS}" if state.is_hidden else REVEALED)
+    lines = [f"<b>{state.done} of {total} done</b>" if has_set else "", "" if is_over else advice]
     html, button, row = gr.HTML, gr.Button, gr.Row
+    panes = [over_html(total)] if is_over else [column_html(state, column) for column in range(count)]
     drawn = Drawn(
         session=state,
-        title=html(value=f"<p>{f'<b>{progress}</b> · ' if has_set else ''}{advice}</p>"),
+        title=html(value=f"<p>{' · '.join(filter(None, lines))}</p>"),
         columns_row=row(visible=talks),
         columns=[
-            *[html(value=column_html(state, column), visible=True) for column in range(count)],
-            *[html(value="", visible=False)] * (MOST_COLUMNS - count),
+            *[html(value=drawn, visible=True) for drawn in panes],
+            *[html(value="", visible=False)] * (MOST_COLUMNS - len(panes)),
         ],
         standings=html(value=standings, visible=mode == LEADERBOARD),
         kept=gr.Column(visible=mode == VOTES),
-        dock=gr.Column(visible=talks),
-        examples=row(visible=last is None and not progress),
-        verdicts=row(visible=judging, elem_classes=f"of-{last.ballot}-{last.tries}" if last else ""),
+        dock=gr.Column(visible=talks and not is_over),
+        examples=row(visible=last is None and not has_set),
+        verdicts=row(
+            visible=judging,
+            elem_classes=f"of-{last.ballot}-{last.tries}{' pair' if count == 2 else ''}" if last else "",
+        ),
         best=_best(state),
         tie=button(variant=_chosen(state, "tie")),
         bad=button(value="Both bad" if count == 2 else "All bad", variant=_chosen(state, "bad")),
-        skip=button(visible=state.blind and not voted),
+        skip=button(visible=state.blind and not voted and not has_set),  # the next prompt is as near
         confirmed=html(value=confirmation_html(state), visible=bool(confirmation_html(state))),
         after=row(visible=voted),
         reasons=gr.CheckboxGroup(value=last.reasons if last else []),
         reveal=button(visible=voted and state.is_hidden),
         composer=row(elem_classes="editing" if state.editing is not None else ""),
-        edit=button(visible=can_redo),
+        edit=button(value="Cancel" if state.editing is not None else "Edit", visible=can_redo),
         again=button(visible=can_redo),
         stop=button(visible=state.streaming),
         send=button(visible=not state.streaming, variant="secondary" if has_set else "primary"),
         following=button(
+            value=_following(state, prompts),
             visible=has_set and not state.streaming,
             variant="primary" if last is None or not judging or voted else "secondary",
         ),
@@ -74,12 +83,18 @@ def draw(state: Session, mode: str, standings: str = "", progress: str = "") -> 
     return drawn.flat
 
 
+def _following(state: Session, prompts: PromptSet | None) -> str:
+    if state.last is None and not state.done:
+        return "First prompt"
+    is_last = prompts is not None and state.done >= len(prompts.prompts) and not prompts.repeats
+    return "Finish" if is_last else "Next prompt"
+
+
 def _best(state: Session) -> list[Any]:
     gr = require("gradio", "serving")
     count = len(state.variants)
-    labels = ["← A is better", "B is better →"] if state.blind else ["← Left is better", "Right is better →"]
-    if count != 2:
-        labels = [f"{name} is best" for name in state.variants]
+    names = ["A", "B"] if state.blind else state.variants
+    labels = [f"{name} is {'better' if count == 2 else 'best'}" for name in names]
     return [
         gr.Button(
             value=labels[number] if number < count else "", visible=number < count,

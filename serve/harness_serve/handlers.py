@@ -103,7 +103,6 @@ class Handlers:
             return
         await self._begin(state, [], ARENA)
         if not left:
-            self.gr.Info("Every prompt of the set is done. Thank you.")
             yield await self._drawn(state, mode)
             return
         prompt = left[0]
@@ -237,13 +236,10 @@ class Handlers:
 
     async def _drawn(self, state: Session, mode: str, standings: str = "") -> list[Any]:
         """Return the page, drawn in a thread: the text of answers can take a while to read."""
-        progress = ""
-        if self.prompts is not None and mode == ARENA:
-            if not state.streaming:
-                left = len(self.prompts.left(state.person, await self._ballots_of(state)))
-                state.done = len(self.prompts.prompts) - left
-            progress = f"{state.done} of {len(self.prompts.prompts)} done"
-        return await asyncio.to_thread(draw, state, mode, standings, progress)
+        if self.prompts is not None and mode == ARENA and not state.streaming:
+            left = len(self.prompts.left(state.person, await self._ballots_of(state)))
+            state.done = len(self.prompts.prompts) - left
+        return await asyncio.to_thread(draw, state, mode, standings, self.prompts)
 
     def _standings(self) -> str:
         from harness.measure.leaderboard import leaderboard

@@ -33,6 +33,14 @@ def column_html(state: Session, column: int) -> str:
     return f'<section class="{kind}" data-variant="{name}">{header}{body}</section>'
 
 
+def over_html(prompts: int) -> str:
+    """Return what stands in place of the columns once a person has worked through the set of prompts."""
+    done = "The one prompt is done" if prompts == 1 else f"All {prompts} prompts are done"
+    return (
+        f'<section class="over" role="status"><h2>{done}</h2><p>Thank you. Your verdicts are under Votes.</p></section>'
+    )
+
+
 def turn_html(turn: Turn, answer: Answer, hidden: bool = False, marks: Marked | None = None) -> str:
     """Return a prompt, one answer to it, and the figures of the answer.
 

@@ -37,15 +37,23 @@ def ballots(tmp_path: Path) -> Ballots:
 
 
 @pytest.fixture
+def prompts(request: pytest.FixtureRequest) -> int:
+    """The number of prompts to work through."""
+    return getattr(request, "param", 30)
+
+
+@pytest.fixture
 def url(  # type: ignore[no-untyped-def]
-    fake_endpoint: FakeEndpoint, ballots: Ballots, free_port, monkeypatch: pytest.MonkeyPatch
+    fake_endpoint: FakeEndpoint, ballots: Ballots, free_port, monkeypatch: pytest.MonkeyPatch, prompts: int
 ) -> Iterator[str]:
     """A page with prompts to work through, of two variants that answer at once."""
     from harness_serve.page import serve_page
 
     monkeypatch.setattr("harness_serve.session.BLIND_S", 0.1)
     fake_endpoint.models, fake_endpoint.answer = ("base", "alpha"), lambda request: request.body["model"][::-1]
-    study = Study(PromptSet(tuple(Prompt(str(number), f"Question {number}?") for number in range(30))), sign_in=True)
+    study = Study(
+        PromptSet(tuple(Prompt(str(number), f"Question {number}?") for number in range(prompts))), sign_in=True
+    )
     with serve_page(
         Unchanging(Endpoint(fake_endpoint.url, ("base", "alpha"))), ballots, port=free_port(), study=study
     ) as url:
@@ -169,6 +177,28 @@ def test_keys_judge_after_a_tab_and_a_question(signed_in, ballots: Ballots) -> N
     page.locator("#confirmed", has_text="Kept: B is better").wait_for()
     assert page.locator("#mode label.selected").inner_text() == "Arena"
     assert [ballot.verdict for ballot in ballots] == [Verdict("best", 0), Verdict("best", 1)]
+
+
+@pytest.mark.parametrize("prompts", [2], indirect=True)
+def test_a_set_that_is_worked_through_ends_in_words(  # type: ignore[no-untyped-def]
+    prompts: int, signed_in, ballots: Ballots
+) -> None:
+    """With no control left that does nothing, then and when the page is loaded again; the last vote counts."""
+    page = signed_in("ada")
+    for label in ("First prompt", "Next prompt"):
+        assert page.locator("#following").inner_text() == label
+        _next(page, page.locator("#following").click)
+        page.keyboard.press("ArrowLeft")
+        page.locator("#confirmed", has_text="Kept: A is better").wait_for()
+    page.locator("#following", has_text="Finish").click()
+    for _ in range(2):
+        page.locator(".over", has_text="All 2 prompts are done").wait_for()
+        page.locator("#dock").wait_for(state="hidden")
+        assert not page.locator("#clear").is_visible() and not page.get_by_text("answers appear here").count()
+        page.reload()
+    assert [ballot.state for ballot in ballots] == ["revealed"] * 2
+    page.locator("#mode label", has_text="Compare").click()
+    page.locator("#prompt textarea").wait_for()
 
 
 @pytest.mark.soak
