@@ -7,16 +7,41 @@ document.addEventListener("click", (event) => {
   else if (row) closed = name;
 }, true);
 
-// By key, where nobody is typing: left, right, = tie, b both bad, s skip; then r for the names, n for the next prompt.
-const BUTTON_OF = { ArrowLeft: "best-0", ArrowRight: "best-1", "=": "tie", b: "bad", s: "skip", r: "reveal", n: "following" };
+// By key, where nobody is typing: left, right, = tie, b both bad, s skip; then r for the names, and n for the next prompt
+// or round. The first of a key's buttons that is shown is clicked.
+const BUTTONS_OF = {
+  ArrowLeft: ["best-0"], ArrowRight: ["best-1"], "=": ["tie"], b: ["bad"], s: ["skip", "following"], r: ["reveal"],
+  n: ["following", "clear"],
+};
+const isShown = (id) => Boolean(document.getElementById(id)?.offsetParent);
+const inArena = () => document.querySelector("#mode .selected")?.textContent.trim() === "Arena";
 document.addEventListener("keydown", (event) => {
-  if (event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
+  const key = event.key, buttons = BUTTONS_OF[key];
+  if (!buttons || event.repeat || event.ctrlKey || event.metaKey || event.altKey) return;
   if (event.target.closest?.("input:not([type=checkbox]), textarea, [contenteditable]")) return;
-  const button = document.getElementById(BUTTON_OF[event.key]);
-  if (!button?.offsetParent) return;
+  if (key === "n" && !inArena()) return;  // there it would throw a conversation away
+  if (key.startsWith("Arrow") && !document.querySelector("#verdicts.pair") && isShown("verdicts")) return;
+  const id = key === "s" && isShown("after") ? undefined : buttons.find(isShown);
+  if (!id && (!inArena() || !isShown("dock"))) return;
   event.preventDefault();
-  button.click();
+  if (id) document.getElementById(id).click();
+  else hint(whyNot());
 });
+
+// Says for a moment why a key of the arena does nothing now.
+const whyNot = () => isShown("stop") ? "Wait until both answers are there."
+  : isShown("after") ? "Your verdict is kept: n goes on."
+  : isShown("verdicts") ? "Judge first, then see the names."
+  : isShown("confirmed") ? "This round is over: n goes on."
+  : "There is nothing to judge yet.";
+let hinted;
+const hint = (text) => {
+  clearTimeout(hinted);
+  document.getElementById("hint")?.remove();
+  const line = Object.assign(document.createElement("p"), { id: "hint", role: "status", textContent: text });
+  document.body.append(line);
+  hinted = setTimeout(() => line.remove(), 4000);
+};
 
 // A tab that was clicked would take the arrow keys, and a question that was sent all keys: in the arena they are to judge.
 document.addEventListener("pointerup", (event) => {
@@ -24,7 +49,7 @@ document.addEventListener("pointerup", (event) => {
 });
 document.addEventListener("keydown", (event) => {
   const isSent = event.key === "Enter" && !event.shiftKey && event.target.closest?.("#prompt") && event.target.value.trim();
-  if (isSent && document.querySelector("#mode .selected")?.textContent.trim() === "Arena") setTimeout(() => event.target.blur());
+  if (isSent && inArena()) setTimeout(() => event.target.blur());
 });
 
 // Gradio ends its stream of answers when it owes none. The answer to a click that comes while the end is on its way would

@@ -19,7 +19,7 @@ from harness_serve.login import PageGuard
 
 from harness import HarnessError
 from harness.contract import Endpoint
-from harness.nouns import Verdict
+from harness.nouns import Side, Verdict
 from harness.votes.store import Ballots
 
 pytest.importorskip("playwright.sync_api")
@@ -173,7 +173,7 @@ def test_a_verdict_that_fails_is_told_and_can_be_given_again(  # type: ignore[no
         _answered(page, scripted)
         for _ in range(2):
             ballots.problem = HarnessError("the votes database /secret/votes.db cannot be used: disk full")
-            page.get_by_role("button", name="Right is better").click()
+            page.locator("#best-1").click()
             assert ballots.begun.acquire(timeout=60)
             page.locator("#verdicts").wait_for(state="hidden")
             ballots.go_on.release()
@@ -181,7 +181,7 @@ def test_a_verdict_that_fails_is_told_and_can_be_given_again(  # type: ignore[no
             assert "not kept" in page.locator("#confirmed").inner_text() and "/secret" not in page.content()
         assert capfd.readouterr().err.count("/secret/votes.db cannot be used: disk full") == 2
         ballots.problem = None
-        page.get_by_role("button", name="Right is better").click()
+        page.locator("#best-1").click()
         assert ballots.begun.acquire(timeout=60)
         ballots.go_on.release()
         page.locator("#confirmed [role=status]").wait_for()
@@ -450,6 +450,90 @@ def test_differences_are_marked_on_request(  # type: ignore[no-untyped-def]
 def _enter_the_arena(page: Any) -> None:
     page.locator("#mode label", has_text="Arena").click()
     page.wait_for_function("[...document.querySelectorAll('.chat')].map(c => c.dataset.variant).join() == 'A,B'")
+
+
+WHOLE = """() => [...document.querySelectorAll("#dock button")].filter((button) => button.checkVisibility())
+    .every((button) => button.scrollWidth <= button.clientWidth && button.scrollHeight <= button.clientHeight)"""
+
+
+@pytest.mark.parametrize("mode", ["Compare", "Arena"])
+def test_on_a_phone_columns_are_swiped_and_the_dock_covers_none(  # type: ignore[no-untyped-def]
+    chromium, fake_endpoint, tmp_path: Path, free_port, mode: str
+) -> None:
+    """Before and after the verdict its buttons are in reach, with whole labels, whatever variants are called."""
+    fake_endpoint.models = ("base", "smollm2-json-lora-rank-16-1f0c2a9b")
+    fake_endpoint.answer = lambda request: "\n\n".join([*map(str, range(60)), request.body["model"]])
+    with _page(fake_endpoint, tmp_path, free_port()) as url:
+        page = chromium.new_page(viewport={"width": 390, "height": 700}, has_touch=True, is_mobile=True)
+        page.goto(url)
+        if mode == "Arena":
+            _enter_the_arena(page)
+        _ask(page, "Count.")
+        page.locator(VERDICTS).first.wait_for(timeout=60_000)
+        for is_judged in (False, True):
+            if is_judged:
+                page.locator("#best-1").tap()
+                page.locator("#confirmed p").wait_for()
+            first, second = (page.locator(".block.pane").nth(column).bounding_box() for column in range(2))
+            dock = page.locator("#dock").bounding_box()
+            assert first["y"] == second["y"] and first["x"] + first["width"] < second["x"] < 390
+            assert first["height"] > 180 and first["y"] + first["height"] <= dock["y"]
+            assert dock["y"] + dock["height"] <= 700
+            assert page.evaluate(WHOLE) and page.evaluate("document.documentElement.scrollWidth") <= 390
+        page.close()
+
+
+def test_keys_that_can_do_nothing_say_why(  # type: ignore[no-untyped-def]
+    opened, scripted, tmp_path: Path, free_port
+) -> None:
+    """Skipping takes no verdict back; the next key goes on where there are no prompts to work through, too."""
+    with _page(scripted, tmp_path, free_port()) as url:
+        page = opened(url)
+        page.keyboard.press("s")  # outside the arena keys are nobody's business
+        _enter_the_arena(page)
+        assert not page.locator("#hint").count()
+        page.keyboard.press("ArrowLeft")
+        page.locator("#hint", has_text="nothing to judge yet").wait_for()
+        _answered(page, scripted)
+        page.keyboard.press("r")
+        page.locator("#hint", has_text="Judge first").wait_for()
+        page.keyboard.press("ArrowRight")
+        page.locator("#confirmed", has_text="Kept: B is better").wait_for()
+        page.keyboard.press("s")
+        page.locator("#hint", has_text="Your verdict is kept: n goes on.").wait_for()
+        page.keyboard.press("r")
+        page.locator("#reveal").wait_for(state="hidden")
+        page.keyboard.press("b")
+        page.locator("#hint", has_text="This round is over: n goes on.").wait_for()
+        page.keyboard.press("n")
+        page.locator(".chat .empty").nth(1).wait_for()
+
+
+def test_votes_are_filtered_as_one_types_and_turned_where_there_are_pages(  # type: ignore[no-untyped-def]
+    opened, scripted, tmp_path: Path, free_port
+) -> None:
+    ballots = Ballots(str(tmp_path / "votes.db"))
+    for number in range(21):
+        asked = [{"role": "user", "content": f"Question {number}?"}]
+        sides = [Side(name, None, asked, f"{name} says so.", "stop") for name in scripted.models]
+        vote = ballots.open(sides, seed=0, sampling={}, annotator="ben" if number == 7 else "ada")
+        ballots.vote(vote, Verdict("tie"), reveal=True)
+    with _page(scripted, tmp_path, free_port(), ballots) as url:
+        page = opened(url)
+        page.locator("#mode label", has_text="Votes").click()
+        page.locator(".ballot").nth(19).wait_for()
+        assert page.locator("#older").is_visible() and not page.locator("#newer").is_visible()
+        page.locator("#older").click()
+        page.locator(".ballot", has_text="Question 0?").wait_for()
+        assert page.locator("#newer").is_visible() and not page.locator("#older").is_visible()
+        page.locator("#by_text input").press_sequentially("question 1")
+        page.locator(".count", has_text="1 to 11 of 11").wait_for()
+        page.wait_for_function("() => owed.size === 0")
+        assert not page.locator("#newer").is_visible() and not page.locator("#older").is_visible()
+        page.locator("#by_text input").fill("")
+        page.locator("#by_person input").press_sequentially("ben")
+        page.locator(".count", has_text="1 to 1 of 1").wait_for()
+        assert page.locator(".ballot b").all_inner_texts() == ["Question 7?"]
 
 
 def test_in_the_arena_names_are_hidden_until_the_vote_and_keys_judge(  # type: ignore[no-untyped-def]

@@ -21,7 +21,7 @@ pytest.importorskip("gradio")
 
 pytestmark = [pytest.mark.vllm, pytest.mark.browser]
 
-DESK, PHONE = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+DESK = {"width": 1440, "height": 900}
 VERDICTS = "#verdicts button:visible"
 
 
@@ -83,7 +83,7 @@ def test_ask_judge_and_find_the_vote(  # type: ignore[no-untyped-def]
     assert page.locator(".chat .stats > span").first.inner_text().split()[1].startswith("token")
     names = [page.locator(".chat").nth(column).get_attribute("data-variant") for column in range(2)]
     assert sorted(names) == ["alpha", "base"]
-    page.get_by_role("button", name="Right is better").click()
+    page.locator("#best-1").click()
     page.locator("#confirmed [role=status]").wait_for()
     assert f"Kept: {names[1]} is better" in page.locator("#confirmed").inner_text()
     page.locator("#clear").click()
@@ -189,15 +189,6 @@ def test_a_third_variant_gets_a_column_and_a_verdict_of_its_own(  # type: ignore
     (ballot,) = list(Ballots(database))[before:]
     assert sorted(side.variant for side in ballot.sides) == ["alpha", "base", "beta"]
     assert ballot.verdict is not None and ballot.sides[ballot.verdict.best or 0].variant == "beta"
-
-
-def test_on_a_phone_the_columns_stack_and_nothing_is_cut_off(open_page) -> None:  # type: ignore[no-untyped-def]
-    page = open_page(PHONE)
-    _ask(page, "Who keeps the key?")
-    page.locator(VERDICTS).first.wait_for(timeout=60_000)
-    first, second = (page.locator(".block.pane").nth(column).bounding_box() for column in range(2))
-    assert second["y"] >= first["y"] + first["height"] and first["width"] > 300
-    assert page.evaluate("document.documentElement.scrollWidth") <= 390
 
 
 def test_an_answer_keeps_its_lines_and_their_indentation() -> None:
