@@ -157,7 +157,7 @@ def _serve(
     examples = study = None
     if settings["ui"]:  # refused now, not after a minute of waiting
         from harness.votes.store import Ballots, require_usable
-        from harness_serve.stand_in import require_free_port
+        from harness_serve.listening import require_free_port
 
         try:
             require_free_port(host, settings["ui_port"])

@@ -43,10 +43,10 @@ from harness_serve.guard import Names, url_host
 from harness_serve.options import VllmOptions
 from harness_serve.plan import plan_engine
 from harness_serve.process import kept, wait_until_healthy
-from harness_serve.stand_in import require_free_port, stand_in
+from harness_serve.stand_in import stand_in
 
 CAPABILITIES: frozenset[Capability] = frozenset(("token_ids", "logprobs", "score"))
-__all__ = ["ENGINE", "VllmOptions", "require_free_port", "start"]
+__all__ = ["ENGINE", "VllmOptions", "start"]
 
 
 @contextlib.contextmanager

@@ -6,10 +6,7 @@ Drawn with Gradio; looks by `page.css`, conversations by `rendering.py`. No part
 from __future__ import annotations
 
 import hashlib
-import logging
 import os
-import threading
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote
 
 from harness.client.asking import Limits, client_of
-from harness.errors import HarnessError
 from harness.extras import require
 from harness_serve.answering import Shared
 from harness_serve.browsing import Filter, rows
@@ -25,6 +21,7 @@ from harness_serve.catalogue import Catalogue, Served
 from harness_serve.guard import Names, url_host
 from harness_serve.handlers import Handlers, connect
 from harness_serve.layout import lay_out
+from harness_serve.listening import bound, serving
 from harness_serve.login import PERSON, Admission, PageGuard
 from harness_serve.lot import Lot
 from harness_serve.standings import STYLE
@@ -72,29 +69,17 @@ def serve_page(
 
     Where the endpoint has a key, the page asks for it, or for one of the named `keys`: whoever reaches the page asks
     with the server's key. The name of a key is kept with what its holder judges.
+
+    Raises:
+        HarnessError: where the port is taken, or the page does not start.
     """
     quieten()
-    uvicorn = require("uvicorn", "serving")
     names = names or Names()
     study = study or Study()
     app = page_app(served, ballots, examples or EXAMPLES, study)
     guard = PageGuard(app, names, served.endpoint.api_key, port, keys, Admission(study.sign_in, study.consent))
-    quiet = {"log_level": "error", "access_log": False, "server_header": False}
-    server = uvicorn.Server(
-        uvicorn.Config(guard, host=names.host, port=port, ws="none", timeout_graceful_shutdown=1, **quiet)
-    )
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    try:
-        while not server.started:
-            if not thread.is_alive():
-                raise HarnessError(f"the page's server did not start on {names.host}, port {port}")
-            time.sleep(0.01)
+    with serving(guard, bound(names.host, port), ws="none"):
         yield f"http://{url_host(names.host)}:{port}"
-    finally:
-        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)  # open pages hold streams that are cut now
-        server.should_exit = True
-        thread.join()
 
 
 def page_app(served: Served, ballots: Ballots, examples: Sequence[str], study: Study | None = None) -> Any:

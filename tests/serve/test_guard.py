@@ -13,6 +13,7 @@ import pytest
 from harness_serve import login
 from harness_serve.engine_guard import NAMES_VARIABLE, OWNER_KEY_VARIABLE, EngineGuard
 from harness_serve.guard import Guard, Names, require_key
+from harness_serve.listening import bound, serving
 from harness_serve.login import PageGuard
 
 from harness import HarnessError
@@ -414,6 +415,17 @@ def test_a_link_opens_in_a_tab_of_its_own(target: str, form: str) -> None:
     assert shown.count("<a ") == shown.count('target="_blank" rel="noopener noreferrer nofollow"') == 1
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
+def test_an_application_that_does_not_start_is_named(free_tcp_port: int) -> None:
+    async def broken(scope: Any, receive: Any, send: Any) -> None:
+        raise RuntimeError("no disk")
+
+    at = bound("127.0.0.1", free_tcp_port)
+    with pytest.raises(HarnessError, match=f"port {free_tcp_port} did not start"), serving(broken, at, lifespan="on"):
+        pytest.fail("started")
+
+
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_port_that_was_taken_meanwhile_is_named(tmp_path: Path) -> None:
     pytest.importorskip("gradio")
     pytest.importorskip("openai")

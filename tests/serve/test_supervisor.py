@@ -16,7 +16,8 @@ import pytest
 from harness_serve import supervisor as supervising
 from harness_serve.engine import VllmOptions
 from harness_serve.guard import Names
-from harness_serve.stand_in import bound, stand_in
+from harness_serve.listening import bound
+from harness_serve.stand_in import stand_in
 from harness_serve.supervisor import MOST_RESTARTS, Supervisor
 
 import harness
