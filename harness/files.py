@@ -124,6 +124,22 @@ def write_json(target: Path, value: Any) -> None:
     write_text(target, json.dumps(value, indent=2, ensure_ascii=False, default=str) + "\n")
 
 
+def write_output(target: Path, text: str) -> None:
+    """Write a file that a person asked for, atomically. Raises HarnessError, naming it, where that cannot be."""
+    try:
+        write_text(target, text)
+    except OSError as error:
+        raise HarnessError(f"{target}: cannot be written: {error.strerror or error}") from None
+
+
+def read_text(path: Path) -> str:
+    """Return the text of a file. Raises HarnessError, naming it, where it cannot be read or is not UTF-8."""
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise HarnessError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
+
+
 def read_json(path: Path) -> Any:
     """Return the JSON value in `path`. Raises HarnessError, naming the file, if it cannot be read or is not JSON."""
     try:

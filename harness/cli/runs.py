@@ -50,7 +50,7 @@ def list_command(context: Context, as_json: bool) -> None:
     if not rows and not broken:
         click.echo(f"no runs in {context.runs_folder}/: `harness demo` makes one, and so does `harness tune RECIPE`")
         return
-    table = context.table("run", "outcome", "model", "method", "started", "took", "loss", "evaluations")
+    table = context.table("run", "outcome", "model", "method", "started", "took", "train loss", "evaluations")
     for row in rows:
         style = STYLES.get(row["outcome"], "")
         table.add_row(

@@ -24,6 +24,7 @@ from pydantic import Field
 from harness.contract import Answer, Evaluation, EvaluationContext, EvaluationItem, LeftOut, Request, Sampling
 from harness.errors import HarnessError, first_line, known_names
 from harness.extras import require
+from harness.files import read_text
 from harness.nouns import Message
 from harness.options import Options
 from harness_evaluation import sentence_data
@@ -123,11 +124,7 @@ def _rows(options: IfevalOptions) -> Iterator[Mapping[str, Any]]:
         yield from _rows_of_hub()
         return
     path = options.prompts_path
-    try:
-        lines = path.read_text(encoding="utf-8").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise HarnessError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    for number, line in enumerate(lines, 1):
+    for number, line in enumerate(read_text(path).split("\n"), 1):
         if line.strip():
             yield _row(line, f"{path}, line {number}")
 

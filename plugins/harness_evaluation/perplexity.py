@@ -17,6 +17,7 @@ from pydantic import Field
 
 from harness.contract import Backend, Evaluation, EvaluationContext, Request
 from harness.errors import HarnessError
+from harness.files import read_text
 from harness.measure import statistics
 from harness.nouns import Result, Sample, Score
 from harness.options import Options
@@ -79,11 +80,7 @@ def requests(backend: Backend, options: PerplexityOptions, context: EvaluationCo
 def texts(options: PerplexityOptions, context: EvaluationContext) -> Iterator[tuple[str, str]]:
     """Yield (id, text) of each text. Raises HarnessError where none is named, or it cannot be read."""
     if options.text_path is not None:
-        try:
-            yield options.text_path.name, options.text_path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = getattr(error, "strerror", None) or error
-            raise HarnessError(f"{options.text_path}: cannot be read: {reason}") from None
+        yield options.text_path.name, read_text(options.text_path)
         return
     if not options.data:
         raise HarnessError("perplexity has no text: name text_path, a text file, or data, sources of a dataset")

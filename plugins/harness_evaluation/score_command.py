@@ -11,6 +11,7 @@ import click
 
 from harness.cli.context import Context
 from harness.errors import HarnessError
+from harness.files import write_output
 from harness_evaluation.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -58,7 +59,7 @@ def command(context: Context, run: str, file: Path, dataset: str, out: Path | No
     if out is None:
         click.echo(text, nl=False)
     else:
-        out.write_text(text, encoding="utf-8")
+        write_output(out, text)
     click.echo(_summary(lines) + (f", in {out}" if out else ""), err=True)
 
 

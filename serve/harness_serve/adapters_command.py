@@ -7,11 +7,13 @@ import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
 
 import click
 
 from harness.cli.context import Context
 from harness.errors import HarnessError
+from harness_serve.guard import LOOPBACK
 
 if TYPE_CHECKING:
     from harness_serve.door import Door
@@ -103,7 +105,7 @@ def _answer(context: Context, endpoint: str | None, question: Mapping[str, Any])
     from harness_serve.door import asked, doors
 
     here = doors(context.runs_folder)
-    if (door := next((door for door in here if door.url == endpoint), None)) is not None:
+    if endpoint is not None and (door := next((d for d in here if _is_same(d.url, endpoint)), None)) is not None:
         lines = asked(door, question)  # no key: its socket is this user's
     elif endpoint is not None:
         lines = _of_endpoint(endpoint, question)
@@ -117,6 +119,15 @@ def _answer(context: Context, endpoint: str | None, question: Mapping[str, Any])
         else:
             return dict(line["done"])
     raise HarnessError("the server hung up before it had answered")
+
+
+def _is_same(url: str, endpoint: str) -> bool:
+    """Return True if both name one port of this machine, by whichever of its names, with `/v1` or without."""
+    try:
+        (one, one_port), (other, other_port) = ((its.hostname, its.port) for its in map(urlsplit, (url, endpoint)))
+    except ValueError:  # no URL, as whoever asks there will say
+        return False
+    return one_port == other_port and (one == other or {one, other} <= set(LOOPBACK))
 
 
 def _only(running: list[Door], runs_folder: Path) -> Door:
@@ -146,8 +157,10 @@ def _of_endpoint(endpoint: str, question: Mapping[str, Any]) -> Iterator[dict[st
                 answer.read()
                 raise HarnessError(f"{endpoint}: {_reason(answer)}")
             yield from (json.loads(line) for line in answer.iter_lines() if line)
-    except httpx.HTTPError as error:
+    except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise HarnessError(f"nothing answers at {endpoint} ({error})") from None
+    except ValueError:
+        raise HarnessError(f"{endpoint}: its answer is not of a server of `harness serve`") from None
 
 
 def _reason(answer: Any) -> str:

@@ -234,7 +234,7 @@ def read_examples(path: Path | None, datasets: Registry[harness.Dataset]) -> lis
     try:
         examples = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise harness.HarnessError(f"--examples {path}: {error}") from None
+        raise harness.HarnessError(f"--examples {path}: cannot be read: {error.strerror}") from None
     except ValueError:  # rows by the line, or packed
         examples = None
     if isinstance(examples, list) and all(isinstance(example, str) for example in examples):

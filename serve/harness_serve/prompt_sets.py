@@ -88,10 +88,11 @@ def read_prompts(path: Path, datasets: Registry[Dataset], repeats: float = 0.0) 
     from harness.data.convert.prompts import prompts_of
 
     try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise HarnessError(f"--prompts {path}: {error}") from None
-    rows = _rows(text)
+        rows = _rows(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError:  # packed data
+        rows = None
+    except OSError as error:
+        raise HarnessError(f"--prompts {path}: cannot be read: {error.strerror}") from None
     if rows is None or not all(isinstance(row, str) or (isinstance(row, dict) and "prompt" in row) for row in rows):
         try:
             rows = list(itertools.islice(prompts_of(str(path), datasets), MOST_PROMPTS))

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.errors import HarnessError, known_names, nearest
+from harness.files import read_text
 
 if TYPE_CHECKING:
     from harness.contract import Dataset
@@ -96,10 +97,7 @@ def read_study(settings: dict[str, Any], datasets: Registry[Dataset], variants: 
     elif settings["repeats"]:
         raise HarnessError("--repeats is a share of the rounds of a set: add --prompts FILE")
     if (path := settings["consent"]) is not None:
-        try:
-            consent = path.read_text(encoding="utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise HarnessError(f"--consent {path}: {error}") from None
+        consent = read_text(path).strip()
         if not consent:
             raise HarnessError(f"--consent {path}: the file is empty, and there is nothing to agree to")
     sign_in = settings["sign_in"] or prompts is not None or bool(consent)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from harness.cli.context import Context
-from harness.errors import HarnessError
+from harness.errors import HarnessError, known_names, nearest
 
 if TYPE_CHECKING:
     from harness.contract import Dataset
@@ -106,12 +106,13 @@ def leaderboard(
     chosen = _opened(votes)
     board = ranked(chosen if category is None else chosen.matching(category=category), controlled)
     if out is not None:
-        from harness.files import write_text
+        from harness.files import write_output
         from harness.pages import page
         from harness_serve.standings import STYLE, standings_html
 
         lead = "Blind votes of people on answers side by side."
-        write_text(out, page("Leaderboard", lead, standings_html(board), STYLE))
+        write_output(out, page("Leaderboard", lead, standings_html(board), STYLE))
+        click.echo(f"written: {out}", err=as_json)
     if as_json:
         click.echo(json.dumps(_as_dict(board), indent=2))
         return
@@ -120,7 +121,7 @@ def leaderboard(
     from harness_serve.standings import counted
 
     if board.problem:
-        context.console.print(f"[yellow]no order yet[/yellow]: {escape(board.problem)}")
+        context.console.print(f"[yellow]no order yet[/yellow]: {escape(board.problem)}", soft_wrap=True)
     if board.places:
         table = context.table("rank", "variant", "strength", "95 % interval", "win rate", "votes")
         for place in board.places:
@@ -128,6 +129,11 @@ def leaderboard(
             figures = (f"{place.strength:+.2f}", interval, f"{place.win_rate.value:.0%}", str(place.votes))
             table.add_row(str(place.rank), escape(place.variant), *figures)
         context.console.print(table)
+    else:
+        for (winner, loser), count in sorted(board.wins.items()):
+            ties, lost = board.ties.get((winner, loser), 0), board.wins.get((loser, winner), 0)
+            shown = f"{winner} won {count:.3g} of {count + ties + lost:.3g} votes against {loser}"
+            context.console.print(escape(shown), soft_wrap=True)
     for name, effect in board.effects.items():
         error = "" if effect.stderr is None else f" (standard error {effect.stderr:.2f})"
         where = "log odds for an answer that differs in it as much as answers usually do"
@@ -227,13 +233,19 @@ def tune_command(
 @votes.command()
 @click.argument("annotator")
 @DATABASE
-@click.confirmation_option("--yes", prompt="Delete every ballot of this person, for good?")
-def forget(annotator: str, votes: str) -> None:
-    """Delete every ballot of a person, with what was asked and answered."""
-    count = _opened(votes, reads=False).forget(annotator)
-    if not count:
-        raise HarnessError(f"{votes} has no ballots of {annotator!r}")
-    click.echo(f"{count} ballots of {annotator} are deleted")
+@click.option("--yes", "-y", is_flag=True, help="Do not ask.")
+def forget(annotator: str, votes: str, yes: bool) -> None:
+    """Delete every ballot of a person, with what was asked and answered. Asks first."""
+    ballots = _opened(votes, reads=False)
+    if not (theirs := ballots.matching(annotator=annotator)):
+        people = sorted({ballot.annotator for ballot in ballots} - {""})
+        has = f" It has ballots of {known_names(people)}" if people else ""
+        raise HarnessError(f"{votes} has no ballots of {annotator!r}.{nearest(annotator, people)}{has}")
+    counted = f"{len(theirs)} ballot{'s' if len(theirs) > 1 else ''} of {annotator}"
+    if not yes:
+        click.confirm(f"Delete {counted} from {votes}, with what was asked and answered, for good?", abort=True)
+    ballots.forget(annotator)
+    click.echo(f"deleted {counted}")
 
 
 def _opened(database: str, *, reads: bool = True) -> Ballots:

@@ -9,6 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from harness_serve import control, plan
@@ -163,6 +164,10 @@ def test_adapters_are_added_listed_and_removed_by_command(supervisor: Supervisor
         assert again.code == 0 and again.out == f"{name} is served already, with these weights\n"
         assert name in adapters("list").out and "room for 1 more, of rank 8" in adapters("list").out
         assert json.loads(adapters("list --json").out)["adapters"][-1] == {"name": name, "added": True, "run": "beta"}
+        port = urlsplit(supervisor.endpoint.url).port
+        for endpoint in (f"http://localhost:{port}", f"http://[::1]:{port}/v1"):  # of which the socket needs no key
+            assert name in adapters(f"list --endpoint {endpoint}").out
+        assert "nothing answers at http://localhost:no" in adapters("list --endpoint http://localhost:no").err
         assert "is served no more" in adapters(f"remove {name}").out and name not in adapters("list").out
         refused = adapters("add nobody")
         assert refused.code != 0 and "neither a run" in refused.err and "Traceback" not in refused.err

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import random
+import re
 import shutil
 import subprocess
 import sys
@@ -62,7 +64,12 @@ def test_votes_are_listed(database: Path) -> None:
 def test_votes_are_ranked(database: Path, tmp_path: Path) -> None:
     out = tmp_path / "board.html"
     done = run("votes leaderboard", "--votes", database, "--out", out)
-    assert done.code == 0 and "95 % interval" in done.out and "42 blind votes of 6 people" in done.out
+    assert (
+        done.code == 0
+        and f"written: {out}" in done.out
+        and "95 % interval" in done.out
+        and "42 blind votes of 6 people" in done.out
+    )
     assert "Left out: names were shown (1)" in done.out and "dropping" in done.out
     page = out.read_text()
     assert "&lt;i&gt;base&lt;/i&gt;" in page and "<i>base" not in page and "<script" not in page
@@ -83,6 +90,21 @@ def test_votes_are_ranked_at_equal_looks(database: Path) -> None:
     assert unknown.code != 0 and "--control colour: expected length or format" in unknown.err
 
 
+def test_a_variant_that_always_won_has_no_strength_yet(tmp_path: Path) -> None:
+    path = tmp_path / "votes.db"
+    ballots = Ballots(str(path))
+    for _ in range(3):
+        id = ballots.open([Side("tuned", None, []), Side("base", None, [])], seed=0, sampling={}, blind=True)
+        for position in (0, 1):
+            ballots.record(id, position, "An answer.", "stop")
+        ballots.vote(id, Verdict("best", 0), reveal=True)
+    done = run("votes leaderboard", "--votes", path)
+    assert "base never won or tied against tuned" in done.out and "so collect more votes" in done.out
+    assert "tuned won 3 of 3 votes against base" in done.out
+    refused = run("votes leaderboard --out", tmp_path / "votes.db/board.html", "--votes", path)
+    assert refused.code == 1 and "board.html: cannot be written: " in refused.err
+
+
 def test_votes_become_preferences(database: Path, tmp_path: Path) -> None:
     out = tmp_path / "preferences.jsonl"
     done = run("votes export", out, "--votes", database)
@@ -94,12 +116,16 @@ def test_votes_become_preferences(database: Path, tmp_path: Path) -> None:
     assert all(row["chosen"] != row["rejected"] for row in rows)
 
 
-def test_a_person_is_forgotten(database: Path) -> None:
+def test_a_person_is_forgotten(database: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done = run("votes forget person3 --yes", "--votes", database)
-    assert done.code == 0 and "ballots of person3 are deleted" in done.out
+    assert done.code == 0 and re.search(r"deleted \d+ ballots of person3", done.out)
     assert "person3" not in {ballot.annotator for ballot in Ballots(str(database))}
     again = run("votes forget person3 --yes", "--votes", database)
-    assert again.code != 0 and "has no ballots of 'person3'" in again.err
+    assert again.code != 0 and "has no ballots of 'person3'. Did you mean 'person" in again.err
+    monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
+    asked = run("votes forget person4", "--votes", database)
+    assert asked.code != 0 and re.search(r"Delete \d+ ballots of person4 from .*votes.db", asked.out + asked.err)
+    assert "person4" in {ballot.annotator for ballot in Ballots(str(database))}
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import click
 
 from harness.cli.context import Context
-from harness.errors import DataError, HarnessError, MissingExtraError
-from harness.files import write_text
+from harness.errors import DataError, MissingExtraError
+from harness.files import write_output
 from harness_commands.data.measured import Measured, lengths_of, shares_of, summary_of
 from harness_commands.data.reading import (
     Part,
@@ -91,10 +91,7 @@ def stats(
     if html is not None:
         from harness_commands.data.statistics_page import statistics_page
 
-        try:
-            write_text(html, statistics_page(measured))
-        except OSError as error:
-            raise HarnessError(f"{html}: cannot be written: {error.strerror or error}") from None
+        write_output(html, statistics_page(measured))
     if as_json:
         click.echo(json.dumps(measured.as_dict() | {"recognised": reading.as_dict()}, indent=2, ensure_ascii=False))
     else:

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 
 from harness.cli.context import Context
 from harness.errors import HarnessError, RecipeError
-from harness.files import write_text
+from harness.files import write_output
 from harness.recipe.document import plain, read_document
 from harness_commands.data.showing import printable
 from harness_commands.recipe.axolotl import is_axolotl, read_axolotl
@@ -56,7 +56,7 @@ def import_recipe(context: Context, file: Path, out: Path | None, force: bool, a
     if out.exists() and (not force or out.resolve() == file.resolve()):
         raise HarnessError(f"{out} is there already: --out names another{'' if force else ', --force replaces it'}")
     recipe = {"name": name, **config.recipe}
-    write_text(out, _yaml({key: recipe[key] for key in ORDER if key in recipe}, tool, file, out))
+    write_output(out, _yaml({key: recipe[key] for key in ORDER if key in recipe}, tool, file, out))
     problem = _problem(context, out)
     if as_json:
         lines = [{"line": one.line, "key": one.key, "value": plain(one.value), "outcome": one.outcome,

@@ -12,7 +12,7 @@ import click
 
 from harness.cli.context import Context
 from harness.errors import DataError, HarnessError, ModelError
-from harness.files import write_text
+from harness.files import write_output
 from harness.nouns import Conversation, DataItem
 from harness.recipe.document import file_near
 from harness_commands.data.showing import printable
@@ -75,7 +75,7 @@ def new_recipe(
         raise HarnessError(f"{out} is there already: --force replaces it, --out names another")
     with context.console.status(f"Reading {data}"):
         draft = _draft(context, name, data, model, dataset, _renamed(columns), rows)
-    write_text(out, yaml_of(draft, out))
+    write_output(out, yaml_of(draft, out))
     _require_valid(context, out)
     _say(context, draft, out)
 

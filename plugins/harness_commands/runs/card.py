@@ -11,7 +11,7 @@ import click
 from harness.cli.context import Context
 from harness.cli.runs import find_run
 from harness.errors import HarnessError
-from harness.files import write_text
+from harness.files import write_output
 from harness.plugins import Plugins
 from harness.run import Run
 from harness.run.facts import base_name, figures_of, recipe_of, recipe_yaml, scores_of, shown
@@ -29,7 +29,7 @@ def card(context: Context, name: str, out: Path | None) -> None:
     if out is None:
         click.echo(text, nl=False)
     else:
-        write_text(out, text)
+        write_output(out, text)
         click.echo(f"wrote {out}")
 
 

@@ -99,13 +99,10 @@ def show(
         return
     shown = list(_shown(context, subject, path, dataset, row, sets, generation_prompt))
     if html is not None:
-        from harness.files import write_text
+        from harness.files import write_output
         from harness_commands.template.tokens_page import tokens_page
 
-        try:
-            write_text(html, tokens_page(subject, shown, source if jinja else None))
-        except OSError as error:
-            raise HarnessError(f"{html}: cannot be written: {error.strerror or error}") from None
+        write_output(html, tokens_page(subject, shown, source if jinja else None))
         click.echo(f"written: {html}", err=as_json)
     if as_json:
         for one in shown:

@@ -32,7 +32,7 @@ def command(context: Context, variants: tuple[str, ...], out: Path) -> None:
     """
     from rich.markup import escape
 
-    from harness.files import write_text
+    from harness.files import write_output
     from harness.variants import resolve_variants
     from harness_evaluation import wording
     from harness_evaluation.report.page import report_page
@@ -49,7 +49,7 @@ def command(context: Context, variants: tuple[str, ...], out: Path) -> None:
         for line in (*(f"{task.task}: {remark}" for remark in task.remarks),
                      *measured_unlike(compared.first, rival, task))
     ]  # fmt: skip
-    write_text(out, report_page(compared, variants, list(tuned.values()), lines))
+    write_output(out, report_page(compared, variants, list(tuned.values()), lines))
     say = context.console.print
     for rival in compared.rivals:
         say(escape(wording.tally(rival, compared.first)))
