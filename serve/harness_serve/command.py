@@ -340,8 +340,6 @@ def _show_checks(context: Context, endpoint: Endpoint, parity: Parity, agreement
 def _show_endpoint(
     context: Context, endpoint: Endpoint, page_url: str | None, votes: str, named: KeyFile | None
 ) -> None:
-    body = {"model": endpoint.models[-1], "messages": [{"role": "user", "content": "Hello"}]}
-    key = ' \\\n    -H "Authorization: Bearer $HARNESS_API_KEY"' if endpoint.api_key else ""
     lines = [
         "",
         f"[bold]endpoint[/bold]  {endpoint.url}",
@@ -354,12 +352,20 @@ def _show_endpoint(
     if named is not None:
         lines += [f"[bold]keys[/bold]      {', '.join(key.name for key in named.active())} ({named.path})"]
     context.console.print("\n".join(lines), soft_wrap=True)
-    curl = (
-        f"\n  curl -s {endpoint.url}/chat/completions -H 'Content-Type: application/json'{key} \\\n"
-        f"    -d '{json.dumps(body)}'\n"
-    )
-    context.console.print(curl, soft_wrap=True, markup=False)
+    context.console.print(f"\n{_example(endpoint, named)}\n", soft_wrap=True, markup=False)
     context.console.print("Ctrl-C stops everything.")
+
+
+def _example(endpoint: Endpoint, named: KeyFile | None) -> str:
+    """Return the command that asks the endpoint once, with a key where one is needed."""
+    body = {"model": endpoint.models[-1], "messages": [{"role": "user", "content": "Hello"}]}
+    lines = [f"  curl -s {endpoint.url}/chat/completions -H 'Content-Type: application/json' \\"]
+    if endpoint.api_key:
+        lines.append('    -H "Authorization: Bearer $HARNESS_API_KEY" \\')
+        if not os.environ.get("HARNESS_API_KEY"):
+            source = "that --api-key gives" if named is None else "of these, as `harness keys make` showed it"
+            lines.insert(0, f"  export HARNESS_API_KEY=...  # the key {source}")
+    return "\n".join([*lines, f"    -d '{json.dumps(body)}'"])
 
 
 def _has_display() -> bool:

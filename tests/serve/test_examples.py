@@ -18,7 +18,9 @@ def test_example_prompts_are_a_list_of_texts_or_the_first_questions_of_data(tmp_
     assert read_examples(write_rows(*[verl] * 9), datasets) == ["Name a river."] * 4
     with pytest.raises(harness.HarnessError, match="expected a JSON list of strings, or a file of data"):
         read_examples(write_rows({"a": 1}), datasets)
-    with pytest.raises(harness.HarnessError, match=r"--examples .*none.json: cannot be read: No such file or directory$"):
+    with pytest.raises(
+        harness.HarnessError, match=r"--examples .*none.json: cannot be read: No such file or directory$"
+    ):
         read_examples(tmp_path / "none.json", datasets)
 
 
@@ -29,5 +31,7 @@ def test_a_set_of_prompts_can_be_packed_data(tmp_path):
     rows = [[{"role": "user", "content": f"Name a {what}."}, {"role": "assistant", "content": "Yes."}] for what in "ab"]
     parquet.write_table(pyarrow.table({"messages": rows}), path)
     assert [prompt.text for prompt in read_prompts(path, datasets).prompts] == ["Name a a.", "Name a b."]
-    with pytest.raises(harness.HarnessError, match=r"--prompts .*none.json: cannot be read: No such file or directory$"):
+    with pytest.raises(
+        harness.HarnessError, match=r"--prompts .*none.json: cannot be read: No such file or directory$"
+    ):
         read_prompts(tmp_path / "none.json", datasets)
