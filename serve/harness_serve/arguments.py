@@ -162,6 +162,7 @@ def guard_settings(options: VllmOptions, control_key: str, log_path: Path, *, re
         engine_log=str(log_path),
         remotes=as_settings(options.remotes),
         reads_calls=reads_calls,
+        greedy=not any("generation-config" in argument.replace("_", "-") for argument in options.extra_args),
         allow_origins=options.allow_origins,
     )
 

@@ -35,7 +35,7 @@ from harness_serve.guard import (
     respond,
 )
 from harness_serve.keys import Allowance, Key, KeyFile
-from harness_serve.records import Record, Records
+from harness_serve.records import Record, Records, counts_nothing, without_usage
 from harness_serve.remotes import Remotes
 
 NAMES_VARIABLE = "HARNESS_SERVE_NAMES"  # how the engine's process hears of its names,
@@ -58,7 +58,6 @@ SENT = frozenset(
 ONE_MODEL = "/v1/models/"
 ADAPTERS = "/harness/adapters"  # relayed to the command that started the engine
 RESPONSE = re.compile(r"/v1/responses/[A-Za-z0-9_-]+(?P<cancel>/cancel)?")
-NO_CHOICES = b'"choices":[]'  # of the piece that has the usage; in an answer's text the quotes would be escaped
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +71,7 @@ class Settings:
     engine_log: str | None = None
     remotes: Mapping[str, Mapping[str, str]] | None = None
     reads_calls: bool = True  # vLLM has a parser of tool calls
+    greedy: bool = True  # answers are, of requests that set no temperature
     allow_origins: Sequence[str] = ()  # whose pages may ask
 
 
@@ -222,9 +222,9 @@ class EngineGuard(Guard):
             if model in self.remotes:
                 await self.remotes.answer(scope["path"], asked, receive, send, record)
                 return
-            if scope["path"] in (CHAT, COMPLETIONS) and asked.get("stream") is True and _counts_nothing(asked):
+            if scope["path"] in (CHAT, COMPLETIONS) and asked.get("stream") is True and counts_nothing(asked):
                 asked["stream_options"] = {**(asked.get("stream_options") or {}), "include_usage": True}
-                body, send = json.dumps(asked).encode(), _without_usage(send, record)
+                body, send = json.dumps(asked).encode(), without_usage(send, record)
             await self.app(scope, _replayed(body, receive), self._explained(scope, send, record))
         finally:
             in_flight[model or ""] -= 1
@@ -243,6 +243,14 @@ class EngineGuard(Guard):
             return 404, f"the model {model[:100]!r} does not exist; there are: {', '.join(names)}"
         if model == "":
             return 404, "the model '' does not exist: /v1/models lists those that do"
+        n, temperature = asked.get("n"), asked.get("temperature")
+        is_greedy = self.settings.greedy if temperature is None else temperature == 0
+        is_greedy = is_greedy and not asked.get("use_beam_search") and model not in self.remotes
+        if is_greedy and isinstance(n, int) and n > 1:
+            return 400, (
+                f"n is {n}, and without a temperature above 0 all answers would be the same, as this server answers "
+                f"greedily by default"
+            )
         calls = asked.get("tools") and asked.get("tool_choice", "auto") == "auto" and model not in self.remotes
         if calls and not self.settings.reads_calls and scope["path"] == CHAT:
             return 400, (
@@ -328,25 +336,6 @@ def _read(body: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return asked if isinstance(asked, dict) else {}
-
-
-def _counts_nothing(asked: Mapping[str, Any]) -> bool:
-    options = asked.get("stream_options")
-    return options is None or (isinstance(options, dict) and not options.get("include_usage"))
-
-
-def _without_usage(send: Send, record: Record) -> Send:
-    """Return a `send` that notes the piece with the usage and leaves it out, for whom did not ask for it."""
-
-    async def sending(message: Any) -> None:
-        body = message.get("body", b"")
-        if NO_CHOICES in body:
-            record.count(body)
-            kept = [event for event in body.split(b"\n\n") if NO_CHOICES not in event]
-            message = {**message, "body": b"\n\n".join(kept)}
-        await send(message)
-
-    return sending
 
 
 def _has_died(scope: Scope) -> bool:

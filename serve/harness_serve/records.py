@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,7 @@ BUCKETS_S = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 300.0)
 # In an answer quotes stand behind a backslash, so that none of it is taken for these.
 PROMPT_TOKENS = re.compile(rb'"(?:prompt|input)_tokens":\s*(\d+)')
 ANSWER_TOKENS = re.compile(rb'"(?:completion|output)_tokens":\s*(\d+)')
+NO_CHOICES = b'"choices":[]'  # of the piece that has the usage; in an answer's text the quotes would be escaped
 LONGEST_LABEL = 128
 LARGEST_LOG = 64 * 2**20  # bytes; a log that has them goes to NAME.1, in place of the one before
 
@@ -138,6 +139,26 @@ class Records:
                 *_family("harness_request_seconds", "histogram", "Seconds from request to last byte.", seconds),
             )
         )
+
+
+def counts_nothing(asked: Mapping[str, Any]) -> bool:
+    """Return True for a request to stream that does not ask for its usage."""
+    options = asked.get("stream_options")
+    return options is None or (isinstance(options, dict) and not options.get("include_usage"))
+
+
+def without_usage(send: Send, record: Record) -> Send:
+    """Return a `send` that notes the piece with the usage and leaves it out, for whom did not ask for it."""
+
+    async def sending(message: Any) -> None:
+        body = message.get("body", b"")
+        if NO_CHOICES in body:
+            record.count(body)
+            kept = [event for event in body.split(b"\n\n") if NO_CHOICES not in event]
+            message = {**message, "body": b"\n\n".join(kept)}
+        await send(message)
+
+    return sending
 
 
 def _family(name: str, kind: str, help_: str, rows: Iterable[tuple[str, float]]) -> Iterable[str]:

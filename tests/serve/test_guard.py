@@ -218,6 +218,17 @@ def test_the_engine_tells_its_health_without_a_key_but_not_to_other_sites(engine
     )
 
 
+def test_several_answers_need_a_temperature(engine_guard: EngineGuard) -> None:
+    """Answers are greedy by default, which vLLM refuses for several in words of its own."""
+    asked = {"model": "base", "messages": [], "n": 3}
+    headers = HERE | {"Authorization": f"Bearer {KEY}"}
+    for more, status in (({}, 400), ({"temperature": 0}, 400), ({"temperature": 1}, 200), ({"n": 1}, 200)):
+        answered, _, body = ask(
+            engine_guard, headers, "/v1/chat/completions", method="POST", body=json.dumps(asked | more).encode()
+        )
+        assert answered == status and (status == 200 or b"n is 3, and without a temperature above 0" in body)
+
+
 def test_a_preflight_is_answered_with_no_permission(engine_guard: EngineGuard) -> None:
     preflight = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
     assert ask(engine_guard, HERE | preflight, "/v1/chat/completions", method="OPTIONS")[0] == 403
