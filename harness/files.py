@@ -126,8 +126,15 @@ def write_json(target: Path, value: Any) -> None:
 
 def write_output(target: Path, text: str) -> None:
     """Write a file that a person asked for, atomically. Raises HarnessError, naming it, where that cannot be."""
-    try:
+    with naming(target):
         write_text(target, text)
+
+
+@contextmanager
+def naming(target: Path) -> Iterator[None]:
+    """Raise HarnessError, naming the file that the block writes, where it cannot be written."""
+    try:
+        yield
     except OSError as error:
         raise HarnessError(f"{target}: cannot be written: {error.strerror or error}") from None
 

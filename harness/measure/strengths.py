@@ -173,6 +173,6 @@ def _require_connected(names: Sequence[str], pairs: davidson.Pairs) -> None:
         above = int(numpy.flatnonzero(~reached.all(axis=0))[0])
         below = [names[other] for other in numpy.flatnonzero(~reached[:, above])]
         raise NoFiniteFitError(
-            f"{listed(below)} never won or tied against {names[above]}, directly or over others: until one does, nothing "
-            f"says how much better {names[above]} is, so collect more votes"
+            f"{listed(below)} never won or tied against {names[above]}, directly or over others: until one does, "
+            f"nothing says how much better {names[above]} is, so collect more votes"
         )

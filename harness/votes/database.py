@@ -48,7 +48,7 @@ def transaction(engine: Any, *, reads: bool = False) -> Iterator[Any]:
         where = engine.url.render_as_string(hide_password=True)
         reason = getattr(error, "orig", None) or error
         path = file_of(engine)
-        why = _unwritable(path) if path is not None and not reads else ""
+        why = _unwritable(path) if path is not None and (path.is_dir() or not reads) else ""
         raise HarnessError(f"the votes database {where} cannot be used: {reason}{why}") from error
 
 
@@ -61,6 +61,8 @@ def file_of(engine: Any) -> Path | None:
 
 def _unwritable(path: Path) -> str:
     """Return why SQLite cannot write to a file, for the end of a message; empty where it can."""
+    if path.is_dir():
+        return " (it is a folder)"
     if path.exists() and not os.access(path, os.W_OK, effective_ids=True):
         why = "you may not write to this file"
     elif not os.access(path.absolute().parent, os.W_OK, effective_ids=True):

@@ -247,8 +247,8 @@ def require_usable(database: str) -> None:
 
 
 def is_there(database: str) -> bool:
-    """Return True for a URL, and for a file that is there: opening another would create it."""
-    return "://" in database or Path(database).is_file()
+    """Return True for a URL, and for a path that is there: opening another would create it."""
+    return "://" in database or Path(database).exists()
 
 
 def _having(values: Mapping[str, Any]) -> Any:

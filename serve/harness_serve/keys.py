@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import HarnessError, known_names, nearest
-from harness.files import locked, read_json, write_text
+from harness.files import locked, naming, read_json, write_text
 
 PREFIX = "hk-"
 FORMAT = 1
@@ -71,8 +71,8 @@ class KeyFile:
             raise HarnessError(f"{self.path}: not a file of keys of this version (format {FORMAT})")
         try:
             return tuple(Key(**(key | {"may": tuple(key.get("may", ()))})) for key in entries["keys"])
-        except (AttributeError, KeyError, TypeError) as error:
-            raise HarnessError(f"{self.path}: not a file of keys: {error}") from None
+        except (AttributeError, KeyError, TypeError):
+            raise HarnessError(f"{self.path}: not a file of keys: an entry of it is damaged") from None
 
     def active(self) -> tuple[Key, ...]:
         """Return the keys that are not revoked."""
@@ -92,12 +92,15 @@ class KeyFile:
         """
         if not NAME.fullmatch(name):
             raise HarnessError(f"{name!r} is no name of a key: letters, digits and . _ @ - are, up to 64 of them")
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with locked(self.path):
+        with naming(self.path):
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+        with naming(self.path), locked(self.path):
             keys = self.read()
             if taken := next((key for key in keys if key.name == name), None):
-                state = "of one that is revoked, which votes still name" if taken.revoked else "revoke it first"
-                raise HarnessError(f"{self.path} has a key {name!r} already ({state}): choose another name")
+                state = ", which is revoked" if taken.revoked else ""
+                raise HarnessError(
+                    f"{self.path} has a key {name!r} already{state}: choose another name, as votes and logs name keys"
+                )
             text = PREFIX + secrets.token_urlsafe(32)
             self._write((*keys, Key(name, _hash(text), _now(), requests_per_minute, concurrency, may=may)))
         return text
@@ -108,7 +111,9 @@ class KeyFile:
         Raises:
             HarnessError: where there is no such key, or it is revoked already.
         """
-        with locked(self.path):
+        if not self.path.exists():
+            raise HarnessError(f"{self.path}: there is no such file of keys; `harness keys make NAME` begins one")
+        with naming(self.path), locked(self.path):
             keys = self.read()
             names = [key.name for key in keys if key.revoked is None]
             if name not in names:

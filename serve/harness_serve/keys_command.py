@@ -61,7 +61,7 @@ def make(
 ) -> None:
     """Make a key and print it, once: the file keeps only its hash."""
     file = opened(context, path)
-    text = file.make(name, requests_per_minute, concurrency, may)
+    text = file.make(name, requests_per_minute, concurrency, tuple(dict.fromkeys(may)))
     click.echo(f"The key of {name}, kept in {file.path} as a hash, is shown this once:", err=True)
     click.echo(text)
 

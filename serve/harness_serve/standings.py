@@ -35,7 +35,7 @@ def standings_html(board: Leaderboard) -> str:
     if board.places:
         parts.append(_places_html(board.places))
         parts.append(f'<p class="count">{_explained(board)}</p>')
-    elif board.problem:
+    elif board.problem and board.votes:
         parts.append(f'<p class="problem" role="status">No order yet: {html.escape(board.problem)}.</p>')
     if board.warnings:
         lines = "".join(f"<li>{html.escape(line)}</li>" for line in board.warnings)

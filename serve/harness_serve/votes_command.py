@@ -17,7 +17,7 @@ from harness.errors import HarnessError, known_names, nearest
 if TYPE_CHECKING:
     from harness.contract import Dataset
     from harness.measure.leaderboard import Leaderboard
-    from harness.nouns import DataItem, Preference, Side
+    from harness.nouns import Ballot, DataItem, Preference, Side
     from harness.plugins import Plugins
     from harness.run import Run
     from harness.votes.store import Ballots
@@ -46,13 +46,10 @@ def list_command(
     context: Context, votes: str, annotator: str | None, variant: str | None, category: str | None, as_json: bool
 ) -> None:
     """List the ballots: when, whose, which variants in which order, and the verdict; what is void is counted."""
-    its = [
-        ballot
-        for ballot in _opened(votes)
-        if annotator in (None, ballot.annotator)
-        and category in (None, ballot.category)
-        and (variant is None or variant in [side.variant for side in ballot.sides])
-    ]
+    its = list(_opened(votes))
+    for of, wanted in (("annotator", annotator), ("variant", variant), ("category", category)):
+        if wanted is not None:
+            its = _only(its, votes, of, wanted)
     if as_json:
         click.echo(json.dumps([dataclasses.asdict(ballot) for ballot in its], indent=2, default=str))
         return
@@ -103,8 +100,8 @@ def leaderboard(
     controlled = [name.strip() for name in control.split(",") if name.strip()]
     if unknown := [name for name in controlled if name not in COVARIATES]:
         raise HarnessError(f"--control {unknown[0]}: expected {' or '.join(COVARIATES)}, or both as length,format")
-    chosen = _opened(votes)
-    board = ranked(chosen if category is None else chosen.matching(category=category), controlled)
+    chosen = list(_opened(votes))
+    board = ranked(chosen if category is None else _only(chosen, votes, "category", category), controlled)
     if out is not None:
         from harness.files import write_output
         from harness.pages import page
@@ -120,7 +117,7 @@ def leaderboard(
 
     from harness_serve.standings import counted
 
-    if board.problem:
+    if board.problem and board.votes:
         context.console.print(f"[yellow]no order yet[/yellow]: {escape(board.problem)}", soft_wrap=True)
     if board.places:
         table = context.table("rank", "variant", "strength", "95 % interval", "win rate", "votes")
@@ -237,10 +234,8 @@ def tune_command(
 def forget(annotator: str, votes: str, yes: bool) -> None:
     """Delete every ballot of a person, with what was asked and answered. Asks first."""
     ballots = _opened(votes, reads=False)
-    if not (theirs := ballots.matching(annotator=annotator)):
-        people = sorted({ballot.annotator for ballot in ballots} - {""})
-        has = f" It has ballots of {known_names(people)}" if people else ""
-        raise HarnessError(f"{votes} has no ballots of {annotator!r}.{nearest(annotator, people)}{has}")
+    if not (theirs := _only(list(ballots), votes, "annotator", annotator)):
+        raise HarnessError(f"{votes} has no ballots")
     counted = f"{len(theirs)} ballot{'s' if len(theirs) > 1 else ''} of {annotator}"
     if not yes:
         click.confirm(f"Delete {counted} from {votes}, with what was asked and answered, for good?", abort=True)
@@ -255,6 +250,20 @@ def _opened(database: str, *, reads: bool = True) -> Ballots:
     if not is_there(database):
         raise HarnessError(f"{database}: no such votes database; `harness serve --votes {database}` keeps one")
     return Ballots(database, reads=reads)
+
+
+def _only(ballots: Sequence[Ballot], votes: str, of: str, wanted: str) -> list[Ballot]:
+    """Return the ballots of an annotator or a category, or with a variant. Raises HarnessError where there are none."""
+    kept = [ballot for ballot in ballots if wanted in _names(ballot, of)]
+    if ballots and not kept:
+        names = {name for ballot in ballots for name in _names(ballot, of)} - {""}
+        there = f" There are: {known_names(sorted(names))}" if names else ""
+        raise HarnessError(f"{votes}: no ballots of the {of} {wanted!r}.{nearest(wanted, names)}{there}")
+    return kept
+
+
+def _names(ballot: Ballot, of: str) -> list[str]:
+    return [side.variant for side in ballot.sides] if of == "variant" else [getattr(ballot, of)]
 
 
 def _length_bias(lengths: Sequence[tuple[int, int]]) -> str:

@@ -106,7 +106,7 @@ def test_a_name_of_a_key_is_plain(file: KeyFile, name: str) -> None:
 
 def test_a_name_is_given_once_and_revoked_once(file: KeyFile) -> None:
     file.make("anna")
-    with pytest.raises(HarnessError, match=r"already .*revoke it first"):
+    with pytest.raises(HarnessError, match=r"already: choose another name"):
         file.make("anna")
     with pytest.raises(HarnessError, match="anna"):
         file.revoke("ana")
@@ -115,6 +115,17 @@ def test_a_name_is_given_once_and_revoked_once(file: KeyFile) -> None:
         file.revoke("anna")
     with pytest.raises(HarnessError, match="choose another name"):
         file.make("anna")
+
+
+def test_a_file_that_cannot_be_kept_is_named_and_none_is_begun_by_revoking(file: KeyFile) -> None:
+    file.path.parent.mkdir(parents=True, exist_ok=True)
+    blocked = file.path.with_name("blocked")
+    blocked.touch()
+    with pytest.raises(HarnessError, match=r"blocked/keys\.json: cannot be written: "):
+        KeyFile(blocked / "keys.json").make("anna")
+    with pytest.raises(HarnessError, match="there is no such file of keys"):
+        file.revoke("anna")
+    assert [path.name for path in file.path.parent.iterdir()] == ["blocked"]
 
 
 def _make(path: Path, number: int) -> None:

@@ -90,6 +90,19 @@ def test_votes_are_ranked_at_equal_looks(database: Path) -> None:
     assert unknown.code != 0 and "--control colour: expected length or format" in unknown.err
 
 
+def test_what_no_ballot_has_is_named_with_what_they_have(database: Path) -> None:
+    asked = {
+        "list --annotator persn1": "of the annotator 'persn1'. Did you mean 'person1'? There are: person0",
+        "list --variant tund": "of the variant 'tund'. Did you mean 'tuned'?",
+        "leaderboard --category poems": "of the category 'poems'",
+    }
+    for command, message in asked.items():
+        done = run(f"votes {command}", "--votes", database)
+        assert done.code == 1 and message in done.err
+    folder = run("votes list", "--votes", database.parent)
+    assert folder.code == 1 and "(it is a folder)" in folder.err
+
+
 def test_a_variant_that_always_won_has_no_strength_yet(tmp_path: Path) -> None:
     path = tmp_path / "votes.db"
     ballots = Ballots(str(path))
@@ -121,7 +134,7 @@ def test_a_person_is_forgotten(database: Path, monkeypatch: pytest.MonkeyPatch) 
     assert done.code == 0 and re.search(r"deleted \d+ ballots of person3", done.out)
     assert "person3" not in {ballot.annotator for ballot in Ballots(str(database))}
     again = run("votes forget person3 --yes", "--votes", database)
-    assert again.code != 0 and "has no ballots of 'person3'. Did you mean 'person" in again.err
+    assert again.code != 0 and "no ballots of the annotator 'person3'. Did you mean 'person" in again.err
     monkeypatch.setattr("sys.stdin", io.StringIO("n\n"))
     asked = run("votes forget person4", "--votes", database)
     assert asked.code != 0 and re.search(r"Delete \d+ ballots of person4 from .*votes.db", asked.out + asked.err)
