@@ -178,23 +178,24 @@ class Supervisor:
                     f"{variant.name} is a whole model and no adapter: `harness serve {text}` starts an engine for it"
                 )
             local = tuple(other for other in self.variants if other.remote is None)
-            held = self._held(variant)
-            assert held.adapter is not None
-            weights = _hash_of(held.adapter)
-            if twin := next((name for name, its in self._weights.items() if its == weights), None):
-                return {"name": twin, "added": False, "agreements": [], "compared": []}
-            staged = replace(
-                held,
-                name=self._unused(f"{variant.name}-{weights[:HASH_DIGITS]}"),
-                chat_folder=held.chat_folder or local[0].chat_folder,
-            )
-            report(f"the engine to load {staged.name}")
-            control.load(staged, local)
-            try:
+            with contextlib.ExitStack() as undo:
+                copy = Path(tempfile.mkdtemp(prefix="added-", dir=self._folder))
+                undo.callback(shutil.rmtree, copy)
+                held = self._held(variant, copy)
+                assert held.adapter is not None
+                weights = _hash_of(held.adapter)
+                if twin := next((name for name, its in self._weights.items() if its == weights), None):
+                    return {"name": twin, "added": False, "agreements": [], "compared": []}
+                staged = replace(
+                    held,
+                    name=self._unused(f"{variant.name}-{weights[:HASH_DIGITS]}"),
+                    chat_folder=held.chat_folder or local[0].chat_folder,
+                )
+                report(f"the engine to load {staged.name}")
+                control.load(staged, local)
+                undo.callback(control.unload, staged.name)
                 ready = self._checked(staged, control, report)
-            except BaseException:
-                control.unload(staged.name)
-                raise
+                undo.pop_all()
             control.publish(staged.name)
             self._added.append(staged)
             self._weights[staged.name] = weights
@@ -206,11 +207,10 @@ class Supervisor:
                 "compared": ready.parity.compared,
             }
 
-    def _held(self, variant: Variant) -> Variant:
+    def _held(self, variant: Variant, folder: Path) -> Variant:
         """Return the variant from a copy of its files: what is served cannot change or go away."""
-        copy = Path(tempfile.mkdtemp(prefix="added-", dir=self._folder))
         try:
-            return self._copied(variant, copy)
+            return self._copied(variant, folder)
         except OSError as error:
             raise harness.HarnessError(f"{variant.name}: its files cannot be read: {error}") from None
 

@@ -123,6 +123,7 @@ def test_weights_that_are_served_are_not_added_again(tmp_path: Path) -> None:
         (tmp_path / "copy/adapter_model.safetensors").write_bytes(b"changed")
         with pytest.raises(AttributeError, match="load"):  # the engine is asked
             supervisor.add(str(tmp_path / "copy"))
+        assert not [*supervisor._folder.glob("added-*")]  # no copy stays that nothing serves
 
 
 def test_each_end_doubles_the_pause_until_it_is_given_up(watched: Callable[..., Any]) -> None:
