@@ -126,13 +126,13 @@ def write_json(target: Path, value: Any) -> None:
 
 def write_output(target: Path, text: str) -> None:
     """Write a file that a person asked for, atomically. Raises HarnessError, naming it, where that cannot be."""
-    with naming(target):
+    with explain_unwritable(target):
         write_text(target, text)
 
 
 @contextmanager
-def naming(target: Path) -> Iterator[None]:
-    """Raise HarnessError, naming the file that the block writes, where it cannot be written."""
+def explain_unwritable(target: Path) -> Iterator[None]:
+    """Turn an OSError of the block, which writes `target`, into an error that names it."""
     try:
         yield
     except OSError as error:

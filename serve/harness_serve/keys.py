@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.errors import HarnessError, known_names, nearest
-from harness.files import locked, naming, read_json, write_text
+from harness.files import explain_unwritable, locked, read_json, write_text
 
 PREFIX = "hk-"
 FORMAT = 1
@@ -92,17 +92,18 @@ class KeyFile:
         """
         if not NAME.fullmatch(name):
             raise HarnessError(f"{name!r} is no name of a key: letters, digits and . _ @ - are, up to 64 of them")
-        with naming(self.path):
+        with explain_unwritable(self.path):
             self.path.parent.mkdir(parents=True, exist_ok=True)
-        with naming(self.path), locked(self.path):
-            keys = self.read()
-            if taken := next((key for key in keys if key.name == name), None):
-                state = ", which is revoked" if taken.revoked else ""
-                raise HarnessError(
-                    f"{self.path} has a key {name!r} already{state}: choose another name, as votes and logs name keys"
-                )
-            text = PREFIX + secrets.token_urlsafe(32)
-            self._write((*keys, Key(name, _hash(text), _now(), requests_per_minute, concurrency, may=may)))
+            with locked(self.path):
+                keys = self.read()
+                if taken := next((key for key in keys if key.name == name), None):
+                    state = ", which is revoked" if taken.revoked else ""
+                    raise HarnessError(
+                        f"{self.path} has a key {name!r} already{state}: choose another name, as votes and "
+                        f"logs name keys"
+                    )
+                text = PREFIX + secrets.token_urlsafe(32)
+                self._write((*keys, Key(name, _hash(text), _now(), requests_per_minute, concurrency, may=may)))
         return text
 
     def revoke(self, name: str) -> Key:
@@ -113,7 +114,7 @@ class KeyFile:
         """
         if not self.path.exists():
             raise HarnessError(f"{self.path}: there is no such file of keys; `harness keys make NAME` begins one")
-        with naming(self.path), locked(self.path):
+        with explain_unwritable(self.path), locked(self.path):
             keys = self.read()
             names = [key.name for key in keys if key.revoked is None]
             if name not in names:
