@@ -119,7 +119,7 @@ def test_weights_that_are_served_are_not_added_again(tmp_path: Path) -> None:
     with Supervisor(kind, VllmOptions(), [alpha], Plugins(), tmp_path) as supervisor:
         supervisor.start()
         done = supervisor.add(str(tmp_path / "copy"))
-        assert (done["name"], done["added"]) == ("alpha", False)
+        assert (done["name"], done["added"]) == ("alpha", False) and not list(supervisor._folder.glob("added-*"))
         (tmp_path / "copy/adapter_model.safetensors").write_bytes(b"changed")
         with pytest.raises(AttributeError, match="load"):  # the engine is asked
             supervisor.add(str(tmp_path / "copy"))
