@@ -363,8 +363,8 @@ def _example(endpoint: Endpoint, named: KeyFile | None) -> str:
     if endpoint.api_key:
         lines.append('    -H "Authorization: Bearer $HARNESS_API_KEY" \\')
         if not os.environ.get("HARNESS_API_KEY"):
-            source = "that --api-key gives" if named is None else "of these, as `harness keys make` showed it"
-            lines.insert(0, f"  export HARNESS_API_KEY=...  # the key {source}")
+            source = "what --api-key says" if named is None else "one of these keys, as `harness keys make` showed it"
+            lines.insert(0, f"  export HARNESS_API_KEY=...  # {source}")
     return "\n".join([*lines, f"    -d '{json.dumps(body)}'"])
 
 

@@ -110,7 +110,9 @@ class _Handler(socketserver.StreamRequestHandler):
             self._say("done", self.server.answer(question, lambda waiting_for: self._say("waiting", waiting_for)))
         except HarnessError as error:
             self._say("error", str(error))
-        except (ValueError, KeyError, TypeError) as error:
+        except KeyError as error:
+            self._say("error", f"the question to the server lacks {error}")
+        except (ValueError, TypeError) as error:
             self._say("error", f"not a question to a server: {error!r}")
 
     def _say(self, kind: str, value: Any) -> None:

@@ -28,6 +28,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 EVERY_ADDRESS = ("0.0.0.0", "::")
 CODES = {
+    400: "invalid_value",
     401: "invalid_api_key",
     404: "not_found",
     413: "too_large",

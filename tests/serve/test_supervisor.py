@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from harness_serve import supervisor as supervising
+from harness_serve.door import asked, doors, opened, socket_path
 from harness_serve.engine import VllmOptions
 from harness_serve.guard import Names
 from harness_serve.listening import bound
@@ -124,6 +125,15 @@ def test_weights_that_are_served_are_not_added_again(tmp_path: Path) -> None:
         with pytest.raises(AttributeError, match="load"):  # the engine is asked
             supervisor.add(str(tmp_path / "copy"))
         assert not [*supervisor._folder.glob("added-*")]  # no copy stays that nothing serves
+
+
+def test_a_question_without_a_part_is_answered_with_what_it_lacks(tmp_path: Path) -> None:
+    with (
+        socket_path() as path,
+        opened(path, tmp_path, "http://127.0.0.1:9/v1", 9, lambda question, report: question["variant"]),
+    ):
+        (door,) = doors(tmp_path)
+        assert list(asked(door, {"do": "add"})) == [{"error": "the question to the server lacks 'variant'"}]
 
 
 def test_each_end_doubles_the_pause_until_it_is_given_up(watched: Callable[..., Any]) -> None:
