@@ -28,19 +28,18 @@ document.addEventListener("keydown", (event) => {
   else hint(whyNot());
 });
 
-// Says for a moment why a key of the arena does nothing now.
+// Says why a key of the arena does nothing now, for a moment or until the next key or click.
 const whyNot = () => isShown("stop") ? "Wait until both answers are there."
-  : isShown("after") ? "Your verdict is kept: n goes on."
+  : isShown("after") ? "Your verdict is kept. Press n to go on."
   : isShown("verdicts") ? "Judge first, then see the names."
-  : isShown("confirmed") ? "This round is over: n goes on."
+  : isShown("confirmed") ? "This round is over. Press n to go on."
   : "There is nothing to judge yet.";
-let hinted;
 const hint = (text) => {
-  clearTimeout(hinted);
-  document.getElementById("hint")?.remove();
   const line = Object.assign(document.createElement("p"), { id: "hint", role: "status", textContent: text });
+  const end = () => line.remove();
+  for (const acted of ["keydown", "pointerdown"]) document.addEventListener(acted, end, { capture: true, once: true });
+  setTimeout(end, 4000);
   document.body.append(line);
-  hinted = setTimeout(() => line.remove(), 4000);
 };
 
 // A tab that was clicked would take the arrow keys, and a question that was sent all keys: in the arena they are to judge.

@@ -20,6 +20,7 @@ from harness_serve.login import PageGuard
 from harness import HarnessError
 from harness.contract import Endpoint
 from harness.nouns import Side, Verdict
+from harness.testing import Reply
 from harness.votes.store import Ballots
 
 pytest.importorskip("playwright.sync_api")
@@ -112,6 +113,21 @@ def test_columns_keep_to_the_end_of_long_answers(  # type: ignore[no-untyped-def
             asked.end()
         page.locator(VERDICTS).first.wait_for(timeout=60_000)
         page.wait_for_function(AT_END, timeout=10_000)
+
+
+def test_lists_within_lists_have_no_gaps(  # type: ignore[no-untyped-def]
+    opened, scripted, tmp_path: Path, free_port
+) -> None:
+    """Line breaks that separate items are none of their text, though those within it are shown."""
+    with _page(scripted, tmp_path, free_port()) as url:
+        page = opened(url)
+        _ask(page, "List them.")
+        texts = ("- one\n- two\n- three", "- one\n  - two\n  - three")
+        for asked, text in zip(scripted.next(2, timeout_s=60), texts, strict=True):
+            asked.end(Reply(text))
+        page.locator(VERDICTS).first.wait_for(timeout=60_000)
+        flat, nested = sorted(page.locator(".answer").evaluate_all("(all) => all.map((one) => one.clientHeight)"))
+        assert nested - flat < 10
 
 
 class _Waiting(Ballots):
@@ -500,13 +516,14 @@ def test_keys_that_can_do_nothing_say_why(  # type: ignore[no-untyped-def]
         page.keyboard.press("ArrowRight")
         page.locator("#confirmed", has_text="Kept: B is better").wait_for()
         page.keyboard.press("s")
-        page.locator("#hint", has_text="Your verdict is kept: n goes on.").wait_for()
+        page.locator("#hint", has_text="Your verdict is kept. Press n to go on.").wait_for()
         page.keyboard.press("r")
         page.locator("#reveal").wait_for(state="hidden")
         page.keyboard.press("b")
-        page.locator("#hint", has_text="This round is over: n goes on.").wait_for()
+        page.locator("#hint", has_text="This round is over. Press n to go on.").wait_for()
         page.keyboard.press("n")
         page.locator(".chat .empty").nth(1).wait_for()
+        assert not page.locator("#hint").count()
 
 
 def test_votes_are_filtered_as_one_types_and_turned_where_there_are_pages(  # type: ignore[no-untyped-def]
