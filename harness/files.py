@@ -170,7 +170,7 @@ def read_only_uri(database: Path) -> str:
     log, index, journal = (database.with_name(database.name + suffix) for suffix in ("-wal", "-shm", "-journal"))
     if not any(path.exists() for path in (log, journal)):
         return database.absolute().as_uri() + "?mode=ro&immutable=1"
-    if not index.exists() and not os.access(database.absolute().parent, os.W_OK, effective_ids=True):
+    if not index.exists() and not os.access(database.absolute().parent, os.W_OK):
         raise HarnessError(
             f"{database}: what was written last is in {log.name} beside it, which SQLite reads only in a folder that "
             f"you can write to: copy both files to one"

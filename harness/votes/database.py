@@ -63,9 +63,9 @@ def _unwritable(path: Path) -> str:
     """Return why SQLite cannot write to a file, for the end of a message; empty where it can."""
     if path.is_dir():
         return " (it is a folder)"
-    if path.exists() and not os.access(path, os.W_OK, effective_ids=True):
+    if path.exists() and not os.access(path, os.W_OK):
         why = "you may not write to this file"
-    elif not os.access(path.absolute().parent, os.W_OK, effective_ids=True):
+    elif not os.access(path.absolute().parent, os.W_OK):
         why = f"you may not write to {path.absolute().parent}, where SQLite keeps its log beside the file"
     else:
         return ""
