@@ -34,7 +34,7 @@ from itertools import chain
 from pathlib import Path
 from typing import Any
 
-import httpx
+import aiohttp
 from _page_asked import Page, first_words_s
 from _played import WORDS
 from _serving import adapters, arguments, keep
@@ -181,11 +181,14 @@ def with_interval(values: list[float], digits: int = 2) -> list[float]:
 
 
 async def asked(side: Side, at_once: int, requests: int, tokens: int, number: int) -> tuple[float, list[float]]:
-    """Return tokens a second of so many requests, and the seconds to the first token of each."""
+    """Return tokens a second of so many requests, and the seconds to the first token of each.
+
+    Each is sent in one piece. A client that writes headers and body one after the other writes the headers of all that
+    begin together first, and the guard's clock would count the wait for the body.
+    """
     free = asyncio.Semaphore(at_once)
     headers = {"authorization": f"Bearer {side.key}"} if side.key else {}
-    limits = httpx.Limits(max_connections=at_once)
-    async with httpx.AsyncClient(headers=headers, timeout=120, limits=limits) as client:
+    async with aiohttp.ClientSession(headers=headers, connector=aiohttp.TCPConnector(limit=at_once)) as client:
 
         async def ask(index: int) -> float:
             # Other words in each round, so that no prompt is in the prefix cache; the same for both sides.
@@ -196,10 +199,10 @@ async def asked(side: Side, at_once: int, requests: int, tokens: int, number: in
             }  # fmt: skip
             async with free:
                 began, first, events = time.perf_counter(), None, 0
-                async with client.stream("POST", f"{side.url}/chat/completions", json=body) as answer:
+                async with client.post(f"{side.url}/chat/completions", json=body) as answer:
                     answer.raise_for_status()
-                    async for line in answer.aiter_lines():
-                        events += line.startswith("data: {")
+                    async for line in answer.content:
+                        events += line.startswith(b"data: {")
                         if first is None and events == 2:  # the first one names the role
                             first = time.perf_counter() - began
                 assert first is not None
