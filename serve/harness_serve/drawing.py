@@ -12,13 +12,8 @@ from harness_serve.session import Session
 if TYPE_CHECKING:
     from harness_serve.prompt_sets import PromptSet
 
-ADVICE = {
-    CHAT: "",
-    COMPARE: "",
-    LEADERBOARD: "What people judged without knowing the names.",
-    VOTES: "Every vote that is final.",
-}
-KEYS = '<span class="keys">Keys: ← and →, = tie, b both bad, s skip, n next.</span>'
+ADVICE = {LEADERBOARD: "What people judged without knowing the names.", VOTES: "Every vote that is final."}
+HIDDEN = 'Judge, then see the names. <span class="keys">Keys: ← and →, = tie, b both bad, s skip, n next.</span>'
 REVEALED = "The next question goes to another pair."
 
 
@@ -37,7 +32,7 @@ def draw(state: Session, mode: str, standings: str = "", prompts: PromptSet | No
     total = len(prompts.prompts) if prompts is not None and mode == ARENA else 0
     has_set = total > 0
     is_over = has_set and state.done >= total and last is None
-    advice = ADVICE.get(mode, f"Judge, then see the names. {KEYS}" if state.is_hidden else REVEALED)
+    advice = (HIDDEN if state.is_hidden else REVEALED) if mode == ARENA else ADVICE.get(mode, "")
     lines = [f"<b>{state.done} of {total} done</b>" if has_set else "", "" if is_over else advice]
     html, button, row = gr.HTML, gr.Button, gr.Row
     panes = [over_html(total)] if is_over else [column_html(state, column) for column in range(count)]
@@ -46,7 +41,7 @@ def draw(state: Session, mode: str, standings: str = "", prompts: PromptSet | No
         title=html(value=f"<p>{' · '.join(filter(None, lines))}</p>"),
         columns_row=row(visible=talks),
         columns=[
-            *[html(value=drawn, visible=True) for drawn in panes],
+            *[html(value=pane, visible=True) for pane in panes],
             *[html(value="", visible=False)] * (MOST_COLUMNS - len(panes)),
         ],
         standings=html(value=standings, visible=mode == LEADERBOARD),
