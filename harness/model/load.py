@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -207,7 +207,7 @@ def _from_pretrained(spec: ModelSpec, device: torch.device, attention: str | Non
     require_place(spec.path)
     transformers.utils.logging.disable_progress_bar()
     try:
-        return transformers.AutoModelForCausalLM.from_pretrained(
+        model, loaded = transformers.AutoModelForCausalLM.from_pretrained(
             spec.path,
             revision=spec.revision,
             dtype=getattr(torch, spec.dtype),
@@ -215,6 +215,8 @@ def _from_pretrained(spec: ModelSpec, device: torch.device, attention: str | Non
             attn_implementation=attention,
             use_safetensors=True,
             device_map=_with_index(device),
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # which `_check_whole` refuses by name and size
             **({"config": load_config(spec)} if spec.rope_scaling else {}),
         )
     except ModelError:
@@ -223,6 +225,22 @@ def _from_pretrained(spec: ModelSpec, device: torch.device, attention: str | Non
         raise ModelError(
             f"{spec.path}: the model could not be loaded: {first_line(error)}{hub_hint(spec.path)}"
         ) from error
+    _check_whole(spec, model, loaded)
+    return model
+
+
+def _check_whole(spec: ModelSpec, model: Any, loaded: Mapping[str, Any]) -> None:
+    """Raise ModelError where the files lack a weight, or have one of another size: transformers draws it at random."""
+    wrong = [f"{name} is missing" for name in sorted(loaded["missing_keys"])] + [
+        f"{name} has the shape {list(stored)}, expected {list(wanted)}"
+        for name, stored, wanted in sorted(loaded["mismatched_keys"])
+    ]
+    if wrong:
+        raise ModelError(
+            f"{spec.path}: the files do not hold all weights of {type(model).__name__} as config.json describes it: "
+            f"{'; '.join(wrong[:3])}{f' ({len(wrong)} in all)' if len(wrong) > 3 else ''}. They would be random: the "
+            f"files are incomplete, or the configuration is another model's"
+        )
 
 
 def _with_index(device: torch.device) -> torch.device | None:

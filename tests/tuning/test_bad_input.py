@@ -148,6 +148,21 @@ def test_one_weight_that_is_not_finite_is_named(harness, altered, tmp_path, valu
     assert not (tmp_path / "runs" / "small").exists()
 
 
+@pytest.mark.parametrize(
+    ("kept", "message"), [(0, "is missing"), (100, "has the shape [100, 128], expected [256, 128]")]
+)
+def test_a_weight_that_the_files_lack_is_not_drawn_at_random(harness, altered, tmp_path, kept, message):
+    name = "model.layers.1.mlp.up_proj.weight"
+
+    def cut(weights, config):
+        weight = weights.pop(name)
+        if kept:
+            weights[name] = weight[:kept].clone()
+
+    refused(harness("tune", altered(cut)), f"{name} {message}", "They would be random")
+    assert not (tmp_path / "runs" / "small").exists()
+
+
 def test_a_tokenizer_larger_than_the_embeddings_is_named(harness, altered, tmp_path):
     def cut(weights, config):
         config["vocab_size"] = 300
