@@ -46,6 +46,8 @@ def choose(model: Any, wanted: str | Sequence[str], experts: bool) -> Targets:
             if isinstance(module, nn.Linear | Conv1D) and name.startswith(inside) and name not in out
         ]
         return Targets(tuple(layers), tuple(expert_stacks(model)) if experts else ())
+    if not wanted:
+        raise HarnessError("tune.method.target_modules is empty: name at least one layer, or `all-linear`")
     patterns = [wanted] if isinstance(wanted, str) else [rf"(.*\.)?{re.escape(name)}" for name in wanted]
     layers = [name for name, module in model.named_modules() if isinstance(module, LAYERS)]
     stacks = list(expert_stacks(model))

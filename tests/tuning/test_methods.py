@@ -129,6 +129,22 @@ def test_routed_and_shared_experts_get_an_adapter_that_is_saved_and_merged(tmp_p
     torch.testing.assert_close(logits(adapted.merge_and_unload(safe_merge=True)), after, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("init", ["pissa", "olora"])
+@pytest.mark.parametrize("targets", [{"rank": 200}, {"target_modules": ("embed_tokens", "q_proj")}])
+def test_a_start_on_narrow_layers_and_on_embeddings_is_saved_for_the_base_of_the_files(
+    tmp_path, tiny_model, init, targets
+):
+    model = trained(apply_lora(load_model(spec(tiny_model)), LoraOptions(init=init, **targets)))
+    after = logits(model)
+    save_lora(model, tmp_path)
+    torch.testing.assert_close(logits(load_adapted(spec(tiny_model), tmp_path)), after, rtol=1e-4, atol=1e-4)
+
+
+def test_target_modules_that_name_nothing_are_refused(tiny_model):
+    with pytest.raises(HarnessError, match="target_modules is empty"):
+        apply_lora(load_model(spec(tiny_model)), LoraOptions(target_modules=()))
+
+
 @pytest.mark.parametrize("options", [{"dropout": 0.1}, {"init": "pissa"}])
 def test_an_option_that_experts_cannot_have_is_refused_with_the_way_out(options):
     with pytest.raises(HarnessError, match=r"tune.method.experts: false"):

@@ -153,13 +153,15 @@ def _save_difference(model: Any, start: dict[str, Any], folder: Path) -> None:
     """
     torch, safetensors = require("torch", "tuning"), require("safetensors.torch", "tuning")
     now, config = _matrices(model), copy.deepcopy(model.peft_config["default"])
-    tensors = {
-        name: (
-            torch.cat((matrix, -start[name]), 1) if ".lora_B." in name else torch.cat((matrix, start[name]), 0)
-        ).contiguous()
-        for name, matrix in now.items()
-    }
     config.r, config.init_lora_weights = 2 * config.r, True
+    tensors, pad = {}, torch.nn.functional.pad
+    for name, matrix in now.items():  # zeros where a layer is too narrow for the rank, as a gate with one output is
+        if ".lora_B." in name or name.endswith(".lora_embedding_B"):
+            both = torch.cat((matrix, -start[name]), 1)
+            tensors[name] = pad(both, (0, config.r - both.shape[1])).contiguous()
+        else:
+            both = torch.cat((matrix, start[name]), 0)
+            tensors[name] = pad(both, (0, 0, 0, config.r - both.shape[0])).contiguous()
     config.lora_alpha *= math.sqrt(2) if config.use_rslora else 2  # the same scaling
     config.inference_mode = True
     config.base_model_name_or_path = config.base_model_name_or_path or model.get_base_model().name_or_path
