@@ -208,6 +208,11 @@ def test_the_loss_at_the_start_is_the_known_one():
     assert kto.value_at_start(kto.KtoOptions(desirable_weight=0.5)) is None
 
 
+def test_smoothed_labels_are_refused_where_the_loss_takes_none():
+    with pytest.raises(ValueError, match="label_smoothing is for the losses sigmoid and robust"):
+        dpo.DpoOptions(loss="ipo", label_smoothing=0.1)
+
+
 def test_the_gradient_is_that_of_the_sigmoid_where_margins_are_0_and_far_away():
     from harness_tuning.objectives.pairs import log_sigmoid
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 import harness
 from harness.contract.batches import Batch
@@ -41,6 +41,12 @@ class DpoOptions(Options):
     loss: Literal["sigmoid", "ipo", "robust"] = "sigmoid"
     label_smoothing: Annotated[float, Field(ge=0, lt=0.5)] = 0.0
     nll_weight: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+
+    @model_validator(mode="after")
+    def _smooths_what_it_can(self) -> Self:
+        if self.loss == "ipo" and self.label_smoothing:
+            raise ValueError("label_smoothing is for the losses sigmoid and robust: ipo has none. Leave it out")
+        return self
 
 
 def loss(policy: Policy, batch: Batch, options: DpoOptions) -> harness.Loss:
