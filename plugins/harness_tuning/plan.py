@@ -239,8 +239,6 @@ def refused_by_engine(tuner: Tuner) -> str | None:
     """
     if not tuner.learner.is_adapter:
         return None
-    engines, serve = tuner.plugins.engines, tuner.recipe.serve
-    named = serve.engine if serve is not None else next(iter(engines.defaults), None)
     with tempfile.TemporaryDirectory(prefix="harness-adapter-") as folder:
         try:
             tuner.method.save(tuner.model, Path(folder))
@@ -251,15 +249,23 @@ def refused_by_engine(tuner: Tuner) -> str | None:
                 f"the method {tuner.method.name!r}: save failed: {type(error).__name__}: {first_line(error)}"
             ) from error
         require_saved(Path(folder), "adapter", tuner.method.name)
-        if named is None or (engine := engines[named]).refuses is None:
-            return None
-        reason = engine.refuses(Variant(tuner.run.name, tuner.recipe.model, Path(folder)))
+        reason = why_not_served(tuner, Path(folder))
     if reason is None:
         return None
     return (
-        f"the engine {engine.name} will not serve this adapter: {reason}. The run can be tuned and evaluated; "
-        f"`harness runs merge {tuner.run.name}` makes a model of it, which is served"
+        f"{reason}. The run can be tuned and evaluated; `harness runs merge {tuner.run.name}` makes a model of it, "
+        f"which is served"
     )
+
+
+def why_not_served(tuner: Tuner, adapter: Path) -> str | None:
+    """Return why the engine of the recipe would not serve an adapter's folder; None where it would."""
+    engines, serve = tuner.plugins.engines, tuner.recipe.serve
+    named = serve.engine if serve is not None else next(iter(engines.defaults), None)
+    if named is None or (engine := engines[named]).refuses is None:
+        return None
+    reason = engine.refuses(Variant(tuner.run.name, tuner.recipe.model, adapter))
+    return None if reason is None else f"the engine {engine.name} will not serve this adapter: {reason}"
 
 
 # 5e-4 * (2000 / hidden size)^P for LoRA on SFT, as tinker-cookbook (Thinking Machines, 2025) fitted it.

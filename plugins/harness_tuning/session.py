@@ -294,6 +294,7 @@ def _spike(tuner: Tuner, metrics: dict[str, float]) -> str:
 
 
 def _show_result(context: Context, tuner: Tuner, seconds: float, validation: list[float]) -> None:
+    from harness_tuning import plan
     from harness_tuning.device import peak_memory_bytes
 
     run = tuner.run
@@ -312,7 +313,12 @@ def _show_result(context: Context, tuner: Tuner, seconds: float, validation: lis
     # Without `evaluate` in the recipe there is nothing to measure with, and nothing to compare.
     commands = ("evaluate", "compare") if run.recipe.evaluate else ()
     measure = "".join(f"  {context.typed(command, f'{run.name}@base', run.name)}\n" for command in commands)
-    use = ("serve", run.name) if tuner.head is None else ("score", run.name, "FILE")
+    if tuner.head is not None:
+        use: tuple[str, ...] = ("score", run.name, "FILE")
+    elif not whole and plan.why_not_served(tuner, run.adapter_folder) is not None:
+        use = ("runs", "merge", run.name)  # as the plan has warned
+    else:
+        use = ("serve", run.name)
     kept = ", metrics and loss curve" if (run.folder / "loss.png").is_file() else " and metrics"
     change = f"; validation loss {validation[0]:.4f} → {validation[-1]:.4f}" if len(validation) > 1 else ""
     ended = _ending(run.manifest)

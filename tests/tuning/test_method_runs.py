@@ -98,6 +98,7 @@ def test_a_third_partys_method_is_one_file(tmp_path, recipe, harness):
     assert "layers that move: k_proj 2, v_proj 2, down_proj 2" in out
     assert "will not serve this adapter: vLLM serves LoRA adapters only, and this one is IA3" in " ".join(out.split())
     assert "`harness runs merge small` makes a model of it" in " ".join(out.split())
+    assert out.rstrip().endswith("runs merge small"), "it is what to type next"
     run = tmp_path / "runs/small"
     probes = of_run(run, "probes.json")["probes"]
     spec = ModelSpec(**of_run(run, "manifest.json")["model"])
