@@ -101,11 +101,21 @@ def move_into_place(written: Path, target: Path) -> None:
 
 
 def write_text(target: Path, text: str, *, private: bool = False) -> None:
-    """Write `text` to `target`, atomically; a `private` file can be read by its owner alone."""
+    """Write `text` to `target`, atomically; a `private` file can be read by its owner alone.
+
+    Raises HarnessError for text with a path in it that is not UTF-8, which Python has as half of a surrogate pair.
+    """
+    try:
+        content = text.encode()
+    except UnicodeEncodeError as error:
+        word = re.split(r'["\n]', text[: error.start])[-1] + re.split(r'["\n]', text[error.start :])[0]
+        raise HarnessError(
+            f"{target}: it would hold {word!r}, which is not UTF-8 text: rename the file or folder, or give another"
+        ) from None
     with replacing(target) as temporary:
         if private:
             temporary.touch(mode=0o600)
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_bytes(content)
 
 
 @contextmanager

@@ -132,3 +132,9 @@ def test_what_a_killed_writer_left_is_removed_by_the_next_and_what_a_living_one_
         living.write_text('"last"')
     assert read_json(target) == "last"
     assert [path.name for path in tmp_path.glob(".notes*")] == [".notes.json.bak"]
+
+
+def test_a_path_that_is_no_utf8_is_named_and_writes_nothing(tmp_path):
+    with pytest.raises(HarnessError, match=r"it would hold 'caf\\udce9\.csv', which is not UTF-8 text"):
+        write_json(tmp_path / "manifest.json", {"command": ["tune", "caf\udce9.csv"]})
+    assert not list(tmp_path.iterdir())

@@ -503,6 +503,13 @@ def test_a_place_without_files_says_what_is_there(tmp_path):
             files_of(str(where))
 
 
+@pytest.mark.parametrize("where", ["caf\udce9.csv", "caf*"])
+def test_a_file_whose_name_is_no_utf8_is_told(tmp_path, where):
+    (tmp_path / "caf\udce9.csv").touch()  # a name in Latin-1
+    with pytest.raises(harness.DataError, match="its name is not UTF-8 text"):
+        files_of(str(tmp_path / where))
+
+
 def test_urls_are_read_through_fsspec():
     memory = pytest.importorskip("fsspec").filesystem("memory")
     memory.pipe("/reading/a.jsonl", as_jsonl(ROWS))

@@ -48,9 +48,13 @@ def files_of(where: str, revision: str | None = None) -> list[str]:
     if not where.strip():
         raise DataError("the path is empty: name a file, a folder, a glob or a URL")
     try:
-        return _local_files(where, local_path(where))
+        files = _local_files(where, local_path(where))
     except OSError as error:  # a name that is too long, a folder that must not be entered
         raise DataError(f"cannot be read: {reason_of(error)}", path=where) from None
+    for file in files:
+        if any("\ud800" <= sign <= "\udfff" for sign in file):  # as Python has the bytes of another encoding
+            raise DataError("its name is not UTF-8 text, as names of rows have to be: rename it", path=file)
+    return files
 
 
 def _local_files(where: str, path: Path) -> list[str]:
