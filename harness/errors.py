@@ -7,6 +7,7 @@ harness and shows its traceback.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -87,6 +88,11 @@ def listed(names: Iterable[object], limit: int = 6) -> str:
     """Return the names in order, at most `limit` of them: `a, b, and 7 more`."""
     ordered = sorted(map(str, names))
     return ", ".join(ordered[:limit]) + (f", and {len(ordered) - limit} more" if len(ordered) > limit else "")
+
+
+def command(*words: object) -> str:
+    """Return a command of the harness as one types it in a shell: a path with spaces is quoted."""
+    return shlex.join(["harness", *map(str, words)])
 
 
 def known_names(names: Iterable[str]) -> str:

@@ -15,6 +15,7 @@ import harness
 from harness.client.asking import SYNC_LIMITS
 from harness.client.served import scores
 from harness.contract import Endpoint
+from harness.errors import command
 from harness.files import read_json
 from harness.nouns import Message
 from harness.run import Run
@@ -176,7 +177,8 @@ def read_probes(run: Run) -> dict[str, Any]:
     if not run.probes_path.is_file():
         raise harness.RunError(
             f"the run {run.name} has no probes.json, so that nothing shows whether its adapter is really applied. "
-            f"Tune it again with this version: `harness tune {run.folder / 'recipe.yaml'} --run {run.name} --overwrite`"
+            f"Tune it again with this version: "
+            f"`{command('tune', run.folder / 'recipe.yaml', '--run', run.name, '--overwrite')}`"
         )
     probes: dict[str, Any] = read_json(run.probes_path)
     return probes

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 import os
-import shlex
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from harness.cli import CORE_COMMANDS
 from harness.cli.terminal import is_read_by_a_program
+from harness.errors import command
 from harness.plugins import Plugins, configured_files
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Context:
         plugins = [word for file in self.plugin_files for word in ("--plugin", str(file))]
         is_known = self.runs_folder == Path("runs") or "HARNESS_RUNS" in os.environ
         runs = [] if is_known else ["--runs", str(self.runs_folder)]
-        return shlex.join(["harness", *plugins, *runs, *words])
+        return command(*plugins, *runs, *words)
 
     def table(self, *columns: str) -> Table:
         """Return an empty table in the look that all commands share."""

@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from harness.errors import ENDINGS, HarnessError, RunError
+from harness.errors import ENDINGS, HarnessError, RunError, command
 from harness.extras import installed_versions
 from harness.files import read_json, write_json, write_text
 from harness.hashing import read_sha256
@@ -78,7 +78,7 @@ class Run:
             if cls(folder, {}, plugins).in_use():
                 raise _busy(folder)
             raise RunError(
-                f"{folder} holds a run already. Go on with it: `harness tune --resume {folder}`; "
+                f"{folder} holds a run already. Go on with it: `{command('tune', '--resume', folder)}`; "
                 f"or name another: --run NAME; or remove it: `harness runs remove {folder.name}`"
             )
 
@@ -182,7 +182,7 @@ class Run:
         if self.outcome != "finished":
             raise RunError(
                 f"the run {self.name} has not finished (its outcome is {self.outcome!r}): "
-                f"go on with `harness tune --resume {self.folder}`"
+                f"go on with `{command('tune', '--resume', self.folder)}`"
             )
 
     # Keeping record
@@ -230,6 +230,8 @@ class Run:
             lock.acquire()
         except filelock.Timeout:
             raise _busy(self.folder) from None
+        except OSError as error:
+            raise RunError(f"{self.folder}: the run cannot be written to: {error.strerror}") from None
         try:
             for leftover in self.folder.glob(".*.*/"):  # from a write that was killed half-way
                 shutil.rmtree(leftover, ignore_errors=True)

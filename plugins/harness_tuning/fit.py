@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 import harness
-from harness.errors import first_line, listed
+from harness.errors import command, first_line, listed
 from harness.hashing import read_sha256
 from harness.measure.weights import hashes_of_model
 from harness.model.folders import folder_of
@@ -110,7 +110,7 @@ def record_identity(run: Run, template_sha256: str, starts_from: Path | None = N
         raise harness.RunError(
             f"{run.folder}: not the run that was stopped: changed since it began: {listed(changed)}. An exact "
             f"resume is not possible. Put it back, or start a new run: "
-            f"`harness tune {run.folder / 'recipe.yaml'} --run NAME`"
+            f"`{command('tune', run.folder / 'recipe.yaml', '--run', 'NAME')}`"
         )
 
 

@@ -20,6 +20,7 @@ import harness
 from harness.contract.events import Artefact, Event, Step, Validation
 from harness.data import EncodedData
 from harness.data.encode.trained import keep_trained_rows
+from harness.errors import command
 from harness.files import append_json_line
 from harness.model.forward import causal_lm
 from harness.model.policy import ModelPolicy
@@ -322,7 +323,7 @@ class Tuner:
         kept = "nothing was trained before it"
         if before:
             self.checkpoint(launched.random)
-            kept = f"the state after step {before} is kept: `harness tune --resume {self.run.folder}` goes on from it"
+            kept = f"the state after step {before} is kept: `{command('tune', '--resume', self.run.folder)}` goes on"
         return harness.HarnessError(
             f"step {step}: the loss is {loss} and the gradient norm {norm}. The run stops before it saves broken "
             f"weights; {kept}. Its {rows}. Lower tune.learning_rate (now {self.spec.learning_rate:g}), leave out such "

@@ -311,6 +311,20 @@ def test_a_runs_folder_that_cannot_be_made_is_told(tmp_path):
             Run.create(folder, None, None)  # type: ignore[arg-type]
 
 
+def test_a_run_that_cannot_be_written_to_is_told(harness, make_run):
+    folder = make_run("first")
+    (folder / ".lock").mkdir()  # as in a folder that one may only read, which root may write to
+    done = harness("runs", "remove", "first", "--yes")
+    assert done.code == 1 and f"{folder}: the run cannot be written to" in done.err
+    assert (folder / "manifest.json").exists()
+
+
+def test_a_command_with_a_path_is_quoted_for_the_shell(harness, make_run, tmp_path):
+    folder = make_run("first", outcome="interrupted").parent.rename(tmp_path / "my runs") / "first"
+    done = harness("--runs", folder.parent, "runs", "merge", "first")
+    assert done.code == 1 and f"`harness tune --resume '{folder}'`" in done.err
+
+
 def test_removing_a_run_asks_first(harness, make_run):
     folder = make_run("first")
     assert harness("runs", "remove", "first", input="n\n").code == 1 and folder.exists()

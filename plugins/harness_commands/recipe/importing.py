@@ -130,7 +130,11 @@ def _say(context: Context, config: Carried, tool: str, out: Path, problem: str |
     console.print("\n" + ", ".join(f"{count} {WORDS[outcome]}" for outcome, count in counts.items() if count))
     if problem:
         console.print(f"\n[yellow]before it can be tuned with:[/yellow] {escape(problem)}", soft_wrap=True)
-    console.print(f"\nnext:\n  harness data validate {out}\n  harness tune {out} --plan", markup=False, soft_wrap=True)
+    console.print(
+        f"\nnext:\n  {context.typed('data', 'validate', str(out))}\n  {context.typed('tune', str(out), '--plan')}",
+        markup=False,
+        soft_wrap=True,
+    )
 
 
 def _here(one: Line) -> str:

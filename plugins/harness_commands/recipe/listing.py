@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import shlex
 from pathlib import Path
 
 import click
 
 from harness.cli.context import Context
+from harness.errors import command
 from harness_commands.recipe.shipped import copy, find_recipe, shipped_recipes
 
 
@@ -55,4 +55,4 @@ def copy_recipe(name: str, to: Path | None) -> None:
         if outside == ".models" and not Path(outside, path.name).exists():
             click.echo(f"  it reads the model {outside}/{path.name}, which is not here yet: `make real-model` in a "
                        f"checkout, or another model: --set model.path=FOLDER")  # fmt: skip
-    click.echo(f"\n  harness tune {shlex.quote(str(target))} --plan\n  harness tune {shlex.quote(str(target))}")
+    click.echo(f"\n  {command('tune', target, '--plan')}\n  {command('tune', target)}")

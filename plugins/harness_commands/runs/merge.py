@@ -9,7 +9,7 @@ import click
 
 from harness.cli.context import Context
 from harness.cli.runs import find_run
-from harness.errors import HarnessError
+from harness.errors import HarnessError, command
 from harness.extras import require
 from harness.hashing import sha256_of_files
 from harness.run.facts import probe_ids
@@ -49,7 +49,7 @@ def merge(context: Context, name: str, target: Path | None) -> None:
         f"merged {run.name} into {folder}, in {changed.dtype}\n"
         f"log-probabilities of {changed.tokens:,} tokens changed by {changed.merging:.2g} nats on average through "
         f"merging (in float32), and by {changed.rounding:.2g} through rounding to {changed.dtype} (at most "
-        f"{changed.largest:.2g})\n\n  harness serve {folder}",
+        f"{changed.largest:.2g})\n\n  {command('serve', folder)}",
         markup=False,
         soft_wrap=True,
     )

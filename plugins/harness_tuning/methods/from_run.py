@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import Field
 
 import harness
-from harness.errors import first_line
+from harness.errors import command, first_line
 from harness.extras import require
 from harness.files import read_json
 from harness.measure.weights import hashes_of_model
@@ -40,7 +40,7 @@ def adapter_of(options: FromRunOptions) -> Path:
     if manifest.get("outcome") != "finished":
         raise harness.HarnessError(
             f"{key}: the run {run.name} has not finished (its outcome is {manifest.get('outcome')!r}): "
-            f"`harness tune --resume {run}`"
+            f"`{command('tune', '--resume', run)}`"
         )
     if not (run / "adapter" / "adapter_config.json").is_file():
         raise harness.HarnessError(
