@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 import harness
-from harness.errors import listed
+from harness.errors import command, listed
 from harness.files import replacing
 from harness.hashing import read_sha256
 from harness.model.safetensors_files import read_header
@@ -59,8 +60,9 @@ def save_checkpoint(
     with replacing(folder) as temporary:
         temporary.mkdir()
         save_file(saved, temporary / "state.safetensors")
-        about = {"data_sha256": data_sha256, "state_sha256": read_sha256(temporary / "state.safetensors")}
-        (temporary / "progress.json").write_text(json.dumps(asdict(progress) | about))
+        state_sha256 = read_sha256(temporary / "state.safetensors")
+        about = asdict(progress) | {"data_sha256": data_sha256, "state_sha256": state_sha256}
+        (temporary / "progress.json").write_text(json.dumps(about | {"own_sha256": _sha256(about)}))
     kept = checkpoints(run)[-KEPT:]
     best = {_folder(run, read_progress(one).best.step) for one in kept}
     for old in checkpoints(run):
@@ -75,7 +77,19 @@ def _folder(run: Run, step: int) -> Path:
 
 def read_progress(folder: Path) -> Progress:
     """Return the progress of a checkpoint. Raises ValueError, KeyError or TypeError where it is damaged."""
-    return _progress(json.loads((folder / "progress.json").read_text()))
+    return _progress(_read(folder))
+
+
+def _read(folder: Path) -> dict[str, Any]:
+    """Return what progress.json holds beside its own hash. Raises ValueError where it is not as it was written."""
+    saved: dict[str, Any] = json.loads((folder / "progress.json").read_text())
+    if saved.pop("own_sha256", None) not in (None, _sha256(saved)):  # None: of an earlier version
+        raise ValueError("progress.json is not as it was written")
+    return saved
+
+
+def _sha256(about: Mapping[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(about).encode()).hexdigest()
 
 
 def _progress(saved: dict[str, Any]) -> Progress:
@@ -88,7 +102,7 @@ def _opened(folder: Path) -> tuple[dict[str, Any], StateFile]:
 
     Raises OSError, ValueError, KeyError or TypeError where it is damaged.
     """
-    saved = json.loads((folder / "progress.json").read_text())
+    saved = _read(folder)
     if saved["state_sha256"] != read_sha256(folder / "state.safetensors"):
         raise ValueError("state.safetensors is not as it was written")
     return saved, StateFile(folder / "state.safetensors")
@@ -117,7 +131,7 @@ def load_checkpoint(run: Run, data_sha256: str) -> tuple[Progress, Mapping[str, 
         raise harness.RunError(
             f"{run.folder}: the training data ({sources}), or how its dataset plugin reads it, is not what it was when "
             f"this run began; an exact resume is not possible. Put it back, or start a new run: "
-            f"`harness tune {run.folder / 'recipe.yaml'} --run NAME`"
+            f"`{command('tune', run.folder / 'recipe.yaml', '--run', 'NAME')}`"
         )
     restore_random({name: tensors[name] for name in tensors if name.startswith(RANDOM)})
     return progress, tensors
@@ -131,7 +145,7 @@ def best_checkpoint(run: Run, step: int) -> Mapping[str, torch.Tensor]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise harness.RunError(
             f"{folder}: the checkpoint of the lowest validation loss is damaged ({error}). Set tune.keep: last in "
-            f"{run.folder / 'recipe.yaml'} to keep the last weights, and `harness tune --resume {run.folder}`"
+            f"{run.folder / 'recipe.yaml'} to keep the last weights, and `{command('tune', '--resume', run.folder)}`"
         ) from None
 
 

@@ -288,15 +288,16 @@ def test_what_decides_nothing_of_the_adapter_may_be_edited(stopped, harness_here
     assert harness_here("tune", "--resume", "stopped").code == 0
 
 
-def test_a_flipped_byte_in_a_checkpoint_is_noticed_and_the_one_before_is_taken(stopped, harness_here):
+@pytest.mark.parametrize(("name", "place"), [("state.safetensors", -5), ("progress.json", len('{"step": '))])
+def test_a_flipped_byte_in_a_checkpoint_is_noticed_and_the_one_before_is_taken(stopped, harness_here, name, place):
     run, _ = stopped
-    newest = sorted((run / "checkpoints").glob("step-*"))[-1] / "state.safetensors"
+    newest = sorted((run / "checkpoints").glob("step-*"))[-1] / name
     content = bytearray(newest.read_bytes())
-    content[-5] ^= 0x10
+    content[place] ^= 0x01  # of the number of the step: another number
     newest.write_bytes(content)
     done = harness_here("tune", "--resume", "stopped")
     assert done.code == 0, done.err
-    assert "is damaged (state.safetensors is not as it was written)" in done.err
+    assert f"is damaged ({name} is not as it was written)" in done.err
     assert "from step 2" in done.out
 
 
