@@ -32,7 +32,7 @@ from harness.model.forward import causal_lm
 from harness.recipe import TuneSpec
 from harness_tuning.batching import SMALLEST_TOKENS, Part, Split
 from harness_tuning.device import free_memory_bytes, taken_bytes
-from harness_tuning.learner import Learner
+from harness_tuning.learner import Learner, with_extras
 from harness_tuning.sources import Epochs
 
 USABLE = 0.9  # of the memory that is free
@@ -146,9 +146,11 @@ def batch_bytes(learner: Learner, batch: Any) -> int:
         for weight in weights:
             held.leave_out(weight)
         some = _empty(batch, mode)
-        if learner.objective.prepare is not None:
-            with torch.no_grad():
-                some = learner.prepared(some)
+        with torch.no_grad():
+            some = learner.prepared(some)
+            if learner.objective.observe is not None:  # whose means cannot be read: any figures take their place
+                seen = learner.objective.observe(learner.policy, [some], learner.options)
+                some = with_extras(some, {name: some.figures(name, 0.0) for name in seen})
         # Not `learner.loss`, which compares with units that are counted from what the tensors hold.
         loss = learner.objective.loss(learner.policy, some, learner.options)
         loss.mean(dict.fromkeys(loss.terms, 1.0)).backward()

@@ -12,8 +12,9 @@ import transformers  # noqa: E402
 from harness_tuning import memory  # noqa: E402
 from harness_tuning.learner import Learner  # noqa: E402
 from harness_tuning.methods.lora import LoraOptions, apply_lora  # noqa: E402
-from harness_tuning.objectives import dpo, orpo, reward, sft, simpo  # noqa: E402
+from harness_tuning.objectives import dpo, kto, orpo, reward, sft, simpo  # noqa: E402
 from harness_tuning.optimizer import MasterAdamW  # noqa: E402
+from harness_tuning.prepared import Beside  # noqa: E402
 from harness_tuning.sources import Epochs  # noqa: E402
 from harness_tuning.world import World  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
@@ -103,13 +104,17 @@ PAIRS = [
     )
     for roles in [("chosen", "rejected")] * 4
 ]
+JUDGED = [
+    Item((Example([prompt, *[5] * 8], [False] * 4 + [True] * 5),), (role,), {"weight": 1.0})
+    for prompt, role in [(7, "chosen"), (8, "rejected")] * 2
+]
 ANSWERS = [Item((Example([5] * 9, [True] * 9),), (role,)) for role in ("desirable", "undesirable") * 2]
 
 
 @pytest.mark.parametrize(
     ("objective", "items"),
-    [(sft, ANSWERS), (dpo, PAIRS), (orpo, PAIRS), (simpo, PAIRS), (reward, PAIRS)],
-    ids=["sft", "dpo", "orpo", "simpo", "reward"],
+    [(sft, ANSWERS), (dpo, PAIRS), (orpo, PAIRS), (simpo, PAIRS), (reward, PAIRS), (kto, JUDGED)],
+    ids=["sft", "dpo", "orpo", "simpo", "reward", "kto"],
 )
 def test_the_memory_of_every_objective_is_estimated(objective, items):
     config = transformers.LlamaConfig(
@@ -119,7 +124,8 @@ def test_the_memory_of_every_objective_is_estimated(objective, items):
     learner.objective, learner.options = objective.OBJECTIVE, objective.OBJECTIVE.options()
     if learner.objective.head is not None:
         learner.policy.head = learner.objective.head(64)
-    source = Epochs(Kept(items), 0, "cpu", step_tokens=100)
+    beside = Beside(Kept(items), learner.objective, learner.options) if learner.objective.beside else None
+    source = Epochs(Kept(items), 0, "cpu", step_tokens=100, beside=beside)
     assert memory.growth_bytes(learner, source, memory.widest_part(source)) > 0
 
 
