@@ -76,7 +76,7 @@ class Run:
         """Raise RunError where the folder holds a run."""
         if os.path.exists(folder / "manifest.json"):  # noqa: PTH110 - Path's raises for a name that is too long
             if cls(folder, {}, plugins).in_use():
-                raise _busy(folder)
+                raise RunError(f"{_busy(folder)}, or name another run with --run")
             raise RunError(
                 f"{folder} holds a run already. Go on with it: `{command('tune', '--resume', folder)}`; "
                 f"or name another: --run NAME; or remove it: `harness runs remove {folder.name}`"
@@ -255,7 +255,7 @@ class Run:
 
 
 def _busy(folder: Path) -> RunError:
-    return RunError(f"another process is working in {folder}; wait for it to end, or name another run with --run")
+    return RunError(f"another process is working in {folder}; wait for it to end")
 
 
 def list_runs(runs_folder: Path, plugins: Plugins, broken: list[RunError] | None = None) -> list[Run]:
