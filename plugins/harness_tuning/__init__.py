@@ -1,4 +1,4 @@
-"""First-party tuning: the objective `sft`, the methods `lora` and `full`, and the `tune` command around our loop."""
+"""First-party tuning: its objectives and methods, and the `tune` command around our loop."""
 
 from __future__ import annotations
 

@@ -312,7 +312,7 @@ def _few_steps(tuner: Tuner) -> str:
     if Schedule(sizes, step_tokens, spec.seed).total_steps(spec.epochs) >= WISHED_STEPS / 2:
         enough = f"tune.step_tokens={step_tokens} or {enough}"
     steps = f"{total} step{'s' if total > 1 else ''}"
-    return f"only {steps}: they hardly change the model. For about {WISHED_STEPS}: --set {enough}"
+    return f"only {steps}: too few to change the model much. For about {WISHED_STEPS}: --set {enough}"
 
 
 def _cost(tuner: Tuner) -> Iterator[Row]:

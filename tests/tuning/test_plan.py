@@ -163,7 +163,7 @@ def test_a_run_of_few_steps_is_said_with_what_to_set(recipe, harness):
     path = recipe(step_tokens=4096)
     path.write_text(path.read_text().replace(', "steps": 8', ""))
     told = " ".join(harness("tune", path, "--plan").out.split())
-    assert "warning only 1 step: they hardly change the model. For about 50: --set tune.step_tokens=" in told
+    assert "warning only 1 step: too few to change the model much. For about 50: --set tune.step_tokens=" in told
     assert "or tune.epochs=50" in told
     done = harness("tune", path, "--plan", "--set", "tune.epochs=50")
     assert "hardly anything" not in done.out and "50 of at most" in done.out
