@@ -12,6 +12,7 @@ import logging
 import os
 import signal
 import socket
+import stat
 import sys
 import tempfile
 import time
@@ -36,7 +37,7 @@ from harness_tuning.world import POSITIONS, RESTARTS, is_lost_connection
 
 LAUNCHED, REPORT = "HARNESS_LAUNCHED", "TORCHELASTIC_ERROR_FILE"
 INTERRUPTED = 128 + signal.SIGINT
-FORWARDED = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)  # after the step and a checkpoint
 AGENT_S = 20  # after the first failure, it is the agent that kills
 LAST_LINES = 20  # of what a process that died without a word wrote to standard error
 
@@ -74,7 +75,7 @@ def launch(how: Launch, arguments: Sequence[str]) -> None:
     if "LOGLEVEL" not in os.environ:  # the agent's own log says each failure many times over
         logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="harness-launch-") as logs, contextlib.ExitStack() as after:
-        for number in FORWARDED:
+        for number in STOPS:
             after.callback(signal.signal, number, signal.getsignal(number))
         agent = Agent(_spec(how, arguments), logs)
         try:
@@ -139,6 +140,17 @@ def _meeting_failed(how: Launch, error: Exception) -> str:
     )
 
 
+def say_stopping(number: int) -> None:
+    """Say what the first of STOPS does. After SIGHUP what would go to the terminal, which is gone, goes nowhere."""
+    if number == signal.SIGHUP:
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        for output in (1, 2):
+            if stat.S_ISCHR(os.fstat(output).st_mode):
+                os.dup2(nowhere, output)
+        os.close(nowhere)
+    click.echo("\nstopping after this step; Ctrl-C again stops at once, from the last checkpoint", err=True)
+
+
 class Agent(LocalElasticAgent):  # type: ignore[misc]
     """An elastic agent that starts its processes again only where that may help, and passes signals on to them."""
 
@@ -152,14 +164,16 @@ class Agent(LocalElasticAgent):  # type: ignore[misc]
         os.environ[RESTARTS] = str(self.starts)  # the agent's own count is of failures on this machine
         self.starts += 1
         started: dict[int, Any] = super()._start_workers(worker_group)
-        for number in FORWARDED:
+        for number in STOPS:
             signal.signal(number, self._pass_on)
         return started
 
     def _pass_on(self, number: int, frame: object) -> None:
+        if self.asked and number == signal.SIGHUP:  # of the shell, behind the terminal's own
+            return
         self.asked += 1
         if self.asked == 1:
-            click.echo("\nstopping after this step; Ctrl-C again stops at once, from the last checkpoint", err=True)
+            say_stopping(number)
         for pid in self._pcontext.pids().values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGINT)

@@ -21,7 +21,7 @@ from harness.cli.context import Context
 from harness.contract.events import Finished, Started
 from harness.errors import ENDINGS
 from harness.run import Events, Run
-from harness_tuning.launch import LAUNCHED, reporting
+from harness_tuning.launch import LAUNCHED, STOPS, reporting, say_stopping
 from harness_tuning.world import World
 
 if TYPE_CHECKING:
@@ -346,18 +346,21 @@ def _ending(manifest: dict[str, Any]) -> str:
 
 @contextlib.contextmanager
 def _stop_on_signals() -> Iterator[Any]:
-    """Yield a function that returns whether Ctrl-C or SIGTERM has come. A second Ctrl-C stops at once."""
+    """Yield a function that returns whether Ctrl-C, SIGTERM or SIGHUP has come. A second one stops at once."""
     asked: list[int] = []
 
     def ask(number: int, frame: object) -> None:
         if asked:
+            if number == signal.SIGHUP:  # of the shell, behind the terminal's own
+                return
             raise KeyboardInterrupt
         asked.append(number)
-        if LAUNCHED in os.environ:  # the one that has started this process says it
-            return
-        click.echo("\nstopping after this step; Ctrl-C again stops at once, from the last checkpoint", err=True)
+        if LAUNCHED not in os.environ:  # else the one that has started this process says it
+            say_stopping(number)
 
-    before = {number: signal.signal(number, ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    hears_hangup = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN  # not under nohup
+    heard = [number for number in STOPS if number != signal.SIGHUP or hears_hangup]
+    before = {number: signal.signal(number, ask) for number in heard}
     try:
         yield lambda: bool(asked)
     finally:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
@@ -9,6 +10,8 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
+import termios
 import time
 from pathlib import Path
 
@@ -142,6 +145,26 @@ def record(path: Path, objective: str, kills: list[int], run: Path) -> None:
         "versions": json.loads((run / "manifest.json").read_text())["sessions"][-1]["versions"],
     }
     path.write_text(json.dumps(kept, indent=2) + "\n")
+
+
+def test_a_terminal_that_hangs_up_leaves_a_checkpoint(tmp_path, recipe):
+    """As a lost connection does: SIGHUP, and nothing can be written to the terminal any more."""
+    held, terminal = os.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-m", "harness", "tune", recipe(), "--run", "hung-up", "--set", "tune.steps=2000"],
+        cwd=tmp_path, stdin=terminal, stdout=terminal, stderr=terminal, start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )  # fmt: skip
+    os.close(terminal)
+    shown = b""
+    while b"tokens/s" not in shown:
+        shown += os.read(held, 4096)
+    os.close(held)
+    assert process.wait(timeout=120) == 130
+    run = tmp_path / "runs/hung-up"
+    manifest = json.loads((run / "manifest.json").read_text())
+    assert manifest["sessions"][-1]["outcome"] == "interrupted"
+    assert [*run.glob("checkpoints/*")]
 
 
 def test_changed_data_refuses_to_resume(tmp_path, recipe, rows):
