@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from harness.errors import DataError, HarnessError
 from harness.extras import require
-from harness.files import replacing
+from harness.files import explain_unwritable, replacing
 from harness.nouns import Conversation, DataItem, Message, ToolCall
 
 Form = Literal["messages", "preferences", "feedback"]
@@ -41,16 +41,13 @@ def write_items(items: Iterable[DataItem], out: Path) -> Written:
     """
     writer = _writer(out)
     numbered = _Rows(items)
-    try:
-        with replacing(out) as temporary:
-            writer(numbered, temporary)
-            if numbered.form is None:
-                raise DataError("there is nothing to write: no conversation and no preference is left")
-            with temporary.open("rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()
-            size = temporary.stat().st_size
-    except OSError as error:
-        raise HarnessError(f"{out}: cannot be written: {error.strerror or error}") from None
+    with explain_unwritable(out), replacing(out) as temporary:
+        writer(numbered, temporary)
+        if numbered.form is None:
+            raise DataError("there is nothing to write: no conversation and no preference is left")
+        with temporary.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        size = temporary.stat().st_size
     return Written(numbered.form, numbered.count, digest, size)
 
 
@@ -59,11 +56,9 @@ def check_writable(out: Path) -> None:
     _writer(out)
     if out.is_dir():
         raise HarnessError(f"{out}: is a folder; name a file in it, as in {out / 'data.jsonl'}")
-    try:
+    with explain_unwritable(out):
         out.parent.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=out.parent).close()
-    except OSError as error:
-        raise HarnessError(f"{out}: cannot be written: {error.strerror or error}") from None
 
 
 def as_row(item: DataItem) -> tuple[Form, Row]:

@@ -140,8 +140,12 @@ def _meeting_failed(how: Launch, error: Exception) -> str:
     )
 
 
-def say_stopping(number: int) -> None:
-    """Say what the first of STOPS does. After SIGHUP what would go to the terminal, which is gone, goes nowhere."""
+def begin_to_stop(number: int) -> None:
+    """Say what the first of STOPS does, and hear no SIGHUP any more: the shell's comes behind the terminal's own.
+
+    After SIGHUP what would go to the terminal, which is gone, goes nowhere.
+    """
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     if number == signal.SIGHUP:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         for output in (1, 2):
@@ -169,11 +173,9 @@ class Agent(LocalElasticAgent):  # type: ignore[misc]
         return started
 
     def _pass_on(self, number: int, frame: object) -> None:
-        if self.asked and number == signal.SIGHUP:  # of the shell, behind the terminal's own
-            return
         self.asked += 1
         if self.asked == 1:
-            say_stopping(number)
+            begin_to_stop(number)
         for pid in self._pcontext.pids().values():
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGINT)

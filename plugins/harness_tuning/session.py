@@ -21,7 +21,7 @@ from harness.cli.context import Context
 from harness.contract.events import Finished, Started
 from harness.errors import ENDINGS
 from harness.run import Events, Run
-from harness_tuning.launch import LAUNCHED, STOPS, reporting, say_stopping
+from harness_tuning.launch import LAUNCHED, STOPS, begin_to_stop, reporting
 from harness_tuning.world import World
 
 if TYPE_CHECKING:
@@ -351,12 +351,10 @@ def _stop_on_signals() -> Iterator[Any]:
 
     def ask(number: int, frame: object) -> None:
         if asked:
-            if number == signal.SIGHUP:  # of the shell, behind the terminal's own
-                return
             raise KeyboardInterrupt
         asked.append(number)
         if LAUNCHED not in os.environ:  # else the one that has started this process says it
-            say_stopping(number)
+            begin_to_stop(number)
 
     hears_hangup = signal.getsignal(signal.SIGHUP) != signal.SIG_IGN  # not under nohup
     heard = [number for number in STOPS if number != signal.SIGHUP or hears_hangup]

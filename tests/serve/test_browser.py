@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -15,6 +14,7 @@ import pytest
 from harness_serve.catalogue import Unchanging
 from harness_serve.engine_guard import NAMES_VARIABLE, OWNER_KEY_VARIABLE, EngineGuard
 from harness_serve.guard import Names
+from harness_serve.listening import bound, serving
 from harness_serve.login import PageGuard
 
 from harness import HarnessError
@@ -259,21 +259,6 @@ def _site(body: str) -> Iterator[tuple[str, list[tuple[str, Any]]]]:
     server.server_close()
 
 
-@contextlib.contextmanager
-def _guarded(guard: Any, port: int) -> Iterator[None]:
-    import uvicorn
-
-    server = uvicorn.Server(uvicorn.Config(guard, port=port, log_level="critical", lifespan="off"))
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    while not server.started:
-        assert thread.is_alive()
-        time.sleep(0.01)
-    yield
-    server.should_exit = True
-    thread.join()
-
-
 ATTACK = """<iframe name="frame"></iframe><script>
 const at = (path) => `http://127.0.0.1:${location.hash.slice(1)}${path}`;
 const post = (path, more) => fetch(at(path), {method: "POST", ...more});
@@ -324,7 +309,11 @@ def test_another_sites_page_gets_nothing_in(  # type: ignore[no-untyped-def]
     monkeypatch.delenv(OWNER_KEY_VARIABLE, raising=False)
     port = free_port()
     with (
-        _guarded(EngineGuard(app) if which == "engine" else PageGuard(app, Names(), None, port), port),
+        serving(
+            EngineGuard(app) if which == "engine" else PageGuard(app, Names(), None, port),
+            bound("127.0.0.1", port),
+            lifespan="off",
+        ),
         _site(ATTACK) as (site, _),
     ):
         page = opened(f"{site.replace('evil.example', name)}/#{port}")

@@ -148,7 +148,7 @@ def record(path: Path, objective: str, kills: list[int], run: Path) -> None:
 
 
 def test_a_terminal_that_hangs_up_leaves_a_checkpoint(tmp_path, recipe):
-    """As a lost connection does: SIGHUP, and nothing can be written to the terminal any more."""
+    """As a lost connection does: SIGHUP, another of the shell, and nothing can be written to the terminal any more."""
     held, terminal = os.openpty()
     process = subprocess.Popen(
         [sys.executable, "-m", "harness", "tune", recipe(), "--run", "hung-up", "--set", "tune.steps=2000"],
@@ -160,6 +160,7 @@ def test_a_terminal_that_hangs_up_leaves_a_checkpoint(tmp_path, recipe):
     while b"tokens/s" not in shown:
         shown += os.read(held, 4096)
     os.close(held)
+    process.send_signal(signal.SIGHUP)
     assert process.wait(timeout=120) == 130
     run = tmp_path / "runs/hung-up"
     manifest = json.loads((run / "manifest.json").read_text())
