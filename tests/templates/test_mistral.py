@@ -8,6 +8,7 @@ with one.
 from __future__ import annotations
 
 import copy
+import dataclasses
 import functools
 import json
 import re
@@ -239,6 +240,12 @@ def test_v1_has_the_ids_of_mistral_common(pairs: dict[str, Pair], name: str, con
 @given(conversation=conversations(tools=True))
 def test_v3_has_the_ids_of_mistral_common(pairs: dict[str, Pair], name: str, conversation: Conversation) -> None:
     assert_same_ids(pairs[name], conversation)
+
+
+@pytest.mark.parametrize("content", ["NaN", "Infinity", "-Infinity", "null", "Infinite"])
+def test_a_result_that_python_reads_as_json_is_no_string(pairs: dict[str, Pair], content: str) -> None:
+    result = dataclasses.replace(RESULT, content=content)
+    assert_same_ids(pairs["mistral-v3 first"], Conversation((QUESTION, CALL, result, ANSWER), (WEATHER,)))
 
 
 @pytest.mark.parametrize("name", V7)
